@@ -1,0 +1,234 @@
+"""Configuration: typed, frozen, bounded; one class a concern; the defaults are the recommended values.
+
+Fields that default to None take the value that `RECIPES` holds for the architecture; `TrainingRun.resolved` fills
+them in. The field descriptions are what the form in the Prefect UI and `docs/guide.md` show.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from digits.errors import UsageError
+
+ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
+
+Architecture = Literal["cnn", "mlp", "mlp-2"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Units = Annotated[int, Field(ge=1, le=4096)]
+
+
+class Settings(BaseModel):
+    """Base of every configuration: immutable, and a misspelt name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+class ModelConfig(Settings):
+    """Which network, and its sizes."""
+
+    architecture: Architecture = Field("cnn", description="`cnn` is recommended; `mlp` and `mlp-2` are dense networks.")
+    hidden: tuple[Units, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=8,
+        description="Units of each hidden layer of `mlp` (128) and `mlp-2` (128, 128); channels of the five "
+        "convolutions of `cnn` (24, 48, 64, 96, 128).",
+    )
+    activation: Literal["relu", "sigmoid", "tanh"] = Field("relu", description="After each hidden layer.")
+    dropout: Fraction | None = Field(None, description="Share of units dropped in training: .5 for the dense "
+                                     "networks, .3 for `cnn`.")  # fmt: skip
+
+
+class AugmentationConfig(Settings):
+    """Random projective transforms of the training images; each value is the largest one drawn."""
+
+    rotation: float = Field(10, ge=0, le=180, description="Degrees.")
+    shift: float = Field(2, ge=0, le=14, description="Pixels, each axis.")
+    zoom: float = Field(0.1, ge=0, lt=0.9, description="Relative change of size, each axis by itself.")
+    shear: float = Field(0.1, ge=0, le=1, description="Horizontal offset per pixel of height.")
+
+
+class TrainingConfig(Settings):
+    """How the weights are fitted."""
+
+    epochs: int | None = Field(None, ge=1, le=1000, description="Passes over the training images: 4 for `cnn`, "
+                               "10 for the dense networks.")  # fmt: skip
+    batch_size: int = Field(128, ge=1, le=4096, description="Images a step.")
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] | None = Field(
+        None, description="`adamw` for `cnn`, `adam` for the dense networks."
+    )
+    learning_rate: float | None = Field(None, gt=0, le=10, description="Its peak: .004 for `cnn`, .001 otherwise.")
+    schedule: Literal["constant", "cosine"] | None = Field(
+        None, description="`cosine` (with warm-up) for `cnn`, `constant` otherwise."
+    )
+    warmup: Fraction = Field(0.2, description="Share of the steps of a `cosine` schedule spent rising to the peak.")
+    weight_decay: float | None = Field(None, ge=0, le=1, description="Decoupled, by AdamW: .01 for `cnn`, else 0.")
+    loss: Literal["categorical-cross-entropy", "mean-squared-error"] = Field(
+        "categorical-cross-entropy", description="On one-hot labels."
+    )
+    label_smoothing: Fraction | None = Field(None, description="Cross-entropy only: .05 for `cnn`, else 0.")
+    weight_average: Fraction | None = Field(
+        None, description="Momentum of the moving average of the weights that is kept: .99 for `cnn`, else 0 (none)."
+    )
+    augment: bool | None = Field(None, description="Transform the training images at random: only `cnn` by itself.")
+    augmentation: AugmentationConfig = AugmentationConfig()
+    seed: int = Field(42, ge=0, lt=2**31, description="Of the initial weights, the order, dropout, augmentation.")
+
+
+class ArraysConfig(Settings):
+    """How a dataset becomes arrays, and when it must not be trained on."""
+
+    validation_fraction: float | None = Field(
+        None, gt=0, le=0.5, description="Share of the training images held back: .05 for `cnn`, .2 otherwise."
+    )
+    split_seed: int = Field(0, ge=0, lt=2**31, description="Of the stratified split.")
+    max_duplicates: Fraction = Field(
+        0.001, description="Share of the test images that may be in the training images too, byte for byte."
+    )
+    max_blank: Fraction = Field(0.001, description="Share of the images that may be of one colour.")
+    max_imbalance: float = Field(
+        5, ge=1, description="How many times as large as the smallest class the largest may be."
+    )
+
+
+class PromotionPolicy(Settings):
+    """When a challenger takes the champion's place."""
+
+    min_accuracy: Fraction = Field(0.9, description="Below this test accuracy nothing is promoted.")
+    max_loss_of_accuracy: Fraction = Field(
+        0.0, description="How much worse than the champion, on the same test set, a challenger may be."
+    )
+    promote: bool = Field(True, description="Off: register the model, but leave the champion as it is.")
+
+
+class TrainingRun(Settings):
+    """All that a training run is told."""
+
+    datasets: tuple[str, ...] = Field(
+        ("mnist",),
+        min_length=1,
+        max_length=16,
+        description="`mnist`, `mnist-sample`, `fashion-mnist`, the path of an `.npz`, of a folder with IDX files, or "
+        "of a folder of labelled images (`<root>/<class>/*.png`). Several are joined.",
+    )
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    arrays: ArraysConfig = ArraysConfig()
+    promotion: PromotionPolicy = PromotionPolicy()
+
+    def resolved(self) -> Self:
+        """Give the run with every None replaced by the recipe of its architecture."""
+        recipe = RECIPES[self.model.architecture]
+        parts = {name: _filled(getattr(self, name), recipe.get(name, {})) for name in ("model", "training", "arrays")}
+        return self.model_copy(update=parts)
+
+
+_DENSE_TRAINING = {
+    "epochs": 10,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "weight_average": 0.0,
+    "augment": False,
+}
+_CNN_TRAINING = {
+    "epochs": 4,
+    "optimizer": "adamw",
+    "learning_rate": 4e-3,
+    "schedule": "cosine",
+    "weight_decay": 1e-2,
+    "label_smoothing": 0.05,
+    "weight_average": 0.99,
+    "augment": True,
+}
+RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "mlp": {
+        "model": {"hidden": (128,), "dropout": 0.5},
+        "training": _DENSE_TRAINING,
+        "arrays": {"validation_fraction": 0.2},
+    },
+    "mlp-2": {
+        "model": {"hidden": (128, 128), "dropout": 0.5},
+        "training": _DENSE_TRAINING,
+        "arrays": {"validation_fraction": 0.2},
+    },
+    "cnn": {
+        "model": {"hidden": (24, 48, 64, 96, 128), "dropout": 0.3},
+        "training": _CNN_TRAINING,
+        "arrays": {"validation_fraction": 0.05},
+    },
+}
+
+
+class PredictionConfig(Settings):
+    """How a folder becomes a table."""
+
+    recursive: bool = Field(True, description="Descend into sub-folders.")
+    all_files: bool = Field(False, description="Take every file, not only those with an image's extension.")
+    normalize: Literal["auto", "mnist", "none"] = Field(
+        "auto",
+        description="`auto`: leave images in MNIST's form as they are and bring others into it; `mnist`: bring all "
+        "into it; `none`: only to grey and to the network's size.",
+    )
+    probabilities: bool = Field(False, description="Add a column a class with its probability.")
+    top_k: int = Field(1, ge=1, le=100, description="Add the 2nd to the k-th most likely class.")
+    max_pixels: int = Field(50_000_000, ge=1, description="Images with more are not decoded.")
+    max_bytes: int = Field(256 * 2**20, ge=1, description="Files with more are not read.")
+    shard_size: int = Field(2_000, ge=1, le=1_000_000, description="Images a shard.")
+    processes: int | None = Field(None, ge=1, le=1024, description="Worker processes; empty: one a usable CPU.")
+
+
+def _filled(settings: Kind, recipe: Mapping[str, Any]) -> Kind:
+    missing = {name: value for name, value in recipe.items() if getattr(settings, name) is None}
+    return settings.model_copy(update=missing)
+
+
+def parse(kind: type[Kind], values: Mapping[str, Any], *, source: str) -> Kind:
+    """Check values against a configuration class.
+
+    Raises:
+        UsageError: a name is unknown or a value out of bounds; the message names each one and the source.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}, found {fault['input']!r}"
+            for fault in error.errors()
+        )
+        raise UsageError(f"{source}: {faults}") from error
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        UsageError: it can't be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: not a readable TOML file: {error}") from error
+
+
+def artifact_root(option: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Path:
+    """Say where artifacts live: the option, then `DIGITS_ARTIFACTS`, then `artifacts/` of the nearest project.
+
+    The nearest project is the current directory or the first one above it with a `prefect.yaml`; without one, it is
+    the current directory.
+    """
+    variable = (os.environ if environment is None else environment).get(ARTIFACTS_VARIABLE)
+    if option is not None or variable:
+        return Path(option or str(variable)).expanduser().absolute()
+    here = Path.cwd()
+    project = next((folder for folder in (here, *here.parents) if (folder / "prefect.yaml").is_file()), here)
+    return project / "artifacts"

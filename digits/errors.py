@@ -1,0 +1,62 @@
+"""The errors that Digits raises on purpose; each message says what was found, what was expected, what to do.
+
+    DigitsError                 1   anything below, for `except DigitsError`
+    +-- UsageError              2   an option, a configuration file or a path that can't be meant
+    +-- DataError               3   a dataset that can't be had, or that must not be trained on
+    |   +-- DownloadError       3   every route to a dataset failed
+    +-- StoreError              4   the artifact store: missing, damaged, full
+    |   +-- MissingArtifactError  4
+    |   +-- CorruptArtifactError  4
+    +-- RegistryError           5   no such model version, no champion, nothing to roll back to
+    +-- ModelError              6   a model that can't be built, exported or trusted
+
+The number is the exit code of the command that ends with the error.
+"""
+
+
+class DigitsError(Exception):
+    """Base of every expected error: shown to users as one message, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(DigitsError):
+    """An option, a configuration file or a path that can't be meant."""
+
+    exit_code = 2
+
+
+class DataError(DigitsError):
+    """A dataset that can't be had, or that must not be trained on."""
+
+    exit_code = 3
+
+
+class DownloadError(DataError):
+    """Every route to a dataset failed."""
+
+
+class StoreError(DigitsError):
+    """The artifact store could not do what was asked."""
+
+    exit_code = 4
+
+
+class MissingArtifactError(StoreError):
+    """An artifact that something refers to is not in the store."""
+
+
+class CorruptArtifactError(StoreError):
+    """An artifact or a record does not have the hash that was recorded for it."""
+
+
+class RegistryError(DigitsError):
+    """No such model version, no champion, or nothing to roll back to."""
+
+    exit_code = 5
+
+
+class ModelError(DigitsError):
+    """A model that can't be built, exported or trusted."""
+
+    exit_code = 6

@@ -1,0 +1,131 @@
+"""Sealed JSON records and files that appear whole or not at all.
+
+A sealed record carries the SHA-256 of its own other fields, so that a flipped bit in it is found when it is read.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from digits.errors import CorruptArtifactError
+
+Record = dict[str, Any]
+SEAL = "sha256_of_record"
+
+
+def canonical_json(value: object) -> bytes:
+    """Give the one byte string that stands for a JSON value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def digest_of(value: object) -> str:
+    """Give the SHA-256 (64 hexadecimal digits) of a JSON value."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Give the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(record: Mapping[str, Any]) -> Record:
+    """Give a copy of the record with its own hash added."""
+    body = {key: value for key, value in record.items() if key != SEAL}
+    return {**body, SEAL: digest_of(body)}
+
+
+def encode_record(record: Mapping[str, Any]) -> bytes:
+    """Give the sealed record as indented JSON, with a newline at its end."""
+    return (json.dumps(sealed(record), indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def decode_record(content: bytes, *, name: str) -> Record:
+    """Read a sealed record back.
+
+    Raises:
+        CorruptArtifactError: it is no JSON object, or its hash is not the one it carries.
+    """
+    try:
+        record = json.loads(content)
+        intact = isinstance(record, dict) and record.get(SEAL) == sealed(record)[SEAL]
+    except ValueError:
+        intact = False
+    if not intact:
+        raise CorruptArtifactError(
+            f"{name}: the record's hash does not match its content, so it was damaged after it was written; "
+            "restore it from a backup, or delete it to have it made again"
+        )
+    return {key: value for key, value in record.items() if key != SEAL}
+
+
+def read_record(path: Path) -> Record:
+    """Read a sealed record from a file; see `decode_record` for what it raises."""
+    return decode_record(path.read_bytes(), name=str(path))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path` for writing; on a clean exit it is synced and takes the path's place.
+
+    When the body raises, the path is untouched and the temporary file is removed.
+    """
+    with _temporary(path) as (name, file):
+        yield file
+        _sync(file)
+        name.replace(path)
+    sync_directory(path.parent)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a whole file, atomically: readers see the old content or the new one."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Seal a record and write it, atomically."""
+    write_file(path, encode_record(record))
+
+
+def create_record(path: Path, record: Mapping[str, Any]) -> bool:
+    """Seal a record and write it where nothing is yet; False when the name was taken already."""
+    with _temporary(path) as (name, file):
+        file.write(encode_record(record))
+        _sync(file)
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return False
+    sync_directory(path.parent)
+    return True
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+    try:
+        with name.open("xb") as file:
+            yield name, file
+    finally:
+        name.unlink(missing_ok=True)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Make a directory's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

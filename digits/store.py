@@ -1,0 +1,283 @@
+"""The artifact store: immutable directories that are found again by the recipe that made them.
+
+An artifact is `<root>/<kind>/<digest>/`: its files and a `manifest.json` with the SHA-256 and the size of each. The
+digest names the recipe (stage, configuration, digests of the inputs, version of the code), so the same recipe is
+found instead of computed again. It is written under `<root>/tmp/`, synced, the manifest last, and renamed into place:
+an artifact is there whole or not at all.
+"""
+
+import ast
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from digits.errors import CorruptArtifactError, MissingArtifactError, StoreError
+from digits.records import Record, digest_of, hash_file, read_record, sync_directory, write_record
+
+MANIFEST = "manifest.json"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ArtifactRef:
+    """A typed pointer to an artifact: what tasks hand to each other."""
+
+    kind: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes an artifact what it is; its digest is the artifact's name.
+
+    Args:
+        kind: the directory it lives under, such as `arrays`.
+        config: JSON values; no clocks, no absolute paths.
+        parents: the artifacts it is made from.
+        code: the version of the code that makes it, from `code_version`.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    parents: tuple[ArtifactRef, ...] = ()
+    code: str = ""
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """The reference under which this recipe's result is stored."""
+        return ArtifactRef(self.kind, digest_of(self.as_record()))
+
+    def as_record(self) -> Record:
+        """Give the recipe as JSON values."""
+        parents = [[parent.kind, parent.digest] for parent in self.parents]
+        return {"kind": self.kind, "config": dict(self.config), "parents": parents, "code": self.code}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that was found and whose files have the hashes of its manifest."""
+
+    ref: ArtifactRef
+    path: Path
+    manifest: Record = field(repr=False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that made it."""
+        config: dict[str, Any] = self.manifest["recipe"]["config"]
+        return config
+
+    @property
+    def parents(self) -> list[ArtifactRef]:
+        """The artifacts it was made from."""
+        return [ArtifactRef(*parent) for parent in self.manifest["recipe"]["parents"]]
+
+    def file(self, name: str) -> Path:
+        """Give the path of one of its files."""
+        if name not in self.manifest["files"]:
+            raise MissingArtifactError(f"{self.ref}: there is no {name} in it, only {sorted(self.manifest['files'])}")
+        return self.path / name
+
+
+class Store:
+    """The artifacts under one root directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def path(self, ref: ArtifactRef) -> Path:
+        """Give the directory where an artifact is, or would be."""
+        return self.root / ref.kind / ref.digest
+
+    def has(self, ref: ArtifactRef) -> bool:
+        """Tell whether an artifact is there; its files are not verified."""
+        return (self.path(ref) / MANIFEST).is_file()
+
+    def open(self, ref: ArtifactRef) -> Artifact:
+        """Find an artifact and verify every file of it against the manifest.
+
+        Raises:
+            MissingArtifactError: it is not in the store.
+            CorruptArtifactError: a file or the manifest was changed after it was written.
+        """
+        path = self.path(ref)
+        if not self.has(ref):
+            raise MissingArtifactError(f"{ref}: not in the store at {self.root}; run the step that makes it again")
+        artifact = Artifact(ref, path, read_record(path / MANIFEST))
+        if Recipe(**_recipe_fields(artifact.manifest["recipe"])).ref != ref:
+            raise CorruptArtifactError(f"{ref}: its manifest belongs to another artifact; delete {path}")
+        for name, expected in artifact.manifest["files"].items():
+            _verify_file(ref, path / name, expected)
+        return artifact
+
+    def produce(self, recipe: Recipe, write: Callable[[Path], None]) -> ArtifactRef:
+        """Find the recipe's artifact, or make it: `write` fills an empty directory.
+
+        One process makes it while others wait for the result. A damaged artifact is set aside and made again.
+        """
+        ref = recipe.ref
+        with self.lock(f"{ref.kind}-{ref.digest}"):
+            if not self._usable(ref):
+                self._write(recipe, write)
+        return ref
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a named lock; the kernel drops it when its holder dies."""
+        path = self.root / "locks" / name
+        with _writing(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def workspace(self, name: str) -> Path:
+        """Give a directory for work that outlives a kill, such as checkpoints; who made it removes it."""
+        path = self.root / "work" / name
+        with _writing(self.root):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _usable(self, ref: ArtifactRef) -> bool:
+        if not self.has(ref):
+            return False
+        try:
+            self.open(ref)
+        except CorruptArtifactError as error:
+            logger.warning("%s; it is made again", error)
+            self._set_aside(ref)
+            return False
+        logger.info("%s: found, not computed again", ref)
+        return True
+
+    def _set_aside(self, ref: ArtifactRef) -> None:
+        target = self.root / "damaged" / f"{ref.kind}-{ref.digest}-{secrets.token_hex(4)}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.path(ref).rename(target)
+
+    def _write(self, recipe: Recipe, write: Callable[[Path], None]) -> None:
+        temporary = self.root / "tmp" / secrets.token_hex(8)
+        try:
+            with _writing(self.root):
+                temporary.mkdir(parents=True)
+                write(temporary)
+                self._publish(recipe, temporary)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _publish(self, recipe: Recipe, temporary: Path) -> None:
+        files = {path.relative_to(temporary).as_posix(): _sealed_file(path) for path in _files_under(temporary)}
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        write_record(
+            temporary / MANIFEST,
+            {"recipe": recipe.as_record(), "files": files, "created_at": created, "versions": library_versions()},
+        )
+        sync_directory(temporary)
+        target = self.path(recipe.ref)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.rename(target)
+        sync_directory(target.parent)
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or root}: could not write to the artifact root {root} ({error.strerror}); "
+            "free space or choose another place with --artifacts or DIGITS_ARTIFACTS"
+        ) from error
+
+
+def _recipe_fields(record: Record) -> dict[str, Any]:
+    return {**record, "parents": tuple(ArtifactRef(*parent) for parent in record["parents"])}
+
+
+def _verify_file(ref: ArtifactRef, path: Path, expected: Mapping[str, Any]) -> None:
+    found = hash_file(path) if path.is_file() else "no file"
+    if found != expected["sha256"]:
+        raise CorruptArtifactError(
+            f"{ref}: {path.name} should have SHA-256 {expected['sha256'][:12]}, found {found[:12]}; "
+            f"it was damaged after it was written; delete {path.parent} to have it made again"
+        )
+
+
+def _files_under(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _sealed_file(path: Path) -> Record:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"sha256": digest, "bytes": path.stat().st_size}
+
+
+NUMERIC_LIBRARIES = ("keras", "numpy", "onnxruntime", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu")
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Give the versions of the installed libraries that numbers depend on."""
+    versions = {}
+    for name in NUMERIC_LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
+def code_version(*modules: str, libraries: tuple[str, ...] = NUMERIC_LIBRARIES) -> str:
+    """Give a hash over the source of modules of this package, of all they import from it, and of library versions.
+
+    Args:
+        modules: dotted names, such as `digits.training`.
+        libraries: the distributions whose versions count.
+    """
+    versions = {name: version for name, version in library_versions().items() if name in libraries}
+    sources = {name: hashlib.sha256(source).hexdigest() for name, source in _sources(modules).items()}
+    return digest_of({"sources": sources, "versions": versions})
+
+
+def _sources(modules: Iterable[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _source_of(name)
+            waiting += _imports_from_package(found[name])
+    return found
+
+
+def _source_of(module: str) -> bytes:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise StoreError(f"{module}: there is no source of such a module, so no version of the code can be told")
+    return Path(spec.origin).read_bytes()
+
+
+def _imports_from_package(source: bytes) -> list[str]:
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    return [node.module for node in nodes if node.module is not None and node.module.startswith("digits.")]
