@@ -208,6 +208,18 @@ def parse(kind: type[Kind], values: Mapping[str, Any], *, source: str) -> Kind:
         raise UsageError(f"{source}: {faults}") from error
 
 
+def overlaid(base: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give nested values with those of `options` that are not None put over them."""
+    merged = dict(base)
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            below = base.get(name, {})
+            merged[name] = overlaid(below, value) if isinstance(below, Mapping) else below
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a configuration file.
 

@@ -1,0 +1,47 @@
+# make setup   the environment .venv, from the hash-locked set
+# make demo    trains, evaluates, promotes, predicts a folder, says where everything is
+# make test    the tests;  make check  lint, types, import layers and the tests
+# make bench   the measurements behind the numbers in the README
+# make lock    resolves the dependencies anew
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -W ignore::SyntaxWarning -m
+READY := .venv/.ready
+
+.PHONY: setup demo test lint check bench lock clean
+.DELETE_ON_ERROR:
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and f"Digits needs Python 3.11 or newer, found {sys.version.split()[0]}; name another one with make PYTHON=...")'
+	@echo "Setting up .venv from requirements.lock (some 2 GB, a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $(READY)
+
+demo: setup
+	@$(BIN)/digits demo
+
+test: setup
+	@$(RUN) pytest --cov --cov-report=term
+
+lint: setup
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(BIN)/lint-imports
+
+check: lint test
+
+bench: setup
+	@$(RUN) benchmarks
+
+lock: setup
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra train --extra dev \
+	  --no-header pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

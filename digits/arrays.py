@@ -1,0 +1,251 @@
+"""Labelled images as arrays: joined, split, checked before anything is trained on them, and hashed.
+
+Everything here is computed from arrays; nothing is read or written.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from digits.config import ArraysConfig
+from digits.errors import DataError
+
+Bytes = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.intp]
+
+MAX_CLASSES = 256
+"""As many as labels of one byte can tell apart."""
+_ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
+_PIXEL_AXES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledArrays:
+    """A dataset in memory, or memory-mapped.
+
+    Args:
+        train_pixels: (N, height, width) uint8.
+        train_labels: (N,) uint8, indices into `class_names`.
+        test_pixels: (M, height, width) uint8.
+        test_labels: (M,) uint8.
+        class_names: what each label stands for.
+    """
+
+    train_pixels: Bytes
+    train_labels: Bytes
+    test_pixels: Bytes
+    test_labels: Bytes
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check of a dataset found.
+
+    Args:
+        check: a word for the check.
+        message: what was found, as a sentence without its full stop.
+        value: the number that was compared.
+        limit: the largest value that may be trained on; None where there is no such setting.
+        fatal: whether the dataset must not be trained on.
+    """
+
+    check: str
+    message: str
+    value: float
+    limit: float | None
+    fatal: bool
+
+
+def join(parts: Sequence[LabelledArrays]) -> LabelledArrays:
+    """Put datasets behind one another, training images to training images and test images to test images.
+
+    Raises:
+        DataError: there are none, or their class names or the sizes of their images differ.
+    """
+    if not parts:
+        raise DataError("no dataset was given; name at least one")
+    for other in parts[1:]:
+        _require_joinable(parts[0], other)
+    if len(parts) == 1:
+        return parts[0]
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    return LabelledArrays(**arrays, class_names=parts[0].class_names)
+
+
+def _require_joinable(first: LabelledArrays, other: LabelledArrays) -> None:
+    pairs = {
+        "classes": (first.class_names, other.class_names),
+        "sizes of the training images": (first.train_pixels.shape[1:], other.train_pixels.shape[1:]),
+        "sizes of the test images": (first.test_pixels.shape[1:], other.test_pixels.shape[1:]),
+    }
+    for what, (expected, found) in pairs.items():
+        if expected != found:
+            raise DataError(f"datasets can't be joined: the {what} are {expected} and {found}; train on one of them")
+
+
+def split_validation(labels: Bytes, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Split off a validation set, the same share of every class, drawn at random.
+
+    Args:
+        labels: (N,) uint8.
+        fraction: share to hold back, above 0 and below 1; at least one image of each class goes to either side.
+        seed: the same seed and labels give the same split.
+
+    Returns:
+        Indices of the training images and of the validation images, each ascending, intp.
+
+    Raises:
+        DataError: there are no images, or a class has only one.
+    """
+    if not len(labels):
+        raise DataError("there are no training images to split; check the dataset")
+    generator = np.random.default_rng(seed)
+    held_back = [_hold_back(labels, label, fraction, generator) for label in np.unique(labels)]
+    in_validation = np.zeros(len(labels), bool)
+    in_validation[np.concatenate(held_back)] = True
+    return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)
+
+
+def _hold_back(labels: Bytes, label: np.uint8, fraction: float, generator: np.random.Generator) -> Indices:
+    members = np.flatnonzero(labels == label)
+    if len(members) == 1:
+        raise DataError(f"class {label} has one training image, but a split needs two; add images, or leave it out")
+    size = min(max(1, round(fraction * len(members))), len(members) - 1)
+    return generator.permutation(members)[:size]
+
+
+def check_arrays(data: LabelledArrays, config: ArraysConfig) -> list[Finding]:
+    """Check a dataset before it is trained on: one finding a check, fatal or not.
+
+    When shapes, dtypes or labels are wrong, that is the only finding: the other checks presuppose them.
+    """
+    structure = check_structure(data)
+    if structure.fatal:
+        return [structure]
+    return [structure, _check_balance(data, config), *_check_duplicates(data, config), _check_blank(data, config)]
+
+
+def check_structure(data: LabelledArrays) -> Finding:
+    """Check the shapes and dtypes of a dataset's arrays, and that every label stands for a class."""
+    faults = [*_structure_faults(data)]
+    sizes = " by ".join(map(str, data.train_pixels.shape[1:]))
+    sound = f"{len(data.train_labels):,} training and {len(data.test_labels):,} test images of {sizes} pixels"
+    return Finding("structure", "; ".join(faults) or sound, float(len(faults)), None, bool(faults))
+
+
+def _structure_faults(data: LabelledArrays) -> Iterator[str]:
+    if not 1 < len(data.class_names) <= MAX_CLASSES:
+        yield f"there are {len(data.class_names)} classes, expected 2 to {MAX_CLASSES}"
+    if len(set(data.class_names)) != len(data.class_names):
+        yield "two classes have the same name"
+    if data.train_pixels.shape[1:] != data.test_pixels.shape[1:]:
+        yield f"training images are {data.train_pixels.shape[1:]}, test images {data.test_pixels.shape[1:]}"
+    yield from _part_faults("train", data.train_pixels, data.train_labels, len(data.class_names))
+    yield from _part_faults("test", data.test_pixels, data.test_labels, len(data.class_names))
+
+
+def _part_faults(name: str, pixels: Bytes, labels: Bytes, classes: int) -> Iterator[str]:
+    if pixels.ndim != _PIXEL_AXES or 0 in pixels.shape or pixels.dtype != np.uint8:
+        yield f"{name} pixels are {pixels.shape} {pixels.dtype}, expected (N, height, width) uint8"
+    if labels.shape != pixels.shape[:1] or labels.dtype != np.uint8:
+        yield f"{name} labels are {labels.shape} {labels.dtype}, expected {pixels.shape[:1]} uint8"
+    elif outside := int(np.count_nonzero(labels >= classes)):
+        yield f"{outside} {name} labels stand for no class: the highest is {labels.max()}, of {classes} classes"
+
+
+def _check_balance(data: LabelledArrays, config: ArraysConfig) -> Finding:
+    counts = np.bincount(data.train_labels, minlength=len(data.class_names))
+    smallest, largest = int(counts.argmin()), int(counts.argmax())
+    ratio = float(counts[largest] / max(counts[smallest], 1))
+    message = (
+        f"the largest class, {data.class_names[largest]}, has {counts[largest]:,} training images and the smallest, "
+        f"{data.class_names[smallest]}, has {counts[smallest]:,}: {ratio:.2f} times as many"
+    )
+    fatal = not counts[smallest] or ratio > config.max_imbalance
+    return Finding("balance", message, ratio, config.max_imbalance, fatal)
+
+
+def _check_duplicates(data: LabelledArrays, config: ArraysConfig) -> list[Finding]:
+    train, test = _fingerprints(data.train_pixels), _fingerprints(data.test_pixels)
+    distinct = set(train)
+    shared = sum(fingerprint in distinct for fingerprint in test)
+    repeated = len(train) - len(distinct)
+    return [
+        _share(
+            "duplicates-across",
+            f"{shared:,} of {len(test):,} test images are training images too, byte for byte",
+            shared / len(test),
+            config.max_duplicates,
+        ),
+        _share(
+            "duplicates-in-training",
+            f"{repeated:,} of {len(train):,} training images repeat an earlier one, byte for byte",
+            repeated / len(train),
+            None,
+        ),
+    ]
+
+
+def _fingerprints(pixels: Bytes) -> list[bytes]:
+    rows = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
+
+
+def _check_blank(data: LabelledArrays, config: ArraysConfig) -> Finding:
+    blank = sum(int(_is_blank(pixels).sum()) for pixels in (data.train_pixels, data.test_pixels))
+    total = len(data.train_pixels) + len(data.test_pixels)
+    return _share("blank", f"{blank:,} of {total:,} images are of one colour", blank / total, config.max_blank)
+
+
+def _is_blank(pixels: Bytes) -> npt.NDArray[np.bool_]:
+    rows = pixels.reshape(len(pixels), -1)
+    blank: npt.NDArray[np.bool_] = rows.min(axis=1) == rows.max(axis=1)
+    return blank
+
+
+def _share(check: str, message: str, value: float, limit: float | None) -> Finding:
+    return Finding(check, f"{message} ({value:.2%})", value, limit, limit is not None and value > limit)
+
+
+_REMEDIES = {
+    "structure": "repair the dataset",
+    "balance": "add images to the smallest class, or raise `max_imbalance` of the arrays' settings",
+    "duplicates-across": "take them out of one of the two, or raise `max_duplicates` of the arrays' settings",
+    "blank": "take them out, or raise `max_blank` of the arrays' settings",
+}
+
+
+def require_sound(findings: Iterable[Finding]) -> None:
+    """Refuse a dataset with a fatal finding.
+
+    Raises:
+        DataError: names each fatal finding, its limit, and what to do.
+    """
+    faults = [f"  - {_explain(finding)}" for finding in findings if finding.fatal]
+    if faults:
+        raise DataError("\n".join(["the dataset must not be trained on:", *faults]))
+
+
+def _explain(finding: Finding) -> str:
+    limit = "" if finding.limit is None else f"; the limit is {finding.limit:g}"
+    return f"{finding.message}{limit}; {_REMEDIES[finding.check]}"
+
+
+def hash_arrays(data: LabelledArrays) -> str:
+    """Give the SHA-256 of a dataset's content: the class names, and each array's name, shape, dtype and bytes."""
+    digest = hashlib.sha256(_header(list(data.class_names)))
+    for name in _ARRAYS:
+        array = getattr(data, name)
+        digest.update(_header([name, array.dtype.str, list(array.shape)]))
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _header(values: list[Any]) -> bytes:
+    return json.dumps(values).encode("ascii") + b"\n"

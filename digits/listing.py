@@ -1,0 +1,37 @@
+"""What people read about model versions: rows for tables, details of one, the report with the decision on it."""
+
+from typing import Any
+
+from digits.registry import ModelVersion, Registry
+
+
+def version_rows(registry: Registry) -> list[dict[str, Any]]:
+    """Give a row for each model version, oldest first: what `digits models` and the Prefect UI list."""
+    champion = registry.champion()
+    return [
+        {
+            "version": version.number,
+            "champion": "champion" if champion and champion.number == version.number else "",
+            "accuracy": f"{version.facts['accuracy']:.2%}",
+            "ece": f"{version.facts['ece']:.2%}",
+            "architecture": version.facts["architecture"],
+            "epochs": version.facts["epochs"],
+            "datasets": " + ".join(version.facts["datasets"]),
+            "created": version.created_at,
+        }
+        for version in registry.versions()
+    ]
+
+
+def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]:
+    """Give all that is recorded of a version: its facts, its artifacts' places, its promotions."""
+    champion = registry.champion()
+    entries = [entry for entry in registry.promotions() if entry.version == version.number]
+    return {
+        "champion": bool(champion and champion.number == version.number),
+        **version.facts,
+        "created": version.created_at,
+        "weights_sha256": version.weights_sha256,
+        **{kind: str(registry.place(version.artifact(kind))) for kind in version.artifacts},
+        "promotions": [f"{entry.created_at} {entry.action}: {' '.join(entry.reasons)}" for entry in entries],
+    }

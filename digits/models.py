@@ -1,0 +1,148 @@
+"""Networks: built from configuration, saved and loaded as `.keras`, exported to ONNX."""
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from digits.backend import load_keras
+from digits.config import Architecture, ModelConfig
+from digits.errors import ModelError
+
+Network = Any
+"""A `keras.Model`: (N, height, width, 1) float32 in 0..255 -> (N, classes) probabilities. Keras has no stubs."""
+
+
+def build(config: ModelConfig, *, input_shape: tuple[int, int], classes: int, seed: int) -> Network:
+    """Build a network with seeded initial weights; scaling to [0, 1] is its first layer, so it ships with it.
+
+    Args:
+        config: resolved, so without a None.
+        input_shape: height and width in pixels.
+        classes: the number of probabilities it gives.
+        seed: of the initial weights and of dropout.
+
+    Raises:
+        ModelError: the images are too small for it, or `hidden` has a wrong length.
+    """
+    keras = load_keras()
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    try:
+        return _BUILDERS[config.architecture](keras, config, input_shape, classes, seed)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{config.architecture} can't be built for images of {input_shape}: {reason}") from error
+
+
+def _mlp(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
+    """The tutorial's first network: Flatten, Dense, Dropout, Dense, as a Sequential model."""
+    layers = keras.layers
+    (units,) = _sizes(config, 1)
+    return keras.Sequential(
+        [
+            keras.Input((*shape, 1), name="images"),
+            layers.Rescaling(1 / 255),
+            layers.Flatten(),
+            layers.Dense(units, activation=config.activation),
+            layers.Dropout(config.dropout, seed=seed),
+            layers.Dense(classes, activation="softmax"),
+        ],
+        name="mlp",
+    )
+
+
+def _mlp_2(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
+    """The tutorial's second network: any number of hidden layers, each with dropout, functional."""
+    layers = keras.layers
+    images = keras.Input((*shape, 1), name="images")
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(images))
+    for number, units in enumerate(config.hidden or ()):
+        x = layers.Dense(units, activation=config.activation)(x)
+        x = layers.Dropout(config.dropout, seed=seed + number)(x)
+    return keras.Model(images, layers.Dense(classes, activation="softmax")(x), name="mlp-2")
+
+
+def _cnn(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
+    """Five convolutions with batch normalisation, two poolings: 19 MFLOP an image at the default sizes."""
+    layers = keras.layers
+    first, second, third, fourth, fifth = _sizes(config, 5)
+
+    def convolve(x: Any, channels: int, width: int, padding: str) -> Any:
+        x = layers.Conv2D(channels, width, padding=padding, use_bias=False)(x)
+        return layers.Activation(config.activation)(layers.BatchNormalization(momentum=0.9)(x))
+
+    images = keras.Input((*shape, 1), name="images")
+    x = convolve(layers.Rescaling(1 / 255)(images), first, 5, "valid")
+    x = layers.MaxPooling2D()(x)
+    x = convolve(convolve(x, second, 3, "same"), third, 3, "same")
+    x = layers.MaxPooling2D()(x)
+    x = convolve(convolve(x, fourth, 3, "same"), fifth, 3, "valid")
+    x = layers.Dropout(config.dropout, seed=seed)(layers.Flatten()(x))
+    return keras.Model(images, layers.Dense(classes, activation="softmax")(x), name="cnn")
+
+
+def _sizes(config: ModelConfig, count: int) -> tuple[int, ...]:
+    if config.hidden is None or len(config.hidden) != count:
+        raise ModelError(f"{config.architecture} has {count} hidden layers, but hidden is {config.hidden}")
+    return config.hidden
+
+
+_BUILDERS: dict[Architecture, Callable[..., Network]] = {"mlp": _mlp, "mlp-2": _mlp_2, "cnn": _cnn}
+
+
+def summary(network: Network) -> str:
+    """Give Keras' table of the layers, their output shapes and their numbers of weights."""
+    lines: list[str] = []
+    network.summary(print_fn=lines.append, line_length=88)
+    return "\n".join(lines)
+
+
+def weights_digest(network: Network) -> str:
+    """Give the SHA-256 of the weights; two models are equal when theirs are (`.keras` files hold a date)."""
+    digest = hashlib.sha256()
+    for weight in network.weights:
+        value = weight.numpy()
+        digest.update(f"{value.shape}{value.dtype}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def save(network: Network, path: Path) -> None:
+    """Write a network as `.keras`, without optimizer state."""
+    network.save(path, include_optimizer=False)
+
+
+def load(path: Path) -> Network:
+    """Load a `.keras` file that was verified before, in safe mode.
+
+    Raises:
+        ModelError: it is not a model that Keras loads safely.
+    """
+    keras = load_keras()
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise ModelError(f"{path.name} is not a model that Keras loads safely: {error}") from error
+
+
+def export_onnx(network: Network, path: Path) -> None:
+    """Write a network as ONNX: input `images` (N, height, width, 1) float32 in 0..255, one output (N, classes)."""
+    with _quiet():
+        network.export(path, format="onnx", verbose=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Swallow what the converter prints and logs from C++, which no option of its own turns off."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(io.StringIO()):
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,227 @@
+"""Fitting a network: mini-batches from memory-mapped arrays, a checkpoint an epoch, the same result after a kill.
+
+All randomness is a function of the seed and the epoch's number (order, augmentation) or is part of the state that a
+checkpoint holds (dropout), so a run that resumes from an epoch's end goes on as if it had never stopped.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from digits.backend import load_keras
+from digits.config import AugmentationConfig, TrainingConfig
+from digits.models import Network
+from digits.progress import SILENT, Bar, Progress
+from digits.records import decode_record, encode_record, replacing
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.uint8]
+Batch = tuple[npt.NDArray[Any], ...]
+History = list[dict[str, float]]
+EVALUATION_BATCH = 500
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Labelled images: pixels (N, height, width) uint8, labels (N,) uint8; memory-mapped or not."""
+
+    pixels: Pixels
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def fit(
+    network: Network,
+    train: Samples,
+    validation: Samples,
+    config: TrainingConfig,
+    *,
+    checkpoint: Path,
+    progress: Progress = SILENT,
+) -> History:
+    """Fit a network in place and say how it went.
+
+    Args:
+        network: as built, with its initial weights.
+        train: what is fitted.
+        validation: what is only measured, after each epoch.
+        config: resolved, so without a None.
+        checkpoint: a file that is written after each epoch, and continued from when it is there.
+        progress: is told of every step.
+
+    Returns:
+        `loss`, `accuracy`, `validation_loss` and `validation_accuracy` of each epoch.
+    """
+    steps = -(-len(train) // config.batch_size)
+    _compile(network, config, steps)
+    history = _resume(network, checkpoint)
+    for epoch in range(len(history), config.epochs or 0):
+        bar = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps)
+        metrics = _fit_epoch(network, train, config, epoch, bar) | _measure(network, validation)
+        history.append(metrics)
+        _save_checkpoint(network, history, checkpoint)
+        bar.close(describe(metrics))
+    if config.weight_average:
+        network.optimizer.finalize_variable_values(network.trainable_variables)
+    return history
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """Give an epoch's metrics in one line."""
+    return (
+        f"loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.2%}  "
+        f"validation loss {metrics['validation_loss']:.4f}  accuracy {metrics['validation_accuracy']:.2%}"
+    )
+
+
+def _compile(network: Network, config: TrainingConfig, steps: int) -> None:
+    keras = load_keras()
+    losses = {
+        "categorical-cross-entropy": lambda: keras.losses.CategoricalCrossentropy(
+            label_smoothing=config.label_smoothing
+        ),
+        "mean-squared-error": keras.losses.MeanSquaredError,
+    }
+    network.compile(_optimizer(keras, config, steps), losses[config.loss](), metrics=["accuracy"], jit_compile=False)
+    network.optimizer.build(network.trainable_variables)
+
+
+def _optimizer(keras: Any, config: TrainingConfig, steps: int) -> Any:
+    kinds = {
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "sgd": keras.optimizers.SGD,
+        "rmsprop": keras.optimizers.RMSprop,
+    }
+    average = {"use_ema": True, "ema_momentum": config.weight_average} if config.weight_average else {}
+    rate = _learning_rate(keras, config, steps * (config.epochs or 0))
+    return kinds[config.optimizer or "adam"](rate, weight_decay=config.weight_decay or None, **average)
+
+
+def _learning_rate(keras: Any, config: TrainingConfig, steps: int) -> Any:
+    """Give a constant, or a linear warm-up followed by half a cosine (Loshchilov and Hutter 2017)."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    warmup = int(config.warmup * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warmup), warmup_target=config.learning_rate, warmup_steps=warmup
+    )
+
+
+def _fit_epoch(network: Network, train: Samples, config: TrainingConfig, epoch: int, bar: Bar) -> dict[str, float]:
+    keras = load_keras()
+    tick = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())
+    dataset = _dataset(train, config, epoch, classes=network.output_shape[-1])
+    fitted = network.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[tick])
+    return {name: float(values[0]) for name, values in fitted.history.items()}
+
+
+def _measure(network: Network, validation: Samples) -> dict[str, float]:
+    """Evaluate with the averaged weights where there are any, and put the others back."""
+    kept = [variable.numpy() for variable in network.trainable_variables]
+    network.optimizer.finalize_variable_values(network.trainable_variables)
+    one_hot = np.eye(network.output_shape[-1], dtype=np.float32)[validation.labels]
+    images = validation.pixels[..., np.newaxis].astype(np.float32)
+    measured = network.evaluate(images, one_hot, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True)
+    for variable, value in zip(network.trainable_variables, kept, strict=True):
+        variable.assign(value)
+    return {f"validation_{name}": float(measured[name]) for name in ("loss", "accuracy")}
+
+
+def _dataset(train: Samples, config: TrainingConfig, epoch: int, *, classes: int) -> Any:
+    import tensorflow as tf
+
+    shape = train.pixels.shape[1:]
+    signature = (
+        tf.TensorSpec((None, *shape), tf.uint8),
+        tf.TensorSpec((None, classes), tf.float32),
+        tf.TensorSpec((None, 8), tf.float32),
+    )
+
+    def to_images(pixels: Any, labels: Any, transforms: Any) -> tuple[Any, Any]:
+        images = tf.cast(pixels[..., tf.newaxis], tf.float32)
+        if config.augment:
+            images = tf.raw_ops.ImageProjectiveTransformV3(
+                images=images,
+                transforms=transforms,
+                output_shape=shape,
+                fill_value=0.0,
+                interpolation="BILINEAR",
+                fill_mode="CONSTANT",
+            )
+        return images, labels
+
+    batches = tf.data.Dataset.from_generator(lambda: _batches(train, config, epoch, classes), output_signature=signature)
+    steps = -(-len(train) // config.batch_size)
+    return batches.map(to_images).apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
+
+
+def _batches(train: Samples, config: TrainingConfig, epoch: int, classes: int) -> Iterator[Batch]:
+    """Yield pixels (N, height, width) uint8, one-hot labels (N, classes) float32, transforms (N, 8) float32."""
+    random = np.random.default_rng([config.seed, epoch])
+    order = random.permutation(len(train))
+    one_hot = np.eye(classes, dtype=np.float32)
+    for start in range(0, len(order), config.batch_size):
+        chosen = np.sort(order[start : start + config.batch_size])
+        transforms = draw_transforms(random, len(chosen), config.augmentation, train.pixels.shape[1:])
+        yield train.pixels[chosen], one_hot[train.labels[chosen]], transforms
+
+
+def draw_transforms(
+    random: np.random.Generator, count: int, limits: AugmentationConfig, shape: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    """Draw affine maps from output to input coordinates, about the centre of the image.
+
+    Returns:
+        (count, 8) float32 as `ImageProjectiveTransformV3` takes them: a0 a1 a2 b0 b1 b2 0 0, where the input position
+        of output pixel (x, y) is (a0 x + a1 y + a2, b0 x + b1 y + b2).
+    """
+    angle = np.deg2rad(random.uniform(-limits.rotation, limits.rotation, count))
+    zoom = random.uniform(1 - limits.zoom, 1 + limits.zoom, (2, count))
+    shear = random.uniform(-limits.shear, limits.shear, count)
+    shift = random.uniform(-limits.shift, limits.shift, (2, count))
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    sheared = np.array([[np.ones(count), shear], [np.zeros(count), np.ones(count)]])
+    linear = np.einsum("ijn,jkn->nik", rotation, sheared) * zoom.T[:, np.newaxis, :]
+    centre = (np.array([shape[1], shape[0]]) - 1) / 2
+    offset = centre + shift.T - linear @ centre
+    rows = np.concatenate([linear, offset[:, :, np.newaxis]], axis=2).reshape(count, 6)
+    return np.pad(rows, ((0, 0), (0, 2))).astype(np.float32)
+
+
+def _state(network: Network) -> list[Any]:
+    """Give every variable that the next step depends on: weights, dropout's seeds, the optimizer's own."""
+    return [*network.variables, *network.optimizer.variables]
+
+
+def _save_checkpoint(network: Network, history: History, path: Path) -> None:
+    values = {f"v{number}": variable.numpy() for number, variable in enumerate(_state(network))}
+    record = np.frombuffer(encode_record({"history": history}), np.uint8)
+    with replacing(path) as file:
+        np.savez(file, record=record, **values)
+
+
+def _resume(network: Network, path: Path) -> History:
+    """Put a checkpoint's state into the network, if there is one that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            record = decode_record(saved["record"].tobytes(), name=path.name)
+            values = [saved[f"v{number}"] for number in range(len(saved.files) - 1)]
+    except FileNotFoundError:
+        return []
+    except Exception as error:  # noqa: BLE001 - zipfile and numpy raise a dozen kinds on damage; the epochs can be redone
+        logger.warning("the checkpoint %s can't be read (%s); training starts from the first epoch", path.name, error)
+        return []
+    for variable, value in zip(_state(network), values, strict=True):
+        variable.assign(value)
+    history: History = record["history"]
+    logger.info("resumed after epoch %d", len(history))
+    return history

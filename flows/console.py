@@ -1,0 +1,299 @@
+"""The console command `digits`. Prefect, TensorFlow and NumPy are imported only by the commands that need them.
+
+Exit codes: 0 done; 1 an unexpected failure; 2 usage; 3 dataset; 4 artifact store; 5 registry; 6 model; 7 no answer from
+the Prefect API with `--track`; 130 interrupted. `digits/errors.py` has the tree behind 2 to 6.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from digits.config import PredictionConfig, TrainingRun
+    from digits.registry import ModelVersion
+    from digits.stages import Outcome
+
+NO_API = 7
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="digits",
+    help="Folders of pictures of handwritten digits into trustworthy CSVs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 dataset, 4 artifact store, 5 registry, 6 model, "
+    "7 no answer from the Prefect API, 130 interrupted.",
+)
+models_app = typer.Typer(help="List the model versions, or show one.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+Artifacts = Annotated[
+    Path | None,
+    typer.Option("--artifacts", help="Where artifacts live. [env: DIGITS_ARTIFACTS; default: artifacts/ of the project]"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def main() -> None:
+    """Run the command line; expected errors end it with one message and their exit code."""
+    from digits.errors import DigitsError
+
+    try:
+        app()
+    except DigitsError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from what is finished", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"digits: {message}\n")
+    sys.exit(code)
+
+
+@app.command()
+def train(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
+    ] = None,
+    architecture: Annotated[Literal["cnn", "mlp", "mlp-2"] | None, typer.Option(help="The network. [default: cnn]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step. [default: 128]")] = None,
+    hidden: Annotated[list[int] | None, typer.Option(help="Units of a hidden layer; once for each layer.")] = None,
+    activation: Annotated[Literal["relu", "sigmoid", "tanh"] | None, typer.Option(help="[default: relu]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of units dropped in training.")] = None,
+    optimizer: Annotated[Literal["adam", "adamw", "sgd", "rmsprop"] | None, typer.Option()] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Its peak.")] = None,
+    weight_decay: Annotated[float | None, typer.Option()] = None,
+    loss: Annotated[Literal["categorical-cross-entropy", "mean-squared-error"] | None, typer.Option()] = None,
+    augment: Annotated[bool | None, typer.Option(help="Transform the training images at random.")] = None,
+    validation_fraction: Annotated[float | None, typer.Option(help="Share of the images held back.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same weights. [default: 42]")] = None,
+    promote: Annotated[bool | None, typer.Option(help="Promote the model if it is good enough. [default: promote]")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with these settings; options go before it.")] = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Train a model, evaluate it, register it, and promote it if it is good enough."""
+    options = {
+        "datasets": dataset or None,
+        "model": {"architecture": architecture, "hidden": hidden or None, "activation": activation, "dropout": dropout},
+        "training": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "loss": loss,
+            "augment": augment,
+            "seed": seed,
+        },
+        "arrays": {"validation_fraction": validation_fraction},
+        "promotion": {"promote": promote},
+    }
+    outcome = _train(_training_run(options, config), artifacts)
+    _print_outcome(outcome, json=json)
+
+
+def _training_run(options: dict[str, Any], path: Path | None) -> "TrainingRun":
+    from digits.config import TrainingRun, load_toml, overlaid, parse
+
+    written = load_toml(path) if path else {}
+    return parse(TrainingRun, overlaid(written, options), source=str(path or "options"))
+
+
+def _train(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
+    """Run the training flow in this process, with bars instead of Prefect's log on the terminal."""
+    from flows.api import configured_api
+    from flows.terminal import DrawnProgress, say
+
+    _quiet_prefect()
+    if configured_api() is None:
+        say("no Prefect API is configured: the run is kept by a temporary server (10 to 25 s to start)")
+    from flows import training
+    from tasks.edge import progress
+
+    progress.set(DrawnProgress())
+    return training.train(**{name: getattr(run, name) for name in type(run).model_fields}, artifacts=artifacts)
+
+
+def _quiet_prefect() -> None:
+    """Keep Prefect's log off the terminal and its server's usage statistics at home; what the user set goes first."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def _print_outcome(outcome: "Outcome", *, json: bool) -> None:
+    from flows.terminal import print_json, print_pairs
+
+    if json:
+        print_json(vars(outcome))
+        return
+    print_pairs(f"Model version {outcome.version}", _outcome_lines(outcome))
+
+
+def _outcome_lines(outcome: "Outcome") -> dict[str, object]:
+    facts = outcome.facts
+    return {
+        "dataset": f"{' + '.join(facts['datasets'])} ({facts['train_images']:,} images to train, "
+        f"{facts['test_images']:,} to test)",
+        "model": f"version {outcome.version}, {facts['architecture']}, {facts['epochs']} epochs",
+        "test accuracy": f"{facts['accuracy']:.2%} (loss {facts['loss']:.4f}, calibration error {facts['ece']:.2%})",
+        "promotion": f"{'promoted' if outcome.promoted else 'not promoted'}: {' '.join(outcome.reasons)}",
+        "champion": f"version {outcome.champion}" if outcome.champion else "none",
+        "report": outcome.report,
+    }
+
+
+@models_app.callback()
+def models(context: typer.Context, artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """List the model versions, their metrics, and which one is champion."""
+    if context.invoked_subcommand is not None:
+        return
+    from digits.listing import version_rows
+    from flows.terminal import print_json, print_table, say
+
+    rows = version_rows(_registry(artifacts))
+    if json:
+        print_json(rows)
+    elif rows:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        say("no model versions yet; `digits train` makes one")
+
+
+@models_app.command("show")
+def show_model(
+    number: Annotated[str, typer.Argument(help="A version's number, or champion.")],
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Show a model version: metrics, artifacts, promotions."""
+    from digits.listing import version_details
+    from flows.terminal import print_json, print_pairs
+
+    registry = _registry(artifacts)
+    version = registry.resolve(number)
+    details = version_details(registry, version)
+    if json:
+        print_json(details)
+        return
+    print_pairs(f"Model version {version.number}", details)
+
+
+@app.command()
+def promote(
+    number: Annotated[int, typer.Argument(help="The version to make champion.")],
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Make a model version the champion, whatever the policy says."""
+    _print_promotion(_registry(artifacts).promote(number, reasons=["promoted by hand"]), json=json)
+
+
+@app.command()
+def rollback(artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Make the champion before the present one the champion again."""
+    _print_promotion(_registry(artifacts).rollback(), json=json)
+
+
+def _print_promotion(promotion: Any, *, json: bool) -> None:
+    from flows.terminal import print_json, say
+
+    if json:
+        print_json(vars(promotion))
+    else:
+        say(f"version {promotion.version} is the champion now ({'; '.join(promotion.reasons)})")
+
+
+def _registry(artifacts: Path | None) -> Any:
+    from digits.config import artifact_root
+    from digits.registry import Registry
+    from digits.store import Store
+
+    return Registry(Store(artifact_root(artifacts)))
+
+
+@app.command()
+def predict(
+    path: Annotated[Path, typer.Argument(help="A folder of images, or one image file.")],
+    out: Annotated[Path | None, typer.Option(help="The table: .csv, .parquet or .jsonl. [default: under artifacts]")] = None,
+    model: Annotated[str, typer.Option(help="champion, or a version's number.")] = "champion",
+    recursive: Annotated[bool | None, typer.Option(help="Descend into sub-folders. [default: recursive]")] = None,
+    all_files: Annotated[bool | None, typer.Option("--all-files", help="Take files of any extension.")] = None,
+    normalize: Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(help="[default: auto]")] = None,
+    probabilities: Annotated[bool | None, typer.Option("--probabilities", help="Add a column for each class.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Add the 2nd to the k-th most likely class.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Images with more are not decoded.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Worker processes. [default: one a usable CPU]")] = None,
+    track: Annotated[bool, typer.Option("--track", help="Fail unless Prefect keeps the run.")] = False,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Predict every image of a folder, and write a table with one row an image."""
+    options = _prediction_options(
+        recursive=recursive,
+        all_files=all_files,
+        normalize=normalize,
+        probabilities=probabilities,
+        top_k=top_k,
+        max_pixels=max_pixels,
+        processes=processes,
+    )
+    run = _predict_tracked if _is_tracked(required=track) else _predict_here
+    _print_summary(run(path.absolute(), model, out and out.absolute(), options, artifacts), json=json)
+
+
+def _prediction_options(**options: Any) -> "PredictionConfig":
+    from digits.config import PredictionConfig, overlaid, parse
+
+    return parse(PredictionConfig, overlaid({}, options), source="options")
+
+
+def _is_tracked(*, required: bool) -> bool:
+    """Decide whether Prefect keeps a prediction run, and say so where the user may have expected otherwise."""
+    from flows.api import answers, configured_api
+    from flows.terminal import say
+
+    api = configured_api()
+    if api is not None and answers(api):
+        return True
+    found = f"the Prefect API at {api} does not answer" if api else "no Prefect API is configured"
+    if required:
+        _fail(f"{found}, and --track asks for one; set PREFECT_API_URL to a running server", NO_API)
+    if api:
+        say(f"warning: {found}; predicting without it, so this run will not be in the Prefect UI")
+    else:
+        say("predicting without Prefect; to have runs tracked, start a server and set PREFECT_API_URL")
+    return False
+
+
+def _predict_tracked(
+    path: Path, model: str, out: Path | None, options: "PredictionConfig", artifacts: Path | None
+) -> "PredictionSummary":
+    from flows.terminal import DrawnProgress
+
+    _quiet_prefect()
+    from flows import prediction
+    from tasks.edge import progress
+
+    progress.set(DrawnProgress())
+    return prediction.predict_folder(path, model, out, options, artifacts)
+
+
+def _predict_here(
+    path: Path, model: str, out: Path | None, options: "PredictionConfig", artifacts: Path | None
+) -> "PredictionSummary":
+    from digits import serving
+    from digits.config import artifact_root
+    from digits.store import Store
+    from flows.terminal import DrawnProgress
+
+    store = Store(artifact_root(artifacts))
+    return serving.predict(store, path, model=model, out=out, options=options, progress=DrawnProgress())

@@ -1,0 +1,71 @@
+"""What the console command draws and prints: bars, tables, summaries."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from digits.progress import Bar
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _DrawnBar:
+    def __init__(self, drawing: Progress, task: TaskID, label: str) -> None:
+        self._drawing, self._task, self._label = drawing, task, label
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._drawing.update(self._task, advance=steps, note=note)
+
+    def close(self, note: str = "") -> None:
+        self._drawing.update(self._task, note=note)
+        self._drawing.stop()
+
+
+class DrawnProgress:
+    """A bar on standard error for each piece of work; where that is no terminal, its last state only."""
+
+    def start(self, label: str, total: int) -> Bar:
+        """Begin a bar below what was printed so far."""
+        drawing = Progress(
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=err,
+        )
+        task = drawing.add_task(label, total=total, note="")
+        drawing.start()
+        return _DrawnBar(drawing, task, label)
+
+
+def say(text: str) -> None:
+    """Tell the user something that is not the command's result, on standard error."""
+    err.print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs."""
+    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
+    """Print a summary: a title and one line a fact."""
+    out.print(f"[bold]{title}[/bold]")
+    width = max(map(len, pairs), default=0)
+    for name, value in pairs.items():
+        out.print(f"  {name:<{width}}  {value}", markup=False)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table."""
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*map(str, row))
+    out.print(table)

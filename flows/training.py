@@ -1,0 +1,69 @@
+"""The training flow: from named datasets to a registered model and, if it is good enough, a new champion."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, TrainingConfig, TrainingRun
+from digits.stages import Outcome
+from tasks.reporting import publish_training, publish_versions
+from tasks.training import (
+    build_network,
+    download_dataset,
+    evaluate_model,
+    export_model,
+    preprocess,
+    promote_model,
+    register_model,
+    report_model,
+    train_network,
+)
+
+DEFAULTS = TrainingRun()
+
+
+def run_name() -> str:
+    """Name a flow run after what it trains, such as `train mnist cnn 4 epochs`."""
+    from prefect.runtime import flow_run
+
+    values = flow_run.parameters
+    known = {name: values[name] for name in ("datasets", "model", "training") if name in values}
+    run = TrainingRun.model_validate(known).resolved()
+    return f"train {' + '.join(run.datasets)} {run.model.architecture} {run.training.epochs} epochs"
+
+
+@flow(name="train", flow_run_name=run_name)
+def train(
+    datasets: tuple[str, ...] = DEFAULTS.datasets,
+    model: ModelConfig = DEFAULTS.model,
+    training: TrainingConfig = DEFAULTS.training,
+    arrays: ArraysConfig = DEFAULTS.arrays,
+    promotion: PromotionPolicy = DEFAULTS.promotion,
+    artifacts: Path | None = None,
+) -> Outcome:
+    """Train a model, evaluate it, register it, and promote it to champion if it is good enough.
+
+    A step whose result is in the artifact store already is not run again.
+
+    Args:
+        datasets: What to train on: `mnist`, `mnist-sample`, `fashion-mnist`, or paths on the worker of an `.npz`, of a
+            folder with IDX files, or of a folder of labelled images (`<root>/<class>/*.png`). Several are joined.
+        model: Which network, and its sizes. Empty fields take the architecture's recommended value.
+        training: How the weights are fitted. Empty fields take the architecture's recommended value.
+        arrays: How the images are split, and when they must not be trained on.
+        promotion: When the new model takes the champion's place.
+        artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
+    """
+    run = TrainingRun(datasets=datasets, model=model, training=training, arrays=arrays, promotion=promotion).resolved()
+    sources = [download_dataset(source, artifacts) for source in run.datasets]
+    prepared = preprocess(sources, run.arrays, artifacts)
+    network = build_network(prepared, run.model, run.training.seed, artifacts)
+    trained = train_network(network, prepared, run.training, artifacts)
+    exported = export_model(trained, prepared, artifacts)
+    evaluation = evaluate_model(exported, prepared, artifacts)
+    report = report_model(evaluation, artifacts)
+    version, new = register_model(evaluation, report, artifacts)
+    outcome = promote_model(version, new, run.promotion, artifacts)
+    publish_training(outcome, artifacts)
+    publish_versions(artifacts)
+    return outcome

@@ -1,0 +1,43 @@
+"""What every task needs at the edge between Prefect and the library: the store, the log, the progress."""
+
+import logging
+from contextvars import ContextVar
+from pathlib import Path
+
+from prefect.logging.handlers import APILogHandler
+
+from digits.config import artifact_root
+from digits.progress import Bar, Progress
+from digits.store import Store
+
+library_log = logging.getLogger("digits")
+
+
+class _LoggedBar:
+    def __init__(self, label: str) -> None:
+        self._label = label
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        pass
+
+    def close(self, note: str = "") -> None:
+        library_log.info("%s: %s", self._label, note or "done")
+
+
+class LoggedProgress:
+    """One line in the log for each piece of work that is over."""
+
+    def start(self, label: str, total: int) -> Bar:  # noqa: ARG002 - only a drawn bar needs the total
+        return _LoggedBar(label)
+
+
+progress: ContextVar[Progress] = ContextVar("progress", default=LoggedProgress())  # noqa: B039 - it has no state
+"""Who is told of the long work of tasks; the console command sets one that draws bars."""
+
+
+def open_store(root: Path | None) -> Store:
+    """Open the artifact store at a root, or at the configured one, with the library's log going to the run's log."""
+    library_log.setLevel(logging.INFO)
+    if not any(isinstance(handler, APILogHandler) for handler in library_log.handlers):
+        library_log.addHandler(APILogHandler())
+    return Store(artifact_root(root))

@@ -1,0 +1,69 @@
+"""The Prefect steps of training: each is a call of the library's stage of the same purpose."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from digits import stages
+from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, TrainingConfig
+from digits.registry import ModelVersion
+from digits.stages import Outcome
+from digits.store import ArtifactRef
+from tasks.edge import open_store, progress
+
+
+@task(name="download", task_run_name="download {source}", cache_policy=NO_CACHE)
+def download_dataset(source: str, root: Path | None) -> ArtifactRef:
+    """Have a dataset in the store; the routes of a download retry by themselves."""
+    return stages.download_dataset(open_store(root), source, progress=progress.get())
+
+
+@task(name="preprocess", cache_policy=NO_CACHE)
+def preprocess(datasets: list[ArtifactRef], config: ArraysConfig, root: Path | None) -> ArtifactRef:
+    """Check the images, split them, and store them as arrays."""
+    return stages.prepare_arrays(open_store(root), datasets, config)
+
+
+@task(name="build", task_run_name="build {config.architecture}", cache_policy=NO_CACHE)
+def build_network(arrays: ArtifactRef, config: ModelConfig, seed: int, root: Path | None) -> ArtifactRef:
+    """Build the untrained network."""
+    return stages.build_network(open_store(root), arrays, config, seed=seed)
+
+
+@task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
+def train_network(
+    network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, root: Path | None
+) -> ArtifactRef:
+    """Fit the network, or go on from the last finished epoch of a run that was killed."""
+    return stages.train_network(open_store(root), network, arrays, config, progress=progress.get())
+
+
+@task(name="export", cache_policy=NO_CACHE)
+def export_model(model: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
+    """Export the model to ONNX, and check the export on the test images."""
+    return stages.export_model(open_store(root), model, arrays)
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate_model(exported: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
+    """Measure the exported model on the test images."""
+    return stages.evaluate_model(open_store(root), exported, arrays)
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report_model(evaluation: ArtifactRef, root: Path | None) -> ArtifactRef:
+    """Draw and write the model's report."""
+    return stages.report_model(open_store(root), evaluation)
+
+
+@task(name="register", cache_policy=NO_CACHE)
+def register_model(evaluation: ArtifactRef, report: ArtifactRef, root: Path | None) -> tuple[ModelVersion, bool]:
+    """Give the model a number, unless it has one."""
+    return stages.register_model(open_store(root), evaluation, report)
+
+
+@task(name="promote", cache_policy=NO_CACHE)
+def promote_model(version: ModelVersion, new: bool, policy: PromotionPolicy, root: Path | None) -> Outcome:
+    """Make the model champion if the policy says so."""
+    return stages.promote_model(open_store(root), version, new=new, policy=policy)
