@@ -24,7 +24,7 @@ Units = Annotated[int, Field(ge=1, le=4096)]
 class Settings(BaseModel):
     """Base of every configuration: immutable, and a misspelt name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Kind = TypeVar("Kind", bound=Settings)

@@ -4,9 +4,13 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from digits.backend import load_keras
 from digits.config import Architecture, ModelConfig
@@ -103,9 +107,13 @@ def summary(network: Network) -> str:
 
 def weights_digest(network: Network) -> str:
     """Give the SHA-256 of the weights; two models are equal when theirs are (`.keras` files hold a date)."""
+    return values_digest(weight.numpy() for weight in network.weights)
+
+
+def values_digest(values: Iterable[npt.NDArray[Any]]) -> str:
+    """Give the SHA-256 of arrays: their shapes, types and bytes, in order."""
     digest = hashlib.sha256()
-    for weight in network.weights:
-        value = weight.numpy()
+    for value in values:
         digest.update(f"{value.shape}{value.dtype}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
@@ -132,14 +140,16 @@ def load(path: Path) -> Network:
 def export_onnx(network: Network, path: Path) -> None:
     """Write a network as ONNX: input `images` (N, height, width, 1) float32 in 0..255, one output (N, classes)."""
     with _quiet():
+        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # a loaded Sequential is exported once called
         network.export(path, format="onnx", verbose=False)
 
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Swallow what the converter prints and logs from C++, which no option of its own turns off."""
+    """Swallow what the converter prints, warns of, and logs from C++, which no option of its own turns off."""
     kept = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(io.StringIO()):
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         os.dup2(nowhere.fileno(), 2)
         try:
             yield

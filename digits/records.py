@@ -109,7 +109,7 @@ def create_record(path: Path, record: Mapping[str, Any]) -> bool:
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+    name = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
         with name.open("xb") as file:
             yield name, file

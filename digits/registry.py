@@ -15,9 +15,11 @@ from typing import Any, Literal
 from digits.errors import CorruptArtifactError, RegistryError
 from digits.promotion import Decision
 from digits.records import Record, create_record, read_record
-from digits.store import ArtifactRef, Store
+from digits.store import ArtifactRef, Store, reading, writing
 
 CHAMPION = "champion"
+MAX_DIGITS = 9
+"""Of a version's number: more can be no version, and no file name."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ class Registry:
 
     def versions(self) -> list[ModelVersion]:
         """Give every version, oldest first."""
-        return [ModelVersion(**record) for record in _numbered(self._versions)]
+        return [ModelVersion(**record) for record in self._numbered(self._versions)]
 
     def promotions(self) -> list[Promotion]:
         """Give every change of champion, oldest first."""
-        records = _numbered(self._promotions)
+        records = self._numbered(self._promotions)
         return [Promotion(**{**record, "reasons": tuple(record["reasons"])}) for record in records]
 
     def champion(self) -> ModelVersion | None:
@@ -100,7 +102,8 @@ class Registry:
                 f"there is no model version {number} in {self._store.root}; versions: {known or 'none'}; "
                 "`digits models` lists them, `digits train` makes one"
             )
-        return ModelVersion(**read_record(path))
+        with reading(self._store.root):
+            return ModelVersion(**read_record(path))
 
     def place(self, reference: ArtifactRef) -> Path:
         """Give the directory of an artifact of a version."""
@@ -137,7 +140,7 @@ class Registry:
                 return known, False
             number = len(versions) + 1
             version = ModelVersion(number, dict(artifacts), weights_sha256, dict(facts), _now())
-            _append(self._versions, number, vars(version))
+            self._append(self._versions, number, vars(version))
         return version, True
 
     def promote(self, number: int, *, reasons: Sequence[str]) -> Promotion:
@@ -183,12 +186,27 @@ class Registry:
         self, log: Sequence[Promotion], action: Literal["promote", "rollback"], version: int, reasons: Sequence[str]
     ) -> Promotion:
         entry = Promotion(len(log) + 1, action, version, tuple(reasons), _now())
-        _append(self._promotions, entry.number, {**vars(entry), "reasons": list(reasons)})
+        self._append(self._promotions, entry.number, {**vars(entry), "reasons": list(reasons)})
         return entry
+
+    def _append(self, directory: Path, number: int, record: Mapping[str, Any]) -> None:
+        with writing(self._store.root):
+            created = create_record(_path(directory, number), record)
+        if not created:
+            raise RegistryError(f"{_path(directory, number)} was taken by another process; run the command again")
+
+    def _numbered(self, directory: Path) -> list[Record]:
+        """Read the records 1, 2, 3, ... of a directory; a gap means that one was lost."""
+        with reading(self._store.root):
+            count = sum(1 for _ in directory.glob("[0-9]*.json"))
+            missing = [number for number in range(1, count + 1) if not _path(directory, number).is_file()]
+            if missing:
+                raise CorruptArtifactError(f"{_path(directory, missing[0])} is missing; restore it from a backup")
+            return [read_record(_path(directory, number)) for number in range(1, count + 1)]
 
 
 def _number(name: str) -> int:
-    if not name.isascii() or not name.isdigit():
+    if not name.isascii() or not name.isdigit() or len(name) > MAX_DIGITS:
         raise RegistryError(f"a model is `champion` or a version's number, found {name!r}; `digits models` lists them")
     return int(name)
 
@@ -199,17 +217,3 @@ def _now() -> str:
 
 def _path(directory: Path, number: int) -> Path:
     return directory / f"{number:06}.json"
-
-
-def _append(directory: Path, number: int, record: Mapping[str, Any]) -> None:
-    if not create_record(_path(directory, number), record):
-        raise RegistryError(f"{_path(directory, number)} was taken by another process; run the command again")
-
-
-def _numbered(directory: Path) -> list[Record]:
-    """Read the records 1, 2, 3, ... of a directory; a gap means that one was lost."""
-    count = sum(1 for _ in directory.glob("[0-9]*.json"))
-    missing = [number for number in range(1, count + 1) if not _path(directory, number).is_file()]
-    if missing:
-        raise CorruptArtifactError(f"{_path(directory, missing[0])} is missing; restore it from a backup")
-    return [read_record(_path(directory, number)) for number in range(1, count + 1)]

@@ -567,18 +567,29 @@ def prediction_markdown(summary: Mapping[str, Any], picture: bytes | None) -> st
     Args:
         summary: what is to be said, in this order, `_` in names being shown as spaces. A plain value is a row of the
             first table (`folder`, `output`, `images`, `seconds`, `images_per_second`, `model_version`, ...); a mapping
-            of counts is a table of its own (`by_status`, `by_class`, `skipped`); a sequence of mappings is a table
-            with their keys as columns, of at most 20 rows (`failures`: `path`, `status`, `error`).
-        picture: a PNG of the least certain images, or None.
+            of counts is a table of its own (`by_status`, `by_class`, `skipped`); a list of mappings is a table
+            with the first one's keys as columns, of at most 20 rows (`failures`: `path`, `status`, `error`).
+        picture: a PNG of the least certain images, or None; it follows the table of them, when `least_certain` is the
+            last of the summary.
     """
-    plain = {key: value for key, value in summary.items() if not isinstance(value, Mapping | list | tuple)}
+    plain = {key: value for key, value in summary.items() if not _is_section(value)}
     parts = [_markdown_table(_facts_table({_words(key): value for key, value in plain.items()}))]
     for key, value in summary.items():
         if key not in plain and value:
             parts += [f"## {_markdown(_words(key).capitalize())}", _markdown_section(value)]
     if picture is not None:
-        parts += ["## Least certain", f"![The least certain predictions]({data_uri(picture)})"]
+        parts += [*_heading_of_picture(summary), f"![The least certain predictions]({data_uri(picture)})"]
     return "\n\n".join(parts) + "\n"
+
+
+def _heading_of_picture(summary: Mapping[str, Any]) -> list[str]:
+    last = next(iter([*summary][-1:]), "")
+    return [] if last == "least_certain" and summary[last] else ["## Least certain"]
+
+
+def _is_section(value: object) -> bool:
+    rows = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(row, Mapping) for row in rows)
 
 
 def _words(name: str) -> str:
@@ -587,10 +598,10 @@ def _words(name: str) -> str:
 
 def _markdown_section(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     if isinstance(value, Mapping):
-        return _markdown_table((("", "count"), [(str(name), f"{count:,}") for name, count in value.items()]))
+        return _markdown_table((("", "count"), [(str(name), _text(count)) for name, count in value.items()]))
     columns = list(value[0])
     shown = [[_text(row.get(column, "")) for column in columns] for row in value[:MOST_ROWS]]
-    more = f"\n\n... and {len(value) - MOST_ROWS:,} more." if len(value) > MOST_ROWS else ""
+    more = f"\n\nOnly the first {MOST_ROWS} are shown." if len(value) > MOST_ROWS else ""
     return _markdown_table((columns, shown)) + more
 
 

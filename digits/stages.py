@@ -93,7 +93,9 @@ def build_network(store: Store, arrays: ArtifactRef, config: ModelConfig, *, see
         models.save(network, directory / "network.keras")
         write_file(directory / "summary.txt", models.summary(network).encode())
 
-    recipe = Recipe("network", {**config.model_dump(mode="json"), "seed": seed}, (arrays,), code_version("digits.models"))
+    recipe = Recipe(
+        "network", {**config.model_dump(mode="json"), "seed": seed}, (arrays,), code_version("digits.models")
+    )
     return store.produce(recipe, write)
 
 
@@ -132,7 +134,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         ModelError: another class for any test image, or a probability further off than `MAX_EXPORT_DIFFERENCE`.
     """
     from digits import models, normalization
-    from digits.inference import load_predictor
+    from digits.inference import ModelFiles, Predictor
 
     def write(directory: Path) -> None:
         opened, trained = store.open(arrays), store.open(model)
@@ -146,7 +148,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
             "weights_sha256": read_json(trained.file("model.json"))["weights_sha256"],
         }
         _write_json(directory / "spec.json", spec)
-        predicted = load_predictor(directory).predict(test)
+        predicted = Predictor(ModelFiles.load(directory, version=0)).predict(test)
         expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
         check_export(expected, predicted)
 
@@ -173,12 +175,12 @@ def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float3
 def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
     """Measure the exported model, which is what prediction runs, on the test images."""
     from digits.evaluation import evaluate
-    from digits.inference import load_predictor
+    from digits.inference import ModelFiles, Predictor
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
         test = _samples(opened, "test")
-        y_prob = load_predictor(store.open(exported).path).predict(test.pixels)
+        y_prob = Predictor(ModelFiles.load(store.open(exported).path, version=0)).predict(test.pixels)
         class_names = read_json(opened.file("arrays.json"))["class_names"]
         evaluation = evaluate(test.labels, y_prob, class_names=class_names)
         _write_json(directory / "evaluation.json", evaluation.as_record())
@@ -352,9 +354,7 @@ def _model_report(lineage: Lineage) -> "ModelReport":
         config={"model": lineage.network.config, "training": lineage.model.config, "arrays": lineage.arrays.config},
         lineage={**lineage.artifacts(), "dataset": [dataset.ref.digest for dataset in lineage.datasets]},
         findings=[check.sentence, *findings, *_attributions(lineage)],
-        pictures=model_pictures(
-            evaluation, history, train=(train.pixels, train.labels), test_pixels=test.pixels
-        ),
+        pictures=model_pictures(evaluation, history, train=(train.pixels, train.labels), test_pixels=test.pixels),
     )
 
 
@@ -381,4 +381,3 @@ def decided_report(store: Store, outcome: Outcome) -> str:
     report = store.open(version.artifact("report")).file("report.md").read_text("utf-8")
     verdict = "promoted to champion" if outcome.promoted else "not promoted"
     return "\n\n".join([f"**Version {outcome.version}: {verdict}.** {' '.join(outcome.reasons)}", report])
-

@@ -118,11 +118,12 @@ class Store:
         path = self.path(ref)
         if not self.has(ref):
             raise MissingArtifactError(f"{ref}: not in the store at {self.root}; run the step that makes it again")
-        artifact = Artifact(ref, path, read_record(path / MANIFEST))
-        if Recipe(**_recipe_fields(artifact.manifest["recipe"])).ref != ref:
-            raise CorruptArtifactError(f"{ref}: its manifest belongs to another artifact; delete {path}")
-        for name, expected in artifact.manifest["files"].items():
-            _verify_file(ref, path / name, expected)
+        with reading(self.root):
+            artifact = Artifact(ref, path, read_record(path / MANIFEST))
+            if Recipe(**_recipe_fields(artifact.manifest["recipe"])).ref != ref:
+                raise CorruptArtifactError(f"{ref}: its manifest belongs to another artifact; delete {path}")
+            for name, expected in artifact.manifest["files"].items():
+                _verify_file(ref, path / name, expected)
         return artifact
 
     def produce(self, recipe: Recipe, write: Callable[[Path], None]) -> ArtifactRef:
@@ -140,7 +141,7 @@ class Store:
     def lock(self, name: str) -> Iterator[None]:
         """Hold a named lock; the kernel drops it when its holder dies."""
         path = self.root / "locks" / name
-        with _writing(self.root):
+        with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -152,16 +153,16 @@ class Store:
     def workspace(self, name: str) -> Path:
         """Give a directory for work that outlives a kill, such as checkpoints; who made it removes it."""
         path = self.root / "work" / name
-        with _writing(self.root):
+        with writing(self.root):
             path.mkdir(parents=True, exist_ok=True)
         return path
 
     def _usable(self, ref: ArtifactRef) -> bool:
-        if not self.has(ref):
+        if not self.path(ref).exists():
             return False
         try:
             self.open(ref)
-        except CorruptArtifactError as error:
+        except (MissingArtifactError, CorruptArtifactError) as error:
             logger.warning("%s; it is made again", error)
             self._set_aside(ref)
             return False
@@ -170,13 +171,14 @@ class Store:
 
     def _set_aside(self, ref: ArtifactRef) -> None:
         target = self.root / "damaged" / f"{ref.kind}-{ref.digest}-{secrets.token_hex(4)}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.path(ref).rename(target)
+        with writing(self.root):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.path(ref).rename(target)
 
     def _write(self, recipe: Recipe, write: Callable[[Path], None]) -> None:
         temporary = self.root / "tmp" / secrets.token_hex(8)
         try:
-            with _writing(self.root):
+            with writing(self.root):
                 temporary.mkdir(parents=True)
                 write(temporary)
                 self._publish(recipe, temporary)
@@ -190,7 +192,8 @@ class Store:
             temporary / MANIFEST,
             {"recipe": recipe.as_record(), "files": files, "created_at": created, "versions": library_versions()},
         )
-        sync_directory(temporary)
+        for directory in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
+            sync_directory(directory)
         target = self.path(recipe.ref)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(target)
@@ -198,13 +201,26 @@ class Store:
 
 
 @contextmanager
-def _writing(root: Path) -> Iterator[None]:
+def writing(root: Path) -> Iterator[None]:
+    """Turn a failure to write under an artifact root into a `StoreError`."""
     try:
         yield
     except OSError as error:
         raise StoreError(
-            f"{error.filename or root}: could not write to the artifact root {root} ({error.strerror}); "
+            f"{error.filename or root}: could not write to the artifact root {root} ({error.strerror or error}); "
             "free space or choose another place with --artifacts or DIGITS_ARTIFACTS"
+        ) from error
+
+
+@contextmanager
+def reading(root: Path) -> Iterator[None]:
+    """Turn a failure to read under an artifact root into a `StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or root}: could not read from the artifact root {root} ({error.strerror or error}); "
+            "check its permissions and its disk, or choose another place with --artifacts or DIGITS_ARTIFACTS"
         ) from error
 
 
@@ -280,4 +296,5 @@ def _source_of(module: str) -> bytes:
 
 def _imports_from_package(source: bytes) -> list[str]:
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
-    return [node.module for node in nodes if node.module is not None and node.module.startswith("digits.")]
+    siblings = [f"digits.{alias.name}" for node in nodes if node.module == "digits" for alias in node.names]
+    return siblings + [node.module for node in nodes if node.module and node.module.startswith("digits.")]

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from digits.config import PredictionConfig, TrainingRun
-    from digits.registry import ModelVersion
     from digits.stages import Outcome
+    from digits.summaries import PredictionSummary
 
 NO_API = 7
 INTERRUPTED = 130
@@ -33,7 +35,9 @@ app.add_typer(models_app, name="models")
 
 Artifacts = Annotated[
     Path | None,
-    typer.Option("--artifacts", help="Where artifacts live. [env: DIGITS_ARTIFACTS; default: artifacts/ of the project]"),
+    typer.Option(
+        "--artifacts", help="Where artifacts live. [env: DIGITS_ARTIFACTS; default: artifacts/ of the project]"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -61,7 +65,9 @@ def train(
         list[str] | None,
         typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
     ] = None,
-    architecture: Annotated[Literal["cnn", "mlp", "mlp-2"] | None, typer.Option(help="The network. [default: cnn]")] = None,
+    architecture: Annotated[
+        Literal["cnn", "mlp", "mlp-2"] | None, typer.Option(help="The network. [default: cnn]")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step. [default: 128]")] = None,
     hidden: Annotated[list[int] | None, typer.Option(help="Units of a hidden layer; once for each layer.")] = None,
@@ -74,7 +80,9 @@ def train(
     augment: Annotated[bool | None, typer.Option(help="Transform the training images at random.")] = None,
     validation_fraction: Annotated[float | None, typer.Option(help="Share of the images held back.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same weights. [default: 42]")] = None,
-    promote: Annotated[bool | None, typer.Option(help="Promote the model if it is good enough. [default: promote]")] = None,
+    promote: Annotated[
+        bool | None, typer.Option(help="Promote the model if it is good enough. [default: promote]")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with these settings; options go before it.")] = None,
     artifacts: Artifacts = None,
     json: AsJson = False,
@@ -119,7 +127,10 @@ def _train(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
     from tasks.edge import progress
 
     progress.set(DrawnProgress())
-    return training.train(**{name: getattr(run, name) for name in type(run).model_fields}, artifacts=artifacts)
+    outcome: Outcome = training.train(
+        **{name: getattr(run, name) for name in type(run).model_fields}, artifacts=artifacts
+    )
+    return outcome
 
 
 def _quiet_prefect() -> None:
@@ -223,7 +234,9 @@ def _registry(artifacts: Path | None) -> Any:
 @app.command()
 def predict(
     path: Annotated[Path, typer.Argument(help="A folder of images, or one image file.")],
-    out: Annotated[Path | None, typer.Option(help="The table: .csv, .parquet or .jsonl. [default: under artifacts]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The table: .csv, .parquet or .jsonl. [default: under artifacts]")
+    ] = None,
     model: Annotated[str, typer.Option(help="champion, or a version's number.")] = "champion",
     recursive: Annotated[bool | None, typer.Option(help="Descend into sub-folders. [default: recursive]")] = None,
     all_files: Annotated[bool | None, typer.Option("--all-files", help="Take files of any extension.")] = None,
@@ -297,3 +310,60 @@ def _predict_here(
 
     store = Store(artifact_root(artifacts))
     return serving.predict(store, path, model=model, out=out, options=options, progress=DrawnProgress())
+
+
+def _print_summary(summary: "PredictionSummary", *, json: bool) -> None:
+    from flows.terminal import print_json, print_pairs
+
+    if json:
+        print_json(summary.as_record())
+        return
+    title = f"{summary.images:,} images predicted with model version {summary.model_version}"
+    print_pairs(title, _summary_lines(summary))
+
+
+def _summary_lines(summary: "PredictionSummary") -> dict[str, object]:
+    from digits.serving import picture_path
+
+    counts = {
+        "predicted": f"{summary.images - summary.reused:,} images, {summary.images_per_second:,.0f} a second",
+        "classes": _counts(summary.predictions),
+        "statuses": _counts(summary.statuses),
+        "skipped": _counts(summary.skipped),
+    }
+    places = {"table": summary.out, "least certain": picture_path(summary) if summary.least_certain else ""}
+    return {name: value for name, value in (counts | places).items() if value}
+
+
+def _counts(numbers: "Mapping[str, int]") -> str:
+    return ", ".join(f"{name}: {number:,}" for name, number in numbers.items())
+
+
+@app.command()
+def demo(artifacts: Artifacts = None) -> None:
+    """Train on MNIST, promote the model, predict its test images as PNG files, and say where everything is."""
+    from digits.config import TrainingRun, artifact_root
+    from digits.errors import DownloadError
+    from flows.terminal import say
+
+    root = artifact_root(artifacts)
+    try:
+        outcome = _train(TrainingRun(), root)
+    except DownloadError as error:
+        say(f"{error}\n\nMNIST can't be had now: going on with the 7,000 images that come with Digits, mnist-sample")
+        outcome = _train(TrainingRun(datasets=("mnist-sample",)), root)
+    _demonstrate(root, outcome)
+
+
+def _demonstrate(root: Path, outcome: "Outcome") -> None:
+    from digits import serving
+    from digits.config import PredictionConfig
+    from digits.store import Store
+    from flows.terminal import print_pairs
+
+    folder = root / "demo" / str(outcome.facts["test_set"])[:12]
+    serving.write_test_images(Store(root), outcome.version, folder)
+    out = root / "demo" / "predictions.csv"
+    summary = _predict_here(folder, str(outcome.version), out, PredictionConfig(), root)
+    following = f"digits predict FOLDER --out FILE.csv   or   digits models show {outcome.version}"
+    print_pairs("Digits", _outcome_lines(outcome) | _summary_lines(summary) | {"next": following})

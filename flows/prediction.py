@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from digits.config import PredictionConfig
-from digits.predictions import PredictionSummary
+from digits.summaries import PredictionSummary
 from tasks.prediction import merge_predictions, plan_predictions, predict_shards
 from tasks.reporting import publish_predictions
 

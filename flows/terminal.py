@@ -11,8 +11,11 @@ from rich.table import Table
 
 from digits.progress import Bar
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+UNLIMITED = 160
+"""Characters a line where the output is no terminal, so that nothing in a log is cut off."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED)
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else UNLIMITED)
 
 
 class _DrawnBar:

@@ -1,0 +1,1 @@
+"""The Prefect steps: thin, they translate between Prefect and the library, and compute nothing."""

@@ -28,6 +28,7 @@ class LoggedProgress:
     """One line in the log for each piece of work that is over."""
 
     def start(self, label: str, total: int) -> Bar:  # noqa: ARG002 - only a drawn bar needs the total
+        """Begin a piece of work."""
         return _LoggedBar(label)
 
 

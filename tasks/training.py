@@ -32,9 +32,7 @@ def build_network(arrays: ArtifactRef, config: ModelConfig, seed: int, root: Pat
 
 
 @task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
-def train_network(
-    network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, root: Path | None
-) -> ArtifactRef:
+def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, root: Path | None) -> ArtifactRef:
     """Fit the network, or go on from the last finished epoch of a run that was killed."""
     return stages.train_network(open_store(root), network, arrays, config, progress=progress.get())
 

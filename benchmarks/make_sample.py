@@ -1,0 +1,73 @@
+"""Make the sample of MNIST that ships with the package: `python benchmarks/make_sample.py [--downloads FOLDER]`.
+
+It draws one training image in ten and one test image in ten of each class, at random from a fixed seed, keeps their
+order, and writes `digits/sample/mnist-sample.npz`. The archive carries no time stamps: the same MNIST and the same zlib
+give the same bytes. It prints the hash that `digits/datasets.py` has to hold.
+"""
+
+import argparse
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from digits.arrays import LabelledArrays
+from digits.datasets import SAMPLE_FILE, load
+from digits.idx import NPZ_KEYS
+from digits.records import hash_file
+
+Bytes = npt.NDArray[np.uint8]
+SEED = 0
+SIZES = {"train": 6_000, "test": 1_000}
+FIRST_DATE = (1980, 1, 1, 0, 0, 0)
+"""The earliest that a zip archive can say."""
+
+
+def choose(data: LabelledArrays) -> dict[str, Bytes]:
+    """Draw the sample: x_train (6000, 28, 28), y_train (6000,), x_test (1000, 28, 28), y_test (1000,), all uint8."""
+    generator = np.random.default_rng(SEED)
+    train = draw(data.train_labels, SIZES["train"], generator)
+    test = draw(data.test_labels, SIZES["test"], generator)
+    arrays = (data.train_pixels[train], data.train_labels[train], data.test_pixels[test], data.test_labels[test])
+    return dict(zip(NPZ_KEYS, arrays, strict=True))
+
+
+def draw(labels: Bytes, size: int, generator: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Draw indices, in ascending order, so that each class keeps its share of the labels."""
+    counts = quotas(np.bincount(labels), size)
+    chosen = [generator.permutation(np.flatnonzero(labels == label))[:count] for label, count in enumerate(counts)]
+    return np.sort(np.concatenate(chosen))
+
+
+def quotas(counts: npt.NDArray[np.intp], size: int) -> list[int]:
+    """Share a size out among classes in proportion to their counts, what is left over to the largest remainders."""
+    exact = counts * size / counts.sum()
+    shares = np.floor(exact).astype(int)
+    shares[np.argsort(shares - exact, kind="stable")[: size - shares.sum()]] += 1
+    return [int(share) for share in shares]
+
+
+def write_npz(path: Path, arrays: dict[str, Bytes]) -> None:
+    """Write a compressed `.npz` whose bytes depend on the arrays alone."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, array, allow_pickle=False)
+            entry = zipfile.ZipInfo(f"{name}.npy", FIRST_DATE)
+            archive.writestr(entry, content.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=9)
+
+
+def main() -> None:
+    """Make the sample, and print its size and its hash."""
+    parser = argparse.ArgumentParser(description="Make the sample of MNIST that ships with the package.")
+    parser.add_argument("--downloads", type=Path, default=Path("artifacts/downloads"), help="where MNIST is kept")
+    parser.add_argument("--out", type=Path, default=SAMPLE_FILE)
+    options = parser.parse_args()
+    write_npz(options.out, choose(load("mnist", downloads=options.downloads)))
+    print(f"{options.out}: {options.out.stat().st_size:,} bytes, SHA-256 {hash_file(options.out)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""A trained network on ONNX Runtime: no Keras, no TensorFlow, and the same answers however images are grouped."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from digits.errors import ModelError
+from digits.records import digest_of, hash_file
+
+Pixels = npt.NDArray[np.uint8]
+Probabilities = npt.NDArray[np.float32]
+
+ONNX_FILE = "model.onnx"
+SPEC_FILE = "spec.json"
+BATCH = 64
+"""Images a pass of the network: always this many, so that no image's result depends on its neighbours' number."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """An exported model on disk, and what is needed to use it.
+
+    Args:
+        onnx: input (N, height, width, 1) float32 in 0..255, output (N, classes) probabilities.
+        class_names: one a column of the output.
+        input_shape: height and width in pixels.
+        version: the registry's number.
+        digest: of the network and its spec.
+        normalization: the recipe it was trained with, as in `digits.normalization.SPEC`.
+    """
+
+    onnx: Path
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int]
+    version: int
+    digest: str
+    normalization: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def load(cls, directory: Path, *, version: int) -> Self:
+        """Read a directory with `model.onnx` and `spec.json`.
+
+        Raises:
+            ModelError: one of them is missing, or the spec does not say what it must.
+        """
+        onnx, spec_file = directory / ONNX_FILE, directory / SPEC_FILE
+        try:
+            spec = json.loads(spec_file.read_bytes())
+            height, width = (int(side) for side in spec["input_shape"])
+            return cls(
+                onnx=onnx,
+                class_names=tuple(map(str, spec["class_names"])),
+                input_shape=(height, width),
+                version=version,
+                digest=digest_of({"onnx": hash_file(onnx), "spec": spec}),
+                normalization=dict(spec["normalization"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"{directory}: expected an exported model ({ONNX_FILE} and {SPEC_FILE}), but {error!r}; "
+                "register the model again"
+            ) from error
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self.onnx.parent
+
+
+class Predictor:
+    """A model that is loaded and ready; one thread, as there is one process a CPU.
+
+    Raises:
+        ModelError: ONNX Runtime can't load it, or its shapes are not those of its spec.
+    """
+
+    def __init__(self, model: ModelFiles) -> None:
+        self.model = model
+        self._session = _open_session(model)
+        self._input = self._session.get_inputs()[0].name
+        self._batch = np.zeros((BATCH, *model.input_shape, 1), np.float32)
+        found = self._run().shape
+        if found != (BATCH, len(model.class_names)):
+            raise ModelError(
+                f"{model.onnx}: it gives {found[1:]} values an image, but {len(model.class_names)} classes are named"
+            )
+
+    def predict(self, pixels: Pixels) -> Probabilities:
+        """Give the probability of each class: (N, height, width) uint8 -> (N, classes) float32."""
+        if pixels.shape[1:] != self.model.input_shape:
+            raise ModelError(
+                f"{self.model.onnx}: it takes images of {self.model.input_shape}, found {pixels.shape[1:]}"
+            )
+        parts = list(self._batches(pixels))
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.model.class_names)), np.float32)
+
+    def _batches(self, pixels: Pixels) -> Iterator[Probabilities]:
+        for start in range(0, len(pixels), BATCH):
+            batch = pixels[start : start + BATCH]
+            self._batch[: len(batch), :, :, 0] = batch
+            self._batch[len(batch) :] = 0
+            yield self._run()[: len(batch)]
+
+    def _run(self) -> Probabilities:
+        try:
+            result: Probabilities = self._session.run(None, {self._input: self._batch})[0]
+        except Exception as error:  # ONNX Runtime's errors have no common base
+            raise ModelError(f"{self.model.onnx}: the network can't be run: {error}") from error
+        return result
+
+
+def load_predictor(directory: Path) -> Predictor:
+    """Load an exported model that has no version yet.
+
+    Raises:
+        ModelError: it is missing or can't be used.
+    """
+    return Predictor(ModelFiles.load(directory, version=0))
+
+
+def _open_session(model: ModelFiles) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(model.onnx), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        raise ModelError(f"{model.onnx}: ONNX Runtime can't load it: {error}") from error

@@ -1,0 +1,176 @@
+"""Making a plan of predictions: the folder is listed once, and an interrupted run's plan is found again."""
+
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from digits.config import PredictionConfig
+from digits.errors import CorruptArtifactError, StoreError
+from digits.folders import Entry, Listing, entry_of, resolve_source
+from digits.inference import ModelFiles
+from digits.normalization import SPEC, Mode
+from digits.plans import LISTING_FILE, Options, Plan, encode_entry, remove_plan
+from digits.records import digest_of, hash_file, sync_directory
+from digits.store import code_version
+from digits.summaries import picture_path, summary_path
+from digits.tables import format_of
+
+SMALLEST_SHARD = 256
+SHARDS_WANTED = 16
+_STALE_SECONDS = 24 * 3600
+logger = logging.getLogger(__name__)
+
+
+def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConfig, out: Path, work: Path) -> Plan:
+    """List a folder and cut it into shards, or find the plan of an interrupted run that was asked for the same.
+
+    Raises:
+        UsageError: the folder can't be read, or the table's format is unknown.
+        StoreError: the plan can't be written.
+    """
+    format_of(out)
+    _check_recipe(model)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        _sweep(work)
+        with _temporary(work) as path:
+            return _publish(_draft(source, model, options, out.absolute(), path), work)
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or work}: the prediction could not be planned ({error.strerror}); "
+            "see that the folder can be read and that there is space"
+        ) from error
+
+
+def _check_recipe(model: ModelFiles) -> None:
+    made, ours = ([spec.get(key) for key in ("recipe", "version")] for spec in (model.normalization, SPEC))
+    if made != ours:
+        logger.warning("model %s was trained with normalisation %s, but this is %s", model.version, made, ours)
+
+
+def _sweep(work: Path) -> None:
+    """Remove the drafts of plans whose makers were killed long ago."""
+    for path in work.glob("tmp-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _temporary(work: Path) -> Iterator[Path]:
+    path = work / f"tmp-{secrets.token_hex(8)}"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path, path: Path) -> tuple[Plan, str]:
+    """Write a plan into an empty directory; beside it, give the digest of what was asked for."""
+    (path / "parts").mkdir()
+    root, name = resolve_source(source)
+    listing = _Listed(path / LISTING_FILE)
+    if name is None:
+        ours = (out, summary_path(out), picture_path(out), path.parent)
+        found = Listing(root, recursive=options.recursive, all_files=options.all_files, exclude=ours)
+        listing.write(found)
+        skipped = dict(sorted(found.skipped.items()))
+    else:
+        listing.write([entry_of(root, name)])
+        skipped = {}
+    chosen = _options_for(model, options)
+    size = min(options.shard_size, max(SMALLEST_SHARD, -(-listing.images // SHARDS_WANTED)))
+    plan = Plan(path, root, out, model, chosen, listing.offsets(size), size, listing.images, skipped)
+    plan.write()
+    return plan, _digest_of_request(plan, listing.digest)
+
+
+class _Listed:
+    """A listing that is being written to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._starts = array("Q")
+        self._end = 0
+        self.digest = ""
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        digest = hashlib.sha256()
+        with self._path.open("wb") as file:
+            for entry in entries:
+                record = encode_entry(entry)
+                self._starts.append(self._end)
+                self._end += file.write(record)
+                digest.update(record)
+            file.flush()
+            os.fsync(file.fileno())
+        self.digest = digest.hexdigest()
+
+    @property
+    def images(self) -> int:
+        return len(self._starts)
+
+    def offsets(self, size: int) -> tuple[int, ...]:
+        return (*self._starts[::size], self._end)
+
+
+def _options_for(model: ModelFiles, options: PredictionConfig) -> Options:
+    """Take what decides the rows; `auto` means the form that the model's own images were brought into."""
+    mode: Mode = options.normalize
+    if mode == "auto":
+        mode = model.normalization.get("mode", mode)
+    return Options(mode, options.probabilities, options.top_k, options.max_pixels, options.max_bytes)
+
+
+def _digest_of_request(plan: Plan, listing: str) -> str:
+    """Name what was asked for, whatever the sizes of shards and the number of processes."""
+    request = {
+        "source": str(plan.source),
+        "out": str(plan.out),
+        "listing": listing,
+        "skipped": dict(plan.skipped),
+        "model": [plan.model.digest, plan.model.version],
+        "options": plan.options._asdict(),
+        "code": code_version("digits.shards"),
+    }
+    return digest_of(request)[:32]
+
+
+def _publish(draft: tuple[Plan, str], work: Path) -> Plan:
+    """Give a plan its name, unless there is one of that name already: an interrupted run's, or another living one's."""
+    plan, digest = draft
+    target = work / digest
+    with suppress(FileNotFoundError):
+        if _is_usable(target, plan):
+            found = Plan.open(target)
+            done = found.images - sum(map(found.rows_of, found.waiting()))
+            logger.info("%s: going on with a run that had done %d of %d images", plan.source, done, found.images)
+            return found
+    try:
+        plan.path.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another run was faster
+            raise
+    sync_directory(work)
+    return Plan.open(target)
+
+
+def _is_usable(target: Path, plan: Plan) -> bool:
+    """Tell whether the plan that was found is intact; a damaged one is removed."""
+    try:
+        Plan.open(target)
+        if hash_file(target / LISTING_FILE) == hash_file(plan.path / LISTING_FILE):
+            return True
+    except CorruptArtifactError as error:
+        logger.warning("%s; the prediction starts again", error)
+    remove_plan(target)
+    return False

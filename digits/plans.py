@@ -1,0 +1,199 @@
+"""A plan of predictions on disk: a folder's listing cut into shards, and the state of each.
+
+A plan is a directory, and all that a worker needs to be told is its path:
+
+    plan.json       a sealed record: folder, model, options, where each shard begins in the listing
+    listing         a record an image: size, mtime, inode, path, ended by NUL
+    parts/N.part    a shard's rows in the format of the result
+    parts/N.json    a sealed record with the part's hash and what to count: its presence commits the shard
+    parts/N.lock    held by the worker that is at the shard; the kernel drops it when its holder dies
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from digits.folders import Entry
+from digits.inference import ModelFiles
+from digits.normalization import Mode
+from digits.records import Record, read_record, write_record
+from digits.tables import Column, Format, columns_of, format_of
+
+PLAN_FILE = "plan.json"
+LISTING_FILE = "listing"
+
+
+class Options(NamedTuple):
+    """What decides the rows' content: the part of `PredictionConfig` that a worker needs."""
+
+    normalize: Mode
+    probabilities: bool
+    top_k: int
+    max_pixels: int
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A folder's listing cut into shards; see `Plan.open`.
+
+    Args:
+        path: its directory; the name is the digest of what was asked for.
+        source: the folder.
+        out: the file that the result will be.
+        model: as it was when the plan was made.
+        options: what decides the rows' content.
+        offsets: where each shard begins in the listing, and where the last one ends.
+        shard_size: images a shard, but for the last.
+        images: the number of rows.
+        skipped: what the folder holds besides, counted by reason.
+    """
+
+    path: Path
+    source: Path
+    out: Path
+    model: ModelFiles
+    options: Options
+    offsets: tuple[int, ...]
+    shard_size: int
+    images: int
+    skipped: Mapping[str, int]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read a plan from its directory.
+
+        Raises:
+            CorruptArtifactError: its record was damaged.
+            FileNotFoundError: there is none, or it has been carried out.
+        """
+        record = read_record(path / PLAN_FILE)
+        return cls(
+            path=path,
+            source=Path(record["source"]),
+            out=Path(record["out"]),
+            model=_model_from(record["model"]),
+            options=Options(**record["options"]),
+            offsets=tuple(record["offsets"]),
+            shard_size=record["shard_size"],
+            images=record["images"],
+            skipped=record["skipped"],
+        )
+
+    def write(self) -> None:
+        """Write the plan's record into its directory."""
+        record = {name: getattr(self, name) for name in ("offsets", "shard_size", "images")}
+        model = {**asdict(self.model), "onnx": str(self.model.onnx)}
+        places = {"source": str(self.source), "out": str(self.out)}
+        options = self.options._asdict()
+        write_record(
+            self.path / PLAN_FILE,
+            {**record, **places, "model": model, "options": options, "skipped": dict(self.skipped)},
+        )
+
+    @property
+    def digest(self) -> str:
+        """What was asked for: folder, listing, model, options, result."""
+        return self.path.name
+
+    @property
+    def shards(self) -> range:
+        """The shards' numbers."""
+        return range(len(self.offsets) - 1)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The table's columns."""
+        classes = len(self.model.class_names)
+        return columns_of(classes=classes, probabilities=self.options.probabilities, top_k=self.options.top_k)
+
+    @property
+    def format(self) -> Format:
+        """The result's format."""
+        return format_of(self.out)
+
+    def entries(self, shard: int) -> list[Entry]:
+        """Give the files of a shard."""
+        start, end = self.offsets[shard : shard + 2]
+        with (self.path / LISTING_FILE).open("rb") as file:
+            file.seek(start)
+            return [decode_entry(record) for record in file.read(end - start).split(b"\0")[:-1]]
+
+    def part(self, shard: int, suffix: str) -> Path:
+        """Give the path of one of a shard's files."""
+        return self.path / "parts" / f"{shard:06d}{suffix}"
+
+    def is_committed(self, shard: int) -> bool:
+        """Tell whether a shard's part is there and sealed."""
+        return self.part(shard, ".json").exists()
+
+    def is_free(self, shard: int) -> bool:
+        """Tell whether a shard is waiting to be worked on, now."""
+        with self.claim(shard) as mine:
+            return mine
+
+    def waiting(self) -> list[int]:
+        """Give the shards that are not committed."""
+        return [shard for shard in self.shards if not self.is_committed(shard)]
+
+    def rows_of(self, shard: int) -> int:
+        """Give the number of a shard's images."""
+        return min(self.shard_size, self.images - shard * self.shard_size)
+
+    def exists(self) -> bool:
+        """Tell whether the plan is still there: it goes when its result is in place."""
+        return (self.path / PLAN_FILE).exists()
+
+    def uncommit(self, shard: int) -> None:
+        """Have a shard made again."""
+        self.part(shard, ".json").unlink(missing_ok=True)
+
+    @contextmanager
+    def claim(self, shard: int) -> Iterator[bool]:
+        """Try to become the one that works on a shard; False when it is done, or another living process has it."""
+        if self.is_committed(shard):
+            yield False
+            return
+        descriptor = os.open(self.part(shard, ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            yield _try_lock(descriptor) and not self.is_committed(shard)
+        finally:
+            os.close(descriptor)
+
+
+def _model_from(record: Record) -> ModelFiles:
+    shape = (int(record["input_shape"][0]), int(record["input_shape"][1]))
+    names = tuple(record["class_names"])
+    return ModelFiles(**{**record, "onnx": Path(record["onnx"]), "input_shape": shape, "class_names": names})
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Write a listing's record."""
+    return b"%d %d %d %b\0" % (entry.size, entry.mtime_ns, entry.inode, entry.path)
+
+
+def decode_entry(record: bytes) -> Entry:
+    """Read a listing's record, without its NUL."""
+    size, mtime_ns, inode, path = record.split(b" ", 3)
+    return Entry(path, int(size), int(mtime_ns), int(inode))
+
+
+def remove_plan(path: Path) -> None:
+    """Make a plan vanish at once, then delete it."""
+    trash = path.with_name(f"tmp-{secrets.token_hex(8)}")
+    path.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)

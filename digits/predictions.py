@@ -1,0 +1,189 @@
+"""Batch prediction: a folder of pictures to a table, one row an image, whatever is in it and whenever we are killed.
+
+Three steps that can be called by themselves, also from different processes: `plan_predictions` lists the folder and
+cuts it into shards, `run_workers` (or any number of `run_worker`) makes their parts, `merge` publishes the table.
+Called again after a kill, with the same folder, model and options, they go on where they were.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from digits.config import PredictionConfig
+from digits.errors import CorruptArtifactError, StoreError
+from digits.images import STATUSES
+from digits.inference import ModelFiles
+from digits.planning import plan_predictions
+from digits.plans import Plan, remove_plan
+from digits.progress import SILENT, Progress
+from digits.records import Record, read_record, replacing, write_record
+from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
+from digits.summaries import Failure, LeastCertain, PredictionSummary, summary_path
+from digits.workers import run_workers
+
+__all__ = ["merge", "plan_predictions", "predict_folder", "run_worker", "run_workers"]
+
+logger = logging.getLogger(__name__)
+
+
+def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
+    source: Path, *, model: ModelFiles, options: PredictionConfig, out: Path, work: Path, progress: Progress = SILENT
+) -> PredictionSummary:
+    """Predict every image of a folder into a table.
+
+    Args:
+        source: a folder, or a single image.
+        model: the exported model.
+        options: how.
+        out: the table, `.csv`, `.parquet` or `.jsonl`.
+        work: a directory for what outlives a kill.
+        progress: is told of images.
+
+    Raises:
+        UsageError: the folder can't be read, or the table's format is unknown.
+        ModelError: the model can't be used.
+        StoreError: the disk is full, or can't be written to; run again to go on.
+    """
+    plan = plan_predictions(source, model=model, options=options, out=out, work=work)
+    started = time.time()
+    run_workers(plan, processes=options.processes, progress=progress)
+    try:
+        return merge(plan, started=started)
+    except CorruptArtifactError as error:
+        logger.warning("%s; it is made again", error)
+        run_workers(plan, processes=options.processes, progress=progress)
+        return merge(plan, started=started)
+
+
+def merge(plan: Plan, *, started: float | None = None) -> PredictionSummary:
+    """Verify the parts, publish the table and its summary, and remove the plan.
+
+    Args:
+        plan: every shard must be committed.
+        started: when this run's first worker started; by default, when the earliest part was begun.
+
+    Returns:
+        The summary; when another run of the same has published it meanwhile, the one that it wrote.
+
+    Raises:
+        CorruptArtifactError: a part was damaged; its shard is waiting again, so run the workers once more.
+        StoreError: a shard is not done, or the disk is full.
+    """
+    try:
+        with _merging(plan) as ours:
+            return _published(plan, started) if ours else _published_by_another(plan)
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or plan.out}: the table could not be written ({error.strerror}); "
+            "mend that and run the same command again: it goes on from here"
+        ) from error
+
+
+@contextmanager
+def _merging(plan: Plan) -> Iterator[bool]:
+    """Wait until nobody else merges the plan; tell whether it is still there."""
+    path = plan.path / "merge.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)
+
+
+def _published_by_another(plan: Plan) -> PredictionSummary:
+    with suppress(FileNotFoundError):
+        record = read_record(summary_path(plan.out))
+        if record.pop("plan") == plan.digest and plan.out.exists():
+            return PredictionSummary.from_record(record)
+    raise StoreError(f"{plan.path}: the plan was removed before it was carried out; run the same command again")
+
+
+def _published(plan: Plan, started: float | None) -> PredictionSummary:
+    waiting = plan.waiting()
+    if waiting:
+        raise StoreError(
+            f"{plan.path}: {len(waiting)} of {len(plan.shards)} shards are not done; run the workers first"
+        )
+    totals = _Totals()
+    with replacing(plan.out) as file:
+        plan.format.join(_verified_parts(plan, totals), plan.columns, file)
+    summary = totals.summary(plan, started)
+    write_record(summary_path(plan.out), {**summary.as_record(), "plan": plan.digest})
+    remove_plan(plan.path)
+    return summary
+
+
+def _verified_parts(plan: Plan, totals: "_Totals") -> Iterator[bytes]:
+    for shard in plan.shards:
+        try:
+            seal, part = _verified_part(plan, shard)
+        except (CorruptArtifactError, FileNotFoundError) as error:
+            plan.uncommit(shard)
+            raise CorruptArtifactError(f"shard {shard} must be made again: {error}") from error
+        totals.add(seal)
+        yield part
+
+
+def _verified_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
+    seal = read_record(plan.part(shard, ".json"))
+    part = plan.part(shard, ".part").read_bytes()
+    if hashlib.sha256(part).hexdigest() != seal["sha256"]:
+        raise CorruptArtifactError(f"{plan.part(shard, '.part')}: damaged after it was written")
+    return seal, part
+
+
+class _Totals:
+    """The sum of what the shards' seals tell."""
+
+    def __init__(self) -> None:
+        self._predictions: Counter[str] = Counter()
+        self._statuses: Counter[str] = Counter()
+        self._rows: list[tuple[float, int]] = []
+        self._more_frames = 0
+        self._failures: list[Failure] = []
+        self._least_certain: list[LeastCertain] = []
+
+    def add(self, seal: Record) -> None:
+        self._predictions.update(seal["classes"])
+        self._statuses.update(seal["statuses"])
+        self._rows.append((seal["started"], seal["rows"]))
+        self._more_frames += seal["more_frames"]
+        room = FAILURES_KEPT - len(self._failures)
+        self._failures += [Failure(*failure) for failure in seal["failures"][:room]]
+        self._least_certain += map(LeastCertain.from_seal, seal["least_certain"])
+        self._least_certain.sort(key=lambda image: image.confidence)
+        del self._least_certain[LEAST_CERTAIN_KEPT:]
+
+    def summary(self, plan: Plan, started: float | None) -> PredictionSummary:
+        """Give the summary, now that the table is in place."""
+        begun = min((start for start, _ in self._rows), default=time.time()) if started is None else started
+        seconds = max(time.time() - begun, 1e-6)
+        reused = sum(rows for start, rows in self._rows if start < begun)
+        names = {name: self._predictions[name] for name in plan.model.class_names}
+        return PredictionSummary(
+            source=plan.source,
+            out=plan.out,
+            model_version=plan.model.version,
+            model_digest=plan.model.digest,
+            images=plan.images,
+            reused=reused,
+            seconds=round(seconds, 3),
+            images_per_second=round((plan.images - reused) / seconds, 1),
+            predictions=names,
+            statuses={status: self._statuses[status] for status in STATUSES if self._statuses[status]},
+            skipped=dict(plan.skipped),
+            more_frames=self._more_frames,
+            failures=tuple(self._failures),
+            least_certain=tuple(self._least_certain),
+        )

@@ -1,0 +1,115 @@
+"""Prediction with a registered model: the registry and the artifact store on one side, the engine on the other."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from digits import predictions
+from digits.config import PredictionConfig
+from digits.inference import ModelFiles
+from digits.pictures import contact_sheet
+from digits.plans import Plan
+from digits.progress import SILENT, Progress
+from digits.records import digest_of, write_file
+from digits.registry import Registry
+from digits.store import Store
+from digits.summaries import PredictionSummary
+
+PICTURE_COLUMNS = 5
+
+
+def open_model(store: Store, name: str) -> ModelFiles:
+    """Find the model that `champion` or a version's number stands for, verified.
+
+    Raises:
+        RegistryError: there is no such version, or no champion.
+        StoreError: its files are missing or damaged.
+    """
+    version = Registry(store).resolve(name)
+    return ModelFiles.load(store.open(version.artifact("onnx")).path, version=version.number)
+
+
+def default_table(store: Store, source: Path) -> Path:
+    """Say where the table of a folder goes when nobody said: the same place for the same folder."""
+    source = source.absolute()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.") or "images"
+    return store.root / "predictions" / f"{name[:60]}-{digest_of(ascii(str(source)))[:8]}" / "predictions.csv"
+
+
+def plan(store: Store, source: Path, *, model: str, out: Path | None, options: PredictionConfig) -> Plan:
+    """List a folder and plan its prediction; see `digits.predictions.plan_predictions`."""
+    return predictions.plan_predictions(
+        source,
+        model=open_model(store, model),
+        options=options,
+        out=out or default_table(store, source),
+        work=store.workspace("predictions"),
+    )
+
+
+def predict(  # noqa: PLR0913 - what, with what, how, where to
+    store: Store,
+    source: Path,
+    *,
+    model: str = "champion",
+    out: Path | None = None,
+    options: PredictionConfig,
+    progress: Progress = SILENT,
+) -> PredictionSummary:
+    """Predict every image of a folder into a table, and draw the least certain ones beside it.
+
+    Args:
+        store: where models are, and the work in progress.
+        source: a folder, or a single image.
+        model: `champion` or a version's number.
+        out: the table; None for `default_table`.
+        options: how.
+        progress: is told of images.
+
+    Raises:
+        UsageError: the folder can't be read, or the table's format is unknown.
+        RegistryError: there is no such model.
+        StoreError: the disk is full, or can't be written to; run again to go on.
+    """
+    summary = predictions.predict_folder(
+        source,
+        model=open_model(store, model),
+        options=options,
+        out=out or default_table(store, source),
+        work=store.workspace("predictions"),
+        progress=progress,
+    )
+    draw_least_certain(summary)
+    return summary
+
+
+def picture_path(summary: PredictionSummary) -> Path:
+    """Say where the picture of the least certain images is: beside the table."""
+    return summary.out.with_name(f"{summary.out.stem}.least-certain.png")
+
+
+def draw_least_certain(summary: PredictionSummary) -> bytes | None:
+    """Draw the least certain images of a run, and write the picture beside the table; None where there are none."""
+    seen = [(image, image.pixels) for image in summary.least_certain if image.pixels is not None]
+    if not seen:
+        return None
+    captions = [f"{image.prediction} {image.confidence:.0%}\n{image.path}" for image, _ in seen]
+    picture = contact_sheet([pixels for _, pixels in seen], captions, columns=PICTURE_COLUMNS)
+    write_file(picture_path(summary), picture)
+    return picture
+
+
+def write_test_images(store: Store, version: int, folder: Path) -> Path:
+    """Write the test images of a model as `<folder>/<class>/<index>.png`, to have real files to predict."""
+    from PIL import Image
+
+    arrays = store.open(Registry(store).version(version).artifact("arrays"))
+    pixels, labels = (np.load(arrays.file(f"test_{part}.npy"), allow_pickle=False) for part in ("pixels", "labels"))
+    for label in np.unique(labels):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+    for index, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        path = folder / str(label) / f"{index:05}.png"
+        if not path.exists():
+            Image.fromarray(image).save(path)
+    return folder

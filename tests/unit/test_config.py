@@ -1,0 +1,223 @@
+"""Configuration: bounds, names, recipes, files, and where artifacts live."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from digits.config import (
+    ARTIFACTS_VARIABLE,
+    RECIPES,
+    Architecture,
+    ArraysConfig,
+    AugmentationConfig,
+    ModelConfig,
+    PredictionConfig,
+    PromotionPolicy,
+    TrainingConfig,
+    TrainingRun,
+    artifact_root,
+    load_toml,
+    overlaid,
+    parse,
+)
+from digits.errors import UsageError
+
+ARCHITECTURES = get_args(Architecture)
+CLASSES = [ModelConfig, TrainingConfig, ArraysConfig, AugmentationConfig, PromotionPolicy, PredictionConfig]
+
+
+def run_of(architecture: str, **training: Any) -> TrainingRun:
+    """Give a run that says nothing but its architecture, and what is said of its training."""
+    return parse(TrainingRun, {"model": {"architecture": architecture}, "training": training}, source="test")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_resolved_run_leaves_nothing_open(architecture: str) -> None:
+    """Every None is filled from the recipe, with values that are in bounds themselves."""
+    run = run_of(architecture).resolved()
+    values = run.model_dump()
+    assert not [
+        name for part in ("model", "training", "arrays") for name, value in values[part].items() if value is None
+    ]
+    assert TrainingRun.model_validate(values) == run
+    assert run.resolved() == run
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_said_goes_before_the_recipe(architecture: str) -> None:
+    """A recipe fills gaps only, also against values that count as false."""
+    run = run_of(architecture, epochs=1, weight_decay=0.0, augment=False, weight_average=0.0).resolved()
+    training = run.training
+    assert (training.epochs, training.weight_decay, training.augment, training.weight_average) == (1, 0, False, 0)
+
+
+def test_the_recipes_are_those_of_the_tutorial_and_of_the_convolutional_network() -> None:
+    """The defaults that results are promised with."""
+    mlp, cnn = run_of("mlp").resolved(), run_of("cnn").resolved()
+    assert (mlp.model.hidden, mlp.model.dropout, mlp.arrays.validation_fraction) == ((128,), 0.5, 0.2)
+    assert (mlp.training.optimizer, mlp.training.augment) == ("adam", False)
+    assert (cnn.model.hidden, cnn.training.optimizer, cnn.training.schedule) == (
+        (24, 48, 64, 96, 128),
+        "adamw",
+        "cosine",
+    )
+    assert set(RECIPES) == set(ARCHITECTURES)
+    assert TrainingRun().model.architecture == "cnn"
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("training", "epochs", 0),
+        ("training", "epochs", 1001),
+        ("training", "batch_size", 0),
+        ("training", "learning_rate", 0),
+        ("training", "learning_rate", float("nan")),
+        ("training", "label_smoothing", 1.0),
+        ("training", "optimizer", "lion"),
+        ("training", "seed", -1),
+        ("training", "epochs", "many"),
+        ("model", "architecture", "resnet"),
+        ("model", "hidden", []),
+        ("model", "hidden", [0]),
+        ("model", "hidden", [1] * 9),
+        ("model", "dropout", 1.0),
+        ("arrays", "validation_fraction", 0),
+        ("arrays", "validation_fraction", 0.6),
+        ("arrays", "max_imbalance", float("inf")),
+        ("promotion", "min_accuracy", -0.1),
+        ("training", "epoch", 3),
+        ("model", "layers", 3),
+    ],
+)
+def test_a_value_out_of_bounds_or_an_unknown_name_is_refused_by_name(part: str, name: str, value: object) -> None:
+    """The message says where, what was wrong and what was found."""
+    with pytest.raises(UsageError) as caught:
+        parse(TrainingRun, {part: {name: value}}, source="night.toml")
+    assert str(caught.value).startswith(f"night.toml: {part}.{name}")
+    assert repr(value).strip("[]") in str(caught.value)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    """One message for a file, not one a try."""
+    with pytest.raises(UsageError, match=r"x: top_k: .*; .*shard_size: .*; jobs: extra inputs are not permitted"):
+        parse(PredictionConfig, {"top_k": 0, "shard_size": 0, "jobs": 3}, source="x")
+
+
+def test_settings_do_not_change() -> None:
+    """What a run was started with is what it was run with."""
+    with pytest.raises(ValidationError, match="frozen"):
+        TrainingRun().training.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_setting_is_described(kind: type[BaseModel]) -> None:
+    """The form in the Prefect UI and the guide show these sentences."""
+    plain = [name for name, field in kind.model_fields.items() if not isinstance(field.default, BaseModel)]
+    assert [name for name in plain if not kind.model_fields[name].description] == []
+
+
+def test_options_lie_over_a_file_and_none_means_unsaid() -> None:
+    """Only what was given on the command line replaces what the file says; the file itself stays as it was."""
+    written = {"datasets": ["mnist"], "training": {"epochs": 3, "seed": 1}}
+    options = {
+        "datasets": None,
+        "training": {"epochs": 5, "seed": None},
+        "model": {"architecture": "mlp", "hidden": None},
+    }
+    expected = {"datasets": ["mnist"], "training": {"epochs": 5, "seed": 1}, "model": {"architecture": "mlp"}}
+    assert overlaid(written, options) == expected
+    assert written["training"] == {"epochs": 3, "seed": 1}
+
+
+def test_a_false_or_zero_option_is_said() -> None:
+    """`--no-augment` and `--seed 0` are not taken for silence."""
+    assert overlaid({"a": True, "b": 3}, {"a": False, "b": 0}) == {"a": False, "b": 0}
+
+
+def test_a_file_that_writes_a_value_for_a_table_is_told_so() -> None:
+    """`training = 3` is reported as it was written, not lost under the options."""
+    merged = overlaid({"training": 3}, {"training": {"epochs": 2}})
+    with pytest.raises(UsageError, match=r"training: .*found 3"):
+        parse(TrainingRun, merged, source="x")
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.text(max_size=2), st.integers() | st.dictionaries(st.text(max_size=2), st.integers())))
+def test_nothing_said_changes_nothing(base: dict[str, Any]) -> None:
+    """No options, or options without values, leave the file's values alone."""
+    silent = {name: dict.fromkeys(value) if isinstance(value, dict) else None for name, value in base.items()}
+    assert overlaid(base, {}) == overlaid(base, silent) == base
+    assert overlaid(base, base) == base
+
+
+def test_a_toml_file_becomes_a_run(tmp_path: Path) -> None:
+    """The names in the file are those of the settings, a table a part."""
+    path = tmp_path / "night.toml"
+    path.write_text(
+        'datasets = ["mnist", "scans"]\n[model]\narchitecture = "mlp"\nhidden = [64]\n[training]\nepochs = 2\n'
+    )
+    run = parse(TrainingRun, load_toml(path), source=str(path))
+    assert (run.datasets, run.model.hidden, run.training.epochs) == (("mnist", "scans"), (64,), 2)
+
+
+@pytest.mark.parametrize("content", [None, b"epochs = ", b"\xff\xfe"])
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    """Absent, not TOML, not text: one message with the path."""
+    path = tmp_path / "night.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=f"{path}: not a readable TOML file"):
+        load_toml(path)
+
+
+# Where artifacts live
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a folder in it, where one is."""
+    (tmp_path / "prefect.yaml").touch()
+    (tmp_path / "scans" / "today").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "scans" / "today")
+    monkeypatch.delenv(ARTIFACTS_VARIABLE, raising=False)
+    return tmp_path
+
+
+def test_the_option_goes_before_the_environment_before_the_project(project: Path) -> None:
+    """The order that the architecture names."""
+    environment = {ARTIFACTS_VARIABLE: "/from/environment"}
+    assert artifact_root(Path("/from/option"), environment=environment) == Path("/from/option")
+    assert artifact_root(environment=environment) == Path("/from/environment")
+    assert artifact_root(environment={}) == project / "artifacts"
+    assert artifact_root(environment={ARTIFACTS_VARIABLE: ""}) == project / "artifacts"
+
+
+def test_the_environment_of_the_process_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the shell exported is found without being handed over."""
+    assert artifact_root() == project / "artifacts"
+    monkeypatch.setenv(ARTIFACTS_VARIABLE, str(project / "elsewhere"))
+    assert artifact_root() == project / "elsewhere"
+
+
+def test_the_nearest_project_is_meant(project: Path) -> None:
+    """A project inside a project has artifacts of its own."""
+    (project / "scans" / "prefect.yaml").touch()
+    assert artifact_root(environment={}) == project / "scans" / "artifacts"
+
+
+def test_without_a_project_artifacts_lie_here(project: Path) -> None:
+    """No project above: the current directory."""
+    (project / "prefect.yaml").unlink()
+    assert artifact_root(environment={}) == project / "scans" / "today" / "artifacts"
+
+
+def test_a_root_is_absolute_and_knows_the_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative root stays the same when somebody changes the directory; `~` is the home."""
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert artifact_root(Path("mine"), environment={}) == project / "scans" / "today" / "mine"
+    assert artifact_root(environment={ARTIFACTS_VARIABLE: "~/mine"}) == Path("/home/anna/mine")

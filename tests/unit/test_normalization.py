@@ -1,0 +1,155 @@
+"""Pictures of digits into MNIST's form, and MNIST's own left alone."""
+
+import json
+from collections.abc import Callable
+from importlib import resources
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from digits.normalization import SPEC, Mode, has_mnist_form, normalize
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Pixels:
+    """Real digits: the test images of the sample in the package, (1000, 28, 28) uint8."""
+    with (resources.files("digits") / "sample" / "mnist-sample.npz").open("rb") as file, np.load(file) as arrays:
+        images: Pixels = arrays["x_test"]
+    return images
+
+
+def far(first: Pixels, second: Pixels) -> float:
+    """Tell by how many levels two pictures differ on average."""
+    return float(np.abs(first.astype(int) - second).mean())
+
+
+def large(digit: Pixels, side: int = 280) -> Pixels:
+    """Scale a digit up, smoothly."""
+    return np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def box_and_centre(pixels: Pixels) -> tuple[int, float, float]:
+    """Measure the longest side of the ink's box, and the centre of mass."""
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    side = max(int(np.ptp(rows)), int(np.ptp(columns))) + 1
+    mass = pixels.sum()
+    places = np.arange(len(pixels))
+    return side, float(pixels.sum(axis=1) @ places / mass), float(pixels.sum(axis=0) @ places / mass)
+
+
+def test_mnist_comes_through_unchanged(digits: Pixels) -> None:
+    """Every one of a thousand: not even copied."""
+    assert all(normalize(digit) is digit for digit in digits)
+
+
+def test_an_inverted_digit_comes_back_almost_the_same(digits: Pixels) -> None:
+    """Dark ink on white paper."""
+    differences = [far(normalize(255 - digit), digit) for digit in digits[:100]]
+    assert np.mean(differences) < 5
+    assert max(differences) < 25
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(large, id="huge"),
+        pytest.param(lambda d: large(d, 600), id="so huge that it is reduced first"),
+        pytest.param(lambda d: 255 - large(d), id="huge and inverted"),
+        pytest.param(lambda d: np.pad(large(d), ((0, 300), (200, 0))), id="off-centre"),
+        pytest.param(lambda d: (255 - large(d)) // 4 + 100, id="faint pencil on grey paper"),
+        pytest.param(lambda d: large(d)[10:270, 10:270], id="cropped"),
+    ],
+)
+def test_what_should_not_matter_does_not(digits: Pixels, change: Callable[[Pixels], Pixels]) -> None:
+    """Size, polarity, place and contrast."""
+    differences = [far(normalize(change(digit)), digit) for digit in digits[:30]]
+    assert np.mean(differences) < 8
+
+
+def test_the_result_has_mnists_form(digits: Pixels) -> None:
+    """Longest side 20, the centre of mass in the middle."""
+    for digit in digits[:50]:
+        side, row, column = box_and_centre(normalize(np.pad(large(digit), ((0, 99), (50, 0)))))
+        assert 18 <= side <= 20
+        assert abs(row - 14) < 1
+        assert abs(column - 14) < 1
+
+
+def test_a_colour_gradient_on_paper_is_no_ink() -> None:
+    """Paper that is not quite white, with a stroke."""
+    paper = np.tile(np.linspace(200, 255, 100).astype(np.uint8), (100, 1))
+    paper[20:80, 48:52] = 20
+    side, _, _ = box_and_centre(normalize(paper))
+    assert side == 20
+
+
+@pytest.mark.parametrize("blank", [np.zeros((28, 28)), np.full((1, 1), 255), np.full((50, 40), 128), np.eye(30) * 9])
+def test_a_blank_page_is_all_background(blank: npt.NDArray[np.float64]) -> None:
+    """One colour, or so faint that it is no ink."""
+    assert not normalize(blank.astype(np.uint8)).any()
+
+
+def test_mnist_mode_brings_even_mnist_into_form(digits: Pixels) -> None:
+    """It is forced, and makes little difference."""
+    digit = digits[0]
+    forced = normalize(digit, "mnist")
+    assert forced is not digit
+    assert far(forced, digit) < 10
+
+
+def test_none_mode_only_scales(digits: Pixels) -> None:
+    """Polarity and place are kept."""
+    digit = digits[0]
+    assert normalize(digit, "none") is digit
+    assert far(normalize(255 - large(digit), "none"), 255 - digit) < 8
+
+
+@pytest.mark.parametrize("mode", ["auto", "mnist", "none"])
+def test_other_input_sizes(mode: Mode, digits: Pixels) -> None:
+    """The network says what it takes."""
+    assert normalize(large(digits[0]), mode, shape=(32, 48)).shape == (32, 48)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    pixels=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)),
+    mode=st.sampled_from(["auto", "mnist", "none"]),
+)
+def test_any_picture_gives_an_input(pixels: Pixels, mode: Mode) -> None:
+    """However small, narrow or noisy."""
+    result = normalize(pixels, mode)
+    assert result.shape == (28, 28)
+    assert result.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 2), (700, 3)])
+def test_extreme_shapes(shape: tuple[int, int]) -> None:
+    """A line, or a dot."""
+    pixels = np.zeros(shape, np.uint8)
+    pixels[shape[0] // 2, shape[1] // 2] = 255
+    assert normalize(pixels).shape == (28, 28)
+
+
+def test_nearly_mnists_form_is_not() -> None:
+    """Each condition by itself: size, light on dark, box, centre."""
+    centred = np.zeros((28, 28), np.uint8)
+    centred[5:24, 11:18] = 255
+    assert has_mnist_form(centred)
+    wide, thin = np.zeros_like(centred), np.zeros_like(centred)
+    wide[2:27, 11:18] = 255
+    thin[11:18, 11:18] = 255
+    for other in (255 - centred, np.roll(centred, 2, 0), np.roll(centred, 2, 1), wide, thin, centred[:27]):
+        assert not has_mnist_form(other)
+    assert not has_mnist_form(np.zeros_like(centred))
+
+
+def test_the_spec_can_be_stored() -> None:
+    """As JSON, with the model."""
+    assert json.loads(json.dumps(SPEC)) == SPEC
