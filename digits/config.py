@@ -17,6 +17,8 @@ from digits.errors import UsageError
 ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
 
 Architecture = Literal["cnn", "mlp", "mlp-2"]
+Mode = Literal["auto", "mnist", "none"]
+"""How images are brought into the form of the network's input; see `digits.normalization.normalize`."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Units = Annotated[int, Field(ge=1, le=4096)]
 
@@ -58,7 +60,7 @@ class AugmentationConfig(Settings):
 class TrainingConfig(Settings):
     """How the weights are fitted."""
 
-    epochs: int | None = Field(None, ge=1, le=1000, description="Passes over the training images: 4 for `cnn`, "
+    epochs: int | None = Field(None, ge=1, le=1000, description="Passes over the training images: 5 for `cnn`, "
                                "10 for the dense networks.")  # fmt: skip
     batch_size: int = Field(128, ge=1, le=4096, description="Images a step.")
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] | None = Field(
@@ -82,9 +84,16 @@ class TrainingConfig(Settings):
     seed: int = Field(42, ge=0, lt=2**31, description="Of the initial weights, the order, dropout, augmentation.")
 
 
+NORMALIZE_MODES = (
+    "`auto` leaves images in MNIST's form as they are and brings others into it; `mnist` brings all into it; `none` "
+    "only scales to the network's size, for pictures that are no digits."
+)
+
+
 class ArraysConfig(Settings):
     """How a dataset becomes arrays, and when it must not be trained on."""
 
+    normalize: Mode = Field("auto", description=f"{NORMALIZE_MODES} Prediction does the same.")
     validation_fraction: float | None = Field(
         None, gt=0, le=0.5, description="Share of the training images held back: .05 for `cnn`, .2 otherwise."
     )
@@ -141,7 +150,7 @@ _DENSE_TRAINING = {
     "augment": False,
 }
 _CNN_TRAINING = {
-    "epochs": 4,
+    "epochs": 5,
     "optimizer": "adamw",
     "learning_rate": 4e-3,
     "schedule": "cosine",
@@ -174,11 +183,7 @@ class PredictionConfig(Settings):
 
     recursive: bool = Field(True, description="Descend into sub-folders.")
     all_files: bool = Field(False, description="Take every file, not only those with an image's extension.")
-    normalize: Literal["auto", "mnist", "none"] = Field(
-        "auto",
-        description="`auto`: leave images in MNIST's form as they are and bring others into it; `mnist`: bring all "
-        "into it; `none`: only to grey and to the network's size.",
-    )
+    normalize: Mode = Field("auto", description=f"As the training does it unless told otherwise. {NORMALIZE_MODES}")
     probabilities: bool = Field(False, description="Add a column a class with its probability.")
     top_k: int = Field(1, ge=1, le=100, description="Add the 2nd to the k-th most likely class.")
     max_pixels: int = Field(50_000_000, ge=1, description="Images with more are not decoded.")

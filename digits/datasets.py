@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.arrays import MAX_CLASSES, LabelledArrays, check_structure, require_sound
-from digits.config import PredictionConfig
+from digits.config import Mode, PredictionConfig
 from digits.downloads import PUBLISHED, Published, fetch
 from digits.errors import DataError, DigitsError, UsageError
 from digits.idx import IDX_FILES, bounded_read, find_idx_file, parse_idx, read_idx_files, read_npz
@@ -58,6 +58,7 @@ def load(
     source: str,
     *,
     downloads: Path,
+    normalize: Mode = "auto",
     progress: Progress = SILENT,
     published: Mapping[str, Published] = PUBLISHED,
 ) -> LabelledArrays:
@@ -66,6 +67,8 @@ def load(
     Args:
         source: a name or a path.
         downloads: where finished downloads are kept, a folder a dataset; made when it is needed.
+        normalize: how every image is brought into the network's form, as prediction will bring it; `auto` leaves
+            MNIST's own images as they are.
         progress: told of downloads, and of the reading of many images.
         published: the datasets that are known by name.
 
@@ -75,13 +78,24 @@ def load(
         DataError: a local one can't be read, or is no dataset.
     """
     if source in published:
-        return fetch(published[source], downloads=downloads, progress=progress)
+        return _in_form(fetch(published[source], downloads=downloads, progress=progress), normalize)
     if source == SAMPLE:
-        return _load_sample()
+        return _in_form(_load_sample(), normalize)
     kind, path = _classify(source)
     if kind == "images":
-        return _reading(path, partial(_load_image_folder, progress=progress))
-    return _reading(path, _load_npz if kind == "npz" else _load_idx_folder)
+        return _reading(path, partial(_load_image_folder, mode=normalize, progress=progress))
+    return _in_form(_reading(path, _load_npz if kind == "npz" else _load_idx_folder), normalize)
+
+
+def _in_form(data: LabelledArrays, mode: Mode) -> LabelledArrays:
+    if mode == "none":
+        return data
+    from digits.normalization import normalize
+
+    train, test = (
+        np.stack([normalize(image, mode) for image in pixels]) for pixels in (data.train_pixels, data.test_pixels)
+    )
+    return replace(data, train_pixels=train, test_pixels=test)
 
 
 def attribution(source: str, *, published: Mapping[str, Published] = PUBLISHED) -> str:
@@ -169,10 +183,10 @@ class _Labelled:
         return f"{self.class_name}/{self.path.name}"
 
 
-def _load_image_folder(root: Path, *, progress: Progress) -> LabelledArrays:
+def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> LabelledArrays:
     files = _list_images(root)
     class_names = _class_names(files)
-    pixels = _decode_all(files, progress)
+    pixels = _decode_all(files, mode, progress)
     prints = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
     _require_no_conflicts(files, prints)
     labels = np.array([class_names.index(file.class_name) for file in files], np.uint8)
@@ -221,12 +235,12 @@ def _numbers_first(name: str) -> tuple[bool, int, str]:
     return (not is_number, int(name) if is_number else 0, name)
 
 
-def _decode_all(files: Sequence[_Labelled], progress: Progress) -> Bytes:
+def _decode_all(files: Sequence[_Labelled], mode: Mode, progress: Progress) -> Bytes:
     bar = progress.start("images", len(files))
     decoded, faults = [], []
     for file in files:
         try:
-            decoded.append(_decode_one(file.path))
+            decoded.append(_decode_one(file.path, mode))
         except (DigitsError, OSError) as error:
             faults.append(f"{file.relative} ({error})")
         bar.advance()
@@ -238,14 +252,14 @@ def _decode_all(files: Sequence[_Labelled], progress: Progress) -> Bytes:
     return np.stack(decoded)
 
 
-def _decode_one(path: Path) -> Bytes:
+def _decode_one(path: Path, mode: Mode) -> Bytes:
     """Give an image as the network sees it: (28, 28) uint8."""
     from digits.images import decode
     from digits.normalization import normalize
 
     with path.open("rb") as file:
         content = bounded_read(file, _DECODING.max_bytes)
-    return normalize(decode(content, max_pixels=_DECODING.max_pixels).pixels, mode=_DECODING.normalize)
+    return normalize(decode(content, max_pixels=_DECODING.max_pixels).pixels, mode)
 
 
 def _require_no_conflicts(files: Sequence[_Labelled], prints: Sequence[bytes]) -> None:

@@ -186,9 +186,9 @@ def _mend_transparency(image: ImageFile) -> None:
 
 
 def _upright(image: ImageFile) -> Image.Image:
-    """Apply the EXIF orientation; Pillow's TIFF reader has done so by itself."""
+    """Apply the EXIF orientation, where Pillow's reader has not done so by itself (that of TIFF has)."""
     image.load()
-    if any(key in image.info for key in _ORIENTED_BY) and image.format != "TIFF":
+    if any(key in image.info for key in _ORIENTED_BY):
         return ImageOps.exif_transpose(image)
     return image
 

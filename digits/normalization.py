@@ -5,13 +5,14 @@ its centre of mass at the centre of the field.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Mode = Literal["auto", "mnist", "none"]
+from digits.config import Mode
+
 Pixels = npt.NDArray[np.uint8]
 
 SHAPE = (28, 28)

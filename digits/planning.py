@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from digits.config import PredictionConfig
+from digits.config import Mode, PredictionConfig
 from digits.errors import CorruptArtifactError, StoreError
 from digits.folders import Entry, Listing, entry_of, resolve_source
 from digits.inference import ModelFiles
-from digits.normalization import SPEC, Mode
+from digits.normalization import SPEC
 from digits.plans import LISTING_FILE, Options, Plan, encode_entry, remove_plan
 from digits.records import digest_of, hash_file, sync_directory
 from digits.store import code_version

@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from digits.config import Mode
 from digits.folders import Entry
 from digits.inference import ModelFiles
-from digits.normalization import Mode
 from digits.records import Record, read_record, write_record
 from digits.tables import Column, Format, columns_of, format_of
 

@@ -73,7 +73,7 @@ def _png(figure: "Figure") -> bytes:
     drawn, buffer = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
-        figure.savefig(drawn, format="png", metadata={"Software": None})
+        figure.savefig(drawn, format="png")
     Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 

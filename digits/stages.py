@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from digits import datasets
 from digits.arrays import LabelledArrays, check_arrays, join, require_sound, split_validation
-from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, TrainingConfig
+from digits.config import ArraysConfig, Mode, ModelConfig, PromotionPolicy, TrainingConfig
 from digits.errors import ModelError
 from digits.progress import SILENT, Progress
 from digits.promotion import Candidate, Decision, decide_promotion
@@ -31,8 +31,10 @@ MAX_EXPORT_DIFFERENCE = 1e-4
 DATASET_FILES = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
 
-def download_dataset(store: Store, source: str, *, progress: Progress = SILENT) -> ArtifactRef:
-    """Have a named or local dataset in the store, verified by content.
+def download_dataset(
+    store: Store, source: str, *, normalize: Mode = "auto", progress: Progress = SILENT
+) -> ArtifactRef:
+    """Have a named or local dataset in the store, verified by content and with its images in the network's form.
 
     Raises:
         DownloadError: every route to it failed.
@@ -40,13 +42,13 @@ def download_dataset(store: Store, source: str, *, progress: Progress = SILENT) 
     """
 
     def write(directory: Path) -> None:
-        data = datasets.load(source, downloads=store.root / "downloads", progress=progress)
+        data = datasets.load(source, downloads=store.root / "downloads", normalize=normalize, progress=progress)
         for name in DATASET_FILES:
             np.save(directory / f"{name}.npy", getattr(data, name), allow_pickle=False)
         about = {"class_names": data.class_names, "attribution": datasets.attribution(source)}
         _write_json(directory / "dataset.json", about)
 
-    identity = datasets.identify(source)
+    identity = {**datasets.identify(source), "normalize": normalize}
     return store.produce(Recipe("dataset", identity, code=code_version("digits.datasets")), write)
 
 
@@ -144,7 +146,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         spec = {
             "class_names": read_json(opened.file("arrays.json"))["class_names"],
             "input_shape": list(test.shape[1:]),
-            "normalization": normalization.SPEC,
+            "normalization": {**normalization.SPEC, "mode": opened.config["normalize"]},
             "weights_sha256": read_json(trained.file("model.json"))["weights_sha256"],
         }
         _write_json(directory / "spec.json", spec)

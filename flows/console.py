@@ -79,6 +79,10 @@ def train(
     loss: Annotated[Literal["categorical-cross-entropy", "mean-squared-error"] | None, typer.Option()] = None,
     augment: Annotated[bool | None, typer.Option(help="Transform the training images at random.")] = None,
     validation_fraction: Annotated[float | None, typer.Option(help="Share of the images held back.")] = None,
+    normalize: Annotated[
+        Literal["auto", "mnist", "none"] | None,
+        typer.Option(help="none for pictures that are no digits. [default: auto]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same weights. [default: 42]")] = None,
     promote: Annotated[
         bool | None, typer.Option(help="Promote the model if it is good enough. [default: promote]")
@@ -101,7 +105,7 @@ def train(
             "augment": augment,
             "seed": seed,
         },
-        "arrays": {"validation_fraction": validation_fraction},
+        "arrays": {"validation_fraction": validation_fraction, "normalize": normalize},
         "promotion": {"promote": promote},
     }
     outcome = _train(_training_run(options, config), artifacts)

@@ -23,13 +23,14 @@ DEFAULTS = TrainingRun()
 
 
 def run_name() -> str:
-    """Name a flow run after what it trains, such as `train mnist cnn 4 epochs`."""
+    """Name a flow run after what it trains, such as `train mnist cnn 5 epochs`."""
     from prefect.runtime import flow_run
 
     values = flow_run.parameters
     known = {name: values[name] for name in ("datasets", "model", "training") if name in values}
     run = TrainingRun.model_validate(known).resolved()
-    return f"train {' + '.join(run.datasets)} {run.model.architecture} {run.training.epochs} epochs"
+    names = " + ".join(Path(dataset).name for dataset in run.datasets)
+    return f"train {names} {run.model.architecture} {run.training.epochs} epochs"
 
 
 @flow(name="train", flow_run_name=run_name)
@@ -55,7 +56,7 @@ def train(
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
     """
     run = TrainingRun(datasets=datasets, model=model, training=training, arrays=arrays, promotion=promotion).resolved()
-    sources = [download_dataset(source, artifacts) for source in run.datasets]
+    sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
     prepared = preprocess(sources, run.arrays, artifacts)
     network = build_network(prepared, run.model, run.training.seed, artifacts)
     trained = train_network(network, prepared, run.training, artifacts)

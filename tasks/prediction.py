@@ -12,7 +12,7 @@ from digits.summaries import PredictionSummary
 from tasks.edge import open_store, progress
 
 
-@task(name="plan", cache_policy=NO_CACHE)
+@task(name="plan", task_run_name="plan {folder.name}", cache_policy=NO_CACHE)
 def plan_predictions(folder: Path, model: str, out: Path | None, options: PredictionConfig, root: Path | None) -> Plan:
     """List the folder once, and cut the listing into shards."""
     return serving.plan(open_store(root), folder, model=model, out=out, options=options)
@@ -24,7 +24,7 @@ def predict_shards(plan: Plan, processes: int | None) -> None:
     predictions.run_workers(plan, processes=processes, progress=progress.get())
 
 
-@task(name="merge", cache_policy=NO_CACHE)
+@task(name="merge", task_run_name="write the table", cache_policy=NO_CACHE)
 def merge_predictions(plan: Plan) -> PredictionSummary:
     """Verify the parts and publish the table."""
     return predictions.merge(plan)

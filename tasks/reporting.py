@@ -18,21 +18,21 @@ NEWEST = 50
 """Model versions in the table; the older ones are in `digits models`."""
 
 
-@task(name="publish report", cache_policy=NO_CACHE)
+@task(name="publish report", task_run_name="publish report", cache_policy=NO_CACHE)
 def publish_training(outcome: Outcome, root: Path | None) -> None:
     """Put the model's report, headed by the decision on it, where the UI shows it."""
     report = stages.decided_report(open_store(root), outcome)
     create_markdown_artifact(report, key="model-report", description=f"Model version {outcome.version}")
 
 
-@task(name="publish versions", cache_policy=NO_CACHE)
+@task(name="publish versions", task_run_name="publish versions", cache_policy=NO_CACHE)
 def publish_versions(root: Path | None) -> None:
     """Put the table of model versions where the UI shows it."""
     rows = version_rows(Registry(open_store(root)))
     create_table_artifact(rows[-NEWEST:], key="model-versions", description="Model versions, newest last")
 
 
-@task(name="publish predictions", cache_policy=NO_CACHE)
+@task(name="publish predictions", task_run_name="publish predictions", cache_policy=NO_CACHE)
 def publish_predictions(summary: PredictionSummary) -> None:
     """Put the summary of a prediction run where the UI shows it."""
     picture = serving.draw_least_certain(summary)

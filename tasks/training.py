@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from digits import stages
-from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, TrainingConfig
+from digits.config import ArraysConfig, Mode, ModelConfig, PromotionPolicy, TrainingConfig
 from digits.registry import ModelVersion
 from digits.stages import Outcome
 from digits.store import ArtifactRef
@@ -14,12 +14,12 @@ from tasks.edge import open_store, progress
 
 
 @task(name="download", task_run_name="download {source}", cache_policy=NO_CACHE)
-def download_dataset(source: str, root: Path | None) -> ArtifactRef:
+def download_dataset(source: str, normalize: Mode, root: Path | None) -> ArtifactRef:
     """Have a dataset in the store; the routes of a download retry by themselves."""
-    return stages.download_dataset(open_store(root), source, progress=progress.get())
+    return stages.download_dataset(open_store(root), source, normalize=normalize, progress=progress.get())
 
 
-@task(name="preprocess", cache_policy=NO_CACHE)
+@task(name="preprocess", task_run_name="preprocess", cache_policy=NO_CACHE)
 def preprocess(datasets: list[ArtifactRef], config: ArraysConfig, root: Path | None) -> ArtifactRef:
     """Check the images, split them, and store them as arrays."""
     return stages.prepare_arrays(open_store(root), datasets, config)
@@ -37,31 +37,31 @@ def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingCon
     return stages.train_network(open_store(root), network, arrays, config, progress=progress.get())
 
 
-@task(name="export", cache_policy=NO_CACHE)
+@task(name="export", task_run_name="export to ONNX", cache_policy=NO_CACHE)
 def export_model(model: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Export the model to ONNX, and check the export on the test images."""
     return stages.export_model(open_store(root), model, arrays)
 
 
-@task(name="evaluate", cache_policy=NO_CACHE)
+@task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_model(exported: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Measure the exported model on the test images."""
     return stages.evaluate_model(open_store(root), exported, arrays)
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def report_model(evaluation: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Draw and write the model's report."""
     return stages.report_model(open_store(root), evaluation)
 
 
-@task(name="register", cache_policy=NO_CACHE)
+@task(name="register", task_run_name="register", cache_policy=NO_CACHE)
 def register_model(evaluation: ArtifactRef, report: ArtifactRef, root: Path | None) -> tuple[ModelVersion, bool]:
     """Give the model a number, unless it has one."""
     return stages.register_model(open_store(root), evaluation, report)
 
 
-@task(name="promote", cache_policy=NO_CACHE)
+@task(name="promote", task_run_name="promote version {version.number}", cache_policy=NO_CACHE)
 def promote_model(version: ModelVersion, new: bool, policy: PromotionPolicy, root: Path | None) -> Outcome:
     """Make the model champion if the policy says so."""
     return stages.promote_model(open_store(root), version, new=new, policy=policy)

@@ -38,9 +38,11 @@ def serving(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/api"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/api"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def status(code: int) -> Callable[[BaseHTTPRequestHandler], None]:

@@ -16,6 +16,7 @@ from digits.datasets import attribution, identify, load
 from digits.downloads import FolderRoute, Published
 from digits.errors import DataError, DownloadError, UsageError
 from digits.idx import IDX_FILES, NPZ_KEYS, TRAIN_LABELS, to_idx
+from digits.normalization import normalize
 
 GENERATOR = np.random.default_rng(0)
 
@@ -104,7 +105,7 @@ class TestNames:
         arrays = write_idx(tmp_path / "tiny")
         hashes = {name: hashlib.sha256((tmp_path / "tiny" / name).read_bytes()).hexdigest() for name in IDX_FILES}
         table = {"tiny": Published("tiny", hashes, ("a", "b", "c"), "nobody's", (FolderRoute("kept"),))}
-        assert same(load("tiny", downloads=tmp_path, published=table), arrays)
+        assert same(load("tiny", downloads=tmp_path, normalize="none", published=table), arrays)
         assert identify("tiny", published=table) == {"source": "tiny", "sha256": hashes}
         assert attribution("tiny", published=table) == "nobody's"
         with pytest.raises(DownloadError):
@@ -172,9 +173,16 @@ class TestNpz:
     def test_is_read(self, tmp_path):
         """Its classes are numbered."""
         arrays = write_npz(tmp_path / "a.NPZ.npz")
-        data = load(str(tmp_path / "a.NPZ.npz"), downloads=tmp_path)
+        data = load(str(tmp_path / "a.NPZ.npz"), downloads=tmp_path, normalize="none")
         assert same(data, arrays)
         assert data.class_names == ("0", "1", "2")
+
+    def test_is_brought_into_form(self, tmp_path):
+        """Training sees what prediction would make of the same pictures; an array in MNIST's form stays as it is."""
+        arrays = write_npz(tmp_path / "a.npz")
+        data = load(str(tmp_path / "a.npz"), downloads=tmp_path)
+        assert np.array_equal(data.test_pixels, [normalize(image) for image in arrays[2]])
+        assert not same(data, arrays)
 
     def test_another_content_is_another_identity(self, tmp_path):
         """Whatever its name."""
@@ -207,7 +215,7 @@ class TestIdxFolder:
     def test_is_read(self, tmp_path):
         """Its classes are numbered."""
         arrays = write_idx(tmp_path / "idx")
-        data = load(str(tmp_path / "idx"), downloads=tmp_path)
+        data = load(str(tmp_path / "idx"), downloads=tmp_path, normalize="none")
         assert same(data, arrays)
         assert data.class_names == ("0", "1", "2")
 

@@ -73,6 +73,7 @@ def listed(root: Path, **options: object) -> list[bytes]:
         (b"-1", "./-1"),
         (b"@a", "./@a"),
         (b"a/=1", "a/=1"),
+        (b"./a", "././a"),
     ],
 )
 def test_the_escape_is_the_contract(path: bytes, text: str) -> None:
@@ -179,6 +180,15 @@ def test_a_folder_within_itself_is_cut(tmp_path: Path, monkeypatch: pytest.Monke
     assert listing.skipped["loop"] == 1
 
 
+def test_a_folder_that_is_there_twice_is_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a bind mount beside it makes it: both have their rows."""
+    make(tmp_path, b"a/b.png")
+    (tmp_path / "c").mkdir()
+    real = Beneath.directory
+    monkeypatch.setattr(Beneath, "directory", lambda self, path: real(self, path.replace(b"c", b"a")))
+    assert listed(tmp_path) == [b"a/b.png", b"c/b.png"]
+
+
 def test_what_may_not_be_read_is_reported(world_readable: Path) -> None:
     """A folder that may not be read is counted; one that may not be entered still tells its files."""
     make(world_readable, b"locked/a.png", b"names-only/b.png", b"mine.png")
@@ -268,11 +278,14 @@ def folder_replaced_by_link(path: Path) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "changed"),
     ],
 )
-def test_a_file_that_is_not_what_was_listed(tmp_path: Path, change: Callable[[Path], object], status: str) -> None:
+def test_a_file_that_is_not_what_was_listed(
+    tmp_path: Path, change: Callable[[Path], object], status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its row says so, and nothing else is read in its place."""
     make(tmp_path, b"in/a.png")
     (entry,) = Listing(tmp_path)
     change(tmp_path / "in" / "a.png")
+    monkeypatch.setattr("digits.folders.os.read", None)
     with Beneath(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
         read_entry(beneath, entry, max_bytes=100)
     assert caught.value.status == status
@@ -287,6 +300,22 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
         with Beneath(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
             read_entry(beneath, entry, max_bytes=100)
         assert caught.value.status == "changed"
+
+
+def test_a_file_that_is_overwritten_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By as many bytes: half of them old, half of them new."""
+    make(tmp_path, b"a.png")
+    (entry,) = Listing(tmp_path)
+    real = os.read
+
+    def read(descriptor: int, size: int) -> bytes:
+        os.utime(tmp_path / "a.png", ns=(0, 0))
+        return real(descriptor, size)
+
+    monkeypatch.setattr("digits.folders.os.read", read)
+    with Beneath(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
+        read_entry(beneath, entry, max_bytes=100)
+    assert caught.value.status == "changed"
 
 
 def test_short_reads_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

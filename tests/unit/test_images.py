@@ -2,9 +2,11 @@
 
 import io
 import struct
+import sys
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,18 @@ def test_a_cut_off_file_is_unreadable(kind: str) -> None:
     assert str(first).isprintable()
 
 
+def test_errors_are_one_plain_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a reader says: no address, no line break, not too long."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("bad\n\x1b[0m <Chunk object at 0x7f0a> " + "x" * 999)
+
+    monkeypatch.setattr("digits.images._to_grey", fail)
+    message = str(refused(encoded(Image.fromarray(GREY))))
+    assert message.startswith("a damaged PNG: bad [0m the file xxx")
+    assert len(message) < 250
+
+
 def test_a_wrong_checksum_is_unreadable() -> None:
     """A bit flipped in the header."""
     content = bytearray(encoded(Image.fromarray(GREY)))
@@ -248,6 +262,16 @@ def test_the_statuses_are_a_closed_list() -> None:
     assert len(STATUSES) == 12
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Have threads take turns all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_warning_filters_survive_threads() -> None:
     """They belong to the process: concurrent decoding must leave them as they were."""
     content, before = encoded(Image.fromarray(GREY)), list(warnings.filters)

@@ -110,6 +110,7 @@ def test_odd_captions_are_drawn():
     """Control characters, surrogates and missing glyphs are drawn as something."""
     texts = ["a\tb\x00", "\udcff.png", "\u202edlrow", "", "\u6570\u5b57"]
     assert opened(contact_sheet([BLACK] * 5, texts)).std() > 0
+    assert contact_sheet([BLACK], ["a\x00b\u202e"]) == contact_sheet([BLACK], ["a?b?"])
 
 
 def test_the_same_sheet_gives_the_same_small_png():

@@ -448,6 +448,22 @@ def test_a_merge_that_another_run_has_done(job: Job) -> None:
         merge(plan)
 
 
+def test_only_one_merges_at_a_time(job: Job) -> None:
+    """The other waits, and finds the table done."""
+    plan = job.plan()
+    run_worker(plan)
+    summaries: list[PredictionSummary] = []
+    with predictions._merging(plan) as ours:
+        assert ours
+        other = threading.Thread(target=lambda: summaries.append(merge(plan)))
+        other.start()
+        other.join(0.1)
+        assert other.is_alive()
+        first = predictions._published(plan, None)
+    other.join()
+    assert [summary.as_record() for summary in summaries] == [first.as_record()]
+
+
 def test_a_merge_before_its_time(job: Job) -> None:
     """It says how much is missing, and makes nothing."""
     with pytest.raises(StoreError, match="3 of 3 shards are not done"):

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import faults
 import pytest
@@ -134,15 +136,38 @@ def test_a_file_is_wholly_old_or_wholly_new_whenever_its_writer_is_killed(tmp_pa
     path = tmp_path / "champion.json"
     seen = []
     for at in range(1, 20):
-        write_file(path, b"old" * 9000)
+        write_file(path, b"old")
         with faults.fault(tmp_path, at, faults.die):
-            status = faults.wait(faults.in_child(lambda: write_file(path, b"new" * 9000)))
+            status = faults.wait(faults.in_child(lambda: write_file(path, b"new")))
         seen.append(path.read_bytes())
         if status == 0:
             break
     assert status == 0
-    assert set(seen) == {b"old" * 9000, b"new" * 9000}
+    assert set(seen) == {b"old", b"new"}
     assert seen == sorted(seen, reverse=True), "old until some call, new from there on"
+
+
+@pytest.mark.parametrize("write", [write_file, lambda path, content: create_record(path, {"is": content.decode()})])
+def test_content_is_on_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], object]
+) -> None:
+    """The file is synced, whole, then gets its name, then the directory is synced: a power cut loses all or nothing."""
+    events: list[tuple[str, int]] = []
+
+    def note(word: str) -> Callable[..., None]:
+        real = getattr(os, word)
+
+        def call(*args: Any) -> None:
+            events.append((word, os.stat(args[0]).st_ino))  # noqa: PTH116 - a path or a descriptor
+            real(*args)
+
+        return call
+
+    for word in ("fsync", "replace", "link"):
+        monkeypatch.setattr(os, word, note(word))
+    write(tmp_path / "f", b"content")
+    file, directory = (tmp_path / "f").stat().st_ino, tmp_path.stat().st_ino
+    assert [events[0], events[1][1], events[2]] == [("fsync", file), file, ("fsync", directory)]
 
 
 def test_a_write_that_a_full_disk_cuts_off_changes_nothing(tmp_path: Path) -> None:

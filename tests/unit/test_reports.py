@@ -39,6 +39,9 @@ NAMES = tuple("0123456789")
 HOSTILE = (
     "a|b`c`\n# x <script>alert(1)</script> [l](javascript:x) ![i](y) *e* _u_ \\ &lt; \u202e\udcff\x00 https://e.org"
 )
+SHOWN = (
+    "a|b`c` # x <script>alert(1)</script> [l](javascript:x) ![i](y) *e* _u_ \\ &lt; \\u202e\\udcff\\x00 https://e.org"
+)
 EPOCH = {"loss": 0.5, "accuracy": 0.9, "validation_loss": 0.25, "validation_accuracy": 0.95}
 HISTORY = [EPOCH, {**EPOCH, "loss": 0.3, "accuracy": 0.96}]
 VOID = {"meta", "img"}
@@ -193,12 +196,13 @@ def test_a_matrix_without_mistakes_is_drawn():
     assert (abs(mistaken - empty) < 5).all()
 
 
-def test_class_names_are_drawn_as_they_are():
+def test_class_names_are_drawn_as_they_are(recwarn):
     """No formula between dollars, no warning for a missing glyph, no endless label."""
     names = ("$x^{$", "\u6570\u5b57\udcff", "a" * 500, "e\nf")
     evaluation, pixels, labels = made(names)
     assert opened(confusion_figure(evaluation)).std() > 10
     assert opened(samples_figure(pixels, labels, names)).std() > 10
+    assert not recwarn.list
 
 
 class Numbers(list):
@@ -275,6 +279,7 @@ def test_a_page_has_its_pictures_each_with_words_for_it(report, pictures):
     for image, title in zip(images, pictures, strict=True):
         assert image["src"].startswith("data:image/png;base64,")
         assert image["alt"].startswith(f"{title}. ")
+        assert image["class"] == ("photo" if title in {MISTAKES, SAMPLES} else "chart")
         assert len(image["alt"]) > len(title) + 10
 
 
@@ -299,6 +304,7 @@ def test_a_page_says_the_numbers(report):
         "Model: cnn\n| dense | 1,290 |",
     ):
         assert expected in texts
+    assert "{}" not in texts
 
 
 def test_captions_say_what_is_most_confused(report):
@@ -351,7 +357,7 @@ def test_hostile_text_stays_text_on_a_page(report, hostile):
     assert {tag for tag, _ in parsed.elements} == {tag for tag, _ in Page(as_html(report)).elements}
     assert not [attributes for _, attributes in parsed.elements for name in attributes if name.startswith("on")]
     assert "\u202e" not in page
-    assert any("<script>alert(1)</script>" in text for text in parsed.texts)
+    assert SHOWN in parsed.texts
 
 
 def test_hostile_text_stays_text_in_markdown(report, hostile):
@@ -456,6 +462,7 @@ def test_hostile_names_stay_in_their_cells():
         tag for tag, _ in rendered(prediction_markdown(good, None)).elements
     ]
     assert "https://" not in markdown
+    assert rendered(markdown).texts.count(SHOWN) == 4
 
 
 def test_importing_reports_is_light():

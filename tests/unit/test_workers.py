@@ -134,7 +134,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
     monkeypatch.setattr(workers, "_spawn", spawn)
 
 
-KILLED = "import os; os.write(1, b'.' * 3); os.kill(os.getpid(), 9)"
+KILLED = "import os; os.write(1, b'.' * 30); os.kill(os.getpid(), 9)"
 
 
 @pytest.mark.usefixtures("spawning")
@@ -175,6 +175,18 @@ def test_shards_of_others_are_waited_for(plan: Plan, monkeypatch: pytest.MonkeyP
         assert plan.waiting() == [2]
         monkeypatch.setattr("digits.workers.time.sleep", lambda _: plan.part(2, ".json").write_text("by another"))
         run_workers(plan)
+
+
+def test_a_shard_that_is_done_just_before_it_is_locked(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not done again."""
+
+    def lock(_: int) -> bool:
+        plan.part(0, ".json").write_text("by another")
+        return True
+
+    monkeypatch.setattr("digits.plans._try_lock", lock)
+    with plan.claim(0) as mine:
+        assert not mine
 
 
 @pytest.mark.usefixtures("spawning")

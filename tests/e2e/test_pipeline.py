@@ -1,0 +1,218 @@
+"""The whole pipeline on real digits, through the real flows, on a real Prefect server."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, TaskRunSort
+
+from digits.config import ModelConfig, PredictionConfig, TrainingConfig
+from digits.errors import DataError
+from digits.registry import Registry
+from digits.serving import write_test_images
+from digits.stages import Outcome, trace
+from digits.store import Store
+from flows.prediction import predict_folder
+from flows.training import train
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    """Read a table as a user of the csv module does."""
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def artifacts_named(key: str) -> list[Any]:
+    """Give the Prefect artifacts of a key, oldest first."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), limit=200, sort=ArtifactSort.UPDATED_DESC
+        )
+    return found[::-1]
+
+
+def logs_of(runs: list[Any]) -> LogFilter:
+    """Ask for the log lines of flow runs."""
+    return LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id for run in runs]))
+
+
+def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the console command in a fresh process, without the Prefect settings of the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("digits")), *arguments],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_the_first_model_becomes_champion(outcome: Outcome, root: Path) -> None:
+    """A model that is good enough is registered, promoted, and says why."""
+    assert (outcome.version, outcome.new, outcome.promoted, outcome.champion) == (1, True, True, 1)
+    assert outcome.facts["accuracy"] > 0.9
+    assert "first model" in outcome.reasons[0]
+    champion = Registry(Store(root)).champion()
+    assert champion is not None
+    assert champion.number == 1
+    assert "<img" in outcome.report.read_text("utf-8")
+
+
+def test_training_again_changes_nothing(outcome: Outcome, root: Path) -> None:
+    """The same training finds every artifact again: nothing is written, nothing registered."""
+
+    def stored() -> dict[Path, int]:
+        kinds = ("dataset", "arrays", "network", "model", "onnx", "evaluation", "report", "registry")
+        return {path: path.stat().st_mtime_ns for kind in kinds for path in (root / kind).rglob("*")}
+
+    before = stored()
+    again = train(datasets=("mnist-sample",), model=ModelConfig(architecture="mlp"), artifacts=root)
+    assert (again.version, again.new, again.promoted) == (1, False, False)
+    assert stored() == before
+
+
+def test_a_change_of_the_epochs_reuses_the_arrays(outcome: Outcome, root: Path) -> None:
+    """Another number of epochs makes another model from the same arrays and the same initial weights."""
+    other = train(
+        datasets=("mnist-sample",),
+        model=ModelConfig(architecture="mlp"),
+        training=TrainingConfig(epochs=1),
+        artifacts=root,
+    )
+    assert other.new
+    assert not other.promoted
+    assert "worse than the champion" in " ".join(other.reasons) or "below the least accuracy" in " ".join(other.reasons)
+    first, second = (Registry(Store(root)).version(number).artifacts for number in (outcome.version, other.version))
+    assert (first["arrays"], first["network"]) == (second["arrays"], second["network"])
+    assert first["model"] != second["model"]
+
+
+def test_files_are_predicted_as_the_evaluation_did(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """The test images, written as PNG files and predicted by the flow, get exactly the evaluation's answers."""
+    store = Store(root)
+    folder = write_test_images(store, outcome.version, tmp_path / "scans")
+    table = tmp_path / "out" / "predictions.csv"
+    summary = predict_folder(folder, str(outcome.version), table, PredictionConfig(), root)
+    rows = rows_of(table)
+    lineage = trace(store, Registry(store).version(outcome.version).artifact("evaluation"))
+    y_prob = np.load(lineage.evaluation.file("y_prob.npy"))
+    expected = {f"{index:05}.png": probabilities for index, probabilities in enumerate(y_prob)}
+    assert len(rows) == len(y_prob) == summary.images
+    for row in rows:
+        probabilities = expected[Path(row["path"]).name]
+        assert row["prediction"] == str(probabilities.argmax())
+        assert float(row["confidence"]) == pytest.approx(probabilities.max(), abs=1e-6)
+        assert (row["status"], row["model_version"]) == ("ok", str(outcome.version))
+
+
+def test_the_operator_finds_it_in_the_interface(outcome: Outcome, root: Path) -> None:
+    """Run names say what was done; the report with its pictures and the table of versions are Prefect artifacts."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
+        story = [run for run in runs if run.name == "train mnist-sample mlp 10 epochs"]
+        logs = client.read_logs(logs_of(story), limit=200, offset=0, sort=LogSort.TIMESTAMP_ASC)
+        tasks = {task.name for task in client.read_task_runs(limit=200, sort=TaskRunSort.ID_DESC)}
+    assert story
+    assert all(run.state is not None and run.state.is_completed() for run in story)
+    assert {
+        "download mnist-sample",
+        "preprocess",
+        "build mlp",
+        "train 10 epochs",
+        "export to ONNX",
+        "evaluate",
+    } <= tasks
+    assert any("epoch 10/10" in log.message for log in logs)
+    report = artifacts_named("model-report")[0]
+    assert "data:image/png;base64," in report.data
+    assert "promoted to champion" in report.data
+    assert '"champion"' in artifacts_named("model-versions")[-1].data
+
+
+def test_a_dataset_that_must_not_be_trained_on_fails_the_run(server: str, root: Path, tmp_path: Path) -> None:
+    """A dataset with test images among its training images is refused, with the numbers."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 255, (200, 28, 28), np.uint8)
+    labels = np.arange(200, dtype=np.uint8) % 10
+    leaking = tmp_path / "leaking.npz"
+    np.savez(leaking, x_train=pixels, y_train=labels, x_test=pixels[:100], y_test=labels[:100])
+    with pytest.raises(DataError, match="100 of 100 test images"):
+        train(datasets=(str(leaking),), artifacts=root)
+
+
+def test_a_bad_parameter_is_refused_before_anything_runs(server: str) -> None:
+    """The form's bounds hold: nothing is trained for 0 epochs."""
+    from prefect.exceptions import ParameterTypeError
+
+    with pytest.raises(ParameterTypeError, match="epochs"):
+        train(training={"epochs": 0})
+
+
+def test_the_command_predicts_without_prefect(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """With no Prefect API configured the command calls the library, and says how to have runs tracked."""
+    folder = write_test_images(Store(root), outcome.version, tmp_path / "images")
+    result = run_command(
+        "predict",
+        str(folder / "7"),
+        "--model",
+        "1",
+        "--out",
+        str(tmp_path / "sevens.csv"),
+        "--artifacts",
+        str(root),
+        "--json",
+        PREFECT_HOME=str(tmp_path / "no profile"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "PREFECT_API_URL" in result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["images"] == len(rows_of(tmp_path / "sevens.csv")) > 50
+    assert not (tmp_path / "no profile").exists()
+
+
+def test_the_command_tracks_where_an_api_is_configured(
+    server: str, outcome: Outcome, root: Path, tmp_path: Path
+) -> None:
+    """With an API configured the same command runs as a flow, and its summary is a Prefect artifact."""
+    folder = write_test_images(Store(root), outcome.version, tmp_path / "tracked images")
+    result = run_command(
+        "predict",
+        str(folder / "3"),
+        "--out",
+        str(tmp_path / "threes.parquet"),
+        "--artifacts",
+        str(root),
+        "--track",
+        PREFECT_API_URL=server,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("\n") <= 3, f"a wall of messages: {result.stderr}"
+    newest = artifacts_named("predictions")[-1]
+    assert newest.description == str(tmp_path / "threes.parquet")
+    assert "data:image/png;base64," in newest.data
+
+
+def test_a_server_that_does_not_answer(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """Prediction goes on with one warning; `--track` makes it an error with its exit code."""
+    image = next(write_test_images(Store(root), 1, tmp_path / "images").rglob("*.png"))
+    dead = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    common = ("predict", str(image), "--model", "1", "--artifacts", str(root), "--out", str(tmp_path / "one.jsonl"))
+    assert run_command(*common, "--track", **dead).returncode == 7
+    assert not (tmp_path / "one.jsonl").exists()
+    warned = run_command(*common, **dead)
+    assert warned.returncode == 0, warned.stderr
+    assert warned.stderr.count("does not answer") == 1
+    assert json.loads((tmp_path / "one.jsonl").read_text("utf-8"))["status"] == "ok"
