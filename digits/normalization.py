@@ -5,13 +5,14 @@ its centre of mass at the centre of the field.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from digits.config import Mode
+if TYPE_CHECKING:  # a worker process must not load pydantic
+    from digits.config import Mode
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,7 +36,7 @@ _PLACES = np.arange(28, dtype=np.float32)
 _ONES = np.ones(28, np.float32)
 
 
-def normalize(pixels: Pixels, mode: Mode = "auto", *, shape: tuple[int, int] = SHAPE) -> Pixels:
+def normalize(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> Pixels:
     """Bring a picture into the form of a network's input.
 
     Args:

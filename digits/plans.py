@@ -17,13 +17,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from digits.config import Mode
 from digits.folders import Entry
 from digits.inference import ModelFiles
 from digits.records import Record, read_record, write_record
 from digits.tables import Column, Format, columns_of, format_of
+
+if TYPE_CHECKING:  # a worker process must not load pydantic
+    from digits.config import Mode
 
 PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
@@ -32,7 +34,7 @@ LISTING_FILE = "listing"
 class Options(NamedTuple):
     """What decides the rows' content: the part of `PredictionConfig` that a worker needs."""
 
-    normalize: Mode
+    normalize: "Mode"
     probabilities: bool
     top_k: int
     max_pixels: int

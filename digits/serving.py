@@ -14,7 +14,7 @@ from digits.progress import SILENT, Progress
 from digits.records import digest_of, write_file
 from digits.registry import Registry
 from digits.store import Store
-from digits.summaries import PredictionSummary
+from digits.summaries import PredictionSummary, picture_path
 
 PICTURE_COLUMNS = 5
 
@@ -84,11 +84,6 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
     return summary
 
 
-def picture_path(summary: PredictionSummary) -> Path:
-    """Say where the picture of the least certain images is: beside the table."""
-    return summary.out.with_name(f"{summary.out.stem}.least-certain.png")
-
-
 def draw_least_certain(summary: PredictionSummary) -> bytes | None:
     """Draw the least certain images of a run, and write the picture beside the table; None where there are none."""
     seen = [(image, image.pixels) for image in summary.least_certain if image.pixels is not None]
@@ -96,7 +91,7 @@ def draw_least_certain(summary: PredictionSummary) -> bytes | None:
         return None
     captions = [f"{image.prediction} {image.confidence:.0%}\n{image.path}" for image, _ in seen]
     picture = contact_sheet([pixels for _, pixels in seen], captions, columns=PICTURE_COLUMNS)
-    write_file(picture_path(summary), picture)
+    write_file(picture_path(summary.out), picture)
     return picture
 
 

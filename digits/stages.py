@@ -366,10 +366,6 @@ def _headline(facts: Mapping[str, Any]) -> dict[str, Any]:
         "Network": facts["architecture"],
         "Epochs": facts["epochs"],
         "Training images": f"{facts['train_images']:,}",
-        "Test images": f"{facts['test_images']:,}",
-        "Test accuracy": f"{facts['accuracy']:.2%}",
-        "Test loss": f"{facts['loss']:.4f}",
-        "Calibration error (ECE)": f"{facts['ece']:.2%}",
     }
 
 

@@ -327,15 +327,18 @@ def _print_summary(summary: "PredictionSummary", *, json: bool) -> None:
 
 
 def _summary_lines(summary: "PredictionSummary") -> dict[str, object]:
-    from digits.serving import picture_path
+    from digits.summaries import picture_path
 
+    only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
     counts = {
+        "prediction": only and f"{only.prediction} ({only.confidence:.1%} sure)",
         "predicted": f"{summary.images - summary.reused:,} images, {summary.images_per_second:,.0f} a second",
+        "taken over": summary.reused and f"{summary.reused:,} images from the run that was interrupted",
         "classes": _counts(summary.predictions),
         "statuses": _counts(summary.statuses),
         "skipped": _counts(summary.skipped),
     }
-    places = {"table": summary.out, "least certain": picture_path(summary) if summary.least_certain else ""}
+    places = {"table": summary.out, "least certain": picture_path(summary.out) if summary.least_certain else ""}
     return {name: value for name, value in (counts | places).items() if value}
 
 

@@ -4,6 +4,7 @@ import logging
 from contextvars import ContextVar
 from pathlib import Path
 
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
 from digits.config import artifact_root
@@ -40,5 +41,7 @@ def open_store(root: Path | None) -> Store:
     """Open the artifact store at a root, or at the configured one, with the library's log going to the run's log."""
     library_log.setLevel(logging.INFO)
     if not any(isinstance(handler, APILogHandler) for handler in library_log.handlers):
-        library_log.addHandler(APILogHandler())
+        handler = APILogHandler()
+        handler.addFilter(lambda _: FlowRunContext.get() is not None or TaskRunContext.get() is not None)
+        library_log.addHandler(handler)
     return Store(artifact_root(root))

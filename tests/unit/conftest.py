@@ -1,50 +1,14 @@
 """What the tests of prediction share: a tiny network as ONNX, and folders of pictures."""
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
+from making import MakePictures, draw, write_model
 from PIL import Image
 
 from digits.inference import ModelFiles
-from digits.normalization import SPEC
-
-Pixels = npt.NDArray[np.uint8]
-MakePictures = Callable[..., Path]
-
-
-def write_model(directory: Path, *, classes: int = 10, shape: tuple[int, int] = (28, 28), seed: int = 0) -> Path:
-    """Export a network of one dense layer with random weights, as the stages export a trained one."""
-    from onnx import TensorProto, helper, numpy_helper, save
-
-    random = np.random.default_rng(seed)
-    weights = (random.normal(size=(shape[0] * shape[1], classes)) / 2000).astype(np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Flatten", ["images"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
-            helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", *shape, 1])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])],
-        [numpy_helper.from_array(weights, "weights")],
-    )
-    directory.mkdir(parents=True, exist_ok=True)
-    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    save(network, directory / "model.onnx")
-    spec = {
-        "class_names": [str(number) for number in range(classes)],
-        "input_shape": list(shape),
-        "normalization": dict(SPEC),
-        "weights_sha256": "0" * 64,
-    }
-    (directory / "spec.json").write_text(json.dumps(spec))
-    return directory
 
 
 @pytest.fixture(scope="session")
@@ -57,14 +21,6 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(model_directory: Path) -> ModelFiles:
     """The same, as version 3."""
     return ModelFiles.load(model_directory, version=3)
-
-
-def draw(seed: int) -> Pixels:
-    """Draw something in MNIST's form: (28, 28) uint8, another one for each seed."""
-    random = np.random.default_rng(seed)
-    pixels = np.zeros((28, 28), np.uint8)
-    pixels[5:24, 9:20] = random.integers(100, 256, (19, 11))
-    return pixels
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import write_model
+from making import write_model
 
 from digits.errors import ModelError
 from digits.inference import BATCH, ModelFiles, Predictor, load_predictor

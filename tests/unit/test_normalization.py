@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from digits.normalization import SPEC, Mode, has_mnist_form, normalize
+from digits.config import Mode
+from digits.normalization import SPEC, has_mnist_form, normalize
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ import faults
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import MakePictures, draw, write_model
+from making import MakePictures, draw, write_model
 from PIL import Image
 
 from digits import planning, predictions

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MakePictures
+from making import MakePictures
 
 from digits import workers
 from digits.config import PredictionConfig
@@ -213,6 +215,13 @@ def test_a_plan_that_is_gone_is_no_work(plan: Plan) -> None:
     plan.path.rename(plan.path.with_name("elsewhere"))
     run_workers(plan)
     assert run_worker(plan) == 0
+
+
+def test_a_worker_loads_little() -> None:
+    """It starts in a third of a second, and memory is needed once a worker."""
+    heavy = "{'pydantic', 'pandas', 'pyarrow', 'prefect', 'keras', 'tensorflow', 'scipy', 'rich'}"
+    program = f"import sys, digits.shards; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"[]\n"
 
 
 @pytest.fixture
