@@ -269,7 +269,7 @@ def test_progress_is_told_of_every_step(keras: Any, tmp_path: Path) -> None:
 
     fitting.fit(fitting.run_of("mlp-2", epochs=2), tmp_path / "c", Listener())
     assert told[:12] == [("epoch 1/2", 11), *[1] * 11]
-    assert told[12].startswith("loss ")
+    assert told[12].startswith("accuracy ")
     assert told[13] == ("epoch 2/2", 11)
     assert len(told) == 26
 
