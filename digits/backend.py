@@ -2,8 +2,12 @@
 
 import ctypes
 import os
+import re
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 
@@ -11,6 +15,8 @@ from digits.errors import ModelError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Numbers of the options of glibc's `mallopt`, from its `malloc.h`."""
+_CHATTER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I\d{4} ")
+"""How lines begin that TensorFlow prints before its log level counts: that oneDNN is on, where the CPU suits it."""
 
 
 @cache
@@ -24,7 +30,7 @@ def load_keras() -> ModuleType:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     keep_freed_memory()
     try:
-        with warnings.catch_warnings():
+        with without_chatter(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import keras
             import tensorflow as tf
@@ -35,6 +41,25 @@ def load_keras() -> ModuleType:
     tf.get_logger().setLevel("ERROR")
     module: ModuleType = keras
     return module
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Keep the remarks that TensorFlow makes when it is loaded from standard error, that of C++ too; nothing else."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            os.close(shown)
+            held.seek(0)
+            for line in held:
+                if not _CHATTER.match(line):
+                    os.write(2, line)
 
 
 def keep_freed_memory() -> None:

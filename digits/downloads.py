@@ -239,12 +239,13 @@ def fetch(dataset: Published, *, downloads: Path, progress: Progress = SILENT) -
 def _try_route(route: Route, dataset: Published, folder: Path, progress: Progress) -> Payloads:
     listener = SILENT if isinstance(route, FolderRoute) else progress
     bar = listener.start(f"{dataset.name} from {route.name}", len(IDX_FILES))
-    until = time.monotonic() + dataset.limits.deadline
+    until, result = time.monotonic() + dataset.limits.deadline, "failed"
     try:
         payloads = route.fetch(Job(folder, dataset.sha256, dataset.limits, until, bar))
         _verify(payloads, dataset.sha256)
+        result = "verified"
     finally:
-        bar.close()
+        bar.close(result)
     return payloads
 
 
