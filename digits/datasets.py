@@ -254,12 +254,13 @@ def _decode_all(files: Sequence[_Labelled], mode: Mode, progress: Progress) -> B
 
 def _decode_one(path: Path, mode: Mode) -> Bytes:
     """Give an image as the network sees it: (28, 28) uint8."""
-    from digits.images import decode
+    from digits.images import LEAST_SIDE, decode
     from digits.normalization import normalize
 
     with path.open("rb") as file:
         content = bounded_read(file, _DECODING.max_bytes)
-    return normalize(decode(content, max_pixels=_DECODING.max_pixels).pixels, mode)
+    picture = decode(content, max_pixels=_DECODING.max_pixels, least_side=LEAST_SIDE)
+    return normalize(picture.pixels, mode)
 
 
 def _require_no_conflicts(files: Sequence[_Labelled], prints: Sequence[bytes]) -> None:

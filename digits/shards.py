@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from digits.errors import DigitsError, ModelError, StoreError
 from digits.folders import Beneath, Entry, escape_path, read_entry
-from digits.images import Decoded, DecodeError, Status, decode
+from digits.images import LEAST_SIDE, Decoded, DecodeError, Status, decode
 from digits.inference import ModelFiles, Predictor
 from digits.normalization import normalize
 from digits.plans import Plan
@@ -162,7 +162,7 @@ class _Worker:
         try:
             content = read_entry(self._beneath, entry, max_bytes=options.max_bytes)
             digest = hashlib.sha256(content).hexdigest()
-            picture = decode(content, max_pixels=options.max_pixels)
+            picture = decode(content, max_pixels=options.max_pixels, least_side=LEAST_SIDE)
             pixels = self._normalized(picture)
         except DecodeError as error:
             return _Seen(path, digest, None, error.width, error.height, error.status, str(error))

@@ -4,6 +4,7 @@ import io
 import struct
 import sys
 import threading
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -30,14 +31,19 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def png(depth: int, colour: int, rows: list[bytes], width: int, *chunks: tuple[bytes, bytes]) -> bytes:
+def png(
+    depth: int, colour: int, rows: list[bytes], width: int, *chunks: tuple[bytes, bytes], filtered: bool = False
+) -> bytes:
     """Give a PNG of any depth and colour type, byte by byte: Pillow can't write all of them."""
     header = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    data = zlib.compress(b"".join(rows if filtered else [b"\0" + row for row in rows]))
     parts = [(b"IHDR", header), *chunks, (b"IDAT", data), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
-    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in parts)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """Give a chunk of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def refused(content: bytes, **options: Any) -> DecodeError:
@@ -223,8 +229,8 @@ def test_errors_are_one_plain_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ValueError("bad\n\x1b[0m <Chunk object at 0x7f0a> " + "x" * 999)
 
     monkeypatch.setattr("digits.images._to_grey", fail)
-    message = str(refused(encoded(Image.fromarray(GREY))))
-    assert message.startswith("a damaged PNG: bad [0m the file xxx")
+    message = str(refused(encoded(Image.fromarray(GREY), "GIF")))
+    assert message.startswith("a damaged GIF: bad [0m the file xxx")
     assert len(message) < 250
 
 
@@ -253,7 +259,7 @@ def test_running_out_of_memory_is_the_pictures_fault(error: type[Exception], mon
         raise error
 
     monkeypatch.setattr("digits.images._to_grey", fail)
-    assert refused(encoded(Image.fromarray(GREY))).status == "too-large"
+    assert refused(encoded(Image.fromarray(GREY), "GIF")).status == "too-large"
 
 
 def test_the_statuses_are_a_closed_list() -> None:
@@ -325,3 +331,104 @@ def test_odd_pictures_have_the_pixels_that_pillow_gives() -> None:
             assert difference <= 1, path.name
     assert [name for name in refusals if not name.startswith("x")] == ["cicp_pq.png", "issue#430.png"]
     assert len(refusals) == 22
+
+
+def by_pillow(content: bytes) -> object:
+    """Decode without the short ways: what comes of it, in a form that can be compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("digits.images._plain_png", lambda *_: None)
+        return outcome(content)
+
+
+def outcome(content: bytes, **options: Any) -> object:
+    """Decode; give pixels and sizes, or the status and its reason."""
+    try:
+        decoded = decode(content, **options)
+    except DecodeError as error:
+        return error.status, str(error)
+    return decoded.pixels.tolist(), decoded.width, decoded.height, decoded.more_frames
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 4, 8]), st.randoms(use_true_random=False))
+def test_plain_pngs_are_decoded_to_pillows_pixels(width: int, height: int, depth: int, random: Any) -> None:
+    """Every depth, every filter."""
+    noise = [bytes([random.randrange(5)]) + random.randbytes((width * depth + 7) // 8) for _ in range(height)]
+    content = png(depth, 0, noise, width, filtered=True)
+    assert decoded_shortly(content)
+    assert outcome(content) == by_pillow(content)
+
+
+def decoded_shortly(content: bytes) -> bool:
+    """Tell whether Pillow isn't asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("digits.images._decode", None)
+        return not isinstance(outcome(content)[0], str)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("damage", ["adler", "no-adler", "crc", "header-crc", "short", "few-rows", "filter", "width"])
+def test_a_damaged_plain_png_is_judged_by_pillow(damage: str) -> None:
+    """The short way never reads what Pillow refuses."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 9), dtype=np.uint8)
+    rows = [b"\0" + row.tobytes() for row in noise]
+    data = zlib.compress(b"".join(rows))
+    changed = {
+        "adler": data[:-1] + bytes([data[-1] ^ 1]),
+        "no-adler": data[:-4],
+        "short": data[:-40],
+        "few-rows": zlib.compress(b"".join(rows[:-1])),
+        "filter": zlib.compress(b"\7" + b"".join(rows)[1:]),
+    }.get(damage, data)
+    header = struct.pack(">IIBBBBB", 0 if damage == "width" else 9, 9, 8, 0, 0, 0, 0)
+    content = bytearray(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", changed) + chunk(b"IEND", b""))
+    if damage.endswith("crc"):
+        content[30 if damage == "header-crc" else -14] ^= 1
+    assert outcome(bytes(content)) == by_pillow(bytes(content))
+
+
+@pytest.mark.parametrize(("size", "scale"), [((895, 900), 4), ((896, 900), 8), ((640, 480), 4), ((224, 300), 2)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_photos_are_decoded_reduced(size: tuple[int, int], scale: int, orientation: int) -> None:
+    """At the smallest scale that leaves the shorter side 112 pixels; upright, and with the sizes of the whole."""
+    columns, rows = np.meshgrid(np.linspace(0, 120, size[0]), np.linspace(0, 120, size[1]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray((columns + rows).astype(np.uint8)).convert("RGB"), "JPEG", exif=exif)
+    decoded = decode(content, least_side=112)
+    width, height = reversed(size) if orientation == 6 else size
+    assert (decoded.width, decoded.height) == (width, height)
+    assert decoded.pixels.shape == (-(-height // scale), -(-width // scale))
+    expected = np.asarray(Image.fromarray(decode(content).pixels).reduce(scale)).astype(int)
+    assert np.abs(decoded.pixels.astype(int) - expected).max() <= 2
+
+
+def test_a_plain_png_that_is_a_bomb() -> None:
+    """Its data is not unpacked beyond what the picture's size may need."""
+    bomb = chunk(b"IDAT", zlib.compress(bytes(100_000_000)))
+    header = struct.pack(">IIBBBBB", 9, 9, 8, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + bomb + chunk(b"IEND", b"")
+    tracemalloc.start()
+    assert outcome(content) == by_pillow(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_other_photos_are_decoded_whole() -> None:
+    """Small ones, those of a rare kind, and those that are damaged; all of them when nothing else is asked for."""
+    small = encoded(Image.linear_gradient("L").resize((223, 400)).convert("RGB"), "JPEG")
+    rare = encoded(Image.new("CMYK", (300, 300)), "JPEG")
+    cut_off = encoded(Image.linear_gradient("L").resize((600, 600)), "JPEG")[:-3000]
+    for content in (small, rare, cut_off):
+        assert outcome(content, least_side=112) == outcome(content)
+    assert decode(encoded(Image.new("RGB", (500, 400)), "JPEG")).pixels.shape == (400, 500)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_large_pictures_of_numbers_are_made_grey_in_strips(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pixels, in whatever pieces."""
+    values = np.random.default_rng(0).integers(0, 65536, (30, 20)).astype({"I;16": "<u2", "I": "<i4", "F": "<f4"}[mode])
+    content = encoded(Image.fromarray(values), "TIFF")
+    whole = decode(content).pixels
+    monkeypatch.setattr("digits.images._STRIP", 70)
+    assert decode(content).pixels.tolist() == whole.tolist()
+    assert np.abs(whole - values / 257).max() <= 0.51
