@@ -188,6 +188,7 @@ class PredictionConfig(Settings):
     top_k: int = Field(1, ge=1, le=100, description="Add the 2nd to the k-th most likely class.")
     max_pixels: int = Field(50_000_000, ge=1, description="Images with more are not decoded.")
     max_bytes: int = Field(256 * 2**20, ge=1, description="Files with more are not read.")
+    max_seconds: float = Field(10, gt=0, le=3600, description="Images that take longer to read are given up.")
     shard_size: int = Field(2_000, ge=1, le=100_000, description="Images a shard.")
     processes: int | None = Field(None, ge=1, le=1024, description="Worker processes; empty: one a usable CPU.")
 

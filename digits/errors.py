@@ -60,3 +60,9 @@ class ModelError(DigitsError):
     """A model that can't be built, exported or trusted."""
 
     exit_code = 6
+
+
+def error_of(exit_code: int) -> type[DigitsError] | None:
+    """Give the kind of error with which another process of ours ended, None when it did not end with one."""
+    kinds = (UsageError, DataError, StoreError, RegistryError, ModelError)
+    return next((kind for kind in kinds if kind.exit_code == exit_code), None)

@@ -128,7 +128,9 @@ def _options_for(model: ModelFiles, options: PredictionConfig) -> Options:
     mode: Mode = options.normalize
     if mode == "auto":
         mode = model.normalization.get("mode", mode)
-    return Options(mode, options.probabilities, options.top_k, options.max_pixels, options.max_bytes)
+    return Options(
+        mode, options.probabilities, options.top_k, options.max_pixels, options.max_bytes, options.max_seconds
+    )
 
 
 def _digest_of_request(plan: Plan, listing: str) -> str:

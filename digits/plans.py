@@ -7,6 +7,7 @@ A plan is a directory, and all that a worker needs to be told is its path:
     parts/N.part    a shard's rows in the format of the result
     parts/N.json    a sealed record with the part's hash and what to count: its presence commits the shard
     parts/N.lock    held by the worker that is at the shard; the kernel drops it when its holder dies
+    parts/N.blame   a sealed record of those of the shard's images that killed the process which decoded them
 """
 
 import fcntl
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from digits.errors import CorruptArtifactError
 from digits.folders import Entry
 from digits.inference import ModelFiles
 from digits.records import Record, read_record, write_record
@@ -26,6 +28,7 @@ from digits.tables import Column, Format, columns_of, format_of
 
 if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.config import Mode
+    from digits.images import Status
 
 PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
@@ -39,6 +42,7 @@ class Options(NamedTuple):
     top_k: int
     max_pixels: int
     max_bytes: int
+    max_seconds: float
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,19 @@ class Plan:
     def uncommit(self, shard: int) -> None:
         """Have a shard made again."""
         self.part(shard, ".json").unlink(missing_ok=True)
+
+    def blamed(self, shard: int) -> dict[int, "Status"]:
+        """Give those of a shard's images that must not be decoded again, each with its status."""
+        try:
+            record = read_record(self.part(shard, ".blame"))
+        except (FileNotFoundError, CorruptArtifactError):
+            return {}
+        return {int(number): status for number, status in record["images"].items()}
+
+    def blame(self, shard: int, number: int, status: "Status") -> None:
+        """Have an image not decoded again: its process was killed by it, and so was the next one's."""
+        images = {**self.blamed(shard), number: status}
+        write_record(self.part(shard, ".blame"), {"images": {str(key): images[key] for key in sorted(images)}})
 
     @contextmanager
     def claim(self, shard: int) -> Iterator[bool]:

@@ -25,9 +25,9 @@ from digits.progress import SILENT, Progress
 from digits.records import Record, read_record, replacing, write_record
 from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
 from digits.summaries import Failure, LeastCertain, PredictionSummary, summary_path
-from digits.workers import run_workers
+from digits.workers import Crew, run_workers
 
-__all__ = ["merge", "plan_predictions", "predict_folder", "run_worker", "run_workers"]
+__all__ = ["Crew", "merge", "plan_predictions", "predict_folder", "run_worker", "run_workers"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +50,17 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
         ModelError: the model can't be used.
         StoreError: the disk is full, or can't be written to; run again to go on.
     """
-    plan = plan_predictions(source, model=model, options=options, out=out, work=work)
-    started = time.time()
-    run_workers(plan, processes=options.processes, progress=progress)
-    try:
-        return merge(plan, started=started)
-    except CorruptArtifactError as error:
-        logger.warning("%s; it is made again", error)
-        run_workers(plan, processes=options.processes, progress=progress)
-        return merge(plan, started=started)
+    with Crew() as crew:
+        crew.prepare()
+        plan = plan_predictions(source, model=model, options=options, out=out, work=work)
+        started = time.time()
+        run_workers(plan, crew, processes=options.processes, progress=progress)
+        try:
+            return merge(plan, started=started)
+        except CorruptArtifactError as error:
+            logger.warning("%s; it is made again", error)
+            run_workers(plan, crew, processes=options.processes, progress=progress)
+            return merge(plan, started=started)
 
 
 def merge(plan: Plan, *, started: float | None = None) -> PredictionSummary:

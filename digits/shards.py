@@ -5,12 +5,14 @@ This module is what a worker process imports: it stays away from everything that
 
 import base64
 import hashlib
+import json
 import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,7 @@ import numpy.typing as npt
 
 from digits.errors import DigitsError, ModelError, StoreError
 from digits.folders import Beneath, Entry, escape_path, read_entry
+from digits.guards import Guard, Unguarded
 from digits.images import LEAST_SIDE, Decoded, DecodeError, Status, decode
 from digits.inference import ModelFiles, Predictor
 from digits.normalization import normalize
@@ -31,6 +34,11 @@ from digits.tables import DECIMALS, FIXED_COLUMNS, Row
 SLICE = 256
 FAILURES_KEPT = 100
 LEAST_CERTAIN_KEPT = 25
+DONE, TAKEN = b"\n", b"-"
+_BLAMES: Mapping[Status, str] = {
+    "crashed": "decoding it killed the process that did, twice; convert the image",
+    "timeout": "reading and decoding it took more than {:g} s; shrink the image or raise max_seconds",
+}
 Tick = Callable[[int], None]
 
 
@@ -39,7 +47,9 @@ def no_tick(count: int) -> None:
 
 
 def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
-    """Carry out every shard that is neither committed nor being worked on by a living process.
+    """Carry out, in this process, every shard that is neither committed nor being worked on by a living process.
+
+    No limit protects this process from an image that kills its decoder: `digits.workers` has other ones do this.
 
     Args:
         plan: any number of workers may be at it, here or in other processes.
@@ -54,17 +64,23 @@ def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
         ModelError: the model can't be run, or is not the one that the plan was made for.
     """
     committed = 0
+    with _at_work_on(plan, Unguarded(), tick) as worker:
+        for shard in [*plan.shards[start:], *plan.shards[:start]]:
+            committed += worker.run_if_free(shard)
+    return committed
+
+
+@contextmanager
+def _at_work_on(plan: Plan, guard: Unguarded, tick: Tick) -> Iterator["_Worker"]:
+    """Open what a worker needs; it just ends when the plan is gone, which is when another run has carried it out."""
     try:
         with Beneath(plan.source) as beneath:
-            worker = _Worker(plan, beneath)
-            for shard in [*plan.shards[start:], *plan.shards[:start]]:
-                committed += worker.run_if_free(shard, tick)
+            yield _Worker(plan, beneath, guard, tick)
     except BrokenPipeError:
         raise
     except OSError as error:
         if plan.exists():
             raise _stopped(plan, error) from error
-    return committed
 
 
 def _stopped(plan: Plan, error: OSError) -> StoreError:
@@ -125,9 +141,11 @@ def _as_least_certain(image: _Seen, name: str, confidence: float) -> Record:
 class _Worker:
     """A model at work on a plan."""
 
-    def __init__(self, plan: Plan, beneath: Beneath) -> None:
+    def __init__(self, plan: Plan, beneath: Beneath, guard: Unguarded, tick: Tick) -> None:
         self._plan = plan
         self._beneath = beneath
+        self._guard = guard
+        self._tick = tick
         self._columns = plan.columns
 
     @cached_property
@@ -139,44 +157,58 @@ class _Worker:
             raise ModelError(f"{model.directory}: the model was replaced after the prediction was planned; start again")
         return Predictor(model)
 
-    def run_if_free(self, shard: int, tick: Tick) -> bool:
+    def run_if_free(self, shard: int) -> bool:
         """Carry out a shard, unless it is done or somebody else is at it."""
         with self._plan.claim(shard) as mine:
             if mine:
-                self._run(shard, tick)
+                self._run(shard)
             return mine
 
-    def _run(self, shard: int, tick: Tick) -> None:
+    def _run(self, shard: int) -> None:
         """Make a shard's part, and commit it."""
         started = time.time()
-        entries, rows, tally = self._plan.entries(shard), [], _Tally()
+        predictor = self._predictor
+        self._guard.limit_memory()
+        entries, blamed = self._plan.entries(shard), self._plan.blamed(shard)
+        rows, tally = list[Row](), _Tally()
         for first in range(0, len(entries), SLICE):
-            images = [self._see(entry) for entry in entries[first : first + SLICE]]
-            rows += self._rows(images, tally)
-            tick(len(images))
+            images = [
+                self._see(number, entry, blamed.get(number))
+                for number, entry in enumerate(entries[first : first + SLICE], first)
+            ]
+            self._guard.leave()
+            rows += self._rows(images, predictor, tally)
+            self._tick(len(images))
         part = self._plan.format.encode(rows, self._columns)
         _commit(self._plan, shard, part, {"rows": len(rows), "started": started, **vars(tally)})
 
-    def _see(self, entry: Entry) -> _Seen:
+    def _see(self, number: int, entry: Entry, blame: Status | None) -> _Seen:
         path, options, digest = escape_path(entry.path), self._plan.options, None
+        self._guard.enter(number, options.max_seconds)
         try:
             content = read_entry(self._beneath, entry, max_bytes=options.max_bytes)
             digest = hashlib.sha256(content).hexdigest()
+            if blame:
+                return _Seen(path, digest, None, status=blame, error=_BLAMES[blame].format(options.max_seconds))
             picture = decode(content, max_pixels=options.max_pixels, least_side=LEAST_SIDE)
             pixels = self._normalized(picture)
         except DecodeError as error:
             return _Seen(path, digest, None, error.width, error.height, error.status, str(error))
+        except MemoryError:
+            return _Seen(path, digest, None, status="too-large", error="it needs more memory than is allowed")
         return _Seen(path, digest, pixels, picture.width, picture.height, more_frames=picture.more_frames)
 
     def _normalized(self, picture: Decoded) -> npt.NDArray[np.uint8]:
         try:
             return normalize(picture.pixels, self._plan.options.normalize, shape=self._plan.model.input_shape)
+        except MemoryError:
+            raise
         except Exception as error:  # one image must not take its neighbours with it
             raise DecodeError("unreadable", f"it could not be normalised: {type(error).__name__}") from error
 
-    def _rows(self, images: Sequence[_Seen], tally: _Tally) -> list[Row]:
+    def _rows(self, images: Sequence[_Seen], predictor: Predictor, tally: _Tally) -> list[Row]:
         pictured = [image for image in images if image.pixels is not None]
-        answers = iter(self._predict(pictured, tally))
+        answers = iter(self._predict(pictured, predictor, tally))
         tally.count(images)
         none: Row = (None,) * (2 + len(self._columns) - len(FIXED_COLUMNS))
         version = self._plan.model.version
@@ -187,11 +219,11 @@ class _Worker:
             rows.append((path, name, confidence, status, error, width, height, digest, None, version, *more))
         return rows
 
-    def _predict(self, images: Sequence[_Seen], tally: _Tally) -> list[Row]:
+    def _predict(self, images: Sequence[_Seen], predictor: Predictor, tally: _Tally) -> list[Row]:
         """Give for each image the class's name, the confidence, and the columns that options add."""
         if not images:
             return []
-        probabilities = self._predictor.predict(np.stack([np.asarray(image.pixels) for image in images]))
+        probabilities = predictor.predict(np.stack([np.asarray(image.pixels) for image in images]))
         if not np.isfinite(probabilities).all():
             raise ModelError(f"{self._plan.model.onnx}: the network gives values that are no numbers; train it again")
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._plan.options.top_k].tolist()
@@ -216,11 +248,15 @@ def _commit(plan: Plan, shard: int, part: bytes, seal: Record) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be a worker process: `PLAN START`; a byte to standard output for every image that is done."""
+    """Be a worker process: take requests from standard input, with the file of `guards.new_mark` as argument.
+
+    A request is a line of JSON, `[plan, shard]`. Standard output gets a `.` for every image that is done, then `DONE`
+    for a shard that is committed, or `TAKEN` for one that somebody else has.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    path, start = arguments
+    guard = Guard(int(arguments[0]))
     try:
-        run_worker(Plan.open(Path(path)), int(start), tick=_tell_parent)
+        _serve(sys.stdin.buffer, guard)
     except (BrokenPipeError, FileNotFoundError):  # the parent, or the plan, is gone
         return 0
     except DigitsError as error:
@@ -229,5 +265,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _tell_parent(count: int) -> None:
-    os.write(1, b"." * count)
+def _serve(requests: Iterable[bytes], guard: Guard) -> None:
+    current, worker = None, None
+    with ExitStack() as stack:
+        for request in requests:
+            path, shard = json.loads(request)
+            if worker is None or path != current:
+                stack.close()
+                plan = Plan.open(Path(path))
+                worker = stack.enter_context(_at_work_on(plan, guard, lambda count: _tell_parent(b"." * count)))
+                current = path
+            _tell_parent(DONE if worker.run_if_free(shard) else TAKEN)
+
+
+def _tell_parent(words: bytes) -> None:
+    os.write(1, words)

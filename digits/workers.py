@@ -1,27 +1,36 @@
-"""Worker processes: as many as there are CPUs for us, each a fresh interpreter that loads only what it needs."""
+"""Worker processes: as many as there are CPUs for us, each a fresh interpreter that loads only what it needs.
 
+An image that kills its decoder kills a worker, not us. It is blamed when two have died at it, and costs its own row.
+"""
+
+import json
 import logging
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from math import ceil
 from pathlib import Path
-from typing import IO
+from typing import Self
 
-from digits.errors import DigitsError
+from digits.errors import DigitsError, StoreError, error_of
+from digits.folders import escape_path
+from digits.guards import marked, new_mark
 from digits.plans import Plan
 from digits.progress import SILENT, Bar, Progress
-from digits.shards import run_worker
+from digits.shards import DONE, TAKEN
 
-IN_PROCESS = 512
-"""A plan of at most so many images is carried out here: another interpreter would take longer to start."""
+WORTH_A_PROCESS = 512
+"""So many images take about as long as the start of a further interpreter."""
 
+_DEATHS_AT_AN_IMAGE = 2
+_DEATHS_IN_VAIN = 4
 _PATIENCE = 0.1
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from digits.shards import main; sys.exit(main(sys.argv[2:]))"
 logger = logging.getLogger(__name__)
@@ -60,56 +69,210 @@ def _quota(group: Path) -> float | None:
         return None
 
 
-def run_workers(plan: Plan, *, processes: int | None = None, progress: Progress = SILENT) -> None:
-    """Carry out a plan until every shard is committed, by us or by another run of it.
+class WorkerProcess:
+    """An interpreter that carries out shards, one after the other, until its standard input is closed."""
+
+    def __init__(self) -> None:
+        self.shard = -1
+        with ExitStack() as files:
+            self._mark, self._errors = files.enter_context(new_mark()), files.enter_context(tempfile.TemporaryFile())
+            mark = self._mark.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM, Path(__file__).parents[1], str(mark)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                pass_fds=(mark,),
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+            self._files = files.pop_all()
+
+    def fileno(self) -> int:
+        """Where it tells how far it is."""
+        return self._process.stdout.fileno()  # type: ignore[union-attr]
+
+    def begin(self, plan: Plan, shard: int) -> None:
+        """Have it carry out a shard; that it has died meanwhile is found when it is listened to."""
+        self.shard = shard
+        request = json.dumps([str(plan.path), shard]).encode() + b"\n"
+        with suppress(BrokenPipeError):
+            os.write(self._process.stdin.fileno(), request)  # type: ignore[union-attr]
+
+    def bury(self) -> tuple[int, int | None, str]:
+        """Give the exit code of one that died, the number of the image that it was at, and its last words."""
+        code, number = self._process.wait(), marked(self._mark)
+        self._errors.seek(0)
+        words = self._errors.read().decode(errors="replace").strip()[-2000:]
+        self.end()
+        return code, number, words
+
+    def end(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.communicate()
+        self._files.close()
+
+
+class Crew:
+    """Worker processes that are kept from one piece of work to the next."""
+
+    def __init__(self) -> None:
+        self._idle: deque[WorkerProcess] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dismiss()
+
+    def prepare(self) -> None:
+        """Start a worker that will be wanted soon: meanwhile it loads what it needs."""
+        self._idle.append(_start())
+
+    def hire(self) -> WorkerProcess:
+        """Take an idle worker, or a new one."""
+        with suppress(IndexError):
+            return self._idle.popleft()
+        return _start()
+
+    def keep(self, worker: WorkerProcess) -> None:
+        """Give back a worker that has nothing to do."""
+        self._idle.append(worker)
+
+    def dismiss(self) -> None:
+        """End the idle workers."""
+        while self._idle:
+            self._idle.pop().end()
+
+
+def _start() -> WorkerProcess:
+    try:
+        return WorkerProcess()
+    except OSError as error:
+        raise StoreError(
+            f"no worker process can be started ({error.strerror}); "
+            "mend that and run the same command again: it goes on from what is finished"
+        ) from error
+
+
+def run_workers(
+    plan: Plan,
+    crew: Crew,
+    *,
+    shards: Iterable[int] | None = None,
+    processes: int | None = None,
+    progress: Progress = SILENT,
+) -> None:
+    """Carry out a plan, or some shards of it, until each is committed, by us or by another run of it.
 
     Args:
         plan: what was committed before is not done again.
+        crew: where workers are taken from, and given back to.
+        shards: all when None.
         processes: workers at once; as many as there are usable CPUs when None.
         progress: is told of images, those that were done before included.
 
     Raises:
-        DigitsError: a worker failed, and none made progress; what is committed stays.
+        DigitsError: a worker could not go on, or they keep dying; what is committed stays.
     """
-    bar = _Counted(progress.start("Predicting", plan.images), plan)
+    wanted = plan.shards if shards is None else tuple(shards)
+    total = sum(map(plan.rows_of, wanted))
+    bar = _Counted(progress.start("Predicting", total), total)
+    job = _Job(plan, crew, bar)
     try:
-        while plan.exists() and (waiting := plan.waiting()):
-            bar.recount(waiting)
-            committed = _work(plan, waiting, processes or usable_cpus(), bar)
-            if not committed:
+        while plan.exists() and (waiting := [shard for shard in wanted if not plan.is_committed(shard)]):
+            bar.recount(sum(map(plan.rows_of, waiting)))
+            free = [shard for shard in waiting if plan.is_free(shard)]
+            if free:
+                job.carry_out(free, processes or usable_cpus())
+            else:
                 time.sleep(_PATIENCE)
-        bar.recount([])
+        bar.recount(0)
     finally:
         bar.close()
 
 
-def _work(plan: Plan, waiting: list[int], processes: int, bar: "_Counted") -> bool:
-    """Have the waiting shards done once over; tell whether any of them was committed."""
-    free = [shard for shard in waiting if plan.is_free(shard)]
-    if sum(map(plan.rows_of, free)) <= IN_PROCESS:
-        return bool(free) and run_worker(plan, free[0], tick=bar.advance) > 0
-    count = min(processes, len(free))
-    starts = [free[len(free) * k // count] for k in range(count)]
-    with _spawned(plan, starts) as workers:
-        _listen(workers, bar)
-        complaints = [worker.complaint() for worker in workers if worker.process.wait() != 0]
-    committed = len(plan.waiting()) < len(waiting) or not plan.exists()
-    if complaints and not committed:
-        raise DigitsError(complaints[0])
-    for complaint in complaints:
-        logger.warning("%s; its shard is tried again", complaint)
-    return committed
+class _Job:
+    """A plan, and the workers of a crew that are at it."""
+
+    def __init__(self, plan: Plan, crew: Crew, bar: "_Counted") -> None:
+        self._plan, self._crew, self._bar = plan, crew, bar
+        self._todo: deque[int] = deque()
+        self._busy: set[WorkerProcess] = set()
+        self._deaths: Counter[tuple[int, int]] = Counter()
+        self._in_vain: Counter[int] = Counter()
+
+    def carry_out(self, shards: Iterable[int], processes: int) -> None:
+        """Give each shard to a worker, once."""
+        self._todo.extend(shards)
+        images = sum(map(self._plan.rows_of, self._todo))
+        count = min(processes, len(self._todo), -(-images // WORTH_A_PROCESS))
+        try:
+            while self._todo or self._busy:
+                while self._todo and len(self._busy) < count:
+                    worker = self._crew.hire()
+                    self._busy.add(worker)
+                    worker.begin(self._plan, self._todo.popleft())
+                self._listen()
+        finally:
+            while self._busy:
+                self._busy.pop().end()
+
+    def _listen(self) -> None:
+        """Wait until any worker tells something."""
+        with selectors.DefaultSelector() as selector:
+            for worker in self._busy:
+                selector.register(worker, selectors.EVENT_READ, worker)
+            for key, _ in selector.select():
+                self._hear(key.data, os.read(key.fd, 65536))
+
+    def _hear(self, worker: WorkerProcess, told: bytes) -> None:
+        self._bar.advance(told.count(b"."))
+        if told.endswith((DONE, TAKEN)):
+            if self._todo:
+                worker.begin(self._plan, self._todo.popleft())
+            else:
+                self._busy.remove(worker)
+                self._crew.keep(worker)
+        elif not told:
+            self._busy.remove(worker)
+            self._mourn(worker)
+
+    def _mourn(self, worker: WorkerProcess) -> None:
+        """Find out why a worker died; its shard is waiting again."""
+        code, number, words = worker.bury()
+        if code == 0:  # the plan is gone: another run has carried it out
+            return
+        kind = error_of(code)
+        if kind is not None:
+            raise kind(words)
+        shard = worker.shard
+        fate = f"a worker process {f'was killed by signal {-code}' if code < 0 else f'failed ({code})'}"
+        if number is not None:
+            fate += f" at {escape_path(self._plan.entries(shard)[number].path)}"
+            self._suspect(shard, number, by_timer=code == -signal.SIGALRM)
+        self._in_vain[shard] += 1
+        if self._in_vain[shard] >= _DEATHS_IN_VAIN:
+            raise DigitsError(f"{fate}, the last of {_DEATHS_IN_VAIN} to die at the same images. {words}".strip())
+        logger.warning("%s; its images are taken up again. %s", fate, words)
+
+    def _suspect(self, shard: int, number: int, *, by_timer: bool) -> None:
+        """Blame an image when this was not the first worker to die at it: the first may have been killed by others."""
+        self._deaths[shard, number] += 1
+        if self._deaths[shard, number] >= _DEATHS_AT_AN_IMAGE:
+            self._plan.blame(shard, number, "timeout" if by_timer else "crashed")
+            del self._in_vain[shard]
 
 
 class _Counted:
-    """A bar that is told of each image once, although a worker that failed may have done some in vain."""
+    """A bar that is told of each image once, although a worker that died may have done some in vain."""
 
-    def __init__(self, bar: Bar, plan: Plan) -> None:
-        self._bar, self._plan = bar, plan
+    def __init__(self, bar: Bar, total: int) -> None:
+        self._bar, self._total = bar, total
         self._shown = self._done = 0
 
-    def recount(self, waiting: list[int]) -> None:
-        self._done = self._plan.images - sum(map(self._plan.rows_of, waiting))
+    def recount(self, waiting: int) -> None:
+        self._done = self._total - waiting
         self._show()
 
     def advance(self, count: int) -> None:
@@ -117,64 +280,10 @@ class _Counted:
         self._show()
 
     def _show(self) -> None:
-        more = min(self._done, self._plan.images) - self._shown
+        more = min(self._done, self._total) - self._shown
         if more > 0:
             self._shown += more
             self._bar.advance(more)
 
     def close(self) -> None:
         self._bar.close()
-
-
-@dataclass(frozen=True)
-class _Spawned:
-    process: subprocess.Popen[bytes]
-    errors: IO[bytes]
-
-    def complaint(self) -> str:
-        """Say how a worker failed."""
-        self.errors.seek(0)
-        words = self.errors.read().decode(errors="replace").strip()[-2000:]
-        code = self.process.returncode
-        return f"a worker process {f'was killed by signal {-code}' if code < 0 else f'failed ({code})'}: {words}"
-
-
-@contextmanager
-def _spawned(plan: Plan, starts: list[int]) -> Iterator[list[_Spawned]]:
-    """Start worker processes; none of them outlives the block."""
-    workers: list[_Spawned] = []
-    try:
-        for start in starts:
-            workers.append(_spawn(plan, start))  # noqa: PERF401 - those started before a failure must be ended too
-        yield workers
-    finally:
-        for worker in workers:
-            worker.process.kill()
-            worker.process.communicate()
-            worker.errors.close()
-
-
-def _spawn(plan: Plan, start: int) -> _Spawned:
-    package = Path(__file__).parents[1]
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_spawned`
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _PROGRAM, package, plan.path, str(start)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-    )
-    return _Spawned(process, errors)
-
-
-def _listen(workers: list[_Spawned], bar: _Counted) -> None:
-    """Count the bytes that workers write, until each has closed its end."""
-    with selectors.DefaultSelector() as selector:
-        for worker in workers:
-            selector.register(worker.process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
-        while selector.get_map():
-            for key, _ in selector.select():
-                told = os.read(key.fd, 65536)
-                bar.advance(len(told))
-                if not told:
-                    selector.unregister(key.fileobj)

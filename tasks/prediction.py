@@ -21,7 +21,8 @@ def plan_predictions(folder: Path, model: str, out: Path | None, options: Predic
 @task(name="predict", task_run_name="predict {plan.images} images", cache_policy=NO_CACHE)
 def predict_shards(plan: Plan, processes: int | None) -> None:
     """Make the part file of every shard that has none yet, in worker processes."""
-    predictions.run_workers(plan, processes=processes, progress=progress.get())
+    with predictions.Crew() as crew:
+        predictions.run_workers(plan, crew, processes=processes, progress=progress.get())
 
 
 @task(name="merge", task_run_name="write the table", cache_policy=NO_CACHE)

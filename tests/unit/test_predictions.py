@@ -63,7 +63,13 @@ class Job:
         return plan_predictions(self.folder, **self.arguments(**changes))
 
     def run(self, **changes: Any) -> PredictionSummary:
-        """Do it all."""
+        """Do it all in this process."""
+        plan = self.plan(**changes)
+        run_worker(plan)
+        return merge(plan)
+
+    def predict(self, **changes: Any) -> PredictionSummary:
+        """Do it all as users do."""
         return predict_folder(self.folder, **self.arguments(**changes))
 
     def rows(self) -> list[dict[str, str]]:
@@ -345,25 +351,19 @@ def kill_after(ticks: int) -> Callable[[int], None]:
     return tick
 
 
-def test_a_killed_run_is_continued(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_is_continued(job: Job) -> None:
     """What was committed is not done again, and the bytes are the same."""
     job.run()
     expected = job.out.read_bytes()
     job.out.unlink()
     with pytest.raises(Killed):
         run_worker(job.plan(), tick=kill_after(2))
-    assert job.plan().waiting() == [2]
-    looked_at: list[int] = []
-    real = Predictor.predict
-
-    def predict(self: Predictor, pixels: Any) -> Any:
-        looked_at.append(len(pixels))
-        return real(self, pixels)
-
-    monkeypatch.setattr(Predictor, "predict", predict)
-    summary = job.run()
-    assert looked_at == [2]
-    assert summary.reused == 8
+    plan = job.plan()
+    assert plan.waiting() == [2]
+    done: list[int] = []
+    run_worker(plan, tick=done.append)
+    assert done == [2]
+    assert merge(plan, started=read_record(plan.part(2, ".json"))["started"]).reused == 8
     assert job.out.read_bytes() == expected
 
 
@@ -427,7 +427,7 @@ def test_two_runs_at_once(job: Job) -> None:
     """They share the work and both end well, with one table."""
     job.run()
     expected, summaries = job.out.read_bytes(), []
-    threads = [threading.Thread(target=lambda: summaries.append(job.run())) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: summaries.append(job.predict())) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -491,7 +491,7 @@ def test_a_damaged_part_is_made_again(job: Job, name: str, monkeypatch: pytest.M
     assert plan.waiting() == [1]
     run_worker(plan)
     damage(plan.path / "parts" / name)
-    assert job.run().images == 10
+    assert job.predict().images == 10
     assert job.out.read_bytes() == expected
 
 

@@ -1,23 +1,28 @@
 """Worker processes: how many, what is told of them, and what becomes of those that fail."""
 
+import hashlib
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from making import MakePictures
 
 from digits import workers
 from digits.config import PredictionConfig
-from digits.errors import DigitsError, StoreError
+from digits.errors import DigitsError, ModelError, StoreError
+from digits.guards import marked, new_mark
 from digits.inference import ModelFiles
 from digits.planning import plan_predictions
 from digits.plans import Plan
 from digits.shards import main, run_worker
-from digits.workers import run_workers, usable_cpus
+from digits.workers import Crew, WorkerProcess, run_workers, usable_cpus
 
 CPUS = len(os.sched_getaffinity(0))
 
@@ -54,9 +59,10 @@ def plan(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Plan
 
 
 @pytest.fixture
-def spawning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have even the smallest plan carried out by other processes."""
-    monkeypatch.setattr(workers, "IN_PROCESS", 0)
+def crew() -> Iterator[Crew]:
+    """Workers that end with the test."""
+    with Crew() as crew:
+        yield crew
 
 
 def write_quota(group: Path, **files: str) -> None:
@@ -95,88 +101,181 @@ def test_cpus_without_control_groups(tmp_path: Path) -> None:
     assert usable_cpus(process=tmp_path / "nothing") == CPUS
 
 
-@pytest.mark.usefixtures("spawning")
-def test_processes_do_the_shards_and_tell_how_far_they_are(plan: Plan) -> None:
+def test_processes_do_the_shards_and_tell_how_far_they_are(plan: Plan, crew: Crew) -> None:
     """Every image is told of once."""
     steps = Steps()
-    run_workers(plan, processes=2, progress=steps)
+    run_workers(plan, crew, processes=2, progress=steps)
     assert plan.waiting() == []
     assert (steps.total, sum(steps.done), steps.closed) == (12, 12, True)
 
 
-def test_a_small_plan_needs_no_process(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting one would take longer than the work."""
-    monkeypatch.setattr(workers, "_spawn", None)
+def test_some_shards_only(plan: Plan, crew: Crew) -> None:
+    """As a task does that has a share of the plan; the worker is kept for the next one."""
     steps = Steps()
-    run_workers(plan, progress=steps)
+    run_workers(plan, crew, shards=[1, 2], progress=steps)
+    assert plan.waiting() == [0, 3]
+    assert (steps.total, sum(steps.done)) == (6, 6)
+    first = crew.hire()
+    crew.keep(first)
+    run_workers(plan, crew, shards=[0, 3])
     assert plan.waiting() == []
-    assert sum(steps.done) == 12
+    assert crew.hire() is first
+    first.end()
 
 
-@pytest.mark.usefixtures("spawning")
-def test_a_worker_that_fails_is_an_error_in_its_own_words(plan: Plan, model: ModelFiles, tmp_path: Path) -> None:
+def test_no_more_processes_than_are_worth_it(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prepared one is taken; further ones only for many images."""
+    started = count_starts(monkeypatch)
+    crew.prepare()
+    run_workers(plan, crew, processes=3)
+    assert len(started) == 1
+    for shard in plan.shards:
+        plan.uncommit(shard)
+    monkeypatch.setattr(workers, "WORTH_A_PROCESS", 4)
+    run_workers(plan, crew, processes=5)
+    assert len(started) == 3
+
+
+def count_starts(monkeypatch: pytest.MonkeyPatch) -> list[WorkerProcess]:
+    """Have the workers that are started from now on listed."""
+    started: list[WorkerProcess] = []
+    real = workers._start
+
+    def start() -> WorkerProcess:
+        started.append(real())
+        return started[-1]
+
+    monkeypatch.setattr(workers, "_start", start)
+    return started
+
+
+def test_one_worker_goes_from_plan_to_plan(
+    plan: Plan, crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another folder, as a process does that serves many runs."""
+    started = count_starts(monkeypatch)
+    run_workers(plan, crew)
+    other = plan_predictions(
+        plan.source, model=plan.model, options=PredictionConfig(), out=tmp_path / "q.csv", work=tmp_path / "work"
+    )
+    run_workers(other, crew)
+    assert (plan.waiting(), other.waiting(), len(started)) == ([], [], 1)
+
+
+def test_a_worker_that_fails_is_an_error_in_its_own_words(plan: Plan, crew: Crew, tmp_path: Path) -> None:
     """The model vanished after the plan was made."""
-    object.__setattr__(plan, "model", ModelFiles(**{**vars(model), "onnx": tmp_path / "gone" / "model.onnx"}))
+    object.__setattr__(plan, "model", ModelFiles(**{**vars(plan.model), "onnx": tmp_path / "gone" / "model.onnx"}))
     plan.write()
     steps = Steps()
-    with pytest.raises(DigitsError, match=r"a worker process failed \(6\): .*gone: expected an exported model"):
-        run_workers(plan, processes=1, progress=steps)
+    with pytest.raises(ModelError, match=r"^.*gone: expected an exported model"):
+        run_workers(plan, crew, processes=1, progress=steps)
     assert steps.closed
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
-    """Have workers run other programs, one after the other."""
-    texts: Iterator[str] = iter(programs)
-    real = workers._spawn
-
-    def spawn(plan: Plan, start: int) -> object:
-        monkeypatch.setattr(workers, "_PROGRAM", next(texts))
-        return real(plan, start)
-
-    monkeypatch.setattr(workers, "_spawn", spawn)
+def test_no_process_can_be_started(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says so; the limit of open files is the kernel's."""
+    monkeypatch.setattr(workers.sys, "executable", str(plan.path / "no-python"))  # type: ignore[attr-defined]
+    with pytest.raises(StoreError, match=r"no worker process can be started \(No such file"):
+        run_workers(plan, crew)
 
 
-KILLED = "import os; os.write(1, b'.' * 30); os.kill(os.getpid(), 9)"
-
-
-@pytest.mark.usefixtures("spawning")
-def test_workers_that_are_killed_before_they_get_anywhere(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trying for ever would not help."""
-    scripted(monkeypatch, KILLED)
-    with pytest.raises(DigitsError, match="a worker process was killed by signal 9"):
-        run_workers(plan, processes=1)
-
-
-@pytest.mark.usefixtures("spawning")
-def test_a_killed_workers_shards_are_done_by_another(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As long as any gets on; and no image is told of twice."""
-    scripted(monkeypatch, f"import sys; sys.path.append(sys.argv[1])\n{FIRST_SHARD}\n{KILLED}", workers._PROGRAM)
-    steps = Steps()
-    run_workers(plan, processes=1, progress=steps)
-    assert plan.waiting() == []
-    assert sum(steps.done) == 12
-    assert "signal 9: ; its shard is tried again" in caplog.text
-
-
-FIRST_SHARD = """
-import pathlib
-from digits import plans, shards
-plan = plans.Plan.open(pathlib.Path(sys.argv[2]))
-plans.Plan.shards = property(lambda self: range(1))
-shards.run_worker(plan)
+def deadly(monkeypatch: pytest.MonkeyPatch, path: Path, what: str) -> None:
+    """Have workers do something instead of decoding a certain file."""
+    program = f"""
+import os, sys, time, signal, pathlib
+sys.path.append(sys.argv[1])
+from digits import shards
+real, bad = shards.decode, pathlib.Path({str(path)!r}).read_bytes()
+def decode(content, **options):
+    if content == bad:
+        {what}
+    return real(content, **options)
+shards.decode = decode
+sys.exit(shards.main(sys.argv[2:]))
 """
+    monkeypatch.setattr(workers, "_PROGRAM", program)
 
 
-def test_shards_of_others_are_waited_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+DEADLY = {
+    "crashed": "os.abort()",
+    "timeout": "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); [None for _ in iter(int, 1)]",
+    "too-large": "bytearray(600 * 2**20)",
+}
+
+
+@pytest.mark.parametrize("status", DEADLY)
+def test_a_deadly_image_costs_its_own_row(
+    plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It kills its process, never ends, or eats memory; the rest of the table is as ever."""
+    run_worker(plan)
+    expected = [plan.part(shard, ".part").read_text().splitlines() for shard in plan.shards]
+    for shard in plan.shards:
+        plan.uncommit(shard)
+    object.__setattr__(plan, "options", plan.options._replace(max_seconds=0.4))
+    plan.write()
+    deadly(monkeypatch, plan.source / "0004.png", DEADLY[status])
+    steps = Steps()
+    run_workers(plan, crew, processes=2, progress=steps)
+    found = [plan.part(shard, ".part").read_text().splitlines() for shard in plan.shards]
+    bad = found[1].pop(1)
+    expected[1].pop(1)
+    assert found == expected
+    path, prediction, confidence, found_status, error, *_, digest, _, _ = bad.split(",")
+    assert (path, prediction, confidence, found_status) == ("0004.png", "", "", status)
+    assert error
+    assert digest == hashlib.sha256((plan.source / "0004.png").read_bytes()).hexdigest()
+    assert sum(steps.done) == 12
+    assert caplog.text.count("at 0004.png") == (0 if status == "too-large" else 2)
+    if status != "too-large":
+        before = plan.part(1, ".part").read_bytes()
+        plan.uncommit(1)
+        run_worker(plan)  # nobody decodes it again
+        assert plan.part(1, ".part").read_bytes() == before
+
+
+def test_one_death_is_no_proof(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else may have killed the process: the image is tried again, and read."""
+    once = plan.path / "once"
+    deadly(
+        monkeypatch,
+        plan.source / "0004.png",
+        f"os.path.exists({str(once)!r}) or (open({str(once)!r}, 'w'), os.kill(os.getpid(), 9))",
+    )
+    run_workers(plan, crew)
+    assert all(",ok," in line for shard in plan.shards for line in plan.part(shard, ".part").read_text().splitlines())
+    assert once.exists()
+
+
+@pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "raise RuntimeError('strange')"])
+def test_workers_that_die_between_images(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """No image is blamed, and trying for ever would not help."""
+    program = f"import os, sys\nfor line in sys.stdin:\n    os.write(1, b'.' * 30)\n    {code}"
+    monkeypatch.setattr(workers, "_PROGRAM", program)
+    with pytest.raises(DigitsError, match=r"a worker process (was killed by signal 9|failed \(1\)), the last of 4"):
+        run_workers(plan, crew, processes=1)
+    assert plan.waiting() == [0, 1, 2, 3]
+    assert not list(plan.path.glob("parts/*.blame"))
+
+
+def test_a_damaged_blame_is_forgotten(plan: Plan) -> None:
+    """It is found again."""
+    plan.blame(1, 2, "crashed")
+    plan.blame(1, 0, "timeout")
+    assert plan.blamed(1) == {0: "timeout", 2: "crashed"}
+    plan.part(1, ".blame").write_text("{}")
+    assert plan.blamed(1) == {}
+    assert plan.blamed(0) == {}
+
+
+def test_shards_of_others_are_waited_for(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """A living process has one: it is not taken away, and done when that process is."""
     with plan.claim(2) as mine:
         assert mine
         assert run_worker(plan) == 3
         assert plan.waiting() == [2]
         monkeypatch.setattr("digits.workers.time.sleep", lambda _: plan.part(2, ".json").write_text("by another"))
-        run_workers(plan)
+        run_workers(plan, crew)
 
 
 def test_a_shard_that_is_done_just_before_it_is_locked(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,30 +290,39 @@ def test_a_shard_that_is_done_just_before_it_is_locked(plan: Plan, monkeypatch: 
         assert not mine
 
 
-@pytest.mark.usefixtures("spawning")
 def test_no_worker_outlives_an_interrupt(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends them all."""
-    scripted(monkeypatch, "import time; time.sleep(60)", "import time; time.sleep(60)")
-    spawned: list[int] = []
+    """Ctrl-C ends them all, those at work and those that wait."""
+    started = count_starts(monkeypatch)
+    monkeypatch.setattr(workers, "WORTH_A_PROCESS", 1)
 
-    def interrupt(started: list[workers._Spawned], _: object) -> None:
-        spawned.extend(worker.process.pid for worker in started)
+    def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workers, "_listen", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run_workers(plan, processes=2)
-    assert len(spawned) == 2
-    for pid in spawned:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    monkeypatch.setattr(workers._Job, "_listen", interrupt)
+    with Crew() as crew:
+        for _ in range(4):
+            crew.prepare()
+        with pytest.raises(KeyboardInterrupt):
+            run_workers(plan, crew, processes=3)
+    assert [worker._process.poll() for worker in started] == [-signal.SIGKILL] * 4
 
 
-def test_a_plan_that_is_gone_is_no_work(plan: Plan) -> None:
+def test_a_plan_that_is_gone_is_no_work(plan: Plan, crew: Crew) -> None:
     """Another run has carried it out: nothing to do, here and in a worker."""
+    worker = crew.hire()
     plan.path.rename(plan.path.with_name("elsewhere"))
-    run_workers(plan)
+    run_workers(plan, crew)
     assert run_worker(plan) == 0
+    worker.begin(plan, 0)
+    assert worker.bury() == (0, None, "")
+
+
+def test_a_plan_that_is_carried_out_while_we_are_at_it(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker finds nothing; neither do we."""
+    gone = plan.path.with_name("gone")
+    program = f"import os, sys; sys.stdin.readline(); os.rename({str(plan.path)!r}, {str(gone)!r})"
+    monkeypatch.setattr(workers, "_PROGRAM", program)
+    run_workers(plan, crew)
 
 
 def test_a_worker_loads_little() -> None:
@@ -225,6 +333,26 @@ def test_a_worker_loads_little() -> None:
 
 
 @pytest.fixture
+def mark() -> Iterator[BinaryIO]:
+    """What a worker marks its image in."""
+    with new_mark() as file:
+        yield file
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, mark: BinaryIO) -> Callable[..., int]:
+    """Give a function that has this process be a worker with some requests, but no limits to its memory."""
+    monkeypatch.setattr("digits.guards.Guard.limit_memory", lambda _: None)
+
+    def ask(*requests: tuple[Path, int]) -> int:
+        lines = b"".join(json.dumps([str(path), shard]).encode() + b"\n" for path, shard in requests)
+        monkeypatch.setattr("digits.shards.sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+        return main([str(mark.fileno())])
+
+    return ask
+
+
+@pytest.fixture(autouse=True)
 def ignored_interrupts() -> Iterator[None]:
     """Put the handler of Ctrl-C back that a worker replaces."""
     handler: Callable[..., object] | int | None = signal.getsignal(signal.SIGINT)
@@ -232,31 +360,35 @@ def ignored_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, handler)
 
 
-@pytest.mark.usefixtures("ignored_interrupts")
-def test_a_worker_process(plan: Plan, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """A byte an image to its parent; Ctrl-C is not for it."""
-    assert main([str(plan.path), "1"]) == 0
-    assert plan.waiting() == []
-    assert capfd.readouterr().out == "." * 12
+def test_a_worker_process(
+    plan: Plan, asked: Callable[..., int], mark: BinaryIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A byte an image to its parent, a word a shard; Ctrl-C is not for it."""
+    with plan.claim(2):
+        assert asked((plan.path, 1), (plan.path, 2), (plan.path, 3)) == 0
+    assert plan.waiting() == [0, 2]
+    assert capfd.readouterr().out == "...\n-...\n"
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    assert main([str(plan.path.with_name("gone")), "0"]) == 0
+    assert marked(mark) is None
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert asked((plan.path.with_name("gone"), 0)) == 0
 
 
-@pytest.mark.usefixtures("ignored_interrupts")
-def test_a_worker_stops_when_its_parent_is_gone(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_stops_when_its_parent_is_gone(
+    plan: Plan, asked: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody reads the pipe any more."""
 
     def broken(*_: object) -> int:
         raise BrokenPipeError
 
     monkeypatch.setattr("digits.shards._tell_parent", broken)
-    assert main([str(plan.path), "0"]) == 0
+    assert asked((plan.path, 0)) == 0
     assert plan.waiting() == [0, 1, 2, 3]
 
 
-@pytest.mark.usefixtures("ignored_interrupts")
-def test_a_worker_says_why_it_fails(plan: Plan, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_says_why_it_fails(plan: Plan, asked: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
     """In a sentence, with the error's code."""
     plan.source.rename(plan.source.with_name("moved"))
-    assert main([str(plan.path), "0"]) == StoreError.exit_code
+    assert asked((plan.path, 0)) == StoreError.exit_code
     assert "the prediction stopped (No such file or directory)" in capfd.readouterr().err
