@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
 
 PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
+MOST_GROUPS = 32
 
 
 class Options(NamedTuple):
@@ -147,6 +148,11 @@ class Plan:
     def waiting(self) -> list[int]:
         """Give the shards that are not committed."""
         return [shard for shard in self.shards if not self.is_committed(shard)]
+
+    def groups(self) -> list[range]:
+        """Cut the shards into groups of neighbours, few enough that each can be a task of its own."""
+        size = -(-len(self.shards) // MOST_GROUPS) or 1
+        return [self.shards[first : first + size] for first in self.shards[::size]]
 
     def rows_of(self, shard: int) -> int:
         """Give the number of a shard's images."""

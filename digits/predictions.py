@@ -1,7 +1,7 @@
 """Batch prediction: a folder of pictures to a table, one row an image, whatever is in it and whenever we are killed.
 
 Three steps that can be called by themselves, also from different processes: `plan_predictions` lists the folder and
-cuts it into shards, `run_workers` (or any number of `run_worker`) makes their parts, `merge` publishes the table.
+cuts it into shards, `run_workers` (or any number of `run_worker`) makes their parts, `finish` publishes the table.
 Called again after a kill, with the same folder, model and options, they go on where they were.
 """
 
@@ -25,9 +25,18 @@ from digits.progress import SILENT, Progress
 from digits.records import Record, read_record, replacing, write_record
 from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
 from digits.summaries import Failure, LeastCertain, PredictionSummary, summary_path
-from digits.workers import Crew, run_workers
+from digits.workers import Crew, run_workers, usable_cpus
 
-__all__ = ["Crew", "merge", "plan_predictions", "predict_folder", "run_worker", "run_workers"]
+__all__ = [
+    "Crew",
+    "finish",
+    "merge",
+    "plan_predictions",
+    "predict_folder",
+    "run_worker",
+    "run_workers",
+    "usable_cpus",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +64,20 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
         plan = plan_predictions(source, model=model, options=options, out=out, work=work)
         started = time.time()
         run_workers(plan, crew, processes=options.processes, progress=progress)
-        try:
-            return merge(plan, started=started)
-        except CorruptArtifactError as error:
-            logger.warning("%s; it is made again", error)
-            run_workers(plan, crew, processes=options.processes, progress=progress)
-            return merge(plan, started=started)
+        return finish(plan, crew, started=started)
+
+
+def finish(plan: Plan, crew: Crew, *, started: float | None = None) -> PredictionSummary:
+    """Publish the table of a plan whose shards are all committed, and remove the plan.
+
+    A part that was damaged since then is made again; `merge` has the arguments and the errors.
+    """
+    try:
+        return merge(plan, started=started)
+    except CorruptArtifactError as error:
+        logger.warning("%s; it is made again", error)
+        run_workers(plan, crew)
+        return merge(plan, started=started)
 
 
 def merge(plan: Plan, *, started: float | None = None) -> PredictionSummary:

@@ -99,25 +99,30 @@ class WorkerProcess:
             os.write(self._process.stdin.fileno(), request)  # type: ignore[union-attr]
 
     def bury(self) -> tuple[int, int | None, str]:
-        """Give the exit code of one that died, the number of the image that it was at, and its last words."""
+        """Give the exit code of one that has died, the number of the image that it was at, and its last words."""
         code, number = self._process.wait(), marked(self._mark)
         self._errors.seek(0)
         words = self._errors.read().decode(errors="replace").strip()[-2000:]
-        self.end()
         return code, number, words
 
+    def kill(self) -> None:
+        """Kill it; whoever listens to it will notice."""
+        self._process.kill()
+
     def end(self) -> None:
-        """Kill it."""
+        """Kill it, and forget it."""
         self._process.kill()
         self._process.communicate()
         self._files.close()
 
 
 class Crew:
-    """Worker processes that are kept from one piece of work to the next."""
+    """Worker processes that are kept from one piece of work to the next; several threads may use it."""
 
     def __init__(self) -> None:
+        self.dismissed = False
         self._idle: deque[WorkerProcess] = deque()
+        self._hired: set[WorkerProcess] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -130,17 +135,32 @@ class Crew:
         self._idle.append(_start())
 
     def hire(self) -> WorkerProcess:
-        """Take an idle worker, or a new one."""
-        with suppress(IndexError):
-            return self._idle.popleft()
-        return _start()
+        """Take an idle worker, or a new one; `keep` or `lose` it afterwards.
+
+        Raises:
+            StoreError: the crew was dismissed, or no process can be started.
+        """
+        if self.dismissed:
+            raise StoreError("the prediction was stopped; the same command goes on from what is finished")
+        worker = self._idle.popleft() if self._idle else _start()
+        self._hired.add(worker)
+        return worker
 
     def keep(self, worker: WorkerProcess) -> None:
-        """Give back a worker that has nothing to do."""
+        """Take a worker back that has nothing to do."""
+        self._hired.discard(worker)
         self._idle.append(worker)
 
+    def lose(self, worker: WorkerProcess) -> None:
+        """End a worker, if it has not died before."""
+        self._hired.discard(worker)
+        worker.end()
+
     def dismiss(self) -> None:
-        """End the idle workers."""
+        """End all workers; those who listen to one find it dead, and can't hire another."""
+        self.dismissed = True
+        for worker in tuple(self._hired):
+            worker.kill()
         while self._idle:
             self._idle.pop().end()
 
@@ -216,7 +236,7 @@ class _Job:
                 self._listen()
         finally:
             while self._busy:
-                self._busy.pop().end()
+                self._crew.lose(self._busy.pop())
 
     def _listen(self) -> None:
         """Wait until any worker tells something."""
@@ -241,7 +261,8 @@ class _Job:
     def _mourn(self, worker: WorkerProcess) -> None:
         """Find out why a worker died; its shard is waiting again."""
         code, number, words = worker.bury()
-        if code == 0:  # the plan is gone: another run has carried it out
+        self._crew.lose(worker)
+        if code == 0 or self._crew.dismissed:  # the plan is gone, as another run has carried it out, or we are to stop
             return
         kind = error_of(code)
         if kind is not None:

@@ -37,11 +37,16 @@ progress: ContextVar[Progress] = ContextVar("progress", default=LoggedProgress()
 """Who is told of the long work of tasks; the console command sets one that draws bars."""
 
 
-def open_store(root: Path | None) -> Store:
-    """Open the artifact store at a root, or at the configured one, with the library's log going to the run's log."""
+def log_to_run() -> None:
+    """Have the library's log go to the run's log; in each process that runs tasks."""
     library_log.setLevel(logging.INFO)
     if not any(isinstance(handler, APILogHandler) for handler in library_log.handlers):
         handler = APILogHandler()
         handler.addFilter(lambda _: FlowRunContext.get() is not None or TaskRunContext.get() is not None)
         library_log.addHandler(handler)
+
+
+def open_store(root: Path | None) -> Store:
+    """Open the artifact store at a root, or at the configured one, with the library's log going to the run's log."""
+    log_to_run()
     return Store(artifact_root(root))

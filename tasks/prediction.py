@@ -1,15 +1,23 @@
-"""The Prefect steps of batch prediction: plan, shards, table."""
+"""The Prefect steps of batch prediction: plan, groups of shards, table."""
 
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 
 from digits import predictions, serving
 from digits.config import PredictionConfig
 from digits.plans import Plan
 from digits.summaries import PredictionSummary
-from tasks.edge import open_store, progress
+from tasks.edge import log_to_run, open_store, progress
+
+_crews: defaultdict[Path, predictions.Crew] = defaultdict(predictions.Crew)
+"""The workers of this process, by the plan that they are at: tasks that are threads share them."""
 
 
 @task(name="plan", task_run_name="plan {folder.name}", cache_policy=NO_CACHE)
@@ -18,14 +26,49 @@ def plan_predictions(folder: Path, model: str, out: Path | None, options: Predic
     return serving.plan(open_store(root), folder, model=model, out=out, options=options)
 
 
-@task(name="predict", task_run_name="predict {plan.images} images", cache_policy=NO_CACHE)
+@task(
+    name="predict",
+    task_run_name="predict shards {shards.start}-{shards.stop} of {plan.shards.stop}",
+    cache_policy=NO_CACHE,
+)
+def predict_group(plan: Plan, shards: range) -> int:
+    """Make the part files of neighbouring shards in a worker process; give the number of images."""
+    log_to_run()
+    predictions.run_workers(plan, _crews[plan.path], shards=shards, processes=1)
+    return sum(map(plan.rows_of, shards))
+
+
 def predict_shards(plan: Plan, processes: int | None) -> None:
-    """Make the part file of every shard that has none yet, in worker processes."""
-    with predictions.Crew() as crew:
-        predictions.run_workers(plan, crew, processes=processes, progress=progress.get())
+    """Have the flow's task runner make all part files: a task a group of shards, as many at once as we may have CPUs.
+
+    Args:
+        plan: what is committed is not done again.
+        processes: tasks at once, each with a worker process; None: as many as there are usable CPUs.
+    """
+    ended = SimpleQueue[PrefectFuture[int]]()
+    groups = iter(plan.groups())
+    bar = progress.get().start("Predicting", plan.images)
+    try:
+        running = _submit(plan, islice(groups, processes or predictions.usable_cpus()), ended)
+        while running:
+            bar.advance(ended.get().result())
+            running += _submit(plan, islice(groups, 1), ended) - 1
+    finally:
+        bar.close()
+        _crews.pop(plan.path, predictions.Crew()).dismiss()
+
+
+def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFuture[int]]) -> int:
+    """Begin a task for each group, which comes to the queue when it has ended; give their number."""
+    futures = [predict_group.submit(plan, group) for group in groups]
+    for future in futures:
+        future.add_done_callback(ended.put)
+    return len(futures)
 
 
 @task(name="merge", task_run_name="write the table", cache_policy=NO_CACHE)
 def merge_predictions(plan: Plan) -> PredictionSummary:
     """Verify the parts and publish the table."""
-    return predictions.merge(plan)
+    log_to_run()
+    with predictions.Crew() as crew:
+        return predictions.finish(plan, crew)

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -119,8 +121,9 @@ def test_some_shards_only(plan: Plan, crew: Crew) -> None:
     crew.keep(first)
     run_workers(plan, crew, shards=[0, 3])
     assert plan.waiting() == []
-    assert crew.hire() is first
-    first.end()
+    again = crew.hire()
+    assert again is first
+    crew.lose(again)
 
 
 def test_no_more_processes_than_are_worth_it(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,6 +310,27 @@ def test_no_worker_outlives_an_interrupt(plan: Plan, monkeypatch: pytest.MonkeyP
     assert [worker._process.poll() for worker in started] == [-signal.SIGKILL] * 4
 
 
+def test_a_crew_that_is_dismissed_meanwhile(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread: its workers are killed, and whoever waits for them is told to stop, without a warning."""
+    monkeypatch.setattr(workers, "_PROGRAM", "import time; time.sleep(60)")
+    errors: list[str] = []
+
+    def work() -> None:
+        try:
+            run_workers(plan, crew)
+        except StoreError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not crew._hired:
+        time.sleep(0.01)
+    crew.dismiss()
+    thread.join(20)
+    assert errors == ["the prediction was stopped; the same command goes on from what is finished"]
+    assert plan.waiting() == [0, 1, 2, 3]
+
+
 def test_a_plan_that_is_gone_is_no_work(plan: Plan, crew: Crew) -> None:
     """Another run has carried it out: nothing to do, here and in a worker."""
     worker = crew.hire()
@@ -315,6 +339,7 @@ def test_a_plan_that_is_gone_is_no_work(plan: Plan, crew: Crew) -> None:
     assert run_worker(plan) == 0
     worker.begin(plan, 0)
     assert worker.bury() == (0, None, "")
+    crew.lose(worker)
 
 
 def test_a_plan_that_is_carried_out_while_we_are_at_it(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
