@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,7 +112,7 @@ class _Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     more_frames: int = 0
     failures: list[tuple[str, Status, str | None]] = field(default_factory=list)
-    least_certain: list[Record] = field(default_factory=list)
+    least_certain: list[tuple[float, str, _Seen]] = field(default_factory=list)
 
     def count(self, images: Sequence[_Seen]) -> None:
         self.statuses.update(image.status for image in images)
@@ -121,13 +122,14 @@ class _Tally:
 
     def count_predictions(self, images: Sequence[_Seen], names: Sequence[str], confidence: Sequence[float]) -> None:
         self.classes.update(names)
-        order = sorted(range(len(images)), key=confidence.__getitem__)[:LEAST_CERTAIN_KEPT]
-        self.least_certain += [_as_least_certain(images[i], names[i], confidence[i]) for i in order]
-        self.least_certain.sort(key=lambda record: float(record["confidence"]))
-        del self.least_certain[LEAST_CERTAIN_KEPT:]
+        least = sorted(zip(confidence, names, images, strict=True), key=itemgetter(0))[:LEAST_CERTAIN_KEPT]
+        self.least_certain = sorted((*self.least_certain, *least), key=itemgetter(0))[:LEAST_CERTAIN_KEPT]
+
+    def as_record(self) -> Record:
+        return {**vars(self), "least_certain": [_as_least_certain(*image) for image in self.least_certain]}
 
 
-def _as_least_certain(image: _Seen, name: str, confidence: float) -> Record:
+def _as_least_certain(confidence: float, name: str, image: _Seen) -> Record:
     pixels = np.asarray(image.pixels)
     return {
         "path": image.path,
@@ -180,7 +182,7 @@ class _Worker:
             rows += self._rows(images, predictor, tally)
             self._tick(len(images))
         part = self._plan.format.encode(rows, self._columns)
-        _commit(self._plan, shard, part, {"rows": len(rows), "started": started, **vars(tally)})
+        _commit(self._plan, shard, part, {"rows": len(rows), "started": started, **tally.as_record()})
 
     def _see(self, number: int, entry: Entry, blame: Status | None) -> _Seen:
         path, options, digest = escape_path(entry.path), self._plan.options, None

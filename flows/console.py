@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +22,20 @@ if TYPE_CHECKING:
 NO_API = 7
 INTERRUPTED = 130
 
+
+class _Commands(TyperGroup):
+    """Commands whose interruption is told in our words: Typer's own are an empty line."""
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command goes on from what is finished", INTERRUPTED)
+
+
 app = typer.Typer(
     name="digits",
+    cls=_Commands,
     help="Folders of pictures of handwritten digits into trustworthy CSVs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -50,8 +63,6 @@ def main() -> None:
         app()
     except DigitsError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from what is finished", INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> None:

@@ -31,7 +31,7 @@ def predict_folder(
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
     """
     plan = plan_predictions(folder, model, out, options, artifacts)
-    predict_shards(plan, options.processes)
-    summary = merge_predictions(plan)
+    started = predict_shards(plan, options.processes)
+    summary = merge_predictions(plan, started)
     publish_predictions(summary)
     return summary

@@ -6,16 +6,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from digits.progress import Bar
 
 UNLIMITED = 160
 """Characters a line where the output is no terminal, so that nothing in a log is cut off."""
 
+SHOWN_RATE = 10
+"""Steps a second that are worth telling."""
+
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED)
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else UNLIMITED)
+
+
+class _Rate(ProgressColumn):
+    """How many steps a second are done, where they are many."""
+
+    def render(self, task: Task) -> Text:
+        """Draw it."""
+        rate = task.speed or 0
+        return Text(f"{rate:,.0f}/s" if rate >= SHOWN_RATE else "")
 
 
 class _DrawnBar:
@@ -39,6 +61,7 @@ class DrawnProgress:
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
+            _Rate(),
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=err,

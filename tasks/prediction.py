@@ -1,5 +1,6 @@
 """The Prefect steps of batch prediction: plan, groups of shards, table."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import islice
@@ -38,13 +39,17 @@ def predict_group(plan: Plan, shards: range) -> int:
     return sum(map(plan.rows_of, shards))
 
 
-def predict_shards(plan: Plan, processes: int | None) -> None:
+def predict_shards(plan: Plan, processes: int | None) -> float:
     """Have the flow's task runner make all part files: a task a group of shards, as many at once as we may have CPUs.
 
     Args:
         plan: what is committed is not done again.
         processes: tasks at once, each with a worker process; None: as many as there are usable CPUs.
+
+    Returns:
+        When it began, as seconds since the epoch.
     """
+    started = time.time()
     ended = SimpleQueue[PrefectFuture[int]]()
     groups = iter(plan.groups())
     bar = progress.get().start("Predicting", plan.images)
@@ -56,6 +61,7 @@ def predict_shards(plan: Plan, processes: int | None) -> None:
     finally:
         bar.close()
         _crews.pop(plan.path, predictions.Crew()).dismiss()
+    return started
 
 
 def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFuture[int]]) -> int:
@@ -67,8 +73,8 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 
 
 @task(name="merge", task_run_name="write the table", cache_policy=NO_CACHE)
-def merge_predictions(plan: Plan) -> PredictionSummary:
-    """Verify the parts and publish the table."""
+def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
+    """Verify the parts and publish the table; `started` is when this run's first worker was begun."""
     log_to_run()
     with predictions.Crew() as crew:
-        return predictions.finish(plan, crew)
+        return predictions.finish(plan, crew, started=started)

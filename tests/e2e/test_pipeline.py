@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +218,36 @@ def test_a_server_that_does_not_answer(outcome: Outcome, root: Path, tmp_path: P
     assert warned.returncode == 0, warned.stderr
     assert warned.stderr.count("does not answer") == 1
     assert json.loads((tmp_path / "one.jsonl").read_text("utf-8"))["status"] == "ok"
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_an_interrupted_prediction_is_continued(
+    outcome: Outcome, root: Path, server: str, tmp_path: Path, tracked: bool
+) -> None:
+    """Ctrl-C ends every process at once, says how to go on, and leaves no table; the same command makes it."""
+    folder, table = tmp_path / "scans", tmp_path / "p.csv"
+    folder.mkdir()
+    (first,) = write_test_images(Store(root), outcome.version, tmp_path / "first").glob("7/00000.png")
+    for number in range(40_000):
+        (folder / f"{number:05}.png").hardlink_to(first)
+    digits = str(Path(sys.executable).with_name("digits"))
+    command = [digits, "predict", str(folder), "--out", str(table), "--artifacts", str(root)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    if tracked:
+        environment["PREFECT_API_URL"] = server
+    process = subprocess.Popen(command, env=environment, cwd=HERE, stderr=subprocess.PIPE, start_new_session=True)
+    parts = root / "work" / "predictions"
+    while not list(parts.glob("*/parts/*.json")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.decode().rstrip().endswith("digits: interrupted; the same command goes on from what is finished")
+    assert b"Traceback" not in errors
+    assert not table.exists()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    summary = predict_folder(folder, "champion", table, PredictionConfig(), root)
+    assert (summary.images, len(rows_of(table))) == (40_000, 40_000)
+    assert summary.reused > 0
