@@ -37,9 +37,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.networks import small_store
+from benchmarks.pictures import write_images
 from benchmarks.processes import Forked, Process, adopt_orphans, kill_tree
 from benchmarks.server import prefect_server, untracked
-from benchmarks.start import DIGITS, write_images
+from benchmarks.start import DIGITS
 from benchmarks.watching import Opened
 from digits.plans import Plan
 from digits.records import Record, read_record

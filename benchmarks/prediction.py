@@ -6,7 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.start import DIGITS, write_images
+from benchmarks.pictures import write_images
+from benchmarks.start import DIGITS
 
 IMAGES = 20_000
 ROUNDS = 2
