@@ -6,6 +6,7 @@ How long a network takes does not depend on its weights, so these are not traine
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, load, numpy_helper, shape_inference
 
-from digits.inference import ONNX_FILE, SPEC_FILE
+from digits.inference import ONNX_FILE, SPEC_FILE, ModelFiles
 from digits.normalization import SPEC
 from digits.registry import Registry
+from digits.serving import open_model
 from digits.store import Recipe, Store
 
 SIDE, CLASSES = 28, 10
@@ -175,3 +177,25 @@ _PRODUCTS: Mapping[str, Callable[[list[int], list[int]], int]] = {
     "MatMul": lambda inputs, _: inputs[-1],
 }
 """Products for each number that a layer puts out, from the shapes of its two inputs."""
+
+
+def copy_champion(root: Path, place: Path) -> Path:
+    """Make an artifact root with nothing but the champion of another one: the network, and Keras' form of it."""
+    store = Store(root)
+    version = Registry(store).resolve("champion")
+    for kind in ("onnx", "model"):
+        found = store.open(version.artifact(kind))
+        shutil.copytree(found.path, place / kind / found.ref.digest)
+    shutil.copytree(store.root / "registry", place / "registry")
+    return place
+
+
+def champion_files(root: Path) -> ModelFiles:
+    """Find the network of a root's champion."""
+    return open_model(Store(root), "champion")
+
+
+def champion_keras(root: Path) -> Path:
+    """Find the file that Keras saved of a root's champion."""
+    store = Store(root)
+    return store.open(Registry(store).resolve("champion").artifact("model")).file("model.keras")
