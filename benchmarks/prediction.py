@@ -1,28 +1,177 @@
-"""Images a second of `digits predict` on 20,000 PNG files of 28x28, with the champion of the artifact root."""
+"""Images a second of `digits predict` beside the alternatives, and beside what one could do at best.
 
+python -m benchmarks prediction                   # a few minutes on two cores
+python -m benchmarks prediction --timm            # with timm too, in an environment of its own (fetches torch)
+python -m benchmarks prediction --timm torch==2.13.0+cpu
+
+Everything is measured in turn, round by round, on the same files: real digits as PNG, 28x28. Compare the ratios; the
+rates are those of a machine and an hour. What counts:
+
+- ours, as a library and as a Prefect flow on a running server: images over the time from the first worker's start to
+  the table's rename, as the command reports it;
+- to first row: from the start of the command's process until the first shard is committed (its rows are on the disk);
+- the ceiling: the processes over the sum of the least that the steps cost one of them (`benchmarks/ceiling.py`);
+- the tutorial's loop: `model.predict` for each image in turn, a sample of 200 images;
+- timm: its loader with two workers, `test_resnet` at 32x32, from the loader's making to the table.
+
+Networks: the champion of the artifact root (`make demo` makes one), and a smaller one with random weights, on which the
+time does not depend. Operations are two for each weight applied, of convolutions and dense layers.
+"""
+
+import argparse
 import json
+import os
 import subprocess
+import sys
 import tempfile
 import time
+import venv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from benchmarks.start import DIGITS, write_images
+from benchmarks.networks import champion_files, copy_champion, operations, small_store, weights_in
+from benchmarks.pictures import write_images
+from benchmarks.server import prefect_server, untracked
+from benchmarks.start import DIGITS
+from digits.config import artifact_root
+from digits.workers import usable_cpus
 
-IMAGES = 20_000
-ROUNDS = 2
+Measure = Callable[[Path], float]
+"""From a folder of images to images a second."""
+
+_GLANCE = 0.002
+_SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of ours gave: images a second, and the seconds to the first row."""
+
+    rate: float
+    first_row: float
+
+
+def run_ours(images: Path, root: Path, environment: Mapping[str, str]) -> Run:
+    """Run the command; tracked, where the environment names a server."""
+    table = root / "table.csv"
+    command = [DIGITS, "predict", str(images), "--out", str(table), "--artifacts", str(root), "--json"]
+    tracked = ["--track"] if "PREFECT_API_URL" in environment else []
+    started = time.perf_counter()
+    with (root / "printed").open("w+b") as printed, (root / "said").open("w+b") as said:
+        process = subprocess.Popen([*command, *tracked], env=dict(environment), stdout=printed, stderr=said)
+        while not any(root.glob("work/predictions/*/parts/*.json")) and process.poll() is None:
+            time.sleep(_GLANCE)
+        first_row = time.perf_counter() - started
+        if process.wait() != 0:
+            sys.exit(f"{' '.join(command)} failed:\n{(root / 'said').read_text()}")
+    return Run(json.loads((root / "printed").read_bytes())["images_per_second"], first_row)
+
+
+def steps_of(images: Path, root: Path) -> dict[str, float]:
+    """Measure the least that each step of an image costs, in a fresh process; microseconds."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ceiling", str(images), str(root)]
+    steps: dict[str, float] = json.loads(_output(command, {**os.environ, **_SINGLE}))
+    return steps
+
+
+def tutorial_rate(images: Path, root: Path) -> float:
+    """Measure the tutorial's loop, in a fresh process."""
+    return float(_output([sys.executable, "-W", "ignore", "-m", "benchmarks.tutorial", str(images), str(root)]))
+
+
+def _output(command: list[str], environment: Mapping[str, str] = os.environ) -> str:
+    result = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stderr[-3000:]}")
+    return result.stdout.splitlines()[-1]
+
+
+def timm_runner(place: Path, torch: str) -> Measure:
+    """Install timm into an environment of its own; give what measures it."""
+    print("installing timm ...", flush=True)
+    venv.create(place, with_pip=True)
+    python = str(place / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", torch, "torchvision", "timm"], check=True)
+    script = str(Path(__file__).with_name("timm_inference.py"))
+    return lambda images: float(_output([python, "-W", "ignore", script, str(images)]))
+
+
+class Comparison:
+    """The contestants, and what each gave in each round."""
+
+    def __init__(self, images: Path, roots: Mapping[str, Path]) -> None:
+        self._images, self._roots = images, roots
+        self.ours: dict[tuple[str, str], list[Run]] = {}
+        self.steps: dict[str, list[dict[str, float]]] = {}
+        self.others: dict[str, list[float]] = {}
+
+    def round(
+        self, environments: Mapping[str, Mapping[str, str]], others: Mapping[str, Callable[[Path], float]]
+    ) -> None:
+        """Measure everything once."""
+        for network, root in self._roots.items():
+            for route, environment in environments.items():
+                self.ours.setdefault((network, route), []).append(run_ours(self._images, root, environment))
+            self.steps.setdefault(network, []).append(steps_of(self._images, root))
+        for name, measure in others.items():
+            self.others.setdefault(name, []).append(measure(self._images))
+
+    def report(self) -> None:
+        """Print medians, and the ratios that count."""
+        for network, root in self._roots.items():
+            onnx = champion_files(root).onnx
+            print(f"\n{network}: {operations(onnx) / 1e6:.1f} MFLOP an image, {weights_in(onnx):,} weights")
+            self._report_ours(network)
+        for name, rates in self.others.items():
+            print(f"\n{name}: {median(rates):,.0f} images a second; as many times faster are we:")
+            for (network, route), runs in self.ours.items():
+                ratio = median(run.rate / rate for run, rate in zip(runs, rates, strict=True))
+                print(f"  {network}, {route:<8} {ratio:9.1f}")
+
+    def _report_ours(self, network: str) -> None:
+        ceilings = [usable_cpus() * 1e6 / sum(steps.values()) for steps in self.steps[network]]
+        for name in self.steps[network][0]:
+            print(f"  {name:<14} {median(steps[name] for steps in self.steps[network]):8.1f} microseconds an image")
+        print(f"  {'ceiling':<14} {median(ceilings):8,.0f} images a second with {usable_cpus()} processes")
+        for (of, route), runs in self.ours.items():
+            if of == network:
+                share = median(run.rate / ceiling for run, ceiling in zip(runs, ceilings, strict=True))
+                rate, first_row = median(run.rate for run in runs), median(run.first_row for run in runs)
+                print(f"  {route:<14} {rate:8,.0f} images a second, {share:.0%} of the ceiling", end="")
+                print(f", {first_row:.2f} s to first row")
 
 
 def main() -> None:
-    """Print the rate that the command reports, and that of its whole process."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_images(Path(folder) / "images", IMAGES)
-        for _ in range(ROUNDS):
-            started = time.perf_counter()
-            command = [DIGITS, "predict", f"{folder}/images", "--out", f"{folder}/table.csv", "--json"]
-            result = subprocess.run(command, check=True, capture_output=True)
-            seconds = time.perf_counter() - started
-            rate = json.loads(result.stdout)["images_per_second"]
-            print(f"{IMAGES:,} images: {rate:,.0f} a second; whole process {IMAGES / seconds:,.0f} a second")
+    """Print the table."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as name, prefect_server(Path(name) / "server") as tracked:
+        place = Path(name)
+        write_images(place / "images", options.images)
+        roots = {
+            "champion": copy_champion(artifact_root(options.artifacts), place / "champion"),
+            "small, with random weights": small_store(place / "small"),
+        }
+        others = {"the tutorial's loop": lambda images: tutorial_rate(images, roots["champion"])}
+        if options.timm:
+            others["timm"] = timm_runner(place / "timm", options.timm)
+        comparison = Comparison(place / "images", roots)
+        for _ in range(options.rounds):
+            comparison.round({"library": untracked(place / "home"), "flow": tracked}, others)
+        print(f"{options.images:,} images, medians of {options.rounds} rounds")
+        comparison.report()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Compare the rates of prediction.")
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--artifacts", type=Path, help="the artifact root with the champion")
+    parser.add_argument(
+        "--timm", nargs="?", const="torch", metavar="TORCH", help="measure timm, with this requirement for torch"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from digits import datasets
+from benchmarks.pictures import write_images
 
 ROUNDS = 3
 DIGITS = str(Path(sys.executable).with_name("digits"))
@@ -28,16 +28,6 @@ def main() -> None:
         rounds = [{name: _seconds(command) for name, command in commands.items()} for _ in range(ROUNDS)]
     for name in commands:
         print(f"{name:<28} {median(times[name] for times in rounds):6.2f} s wall (median of {ROUNDS})")
-
-
-def write_images(folder: Path, count: int) -> None:
-    """Write real digits as PNG files, those of the sample over and over."""
-    from PIL import Image
-
-    folder.mkdir()
-    pixels = datasets.load("mnist-sample", downloads=folder).train_pixels
-    for number in range(count):
-        Image.fromarray(pixels[number % len(pixels)]).save(folder / f"{number:06}.png")
 
 
 def _seconds(command: list[str]) -> float:

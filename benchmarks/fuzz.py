@@ -1,0 +1,102 @@
+"""Damaged pictures by the thousand through `digits predict`: a row each, nothing dies of them, none costs too much.
+
+python -m benchmarks fuzz                        # 2,000 files
+python -m benchmarks fuzz --count 20000 --seed 7
+python -m benchmarks fuzz --keep FOLDER          # and leave them there
+
+The files are whole pictures of all six formats, changed at random one to three times: bits flipped, bytes set, cut off,
+chunks doubled, dropped and swapped, lengths edited; half of the PNG files get right check sums again. Then each is
+decoded by itself, in a process of its own that is started anew if one kills it, to see what it costs.
+"""
+
+import argparse
+import csv
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from benchmarks.hardship import Cost, costs_of
+from benchmarks.mutations import mutated, seeds
+from benchmarks.networks import tiny_store
+from benchmarks.server import untracked
+from benchmarks.start import DIGITS
+
+LEAST_PAST_HEADER = 0.5
+
+
+def write_mutations(folder: Path, count: int, seed: int) -> list[Path]:
+    """Write damaged pictures; the same count and seed give the same ones."""
+    whole, paths = seeds(), []
+    for number in range(count):
+        draws = random.Random(f"{seed}/{number}")  # noqa: S311
+        extension, content = draws.choice(whole)
+        paths.append(folder / f"{number:06}.{extension}")
+        paths[-1].write_bytes(mutated(content, draws))
+    return paths
+
+
+def predict(folder: Path, place: Path) -> list[dict[str, str]]:
+    """Predict a folder by the command; give the rows of the table."""
+    table = place / "table.csv"
+    command = [DIGITS, "predict", str(folder), "--out", str(table), "--artifacts", str(tiny_store(place / "store"))]
+    result = subprocess.run(command, env=untracked(place), capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        sys.exit(f"the command ended with {result.returncode}: {result.stderr[-2000:]}")
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print what became of the files; 1 when a promise was broken."""
+    options = _options(arguments)
+    with tempfile.TemporaryDirectory() as name, _folder(options.keep) as kept:
+        place, folder = Path(name), Path(kept)
+        paths = write_mutations(folder, options.count, options.seed)
+        rows = predict(folder, place)
+        faults = list(_report(paths, rows, list(costs_of(paths))))
+    for fault in faults:
+        print(f"broken: {fault}")
+    return int(bool(faults))
+
+
+def _report(paths: Sequence[Path], rows: Sequence[dict[str, str]], costs: Sequence[Cost]) -> Iterator[str]:
+    """Print the figures, and give what should not have been."""
+    statuses = Counter(row["status"] for row in rows)
+    share = sum(cost.past_header for cost in costs) / len(costs)
+    slowest, largest = max(costs, key=lambda cost: cost.seconds), max(costs, key=lambda cost: cost.growth)
+    print(f"{len(paths):,} damaged files, {share:.0%} of them past the header check")
+    print("rows by status: " + ", ".join(f"{status} {count:,}" for status, count in statuses.most_common()))
+    print(
+        f"slowest: {slowest.seconds:.2f} s ({slowest.name}); largest: {largest.growth / 2**20:.0f} MiB ({largest.name})"
+    )
+    print(f"{sum(cost.outcome == 'crashed' for cost in costs)} of them kill a bare decoder")
+    if [row["path"] for row in rows] != [path.name for path in paths]:
+        yield "the rows are not the files"
+    if share < LEAST_PAST_HEADER:
+        yield f"only {share:.0%} are past the header check, so that too little is tried"
+    yield from (f"{cost}" for cost in costs if not cost.bearable)
+
+
+def _folder(keep: Path | None) -> AbstractContextManager[str | os.PathLike[str]]:
+    if keep is None:
+        return tempfile.TemporaryDirectory()
+    keep.mkdir(parents=True)
+    return nullcontext(keep)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Predict damaged pictures.")
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same files")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder to leave the files in")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

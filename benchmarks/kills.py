@@ -1,0 +1,351 @@
+"""Runs of `digits predict` that are killed at random instants, and continued: nothing lost, nothing done twice.
+
+python -m benchmarks kills                        # 1,000 kills, 20 to 30 minutes on two cores
+python -m benchmarks kills --seed 7 --only 123    # one of them again
+python -m benchmarks kills --rounds 20 --prefect  # the tracked route, with a server of its own
+
+In each round the command runs on the same images, and at an instant that the round draws it gets SIGKILL, with every
+process below it. Then the same command runs to its end. A round fails unless
+
+- at the kill the table was absent or whole;
+- the table and the picture beside it have the bytes, and the summary the values, of a run that nobody disturbed (but
+  for its time and for the number of images that it took over, which is exactly that of the committed shards);
+- no image of a shard that was committed at the kill was as much as opened by the second run: the kernel tells which
+  files of the folder are opened (inotify).
+
+The processes are copies of one that has imported the console command; `--cold` starts a fresh interpreter for each.
+An instant is drawn in two steps: after the start, after the first shard was begun, or after the last one was committed;
+and how long after, up to the time that an undisturbed run takes from there to the summary's rename, its last.
+"""
+
+import argparse
+import importlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.networks import small_store
+from benchmarks.pictures import write_images
+from benchmarks.processes import Forked, Process, adopt_orphans, kill_tree
+from benchmarks.server import prefect_server, untracked
+from benchmarks.start import DIGITS
+from benchmarks.watching import Opened
+from digits.plans import Plan
+from digits.records import Record, read_record
+from digits.summaries import picture_path, summary_path
+from flows import console
+
+LEAST_SHARE = 0.7
+"""Of the kills, that must meet a run between the start of its first shard and the table's rename."""
+
+ENOUGH_KILLS = 50
+"""To judge that share by."""
+
+OF_THE_RUN = ("seconds", "images_per_second", "reused")
+_GLANCE = 0.001
+_BAR = 50
+
+
+class Stage(IntEnum):
+    """How far a run has come."""
+
+    STARTED = 0
+    FIRST_SHARD = 1
+    LAST_SHARD = 2
+    FINISHED = 3
+
+
+_WEIGHTS = {Stage.STARTED: 0.15, Stage.FIRST_SHARD: 0.65, Stage.LAST_SHARD: 0.2}
+_STRETCH = {Stage.STARTED: 1.0, Stage.FIRST_SHARD: 1.0, Stage.LAST_SHARD: 1.3}
+"""How much longer than an undisturbed run's time from a stage to the last the wait for the kill may be."""
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What a killed run left.
+
+    Args:
+        position: -1 before the first shard; the number of committed shards; one more than there are, after the rename.
+        planned: its plan was there.
+        images: the files of the committed shards.
+    """
+
+    position: int
+    planned: bool
+    images: frozenset[bytes]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What became of a round; no faults mean that it passed."""
+
+    number: int
+    position: int
+    shards: int
+    too_late: int
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def instant(self) -> str:
+        """Say when the kill was."""
+        if self.position < 0:
+            return "before the first shard"
+        if self.position < self.shards:
+            return f"{self.position} of {self.shards} shards done"
+        return "merge" if self.position == self.shards else "after the rename"
+
+
+class Lane:
+    """A place of its own where rounds are run one after the other.
+
+    Args:
+        place: an empty directory.
+        images: the folder to predict.
+        store: the artifact root with a champion.
+        environment: that of the command.
+        cold: start a fresh interpreter for each run.
+    """
+
+    def __init__(self, place: Path, images: Path, store: Path, environment: dict[str, str], *, cold: bool) -> None:
+        adopt_orphans()
+        self._images, self._out = place / "images", place / "out" / "table.csv"
+        self._errors = place / "errors"
+        self._environment, self._cold = environment, cold
+        shutil.copytree(images, self._images, copy_function=os.link)
+        root = shutil.copytree(store, place / "artifacts")
+        self._work = root / "work" / "predictions"
+        options = ["--out", str(self._out), "--artifacts", str(root), "--json"]
+        tracked = ["--track"] if "PREFECT_API_URL" in environment else []
+        self._command = [DIGITS, "predict", str(self._images), *options, *tracked]
+        self._shards = 0
+        self._windows = self._undisturbed()
+
+    def _undisturbed(self) -> dict[Stage, float]:
+        """Run once without a kill; remember the result, give the seconds from each stage to the last."""
+        with Opened(self._images) as opened:
+            process = self._start()
+            times = self._follow(process)
+            if process.wait() != 0:
+                raise RuntimeError(f"an undisturbed run failed: {self._errors.read_text()}")
+            if set(opened.names()) != set(map(os.fsencode, os.listdir(self._images))):  # noqa: PTH208 - bytes
+                raise RuntimeError("the kernel does not tell which images a run opens; use a local file system")
+        self._expected = self._result()
+        return {stage: times[Stage.FINISHED] - times.get(stage, times[Stage.FINISHED]) for stage in _WEIGHTS}
+
+    def _start(self) -> Process:
+        if not self._cold:
+            return Forked(self._be_the_command)
+        null, environment = subprocess.DEVNULL, self._environment
+        with self._errors.open("wb") as errors:
+            return subprocess.Popen(
+                self._command, env=environment, stdin=null, stdout=null, stderr=errors, start_new_session=True
+            )
+
+    def _be_the_command(self) -> int:
+        """Turn this process, a copy, into the console command."""
+        os.environ.clear()
+        os.environ.update(self._environment)
+        with self._errors.open("wb") as errors, Path(os.devnull).open("r+b") as null:
+            for number, file in enumerate((null, null, errors)):
+                os.dup2(file.fileno(), number)
+        sys.argv = self._command
+        try:
+            console.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    def _follow(self, process: Process, until: Stage | None = None) -> dict[Stage, float]:
+        """Watch a run until it reaches a stage, or its end; tell when it reached each."""
+        times = {Stage.STARTED: time.monotonic()}
+        while until not in times and process.poll() is None:
+            times.setdefault(self._stage(), time.monotonic())
+            time.sleep(_GLANCE)
+        times.setdefault(self._stage(), time.monotonic())
+        return times
+
+    def _stage(self) -> Stage:
+        if summary_path(self._out).exists():
+            return Stage.FINISHED
+        names = self._parts()
+        if not names:
+            return Stage.STARTED
+        return Stage.LAST_SHARD if len(_seals(names)) == self._shards else Stage.FIRST_SHARD
+
+    def _parts(self) -> list[str]:
+        plan = self._plan()
+        with suppress(FileNotFoundError):
+            if plan is not None:
+                self._shards = self._shards or len(Plan.open(plan).shards)
+                return os.listdir(plan / "parts")  # noqa: PTH208 - quicker
+        return []
+
+    def _plan(self) -> Path | None:
+        with suppress(FileNotFoundError):
+            names = os.listdir(self._work)  # noqa: PTH208 - quicker
+            return next((self._work / name for name in names if not name.startswith("tmp-")), None)
+        return None
+
+    def _result(self) -> tuple[bytes, bytes, Record]:
+        summary = read_record(summary_path(self._out))
+        lasting = {name: value for name, value in summary.items() if name not in OF_THE_RUN}
+        return self._out.read_bytes(), picture_path(self._out).read_bytes(), lasting
+
+    def _clean(self) -> None:
+        shutil.rmtree(self._out.parent, ignore_errors=True)
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def round(self, number: int, seed: int) -> Round:
+        """Kill a run, continue it, and judge."""
+        draws = random.Random(f"{seed}/{number}")  # noqa: S311
+        too_late = 0
+        while (killed := self._kill(draws)) is None:
+            too_late += 1
+        faults = [*self._faults_at_the_kill(), *self._continue(killed)]
+        return Round(number, killed.position, self._shards, too_late, faults)
+
+    def _kill(self, draws: random.Random) -> Killed | None:
+        """Run the command and kill it; None when it had ended."""
+        (stage,) = draws.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
+        wait = draws.random() * self._windows[stage] * _STRETCH[stage]
+        self._clean()
+        process = self._start()
+        self._follow(process, until=stage)
+        time.sleep(wait)
+        kill_tree(process)
+        return None if process.returncode == 0 else self._left()
+
+    def _left(self) -> Killed:
+        path = self._plan()
+        if path is None:
+            return Killed(self._shards + 1 if self._out.exists() else -1, planned=False, images=frozenset())
+        names = self._parts()
+        plan, committed = Plan.open(path), [int(name.removesuffix(".json")) for name in _seals(names)]
+        position = self._shards + 1 if self._out.exists() else len(committed) if names else -1
+        images = (entry.path for shard in committed for entry in plan.entries(shard))
+        return Killed(position, planned=True, images=frozenset(images))
+
+    def _faults_at_the_kill(self) -> Iterator[str]:
+        if self._out.exists() and self._out.read_bytes() != self._expected[0]:
+            yield "at the kill there was a table that was not whole"
+
+    def _continue(self, killed: Killed) -> Iterator[str]:
+        with Opened(self._images) as opened:
+            status = self._start().wait()
+            again = killed.images.intersection(opened.names())
+        if status != 0:
+            yield f"the second run ended with {status}: {self._errors.read_text()[-500:]}"
+            return
+        if again:
+            yield f"{len(again)} of {len(killed.images)} images of committed shards were read again"
+        for name, found, expected in zip(("table", "picture", "summary"), self._result(), self._expected, strict=True):
+            if found != expected:
+                yield f"the {name} is not that of an undisturbed run"
+        reused = read_record(summary_path(self._out))["reused"]
+        if killed.planned and reused != len(killed.images):
+            yield f"the summary says {reused} images were taken over, but {len(killed.images)} were committed"
+
+
+def _seals(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.endswith(".json")]
+
+
+_lanes: list[Lane] = []
+"""The one of this process."""
+
+
+def _import_what_predict_imports() -> None:
+    for name in ("digits.serving", "digits.config", "flows.terminal", "flows.api", "rich.progress"):
+        importlib.import_module(name)
+
+
+def _open_lane(base: Path, environment: dict[str, str], cold: bool) -> None:
+    _import_what_predict_imports()
+    place = base / f"lane-{os.getpid()}"
+    place.mkdir()
+    _lanes.append(Lane(place, base / "images", base / "store", environment, cold=cold))
+
+
+def _run(number: int, seed: int) -> Round:
+    return _lanes[0].round(number, seed)
+
+
+def run_rounds(options: argparse.Namespace, numbers: Iterable[int]) -> Iterator[Round]:
+    """Run rounds in as many lanes as are asked for; give each as it ends."""
+    with tempfile.TemporaryDirectory() as folder, _environment(Path(folder) / "prefect", options) as environment:
+        base = Path(folder)
+        write_images(base / "images", options.images)
+        small_store(base / "store")
+        given = (base, environment, options.cold)
+        with ProcessPoolExecutor(options.lanes, get_context("spawn"), _open_lane, given) as pool:
+            for job in [pool.submit(_run, number, options.seed) for number in numbers]:
+                yield job.result()
+
+
+def _environment(home: Path, options: argparse.Namespace) -> AbstractContextManager[dict[str, str]]:
+    return prefect_server(home) if options.prefect else nullcontext(untracked(home))
+
+
+def histogram(rounds: Iterable[Round]) -> str:
+    """Draw how many of the kills met a run where."""
+    counts = Counter((done.position, done.instant) for done in rounds)
+    most = max(counts.values(), default=1)
+    lines = [
+        f"{instant:<22} {count:>5} {'#' * -(-count * _BAR // most)}" for (_, instant), count in sorted(counts.items())
+    ]
+    return "\n".join(lines)
+
+
+def share_within(rounds: list[Round]) -> float:
+    """Give the share of kills between the start of the first shard and the table's rename."""
+    return sum(0 <= done.position <= done.shards for done in rounds) / len(rounds)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the rounds and print what became of them; 1 if any failed, or if too few met a run at work."""
+    options = _options(arguments)
+    numbers = range(options.rounds) if options.only is None else [options.only]
+    print(f"seed {options.seed}, {options.images:,} images, {options.lanes} at a time", flush=True)
+    started, rounds = time.monotonic(), []
+    for done in run_rounds(options, numbers):
+        rounds.append(done)
+        for fault in done.faults:
+            print(f"round {done.number}, killed {done.instant}: {fault}", flush=True)
+    return _report(rounds, time.monotonic() - started)
+
+
+def _report(rounds: list[Round], seconds: float) -> int:
+    failed, share = sum(bool(done.faults) for done in rounds), share_within(rounds)
+    print(histogram(rounds))
+    print(f"{len(rounds):,} kills, {share:.0%} of them between the first shard's start and the table's rename")
+    print(f"{sum(done.too_late for done in rounds)} more would have come after the end, and were drawn again")
+    print(f"{failed} rounds failed; {seconds / len(rounds):.2f} s a round, {seconds:.0f} s in all")
+    return int(failed > 0 or (len(rounds) >= ENOUGH_KILLS and share < LEAST_SHARE))
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Kill runs of `digits predict` at random instants and continue them.")
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same instants")
+    parser.add_argument("--only", type=int, metavar="N", help="run this round alone")
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)), help="rounds at a time")
+    parser.add_argument("--cold", action="store_true", help="a fresh interpreter for each run")
+    parser.add_argument("--prefect", action="store_true", help="run as a flow, on a server of its own")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Damaged pictures: files of every format that we read, made here and then changed at random, repeatably."""
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ODD_IMAGES = Path(__file__).parents[2] / "shared" / "data" / "odd-images"
+"""Files that readers get wrong, where they are at hand: they are changed too."""
+
+_SIZES = ((28, 28), (61, 47))
+_PNG = b"\x89PNG\r\n\x1a\n"
+_HEADER = 33
+"""Bytes of a PNG up to the end of its first chunk, and about what the others' headers take: mostly left alone."""
+
+_MARKER = 0xFF
+_MOSTLY = 0.9
+_LENGTHS = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
+_MODES: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "png": [(mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")],
+    "jpg": [
+        ("L", {}),
+        ("RGB", {"quality": 90}),
+        ("RGB", {"progressive": True}),
+        ("RGB", {"subsampling": 0, "restart_marker_rows": 1}),
+        ("CMYK", {}),
+    ],
+    "gif": [("P", {}), ("L", {"interlace": 1}), ("1", {})],
+    "bmp": [(mode, {}) for mode in ("1", "L", "P", "RGB", "RGBA")],
+    "webp": [("RGB", {}), ("RGBA", {}), ("RGB", {"lossless": True}), ("RGBA", {"lossless": True})],
+    "tif": [
+        *((mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "I;16", "I", "F")),
+        *(("RGB", {"compression": name}) for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")),
+        ("1", {"compression": "group4"}),
+        ("1", {"compression": "group3"}),
+    ],
+}
+
+
+def seeds() -> list[tuple[str, bytes]]:
+    """Give whole files, each with its extension: every format in many modes, several frames, EXIF, and odd ones."""
+    made = [
+        (extension, _encoded(_picture(size, mode), extension, **options))
+        for size in _SIZES
+        for extension, modes in _MODES.items()
+        for mode, options in modes
+    ]
+    odd = sorted(path for path in ODD_IMAGES.rglob("*.*") if path.suffix in (".png", ".jpg"))
+    return [*made, *_special(), *((path.suffix[1:], path.read_bytes()) for path in odd)]
+
+
+def _special() -> Iterator[tuple[str, bytes]]:
+    frames = [_picture(_SIZES[0], "RGB").rotate(angle) for angle in (0, 90, 180)]
+    for extension in ("gif", "png", "webp", "tif"):
+        yield extension, _encoded(frames[0], extension, save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for extension in ("jpg", "png", "webp"):
+        yield extension, _encoded(_picture(_SIZES[1], "RGB"), extension, exif=exif)
+    yield "png", _encoded(_picture(_SIZES[1], "P"), "png", transparency=0)
+    yield "gif", _encoded(_picture(_SIZES[1], "P"), "gif", transparency=0)
+
+
+def _picture(size: tuple[int, int], mode: str) -> Image.Image:
+    """Draw a gradient with noise and a stroke."""
+    width, height = size
+    random_numbers = np.random.default_rng(width)
+    pixels = np.add.outer(np.arange(height) * 2, np.arange(width) * 2) % 256 + random_numbers.integers(
+        0, 20, (height, width)
+    )
+    pixels[height // 4 : -height // 4, width // 2 - 2 : width // 2 + 2] = 255
+    grey = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    if mode == "I;16":
+        return Image.fromarray(pixels.clip(0, 255).astype(np.uint16) * 257)
+    return grey.convert(mode)
+
+
+def _encoded(image: Image.Image, extension: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    kind = {"jpg": "JPEG", "tif": "TIFF"}.get(extension, extension.upper())
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def mutated(content: bytes, draws: random.Random) -> bytes:
+    """Change a file one to three times at random; half of the PNG files get right check sums again."""
+    for _ in range(draws.randint(1, 3)):
+        content = draws.choice(_MUTATIONS)(content, draws)
+    return with_check_sums(content) if content.startswith(_PNG) and draws.random() < 1 / 2 else content
+
+
+def _place(content: bytes, draws: random.Random) -> int:
+    """Choose a byte, mostly behind the header."""
+    first = _HEADER if draws.random() < _MOSTLY and len(content) > _HEADER else 0
+    return draws.randrange(first, max(len(content), first + 1))
+
+
+def _flip_bits(content: bytes, draws: random.Random) -> bytes:
+    changed = bytearray(content or b"\0")
+    for _ in range(draws.choice((1, 1, 2, 8))):
+        changed[_place(content, draws) % len(changed)] ^= 1 << draws.randrange(8)
+    return bytes(changed)
+
+
+def _set_bytes(content: bytes, draws: random.Random) -> bytes:
+    place, length = _place(content, draws), draws.choice((1, 2, 4, 16))
+    return content[:place] + draws.randbytes(length) + content[place + length :]
+
+
+def _truncate(content: bytes, draws: random.Random) -> bytes:
+    return content[: _place(content, draws)]
+
+
+def _edit_length(content: bytes, draws: random.Random) -> bytes:
+    """Write a number that is often a limit where a length may be: in the first bytes of a chunk, or anywhere."""
+    chunks = _chunks(content)
+    place = draws.choice(chunks).start if len(chunks) > 1 else _place(content, draws)
+    form = ">I" if content.startswith(_PNG) else draws.choice((">H", "<H", ">I", "<I"))
+    value = struct.pack(form, draws.choice(_LENGTHS) & (0xFFFF if form.endswith("H") else 0xFFFFFFFF))
+    return content[:place] + value + content[place + len(value) :]
+
+
+def _duplicate(content: bytes, draws: random.Random) -> bytes:
+    chunk = draws.choice(_chunks(content))
+    return content[: chunk.stop] + content[chunk.start :]
+
+
+def _delete(content: bytes, draws: random.Random) -> bytes:
+    chunk = draws.choice(_chunks(content))
+    return content[: chunk.start] + content[chunk.stop :]
+
+
+def _swap(content: bytes, draws: random.Random) -> bytes:
+    first, second = sorted((draws.choice(_chunks(content)) for _ in range(2)), key=lambda chunk: chunk.start)
+    if first.stop > second.start:
+        return content
+    between = content[first.stop : second.start]
+    return (
+        content[: first.start]
+        + content[second.start : second.stop]
+        + between
+        + content[first.start : first.stop]
+        + content[second.stop :]
+    )
+
+
+_MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
+    _flip_bits,
+    _set_bytes,
+    _truncate,
+    _edit_length,
+    _duplicate,
+    _delete,
+    _swap,
+)
+
+
+def _chunks(content: bytes) -> list[slice]:
+    """Cut a file behind its header into parts: a PNG's chunks, a JPEG's segments, else sixteenths."""
+    if content.startswith(_PNG):
+        return _png_chunks(content)[1:] or [slice(len(content), len(content))]
+    if content.startswith(b"\xff\xd8"):
+        return _jpeg_segments(content)
+    step = max(1, (len(content) - _HEADER) // 16)
+    return [slice(start, start + step) for start in range(_HEADER, max(len(content), _HEADER + 1), step)]
+
+
+def _png_chunks(content: bytes) -> list[slice]:
+    chunks, start = [], len(_PNG)
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, start)
+        chunks.append(slice(start, min(start + 12 + length, len(content))))
+        start += 12 + length
+    return chunks
+
+
+def _jpeg_segments(content: bytes) -> list[slice]:
+    segments, start = [], 2
+    while start + 4 <= len(content) and content[start] == _MARKER:
+        (length,) = struct.unpack_from(">H", content, start + 2)
+        segments.append(slice(start, min(start + 2 + length, len(content))))
+        start += 2 + length
+    return segments or [slice(2, len(content))]
+
+
+def with_check_sums(content: bytes) -> bytes:
+    """Give a PNG with the check sum of each of its chunks made right."""
+    parts, end = [content[: len(_PNG)]], len(_PNG)
+    for chunk in _png_chunks(content):
+        body = content[chunk.start : max(chunk.stop - 4, chunk.start)]
+        parts.append(body + struct.pack(">I", zlib.crc32(body[4:])))
+        end = chunk.stop
+    return b"".join([*parts, content[end:]])

@@ -1,0 +1,54 @@
+"""A Prefect server of one's own, with a new database, for as long as a measurement takes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.api import answers
+
+PATIENCE = 120
+"""Seconds that a server may take to start: it makes its database first."""
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[dict[str, str]]:
+    """Start a server on a free port; give the environment of programs that are to use it."""
+    port = _free_port()
+    environment = {**untracked(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    command = [sys.executable, "-W", "ignore", "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _wait(server, environment["PREFECT_API_URL"], home / "server.log")
+        yield environment
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def untracked(home: Path) -> dict[str, str]:
+    """Give this process's environment without anything of Prefect's, so that no server is found."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+
+def _free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        port: int = made.getsockname()[1]
+        return port
+
+
+def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not answers(url, seconds=1):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the Prefect server did not start: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.2)

@@ -1,0 +1,136 @@
+"""Odd and damaged pictures through the console command: a row each, the right pixels, bearable costs."""
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageOps
+
+from benchmarks.fuzz import predict
+from benchmarks.hardship import Cost, costs_of
+from benchmarks.mutations import ODD_IMAGES
+from digits.images import DecodeError, decode
+
+HERE = Path(__file__).resolve().parents[2]
+FUZZ = [sys.executable, "-W", "ignore", "-m", "benchmarks.fuzz"]
+GREYS = npt.NDArray[np.float64]
+REFUSED_ODDITIES = {"cicp_pq.png", "issue#430.png"}
+"""Whole files by their makers' word, which Pillow can't read either."""
+
+CRASHING_DECODER = """
+import os
+from digits import images
+
+real = images.decode
+images.decode = lambda content, **options: os.abort() if len(content) % 50 == 0 else real(content, **options)
+"""
+ODD_FILES = sorted(
+    (path for path in ODD_IMAGES.rglob("*.*") if path.suffix in (".png", ".jpg")),
+    key=lambda path: path.relative_to(ODD_IMAGES).as_posix(),
+)
+odd = pytest.mark.skipif(not ODD_FILES, reason="needs the odd images beside the project")
+
+
+@odd
+def test_every_odd_picture_has_a_row(tmp_path: Path) -> None:
+    """Those that are corrupt on purpose, and only those, without a prediction."""
+    rows = predict(ODD_IMAGES, tmp_path)
+    assert [row["path"] for row in rows] == [path.relative_to(ODD_IMAGES).as_posix() for path in ODD_FILES]
+    refused = {Path(row["path"]).name for row in rows if row["status"] != "ok"}
+    assert {row["status"] for row in rows} == {"ok", "unreadable", "not-an-image"}
+    assert {name for name in refused if not name.startswith("x")} == REFUSED_ODDITIES
+    assert all(bool(row["error"]) != bool(row["prediction"]) for row in rows)
+
+
+def expected_greys(path: Path) -> GREYS:
+    """Work out by Pillow and the table's rules what is seen: upright, 8 bit, on white. (H, W) of 0..255."""
+    with Image.open(path) as opened:
+        colour = transparent_colour(path) if opened.format == "PNG" else None
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        return np.where(values == colour, 255, values / 257)
+    if colour is not None:
+        pixels = np.asarray(image.convert("RGB" if isinstance(colour, tuple) else "L"))
+        seen_through = (pixels == colour).reshape(*pixels.shape[:2], -1).all(axis=2)
+        return np.where(seen_through, 255, np.asarray(image.convert("L")).astype(float))
+    layers = image.convert("RGBA")
+    opacity = np.asarray(layers.getchannel("A")) / 255
+    return np.asarray(layers.convert("RGB").convert("L")) * opacity + 255 * (1 - opacity)
+
+
+def transparent_colour(path: Path) -> int | tuple[int, ...] | None:
+    """Read the one colour that a PNG of grey or RGB pixels calls transparent, as Pillow has its pixels."""
+    content = path.read_bytes()
+    depth, kind = content[24], content[25]
+    place = content.find(b"tRNS")
+    if place < 0 or kind not in (0, 2):
+        return None
+    numbers = struct.unpack_from(">H" if kind == 0 else ">HHH", content, place + 4)
+    if kind == 0:
+        return numbers[0] if depth == 16 else numbers[0] * 255 // (2**depth - 1)
+    return tuple(number >> 8 for number in numbers) if depth == 16 else numbers
+
+
+@odd
+@pytest.mark.parametrize("path", ODD_FILES, ids=lambda path: path.name)
+def test_the_pixels_are_right(path: Path) -> None:
+    """To a level of a PNG; of a photograph, which may come reduced, on average."""
+    try:
+        found = decode(path.read_bytes()).pixels.astype(float)
+    except DecodeError:
+        assert path.name.startswith("x") or path.name in REFUSED_ODDITIES
+        return
+    expected = expected_greys(path)
+    if path.suffix == ".png":
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 1
+    else:
+        height, width = found.shape
+        reduced = Image.fromarray(expected.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+        assert abs(height / width - expected.shape[0] / expected.shape[1]) < 0.01
+        assert np.abs(found - np.asarray(reduced)).mean() < 3
+
+
+@odd
+def test_no_odd_picture_costs_too_much() -> None:
+    """512 MiB at most, and an answer within the time that a row is promised in."""
+    costs = list(costs_of(ODD_FILES))
+    assert len(costs) == len(ODD_FILES)
+    assert not [cost for cost in costs if not cost.bearable or cost.outcome in ("crashed", "timeout")]
+
+
+def fuzz(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the measurement."""
+    given: dict[str, Any] = {**os.environ, **environment}
+    return subprocess.run([*FUZZ, *options], cwd=HERE, env=given, capture_output=True, text=True, check=False)
+
+
+def test_two_thousand_damaged_pictures() -> None:
+    """A row each, most of them past the header check, none at too high a cost."""
+    result = fuzz("--count", "2000")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "2,000 damaged files" in result.stdout
+
+
+def test_what_is_expensive_is_told() -> None:
+    """A broken promise is the measurement's failure."""
+    assert Cost("x.png", "ok", seconds=9.9, growth=511 * 2**20).bearable
+    assert not Cost("x.png", "ok", seconds=10.1).bearable
+    assert not Cost("x.png", "ok", growth=513 * 2**20).bearable
+
+
+def test_a_decoder_that_dies_is_outlived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what measures the costs: the next file has its own."""
+    (tmp_path / "sitecustomize.py").write_text(CRASHING_DECODER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(HERE)]))
+    files = [tmp_path / f"{length}.png" for length in (49, 50, 51)]
+    for path in files:
+        path.write_bytes(b"x" * int(path.stem))
+    assert [cost.outcome for cost in costs_of(files)] == ["not-an-image", "crashed", "not-an-image"]

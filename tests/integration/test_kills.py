@@ -1,0 +1,71 @@
+"""Kills of `digits predict` at random instants: a few of them here, and that the measurement can fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[2]
+TORN_WRITES = """
+import contextlib, time
+from digits import records
+
+whole = records.replacing
+
+@contextlib.contextmanager
+def replacing(path):
+    with whole(path) as file:
+        yield file
+    if path.suffix == ".csv":
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        time.sleep(0.5)
+        path.write_bytes(content)
+
+records.replacing = replacing
+"""
+"""A table that for a while is there by half."""
+
+FORGOTTEN_SHARDS = """
+import pathlib, sys
+
+if "predict" in sys.orig_argv:
+    root = pathlib.Path(sys.orig_argv[sys.orig_argv.index("--artifacts") + 1])
+    for seal in root.glob("work/predictions/*/parts/*.json"):
+        seal.unlink()
+"""
+"""Commits that the next run knows nothing of."""
+
+
+def kills(*options: str, broken_by: tuple[Path, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run some rounds, with code that every interpreter runs when it starts."""
+    path = [str(HERE)]
+    if broken_by:
+        folder, code = broken_by
+        (folder / "sitecustomize.py").write_text(code)
+        path.insert(0, str(folder))
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.kills", "--images", "700", *options]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_killed_at_random_instants_and_continued() -> None:
+    """The command, by SIGKILL to all its processes, at five instants."""
+    result = kills("--rounds", "5", "--seed", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "5 kills" in result.stdout
+    assert "0 rounds failed" in result.stdout
+
+
+def test_a_table_that_is_written_in_place_is_found_out(tmp_path: Path) -> None:
+    """Some kill meets it half written."""
+    result = kills("--rounds", "2", "--seed", "1", broken_by=(tmp_path, TORN_WRITES))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "a table that was not whole" in result.stdout
+
+
+def test_shards_that_are_done_twice_are_found_out(tmp_path: Path) -> None:
+    """By the images that are opened again."""
+    result = kills("--rounds", "3", "--seed", "0", "--cold", broken_by=(tmp_path, FORGOTTEN_SHARDS))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "images of committed shards were read again" in result.stdout
