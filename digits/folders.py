@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from digits.errors import UsageError
-from digits.images import EXTENSIONS, DecodeError
+from digits.images import DecodeError
+from digits.selection import HEAD_BYTES, Selection
 
 DENIED_SIZE = -1
 """The size of a file in the listing whose directory may be read, but not entered."""
 
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ENDINGS = tuple(extension.encode() for extension in EXTENSIONS)
 _SPECIAL = re.compile(rb"[\x00-\x1f\x7f%]|[\x80-\xff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%\udc80-\udcff]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
@@ -137,21 +137,22 @@ class Listing:
     Args:
         root: the folder.
         recursive: whether to descend.
-        all_files: take every regular file, not only those with an image's extension.
-        exclude: files and directories to leave out, such as our own output.
+        selection: which files to take.
+        ours: files and directories to leave out, such as our own output.
 
-    The reasons in `skipped`: `link`, `fifo`, `socket`, `device`, `other-file` (no image's extension), `sub-folder`
-    (not descended into), `unreadable-folder`, `vanished` (a folder, while it was listed), `loop`, `output`.
+    The reasons in `skipped`: `link`, `fifo`, `socket`, `device`, `other-file` (no image's extension), `excluded` (a
+    folder with all that is in it counts once), `not-included`, `sub-folder` (not descended into), `unreadable-folder`,
+    `vanished` (a folder, while it was listed), `loop`, `output`.
     """
 
     def __init__(
-        self, root: Path, *, recursive: bool = True, all_files: bool = False, exclude: Iterable[Path] = ()
+        self, root: Path, *, recursive: bool = True, selection: Selection | None = None, ours: Iterable[Path] = ()
     ) -> None:
         self.root = root
         self.skipped: Counter[str] = Counter()
         self._recursive = recursive
-        self._all_files = all_files
-        self._excluded = _Excluded(root, exclude)
+        self._selection = selection or Selection()
+        self._ours = _Ours(root, ours)
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
@@ -184,7 +185,7 @@ class Listing:
             if identity in above:
                 return self._left_out("loop", directory)
             with os.scandir(descriptor) as entries:
-                records = [record for entry in entries if (record := self._record(entry, directory))]
+                records = [record for entry in entries if (record := self._record(entry, directory, descriptor))]
         except PermissionError:
             return self._left_out("unreadable-folder", directory)
         except (FileNotFoundError, NotADirectoryError):
@@ -196,9 +197,9 @@ class Listing:
         self.skipped[reason] += 1
         return _Level(directory, None, iter(()))
 
-    def _record(self, entry: os.DirEntry[str], directory: bytes) -> bytes | None:
+    def _record(self, entry: os.DirEntry[str], directory: bytes, descriptor: int) -> bytes | None:
         name = os.fsencode(entry.name)
-        reason = self._reason_to_skip(entry, name, directory)
+        reason = self._reason_to_skip(entry, name, directory, descriptor)
         if reason is not None:
             self.skipped[reason] += 1
             return None
@@ -206,19 +207,36 @@ class Listing:
             return name + b"/\0"
         return _file_record(entry, name)
 
-    def _reason_to_skip(self, entry: os.DirEntry[str], name: bytes, directory: bytes) -> str | None:
-        if self._excluded(directory, name):
+    def _reason_to_skip(self, entry: os.DirEntry[str], name: bytes, directory: bytes, descriptor: int) -> str | None:
+        if self._ours(directory, name):
             return "output"
         if entry.is_symlink():
             return "link"
         if entry.is_dir(follow_symlinks=False):
-            return None if self._recursive else "sub-folder"
+            return self._reason_to_stay_out(directory + name + b"/")
         if not entry.is_file(follow_symlinks=False):
             return _kind_of_special(entry)
-        return None if self._all_files or name.lower().endswith(_ENDINGS) else "other-file"
+        return self._selection.reason_to_skip(directory + name, lambda: head_of(name, descriptor))
+
+    def _reason_to_stay_out(self, directory: bytes) -> str | None:
+        if self._selection.excludes(directory):
+            return "excluded"
+        return None if self._recursive else "sub-folder"
 
 
-class _Excluded:
+def head_of(name: bytes, directory: int) -> bytes | None:
+    """Give the first bytes of a file in an open directory; None when it can't be read."""
+    try:
+        descriptor = os.open(name, _OPEN_FILE, dir_fd=directory)
+        try:
+            return os.read(descriptor, HEAD_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+
+
+class _Ours:
     """Tells our own files below a folder: the given ones, and the temporary files that are renamed to them."""
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:

@@ -19,6 +19,7 @@ from digits.inference import ModelFiles
 from digits.normalization import SPEC
 from digits.plans import LISTING_FILE, Options, Plan, encode_entry, remove_plan
 from digits.records import digest_of, hash_file, sync_directory
+from digits.selection import Selection
 from digits.store import code_version
 from digits.summaries import picture_path, summary_path
 from digits.tables import format_of
@@ -81,7 +82,7 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
     listing = _Listed(path / LISTING_FILE)
     if name is None:
         ours = (out, summary_path(out), picture_path(out), path.parent)
-        found = Listing(root, recursive=options.recursive, all_files=options.all_files, exclude=ours)
+        found = Listing(root, recursive=options.recursive, selection=_selection(options), ours=ours)
         listing.write(found)
         skipped = dict(sorted(found.skipped.items()))
     else:
@@ -92,6 +93,15 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
     plan = Plan(path, root, out, model, chosen, listing.offsets(size), size, listing.images, skipped)
     plan.write()
     return plan, _digest_of_request(plan, listing.digest)
+
+
+def _selection(options: PredictionConfig) -> Selection:
+    return Selection(
+        include=options.include,
+        exclude=options.exclude,
+        all_files=options.all_files,
+        by_content=options.by_content,
+    )
 
 
 class _Listed:
