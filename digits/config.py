@@ -193,6 +193,11 @@ class PredictionConfig(Settings):
         "`scans/**/page?.png` from the folder on, `[0-9]*`; a pattern that matches a folder stands for all in it.",
     )
     exclude: tuple[Pattern, ...] = Field((), description="Leave out the files and folders that match one of these.")
+    files_from: Path | None = Field(
+        None,
+        description="A file with the paths to take, one a line or each ended by NUL; relative ones are from the folder "
+        "on. `-` is the standard input.",
+    )
     normalize: Mode = Field("auto", description=f"As the training does it unless told otherwise. {NORMALIZE_MODES}")
     probabilities: bool = Field(False, description="Add a column a class with its probability.")
     top_k: int = Field(1, ge=1, le=100, description="Add the 2nd to the k-th most likely class.")

@@ -20,13 +20,16 @@ from digits.selection import HEAD_BYTES, Selection
 DENIED_SIZE = -1
 """The size of a file in the listing whose directory may be read, but not entered."""
 
+MISSING_SIZE = -2
+"""The size of a file that a user asked for by its name, but that is not there."""
+
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = re.compile(rb"[\x00-\x1f\x7f%]|[\x80-\xff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%\udc80-\udcff]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
-_OUR_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+OUR_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _NEEDS_DOT = ("=", "+", "-", "@", "./")
 
 
@@ -152,7 +155,7 @@ class Listing:
         self.skipped: Counter[str] = Counter()
         self._recursive = recursive
         self._selection = selection or Selection()
-        self._ours = _Ours(root, ours)
+        self._ours = Ours(root, ours)
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
@@ -215,7 +218,7 @@ class Listing:
         if entry.is_dir(follow_symlinks=False):
             return self._reason_to_stay_out(directory + name + b"/")
         if not entry.is_file(follow_symlinks=False):
-            return _kind_of_special(entry)
+            return _special(entry)
         return self._selection.reason_to_skip(directory + name, lambda: head_of(name, descriptor))
 
     def _reason_to_stay_out(self, directory: bytes) -> str | None:
@@ -236,7 +239,7 @@ def head_of(name: bytes, directory: int) -> bytes | None:
         return None
 
 
-class _Ours:
+class Ours:
     """Tells our own files below a folder: the given ones, and the temporary files that are renamed to them."""
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:
@@ -245,12 +248,17 @@ class _Ours:
         self._paths = {path[len(base) :] for path in real if path.startswith(base)}
 
     def __call__(self, directory: bytes, name: bytes) -> bool:
+        """Tell whether a name in a directory (with `/` at its end) is ours."""
         if not self._paths:
             return False
         temporary = _TEMPORARY.fullmatch(name)
         if temporary:
             return any(path.startswith(directory + temporary[1]) for path in self._paths)
         return directory + name in self._paths
+
+    def holds(self, path: bytes) -> bool:
+        """Tell whether a path is in one of our directories."""
+        return any(path.startswith(ours + b"/") for ours in self._paths)
 
 
 def _real_place(path: Path) -> bytes:
@@ -269,11 +277,15 @@ def _file_record(entry: os.DirEntry[str], name: bytes) -> bytes | None:
     return b"%b\0%d %d %d" % (name, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def _kind_of_special(entry: os.DirEntry[str]) -> str:
+def _special(entry: os.DirEntry[str]) -> str:
     try:
-        mode = entry.stat(follow_symlinks=False).st_mode
+        return kind_of_special(entry.stat(follow_symlinks=False).st_mode)
     except OSError:
         return "vanished"
+
+
+def kind_of_special(mode: int) -> str:
+    """Name what is neither a file, a folder nor a link."""
     return "fifo" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
@@ -311,6 +323,8 @@ def read_entry(beneath: Beneath, entry: Entry, *, max_bytes: int) -> bytes:
     """
     if entry.size > max_bytes:
         raise DecodeError("too-large", f"{entry.size} bytes are over the limit of {max_bytes}; raise max_bytes")
+    if entry.size == MISSING_SIZE:
+        raise DecodeError("vanished", "there was no such file when the files were listed")
     try:
         descriptor = beneath.file(entry.path)
         try:
@@ -318,7 +332,7 @@ def read_entry(beneath: Beneath, entry: Entry, *, max_bytes: int) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno in _OUR_OWN_FAULTS:
+        if error.errno in OUR_OWN_FAULTS:
             raise
         raise _as_status(error) from error
 

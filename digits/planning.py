@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from digits.config import Mode, PredictionConfig
-from digits.errors import CorruptArtifactError, StoreError
+from digits.errors import CorruptArtifactError, StoreError, UsageError
+from digits.filelists import Named, read_names
 from digits.folders import Entry, Listing, entry_of, resolve_source
 from digits.inference import ModelFiles
 from digits.normalization import SPEC
@@ -80,14 +81,16 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
     (path / "parts").mkdir()
     root, name = resolve_source(source)
     listing = _Listed(path / LISTING_FILE)
+    skipped = {}
     if name is None:
         ours = (out, summary_path(out), picture_path(out), path.parent)
-        found = Listing(root, recursive=options.recursive, selection=_selection(options), ours=ours)
+        found = _found(root, source, options, ours)
         listing.write(found)
         skipped = dict(sorted(found.skipped.items()))
+    elif options.files_from is not None:
+        raise UsageError(f"{source}: files are listed from {options.files_from}, so this must be their folder")
     else:
         listing.write([entry_of(root, name)])
-        skipped = {}
     chosen = _options_for(model, options)
     size = min(options.shard_size, max(SMALLEST_SHARD, -(-listing.images // SHARDS_WANTED)))
     plan = Plan(path, root, out, model, chosen, listing.offsets(size), size, listing.images, skipped)
@@ -95,13 +98,19 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
     return plan, _digest_of_request(plan, listing.digest)
 
 
-def _selection(options: PredictionConfig) -> Selection:
-    return Selection(
+def _found(root: Path, source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> Listing | Named:
+    """Say how to find the files: all that the folder holds, or those that the user names."""
+    selection = Selection(
         include=options.include,
         exclude=options.exclude,
-        all_files=options.all_files,
+        all_files=options.all_files or options.files_from is not None,
         by_content=options.by_content,
     )
+    if options.files_from is None:
+        return Listing(root, recursive=options.recursive, selection=selection, ours=ours)
+    names = read_names(options.files_from)
+    aliases = (source.absolute(),)
+    return Named(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=ours)
 
 
 class _Listed:

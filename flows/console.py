@@ -254,6 +254,10 @@ def predict(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Leave out files and folders. May be repeated.")
     ] = None,
+    files_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the files listed there, one a line or NUL; - is standard input."),
+    ] = None,
     normalize: Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(help="[default: auto]")] = None,
     probabilities: Annotated[bool | None, typer.Option("--probabilities", help="Add a column for each class.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Add the 2nd to the k-th most likely class.")] = None,
@@ -270,6 +274,7 @@ def predict(
         by_content=by_content,
         include=include or None,
         exclude=exclude or None,
+        files_from=files_from,
         normalize=normalize,
         probabilities=probabilities,
         top_k=top_k,
