@@ -302,9 +302,11 @@ def resolve_source(source: Path) -> tuple[Path, bytes | None]:
             os.close(os.open(real, os.O_RDONLY | os.O_DIRECTORY))
             return real, None
     except OSError as error:
-        raise UsageError(f"{source}: expected a folder of images or one image, but: {error.strerror}") from error
+        raise UsageError(
+            f"{source}: expected a folder or an archive of images or one image, but: {error.strerror}"
+        ) from error
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{source}: expected a folder of images or one image, found neither")
+        raise UsageError(f"{source}: expected a folder or an archive of images or one image, found neither")
     return real.parent, os.fsencode(real.name)
 
 

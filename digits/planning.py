@@ -8,10 +8,13 @@ import secrets
 import shutil
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
+from digits.archives import Archive, Identity, Members, is_archive
 from digits.config import Mode, PredictionConfig
 from digits.errors import CorruptArtifactError, StoreError, UsageError
 from digits.filelists import Named, read_names
@@ -79,38 +82,64 @@ def _temporary(work: Path) -> Iterator[Path]:
 def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path, path: Path) -> tuple[Plan, str]:
     """Write a plan into an empty directory; beside it, give the digest of what was asked for."""
     (path / "parts").mkdir()
-    root, name = resolve_source(source)
     listing = _Listed(path / LISTING_FILE)
-    skipped = {}
-    if name is None:
-        ours = (out, summary_path(out), picture_path(out), path.parent)
-        found = _found(root, source, options, ours)
-        listing.write(found)
-        skipped = dict(sorted(found.skipped.items()))
-    elif options.files_from is not None:
-        raise UsageError(f"{source}: files are listed from {options.files_from}, so this must be their folder")
-    else:
-        listing.write([entry_of(root, name)])
+    ours = (out, summary_path(out), picture_path(out), path.parent)
+    with _found(source, options, ours) as found:
+        listing.write(found.entries)
+    skipped = dict(sorted(found.skipped.items()))
     chosen = _options_for(model, options)
     size = min(options.shard_size, max(SMALLEST_SHARD, -(-listing.images // SHARDS_WANTED)))
-    plan = Plan(path, root, out, model, chosen, listing.offsets(size), size, listing.images, skipped)
+    plan = Plan(
+        path, found.place, found.archive, out, model, chosen, listing.offsets(size), size, listing.images, skipped
+    )
     plan.write()
     return plan, _digest_of_request(plan, listing.digest)
 
 
-def _found(root: Path, source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> Listing | Named:
-    """Say how to find the files: all that the folder holds, or those that the user names."""
-    selection = Selection(
-        include=options.include,
-        exclude=options.exclude,
-        all_files=options.all_files or options.files_from is not None,
-        by_content=options.by_content,
-    )
+class _Found(NamedTuple):
+    """What is to be listed, and where it is."""
+
+    place: Path
+    entries: Iterable[Entry]
+    skipped: Mapping[str, int] = MappingProxyType({})
+    archive: Identity | None = None
+
+
+@contextmanager
+def _found(source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> Iterator[_Found]:
+    """Find what the user named: a folder or some of its files, an archive, one image."""
+    root, name = resolve_source(source)
+    if name is None:
+        listing = _listing_of(root, source, options, ours)
+        yield _Found(root, listing, listing.skipped)
+        return
+    if options.files_from is not None:
+        raise UsageError(f"{source}: files are listed from {options.files_from}, so this must be their folder")
+    image = root / os.fsdecode(name)
+    if not is_archive(image):
+        yield _Found(root, [entry_of(root, name)])
+        return
+    with Archive(image) as archive:
+        members = Members(archive, recursive=options.recursive, selection=_selection_of(options))
+        yield _Found(image, members, members.skipped, archive.identity)
+
+
+def _listing_of(root: Path, source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> Listing | Named:
+    selection = _selection_of(options)
     if options.files_from is None:
         return Listing(root, recursive=options.recursive, selection=selection, ours=ours)
     names = read_names(options.files_from)
     aliases = (source.absolute(),)
     return Named(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=ours)
+
+
+def _selection_of(options: PredictionConfig) -> Selection:
+    return Selection(
+        include=options.include,
+        exclude=options.exclude,
+        all_files=options.all_files or options.files_from is not None,
+        by_content=options.by_content,
+    )
 
 
 class _Listed:
@@ -154,6 +183,7 @@ def _digest_of_request(plan: Plan, listing: str) -> str:
     """Name what was asked for, whatever the sizes of shards and the number of processes."""
     request = {
         "source": str(plan.source),
+        "archive": plan.archive,
         "out": str(plan.out),
         "listing": listing,
         "skipped": dict(plan.skipped),

@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import DigitsError, ModelError, StoreError
-from digits.folders import Beneath, Entry, escape_path, read_entry
+from digits.folders import Entry, escape_path
 from digits.images import Decoded, DecodeError, Status, decode
 from digits.inference import ModelFiles, Predictor
 from digits.normalization import normalize
 from digits.plans import Plan
 from digits.records import Record, replacing, write_record
+from digits.sources import Source, open_source
 from digits.tables import DECIMALS, FIXED_COLUMNS, Row
 
 SLICE = 256
@@ -55,8 +56,8 @@ def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
     """
     committed = 0
     try:
-        with Beneath(plan.source) as beneath:
-            worker = _Worker(plan, beneath)
+        with open_source(plan.source, plan.archive) as source:
+            worker = _Worker(plan, source)
             for shard in [*plan.shards[start:], *plan.shards[:start]]:
                 committed += worker.run_if_free(shard, tick)
     except BrokenPipeError:
@@ -125,9 +126,9 @@ def _as_least_certain(image: _Seen, name: str, confidence: float) -> Record:
 class _Worker:
     """A model at work on a plan."""
 
-    def __init__(self, plan: Plan, beneath: Beneath) -> None:
+    def __init__(self, plan: Plan, source: Source) -> None:
         self._plan = plan
-        self._beneath = beneath
+        self._source = source
         self._columns = plan.columns
 
     @cached_property
@@ -160,7 +161,7 @@ class _Worker:
     def _see(self, entry: Entry) -> _Seen:
         path, options, digest = escape_path(entry.path), self._plan.options, None
         try:
-            content = read_entry(self._beneath, entry, max_bytes=options.max_bytes)
+            content = self._source.read(entry, max_bytes=options.max_bytes)
             digest = hashlib.sha256(content).hexdigest()
             picture = decode(content, max_pixels=options.max_pixels)
             pixels = self._normalized(picture)

@@ -237,7 +237,7 @@ def _registry(artifacts: Path | None) -> Any:
 
 @app.command()
 def predict(
-    path: Annotated[Path, typer.Argument(help="A folder of images, or one image file.")],
+    path: Annotated[Path, typer.Argument(help="A folder of images, a zip or tar archive of them, or one image file.")],
     out: Annotated[
         Path | None, typer.Option(help="The table: .csv, .parquet or .jsonl. [default: under artifacts]")
     ] = None,

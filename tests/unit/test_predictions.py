@@ -272,7 +272,7 @@ def test_an_empty_folder(job: Job) -> None:
 
 def test_a_folder_that_is_not_there(job: Job) -> None:
     """Said before anything is made."""
-    with pytest.raises(UsageError, match="expected a folder of images"):
+    with pytest.raises(UsageError, match="expected a folder or an archive of images"):
         predict_folder(job.folder / "nowhere", **job.arguments())
     with pytest.raises(UsageError, match=r"found '\.txt'"):
         job.run(out=job.out.with_suffix(".txt"))
