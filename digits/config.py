@@ -20,6 +20,7 @@ Architecture = Literal["cnn", "mlp", "mlp-2"]
 Mode = Literal["auto", "mnist", "none"]
 """How images are brought into the form of the network's input; see `digits.normalization.normalize`."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 Units = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -183,6 +184,20 @@ class PredictionConfig(Settings):
 
     recursive: bool = Field(True, description="Descend into sub-folders.")
     all_files: bool = Field(False, description="Take every file, not only those with an image's extension.")
+    by_content: bool = Field(
+        False, description="Take the files that begin as a picture does, whatever their names; each is opened."
+    )
+    include: tuple[Pattern, ...] = Field(
+        (),
+        description="Take the files that match one of these patterns, whatever their extensions: `*.dat` at any depth, "
+        "`scans/**/page?.png` from the folder on, `[0-9]*`; a pattern that matches a folder stands for all in it.",
+    )
+    exclude: tuple[Pattern, ...] = Field((), description="Leave out the files and folders that match one of these.")
+    files_from: Path | None = Field(
+        None,
+        description="A file with the paths to take, one a line or each ended by NUL; relative ones are from the folder "
+        "on. `-` is the standard input.",
+    )
     normalize: Mode = Field("auto", description=f"As the training does it unless told otherwise. {NORMALIZE_MODES}")
     probabilities: bool = Field(False, description="Add a column a class with its probability.")
     top_k: int = Field(1, ge=1, le=100, description="Add the 2nd to the k-th most likely class.")

@@ -14,19 +14,22 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from digits.errors import UsageError
-from digits.images import EXTENSIONS, DecodeError
+from digits.images import DecodeError
+from digits.selection import HEAD_BYTES, Selection
 
 DENIED_SIZE = -1
 """The size of a file in the listing whose directory may be read, but not entered."""
 
+MISSING_SIZE = -2
+"""The size of a file that a user asked for by its name, but that is not there."""
+
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ENDINGS = tuple(extension.encode() for extension in EXTENSIONS)
 _SPECIAL = re.compile(rb"[\x00-\x1f\x7f%]|[\x80-\xff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%\udc80-\udcff]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
-_OUR_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+OUR_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _NEEDS_DOT = ("=", "+", "-", "@", "./")
 
 
@@ -137,21 +140,22 @@ class Listing:
     Args:
         root: the folder.
         recursive: whether to descend.
-        all_files: take every regular file, not only those with an image's extension.
-        exclude: files and directories to leave out, such as our own output.
+        selection: which files to take.
+        ours: files and directories to leave out, such as our own output.
 
-    The reasons in `skipped`: `link`, `fifo`, `socket`, `device`, `other-file` (no image's extension), `sub-folder`
-    (not descended into), `unreadable-folder`, `vanished` (a folder, while it was listed), `loop`, `output`.
+    The reasons in `skipped`: `link`, `fifo`, `socket`, `device`, `other-file` (no image's extension), `excluded` (a
+    folder with all that is in it counts once), `not-included`, `sub-folder` (not descended into), `unreadable-folder`,
+    `vanished` (a folder, while it was listed), `loop`, `output`.
     """
 
     def __init__(
-        self, root: Path, *, recursive: bool = True, all_files: bool = False, exclude: Iterable[Path] = ()
+        self, root: Path, *, recursive: bool = True, selection: Selection | None = None, ours: Iterable[Path] = ()
     ) -> None:
         self.root = root
         self.skipped: Counter[str] = Counter()
         self._recursive = recursive
-        self._all_files = all_files
-        self._excluded = _Excluded(root, exclude)
+        self._selection = selection or Selection()
+        self._ours = Ours(root, ours)
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
@@ -184,7 +188,7 @@ class Listing:
             if identity in above:
                 return self._left_out("loop", directory)
             with os.scandir(descriptor) as entries:
-                records = [record for entry in entries if (record := self._record(entry, directory))]
+                records = [record for entry in entries if (record := self._record(entry, directory, descriptor))]
         except PermissionError:
             return self._left_out("unreadable-folder", directory)
         except (FileNotFoundError, NotADirectoryError):
@@ -196,9 +200,9 @@ class Listing:
         self.skipped[reason] += 1
         return _Level(directory, None, iter(()))
 
-    def _record(self, entry: os.DirEntry[str], directory: bytes) -> bytes | None:
+    def _record(self, entry: os.DirEntry[str], directory: bytes, descriptor: int) -> bytes | None:
         name = os.fsencode(entry.name)
-        reason = self._reason_to_skip(entry, name, directory)
+        reason = self._reason_to_skip(entry, name, directory, descriptor)
         if reason is not None:
             self.skipped[reason] += 1
             return None
@@ -206,19 +210,36 @@ class Listing:
             return name + b"/\0"
         return _file_record(entry, name)
 
-    def _reason_to_skip(self, entry: os.DirEntry[str], name: bytes, directory: bytes) -> str | None:
-        if self._excluded(directory, name):
+    def _reason_to_skip(self, entry: os.DirEntry[str], name: bytes, directory: bytes, descriptor: int) -> str | None:
+        if self._ours(directory, name):
             return "output"
         if entry.is_symlink():
             return "link"
         if entry.is_dir(follow_symlinks=False):
-            return None if self._recursive else "sub-folder"
+            return self._reason_to_stay_out(directory + name + b"/")
         if not entry.is_file(follow_symlinks=False):
-            return _kind_of_special(entry)
-        return None if self._all_files or name.lower().endswith(_ENDINGS) else "other-file"
+            return _special(entry)
+        return self._selection.reason_to_skip(directory + name, lambda: head_of(name, descriptor))
+
+    def _reason_to_stay_out(self, directory: bytes) -> str | None:
+        if self._selection.excludes(directory):
+            return "excluded"
+        return None if self._recursive else "sub-folder"
 
 
-class _Excluded:
+def head_of(name: bytes, directory: int) -> bytes | None:
+    """Give the first bytes of a file in an open directory; None when it can't be read."""
+    try:
+        descriptor = os.open(name, _OPEN_FILE, dir_fd=directory)
+        try:
+            return os.read(descriptor, HEAD_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+
+
+class Ours:
     """Tells our own files below a folder: the given ones, and the temporary files that are renamed to them."""
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:
@@ -227,12 +248,17 @@ class _Excluded:
         self._paths = {path[len(base) :] for path in real if path.startswith(base)}
 
     def __call__(self, directory: bytes, name: bytes) -> bool:
+        """Tell whether a name in a directory (with `/` at its end) is ours."""
         if not self._paths:
             return False
         temporary = _TEMPORARY.fullmatch(name)
         if temporary:
             return any(path.startswith(directory + temporary[1]) for path in self._paths)
         return directory + name in self._paths
+
+    def holds(self, path: bytes) -> bool:
+        """Tell whether a path is in one of our directories."""
+        return any(path.startswith(ours + b"/") for ours in self._paths)
 
 
 def _real_place(path: Path) -> bytes:
@@ -251,11 +277,15 @@ def _file_record(entry: os.DirEntry[str], name: bytes) -> bytes | None:
     return b"%b\0%d %d %d" % (name, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def _kind_of_special(entry: os.DirEntry[str]) -> str:
+def _special(entry: os.DirEntry[str]) -> str:
     try:
-        mode = entry.stat(follow_symlinks=False).st_mode
+        return kind_of_special(entry.stat(follow_symlinks=False).st_mode)
     except OSError:
         return "vanished"
+
+
+def kind_of_special(mode: int) -> str:
+    """Name what is neither a file, a folder nor a link."""
     return "fifo" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
@@ -272,9 +302,11 @@ def resolve_source(source: Path) -> tuple[Path, bytes | None]:
             os.close(os.open(real, os.O_RDONLY | os.O_DIRECTORY))
             return real, None
     except OSError as error:
-        raise UsageError(f"{source}: expected a folder of images or one image, but: {error.strerror}") from error
+        raise UsageError(
+            f"{source}: expected a folder or an archive of images or one image, but: {error.strerror}"
+        ) from error
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{source}: expected a folder of images or one image, found neither")
+        raise UsageError(f"{source}: expected a folder or an archive of images or one image, found neither")
     return real.parent, os.fsencode(real.name)
 
 
@@ -293,6 +325,8 @@ def read_entry(beneath: Beneath, entry: Entry, *, max_bytes: int) -> bytes:
     """
     if entry.size > max_bytes:
         raise DecodeError("too-large", f"{entry.size} bytes are over the limit of {max_bytes}; raise max_bytes")
+    if entry.size == MISSING_SIZE:
+        raise DecodeError("vanished", "there was no such file when the files were listed")
     try:
         descriptor = beneath.file(entry.path)
         try:
@@ -300,7 +334,7 @@ def read_entry(beneath: Beneath, entry: Entry, *, max_bytes: int) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno in _OUR_OWN_FAULTS:
+        if error.errno in OUR_OWN_FAULTS:
             raise
         raise _as_status(error) from error
 

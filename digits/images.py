@@ -116,6 +116,11 @@ class DecodeError(DigitsError):
         self.height = height
 
 
+def has_signature(head: bytes) -> bool:
+    """Tell whether a file that begins like this is of one of our formats."""
+    return _SIGNATURE.match(head) is not None
+
+
 def decode(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: int | None = None) -> Decoded:
     """Decode the first frame of a picture to grey pixels.
 

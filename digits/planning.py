@@ -8,17 +8,22 @@ import secrets
 import shutil
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
+from digits.archives import Archive, Identity, Members, is_archive
 from digits.config import Mode, PredictionConfig
-from digits.errors import CorruptArtifactError, StoreError
+from digits.errors import CorruptArtifactError, StoreError, UsageError
+from digits.filelists import Named, read_names
 from digits.folders import Entry, Listing, entry_of, resolve_source
 from digits.inference import ModelFiles
 from digits.normalization import SPEC
 from digits.plans import LISTING_FILE, Options, Plan, encode_entry, remove_plan
 from digits.records import digest_of, hash_file, sync_directory
+from digits.selection import Selection
 from digits.store import code_version
 from digits.summaries import picture_path, summary_path
 from digits.tables import format_of
@@ -77,21 +82,64 @@ def _temporary(work: Path) -> Iterator[Path]:
 def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path, path: Path) -> tuple[Plan, str]:
     """Write a plan into an empty directory; beside it, give the digest of what was asked for."""
     (path / "parts").mkdir()
-    root, name = resolve_source(source)
     listing = _Listed(path / LISTING_FILE)
-    if name is None:
-        ours = (out, summary_path(out), picture_path(out), path.parent)
-        found = Listing(root, recursive=options.recursive, all_files=options.all_files, exclude=ours)
-        listing.write(found)
-        skipped = dict(sorted(found.skipped.items()))
-    else:
-        listing.write([entry_of(root, name)])
-        skipped = {}
+    ours = (out, summary_path(out), picture_path(out), path.parent)
+    with _found(source, options, ours) as found:
+        listing.write(found.entries)
+    skipped = dict(sorted(found.skipped.items()))
     chosen = _options_for(model, options)
     size = min(options.shard_size, max(SMALLEST_SHARD, -(-listing.images // SHARDS_WANTED)))
-    plan = Plan(path, root, out, model, chosen, listing.offsets(size), size, listing.images, skipped)
+    plan = Plan(
+        path, found.place, found.archive, out, model, chosen, listing.offsets(size), size, listing.images, skipped
+    )
     plan.write()
     return plan, _digest_of_request(plan, listing.digest)
+
+
+class _Found(NamedTuple):
+    """What is to be listed, and where it is."""
+
+    place: Path
+    entries: Iterable[Entry]
+    skipped: Mapping[str, int] = MappingProxyType({})
+    archive: Identity | None = None
+
+
+@contextmanager
+def _found(source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> Iterator[_Found]:
+    """Find what the user named: a folder or some of its files, an archive, one image."""
+    root, name = resolve_source(source)
+    if name is None:
+        listing = _listing_of(root, source, options, ours)
+        yield _Found(root, listing, listing.skipped)
+        return
+    if options.files_from is not None:
+        raise UsageError(f"{source}: files are listed from {options.files_from}, so this must be their folder")
+    image = root / os.fsdecode(name)
+    if not is_archive(image):
+        yield _Found(root, [entry_of(root, name)])
+        return
+    with Archive(image) as archive:
+        members = Members(archive, recursive=options.recursive, selection=_selection_of(options))
+        yield _Found(image, members, members.skipped, archive.identity)
+
+
+def _listing_of(root: Path, source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> Listing | Named:
+    selection = _selection_of(options)
+    if options.files_from is None:
+        return Listing(root, recursive=options.recursive, selection=selection, ours=ours)
+    names = read_names(options.files_from)
+    aliases = (source.absolute(),)
+    return Named(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=ours)
+
+
+def _selection_of(options: PredictionConfig) -> Selection:
+    return Selection(
+        include=options.include,
+        exclude=options.exclude,
+        all_files=options.all_files or options.files_from is not None,
+        by_content=options.by_content,
+    )
 
 
 class _Listed:
@@ -137,6 +185,7 @@ def _digest_of_request(plan: Plan, listing: str) -> str:
     """Name what was asked for, whatever the sizes of shards and the number of processes."""
     request = {
         "source": str(plan.source),
+        "archive": plan.archive,
         "out": str(plan.out),
         "listing": listing,
         "skipped": dict(plan.skipped),

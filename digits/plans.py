@@ -52,7 +52,8 @@ class Plan:
 
     Args:
         path: its directory; the name is the digest of what was asked for.
-        source: the folder.
+        source: the folder, or the archive.
+        archive: the archive's size, modification time and inode; None for a folder.
         out: the file that the result will be.
         model: as it was when the plan was made.
         options: what decides the rows' content.
@@ -64,6 +65,7 @@ class Plan:
 
     path: Path
     source: Path
+    archive: tuple[int, int, int] | None
     out: Path
     model: ModelFiles
     options: Options
@@ -84,6 +86,7 @@ class Plan:
         return cls(
             path=path,
             source=Path(record["source"]),
+            archive=tuple(record["archive"]) if record["archive"] else None,
             out=Path(record["out"]),
             model=_model_from(record["model"]),
             options=Options(**record["options"]),
@@ -95,7 +98,7 @@ class Plan:
 
     def write(self) -> None:
         """Write the plan's record into its directory."""
-        record = {name: getattr(self, name) for name in ("offsets", "shard_size", "images")}
+        record = {name: getattr(self, name) for name in ("archive", "offsets", "shard_size", "images")}
         model = {**asdict(self.model), "onnx": str(self.model.onnx)}
         places = {"source": str(self.source), "out": str(self.out)}
         options = self.options._asdict()

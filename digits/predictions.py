@@ -47,7 +47,7 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
     """Predict every image of a folder into a table.
 
     Args:
-        source: a folder, or a single image.
+        source: a folder, an archive, or a single image.
         model: the exported model.
         options: how.
         out: the table, `.csv`, `.parquet` or `.jsonl`.

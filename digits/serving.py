@@ -61,7 +61,7 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
 
     Args:
         store: where models are, and the work in progress.
-        source: a folder, or a single image.
+        source: a folder, an archive, or a single image.
         model: `champion` or a version's number.
         out: the table; None for `default_table`.
         options: how.

@@ -23,13 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import DigitsError, ModelError, StoreError
-from digits.folders import Beneath, Entry, escape_path, read_entry
+from digits.folders import Entry, escape_path
 from digits.guards import Guard, Unguarded
 from digits.images import LEAST_SIDE, Decoded, DecodeError, Status, decode
 from digits.inference import ModelFiles, Predictor
 from digits.normalization import normalize
 from digits.plans import Plan
 from digits.records import Record, replacing, write_record
+from digits.sources import Source, open_source
 from digits.tables import DECIMALS, FIXED_COLUMNS, Row
 
 SLICE = 256
@@ -75,8 +76,8 @@ def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
 def _at_work_on(plan: Plan, guard: Unguarded, tick: Tick) -> Iterator["_Worker"]:
     """Open what a worker needs; it just ends when the plan is gone, which is when another run has carried it out."""
     try:
-        with Beneath(plan.source) as beneath:
-            yield _Worker(plan, beneath, guard, tick)
+        with open_source(plan.source, plan.archive) as source:
+            yield _Worker(plan, source, guard, tick)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -143,9 +144,9 @@ def _as_least_certain(confidence: float, name: str, image: _Seen) -> Record:
 class _Worker:
     """A model at work on a plan."""
 
-    def __init__(self, plan: Plan, beneath: Beneath, guard: Unguarded, tick: Tick) -> None:
+    def __init__(self, plan: Plan, source: Source, guard: Unguarded, tick: Tick) -> None:
         self._plan = plan
-        self._beneath = beneath
+        self._source = source
         self._guard = guard
         self._tick = tick
         self._columns = plan.columns
@@ -188,7 +189,7 @@ class _Worker:
         path, options, digest = escape_path(entry.path), self._plan.options, None
         self._guard.enter(number, options.max_seconds)
         try:
-            content = read_entry(self._beneath, entry, max_bytes=options.max_bytes)
+            content = self._source.read(entry, max_bytes=options.max_bytes)
             digest = hashlib.sha256(content).hexdigest()
             if blame:
                 return _Seen(path, digest, None, status=blame, error=_BLAMES[blame].format(options.max_seconds))

@@ -248,13 +248,27 @@ def _registry(artifacts: Path | None) -> Any:
 
 @app.command()
 def predict(
-    path: Annotated[Path, typer.Argument(help="A folder of images, or one image file.")],
+    path: Annotated[Path, typer.Argument(help="A folder of images, a zip or tar archive of them, or one image file.")],
     out: Annotated[
         Path | None, typer.Option(help="The table: .csv, .parquet or .jsonl. [default: under artifacts]")
     ] = None,
     model: Annotated[str, typer.Option(help="champion, or a version's number.")] = "champion",
     recursive: Annotated[bool | None, typer.Option(help="Descend into sub-folders. [default: recursive]")] = None,
     all_files: Annotated[bool | None, typer.Option("--all-files", help="Take files of any extension.")] = None,
+    by_content: Annotated[
+        bool | None, typer.Option("--by-content", help="Take the files that begin as a picture does.")
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Take the files that match, whatever their extensions. May be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Leave out files and folders. May be repeated.")
+    ] = None,
+    files_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the files listed there, one a line or NUL; - is standard input."),
+    ] = None,
     normalize: Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(help="[default: auto]")] = None,
     probabilities: Annotated[bool | None, typer.Option("--probabilities", help="Add a column for each class.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Add the 2nd to the k-th most likely class.")] = None,
@@ -268,6 +282,10 @@ def predict(
     options = _prediction_options(
         recursive=recursive,
         all_files=all_files,
+        by_content=by_content,
+        include=include or None,
+        exclude=exclude or None,
+        files_from=files_from,
         normalize=normalize,
         probabilities=probabilities,
         top_k=top_k,

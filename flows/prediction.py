@@ -23,7 +23,7 @@ def predict_folder(
     A run that was killed is continued by the next one with the same parameters.
 
     Args:
-        folder: A folder of images, or one image file, on the worker.
+        folder: A folder of images, a zip or tar archive of them, or one image file, on the worker.
         model: `champion`, or the number of a model version.
         out: The table to write, on the worker; its extension says its format: `.csv`, `.parquet` or `.jsonl`. Empty:
             `predictions/<folder>-<plan>/predictions.csv` under the artifact root.

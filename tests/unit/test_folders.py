@@ -24,6 +24,7 @@ from digits.folders import (
     unescape_path,
 )
 from digits.images import DecodeError
+from digits.selection import Selection
 
 HOSTILE = [
     b"a\nb.png",
@@ -129,7 +130,7 @@ def test_all_else_is_counted_by_reason(tmp_path: Path, monkeypatch: pytest.Monke
     listing = Listing(tmp_path)
     assert [entry.path for entry in listing] == [b"a.png", b"deep/b.jpg"]
     assert listing.skipped == {"other-file": 2, "link": 3, "fifo": 1, "socket": 1}
-    flat = Listing(tmp_path, recursive=False, all_files=True)
+    flat = Listing(tmp_path, recursive=False, selection=Selection(all_files=True))
     assert [entry.path for entry in flat] == [b"a.png", b"notes.txt", b"png"]
     assert flat.skipped["sub-folder"] == 1
     assert [entry.path for entry in listing] == [b"a.png", b"deep/b.jpg"]
@@ -138,7 +139,7 @@ def test_all_else_is_counted_by_reason(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_device_is_not_opened() -> None:
     """The null device, among others."""
-    listing = Listing(Path("/dev"), recursive=False, all_files=True)
+    listing = Listing(Path("/dev"), recursive=False, selection=Selection(all_files=True))
     list(listing)
     assert listing.skipped["device"] > 0
 
@@ -150,7 +151,7 @@ def test_our_own_output_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(inside)
     ours = [tmp_path / "link" / name for name in ("p.csv", "p.summary.json", "work")]
     for root in (inside, tmp_path / "link"):
-        listing = Listing(root, all_files=True, exclude=[*ours, tmp_path / "elsewhere.csv"])
+        listing = Listing(root, selection=Selection(all_files=True), ours=[*ours, tmp_path / "elsewhere.csv"])
         assert [entry.path for entry in listing] == [b".q.tmp", b"a.png"]
         assert listing.skipped == {"output": 4}
 

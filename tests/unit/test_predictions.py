@@ -251,6 +251,22 @@ def test_a_single_image(job: Job) -> None:
     assert [row["path"] for row in job.rows()] == ["picture"]
 
 
+def test_files_that_are_named(job: Job) -> None:
+    """Each has a row, whether it is there or not; their folder must be one."""
+    names = job.folder.parent / "names"
+    names.write_bytes(b"0003.png\0gone\0%b\0../in2\0" % os.fsencode(job.folder / "0001.png"))
+    job.options["files_from"] = names
+    summary = job.run()
+    assert [(row["path"], row["status"]) for row in job.rows()] == [
+        ("0001.png", "ok"),
+        ("0003.png", "ok"),
+        ("gone", "vanished"),
+    ]
+    assert summary.skipped == {"outside": 1}
+    with pytest.raises(UsageError, match="so this must be their folder"):
+        predict_folder(job.folder / "0001.png", **job.arguments())
+
+
 def test_an_empty_folder(job: Job) -> None:
     """A table without rows."""
     shutil.rmtree(job.folder)
@@ -262,7 +278,7 @@ def test_an_empty_folder(job: Job) -> None:
 
 def test_a_folder_that_is_not_there(job: Job) -> None:
     """Said before anything is made."""
-    with pytest.raises(UsageError, match="expected a folder of images"):
+    with pytest.raises(UsageError, match="expected a folder or an archive of images"):
         predict_folder(job.folder / "nowhere", **job.arguments())
     with pytest.raises(UsageError, match=r"found '\.txt'"):
         job.run(out=job.out.with_suffix(".txt"))
