@@ -4,7 +4,8 @@ A plan is a directory, and all that a worker needs to be told is its path:
 
     plan.json       a sealed record: folder, model, options, where each shard begins in the listing
     listing         a record an image: size, mtime, inode, path, ended by NUL
-    parts/N.part    a shard's rows in the format of the result
+    known           in an incremental run, the whole listing with the rows that are known; see `digits.ledgers`
+    parts/N.part    a shard's rows in the format of the result; in an incremental run, as JSON lines
     parts/N.json    a sealed record with the part's hash and what to count: its presence commits the shard
     parts/N.lock    held by the worker that is at the shard; the kernel drops it when its holder dies
 """
@@ -22,13 +23,14 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from digits.folders import Entry
 from digits.inference import ModelFiles
 from digits.records import Record, read_record, write_record
-from digits.tables import Column, Format, columns_of, format_of
+from digits.tables import JSON_LINES, Column, Format, columns_of, format_of
 
 if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.config import Mode
 
 PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
+KNOWN_FILE = "known"
 
 
 class Options(NamedTuple):
@@ -54,8 +56,10 @@ class Plan:
         options: what decides the rows' content.
         offsets: where each shard begins in the listing, and where the last one ends.
         shard_size: images a shard, but for the last.
-        images: the number of rows.
+        images: the number of images to predict: all rows, or in an incremental run those that are not known.
         skipped: what the folder holds besides, counted by reason.
+        former: of an incremental run: `rows` of the table and how many a shard would have (`shard_size`), those that
+            are `unchanged`, the hash of the file of what is known, and what goes into the new ledger.
     """
 
     path: Path
@@ -68,6 +72,7 @@ class Plan:
     shard_size: int
     images: int
     skipped: Mapping[str, int]
+    former: Record | None = None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -89,11 +94,12 @@ class Plan:
             shard_size=record["shard_size"],
             images=record["images"],
             skipped=record["skipped"],
+            former=record["former"],
         )
 
     def write(self) -> None:
         """Write the plan's record into its directory."""
-        record = {name: getattr(self, name) for name in ("archive", "offsets", "shard_size", "images")}
+        record = {name: getattr(self, name) for name in ("archive", "offsets", "shard_size", "images", "former")}
         model = {**asdict(self.model), "onnx": str(self.model.onnx)}
         places = {"source": str(self.source), "out": str(self.out)}
         options = self.options._asdict()
@@ -120,8 +126,18 @@ class Plan:
 
     @property
     def format(self) -> Format:
+        """The parts' format."""
+        return JSON_LINES if self.former else self.table_format
+
+    @property
+    def table_format(self) -> Format:
         """The result's format."""
         return format_of(self.out)
+
+    @property
+    def rows(self) -> int:
+        """The number of the table's rows."""
+        return int(self.former["rows"]) if self.former else self.images
 
     def entries(self, shard: int) -> list[Entry]:
         """Give the files of a shard."""
