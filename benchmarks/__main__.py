@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.machine import describe
 
-QUICK = ("start", "prediction", "allocator")
+QUICK = ("start", "prediction", "incremental", "allocator")
 SLOW = ("accuracy",)
 
 
