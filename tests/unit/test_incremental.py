@@ -14,7 +14,7 @@ import pytest
 from making import MakePictures, draw, write_model
 from PIL import Image
 
-from digits import planning, sources
+from digits import ledgers, planning, sources
 from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, UsageError
 from digits.images import DecodeError
@@ -397,3 +397,25 @@ def test_an_empty_folder(job: Job) -> None:
     job.folder.mkdir()
     assert job.run().images == 0
     assert job.run().unchanged == 0
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100, 1000])
+def test_ledgers_are_read_in_pieces(job: Job, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a piece ends."""
+    monkeypatch.setattr(ledgers, "_CHUNK", chunk)
+    job.run()
+    write(job.folder / "0001.png", 50)
+    assert job.run().unchanged == 10
+
+
+def test_a_file_that_can_not_be_compared_is_predicted(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes between being listed and being read: its row says so."""
+    job.run()
+    os.utime(job.folder / "0001.png", (0, 0))
+
+    def gone(*_: object, **__: object) -> bytes:
+        raise DecodeError("vanished", "the file was removed after the folder was listed")
+
+    monkeypatch.setattr(sources, "read_entry", gone)
+    summary = predict_folder(job.folder, **job.arguments())
+    assert (summary.unchanged, summary.statuses["vanished"]) == (10, 1)
