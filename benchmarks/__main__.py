@@ -10,7 +10,7 @@ from itertools import dropwhile, takewhile
 
 from benchmarks.machine import describe
 
-QUICK = ("start", "prediction", "allocator")
+QUICK = ("start", "prediction", "incremental", "allocator")
 SLOW = ("accuracy", "fuzz", "kills", "memory")
 
 

@@ -205,6 +205,12 @@ class PredictionConfig(Settings):
     max_bytes: int = Field(256 * 2**20, ge=1, description="Files with more are not read.")
     max_seconds: float = Field(10, gt=0, le=3600, description="Images that take longer to read are given up.")
     shard_size: int = Field(2_000, ge=1, le=100_000, description="Images a shard.")
+    incremental: bool = Field(
+        False,
+        description="Predict only what is new or changed since the last incremental run into the same table. Unchanged "
+        "is what has the same size, modification time and inode.",
+    )
+    verify: bool = Field(False, description="With `incremental`: unchanged is what has the same content (SHA-256).")
     processes: int | None = Field(None, ge=1, le=1024, description="Worker processes; empty: one a usable CPU.")
 
 

@@ -20,17 +20,19 @@ from digits.errors import CorruptArtifactError, StoreError, UsageError
 from digits.filelists import Named, read_names
 from digits.folders import Entry, Listing, entry_of, resolve_source
 from digits.inference import ModelFiles
+from digits.ledgers import Takeover, find_ledger, ledgers_of
 from digits.normalization import SPEC
-from digits.plans import LISTING_FILE, Options, Plan, encode_entry, remove_plan
-from digits.records import digest_of, hash_file, sync_directory
+from digits.plans import KNOWN_FILE, LISTING_FILE, Options, Plan, encode_entry, remove_plan
+from digits.records import Record, digest_of, hash_file, sync_directory
 from digits.selection import Selection
+from digits.sources import open_source
 from digits.store import code_version
 from digits.summaries import picture_path, summary_path
 from digits.tables import format_of
 
 SMALLEST_SHARD = 256
-SHARDS_WANTED = 16
-_STALE_SECONDS = 24 * 3600
+SHARDS_WANTED = 32
+_STALE_DRAFT, _STALE_PLAN = 24 * 3600, 30 * 24 * 3600
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +44,8 @@ def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConf
         StoreError: the plan can't be written.
     """
     format_of(out)
+    if options.verify and not options.incremental:
+        raise UsageError("there is nothing to verify: verify is about what an incremental run takes over")
     _check_recipe(model)
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -62,11 +66,13 @@ def _check_recipe(model: ModelFiles) -> None:
 
 
 def _sweep(work: Path) -> None:
-    """Remove the drafts of plans whose makers were killed long ago."""
-    for path in work.glob("tmp-*"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
+    """Remove what nobody will come back for: drafts whose makers were killed, plans that were left long ago."""
+    for path in work.glob("*"):
+        patience = _STALE_DRAFT if path.name.startswith("tmp-") else _STALE_PLAN
+        with suppress(OSError):
+            newest = max(place.stat().st_mtime for place in (path, path / "parts") if place.exists())
+            if time.time() - newest > patience:
+                remove_plan(path)
 
 
 @contextmanager
@@ -82,18 +88,60 @@ def _temporary(work: Path) -> Iterator[Path]:
 def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path, path: Path) -> tuple[Plan, str]:
     """Write a plan into an empty directory; beside it, give the digest of what was asked for."""
     (path / "parts").mkdir()
-    listing = _Listed(path / LISTING_FILE)
-    ours = (out, summary_path(out), picture_path(out), path.parent)
-    with _found(source, options, ours) as found:
-        listing.write(found.entries)
-    skipped = dict(sorted(found.skipped.items()))
+    listing, listed_at = _Listed(path / LISTING_FILE), time.time_ns()
     chosen = _options_for(model, options)
-    size = min(options.shard_size, max(SMALLEST_SHARD, -(-listing.images // SHARDS_WANTED)))
-    plan = Plan(
-        path, found.place, found.archive, out, model, chosen, listing.offsets(size), size, listing.images, skipped
-    )
+    ours = (out, summary_path(out), picture_path(out), path.parent)
+    former: Record | None = None
+    with _found(source, options, ours) as found:
+        if options.incremental:
+            past = _Past(path.parent, found, out, _digest_of_recipe(model, chosen, found.archive))
+            former = {**past.write(listing, path, options), "listed_at": listed_at}
+        else:
+            listing.write(found.entries)
+    skipped = dict(sorted(found.skipped.items()))
+    size = _shard_size(listing.images, options)
+    offsets = listing.offsets(size)
+    plan = Plan(path, found.place, found.archive, out, model, chosen, offsets, size, listing.images, skipped, former)
     plan.write()
     return plan, _digest_of_request(plan, listing.digest)
+
+
+def _shard_size(images: int, options: PredictionConfig) -> int:
+    return min(options.shard_size, max(SMALLEST_SHARD, -(-images // SHARDS_WANTED)))
+
+
+def _digest_of_recipe(model: ModelFiles, options: Options, archive: Identity | None) -> str:
+    """Name all that decides the row of a file besides the file."""
+    code = code_version("digits.shards", "digits.ledgers")
+    recipe = {"model": [model.digest, model.version], "options": options._asdict(), "archive": archive, "code": code}
+    return digest_of(recipe)
+
+
+class _Past(NamedTuple):
+    """What an incremental run has behind it."""
+
+    work: Path
+    found: "_Found"
+    out: Path
+    recipe: str
+
+    def write(self, listing: "_Listed", path: Path, options: PredictionConfig) -> Record:
+        """Write the files that must be predicted into the listing, and into the plan's directory what is known."""
+        directory = ledgers_of(self.work, self.found.place, self.out)
+        ledger = find_ledger(directory, self.out, recipe=self.recipe)
+        known = path / KNOWN_FILE
+        with open_source(self.found.place, self.found.archive) as opened:
+            takeover = Takeover(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
+            listing.write(takeover.fresh(self.found.entries))
+        return {
+            "directory": str(directory),
+            "recipe": self.recipe,
+            "rows": takeover.rows,
+            "unchanged": takeover.unchanged,
+            "shard_size": _shard_size(takeover.rows, options),
+            "sha256": hash_file(known),
+            "least_certain": list(ledger.least_certain) if ledger else [],
+        }
 
 
 class _Found(NamedTuple):
@@ -192,6 +240,7 @@ def _digest_of_request(plan: Plan, listing: str) -> str:
         "model": [plan.model.digest, plan.model.version],
         "options": plan.options._asdict(),
         "code": code_version("digits.shards"),
+        "known": plan.former and [plan.former["sha256"], plan.former["recipe"]],
     }
     return digest_of(request)[:32]
 
@@ -219,7 +268,8 @@ def _is_usable(target: Path, plan: Plan) -> bool:
     """Tell whether the plan that was found is intact; a damaged one is removed."""
     try:
         Plan.open(target)
-        if hash_file(target / LISTING_FILE) == hash_file(plan.path / LISTING_FILE):
+        names = (LISTING_FILE, KNOWN_FILE) if plan.former else (LISTING_FILE,)
+        if all(hash_file(target / name) == hash_file(plan.path / name) for name in names):
             return True
     except CorruptArtifactError as error:
         logger.warning("%s; the prediction starts again", error)

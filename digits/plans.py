@@ -4,7 +4,8 @@ A plan is a directory, and all that a worker needs to be told is its path:
 
     plan.json       a sealed record: folder, model, options, where each shard begins in the listing
     listing         a record an image: size, mtime, inode, path, ended by NUL
-    parts/N.part    a shard's rows in the format of the result
+    known           in an incremental run, the whole listing with the rows that are known; see `digits.ledgers`
+    parts/N.part    a shard's rows in the format of the result; in an incremental run, as JSON lines
     parts/N.json    a sealed record with the part's hash and what to count: its presence commits the shard
     parts/N.lock    held by the worker that is at the shard; the kernel drops it when its holder dies
     parts/N.blame   a sealed record of those of the shard's images that killed the process which decoded them
@@ -24,7 +25,7 @@ from digits.errors import CorruptArtifactError
 from digits.folders import Entry
 from digits.inference import ModelFiles
 from digits.records import Record, read_record, write_record
-from digits.tables import Column, Format, columns_of, format_of
+from digits.tables import JSON_LINES, Column, Format, columns_of, format_of
 
 if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.config import Mode
@@ -32,7 +33,9 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
 
 PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
+KNOWN_FILE = "known"
 MOST_GROUPS = 32
+GROUP_IMAGES = 10_000
 
 
 class Options(NamedTuple):
@@ -59,8 +62,10 @@ class Plan:
         options: what decides the rows' content.
         offsets: where each shard begins in the listing, and where the last one ends.
         shard_size: images a shard, but for the last.
-        images: the number of rows.
+        images: the number of images to predict: all rows, or in an incremental run those that are not known.
         skipped: what the folder holds besides, counted by reason.
+        former: of an incremental run: `rows` of the table and how many a shard would have (`shard_size`), those that
+            are `unchanged`, the hash of the file of what is known, and what goes into the new ledger.
     """
 
     path: Path
@@ -73,6 +78,7 @@ class Plan:
     shard_size: int
     images: int
     skipped: Mapping[str, int]
+    former: Record | None = None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -94,11 +100,12 @@ class Plan:
             shard_size=record["shard_size"],
             images=record["images"],
             skipped=record["skipped"],
+            former=record["former"],
         )
 
     def write(self) -> None:
         """Write the plan's record into its directory."""
-        record = {name: getattr(self, name) for name in ("archive", "offsets", "shard_size", "images")}
+        record = {name: getattr(self, name) for name in ("archive", "offsets", "shard_size", "images", "former")}
         model = {**asdict(self.model), "onnx": str(self.model.onnx)}
         places = {"source": str(self.source), "out": str(self.out)}
         options = self.options._asdict()
@@ -125,8 +132,18 @@ class Plan:
 
     @property
     def format(self) -> Format:
+        """The parts' format."""
+        return JSON_LINES if self.former else self.table_format
+
+    @property
+    def table_format(self) -> Format:
         """The result's format."""
         return format_of(self.out)
+
+    @property
+    def rows(self) -> int:
+        """The number of the table's rows."""
+        return int(self.former["rows"]) if self.former else self.images
 
     def entries(self, shard: int) -> list[Entry]:
         """Give the files of a shard."""
@@ -152,9 +169,13 @@ class Plan:
         """Give the shards that are not committed."""
         return [shard for shard in self.shards if not self.is_committed(shard)]
 
-    def groups(self) -> list[range]:
-        """Cut the shards into groups of neighbours, few enough that each can be a task of its own."""
-        size = -(-len(self.shards) // MOST_GROUPS) or 1
+    def groups(self, processes: int) -> list[range]:
+        """Cut the shards into groups of neighbours, each a task's work.
+
+        There are two a process, so that none is long alone at the end, or more where they would be long to wait for.
+        """
+        count = max(2 * processes, min(MOST_GROUPS, self.images // GROUP_IMAGES))
+        size = -(-len(self.shards) // count) or 1
         return [self.shards[first : first + size] for first in self.shards[::size]]
 
     def rows_of(self, shard: int) -> int:

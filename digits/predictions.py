@@ -11,18 +11,20 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, StoreError
 from digits.images import STATUSES
 from digits.inference import ModelFiles
+from digits.ledgers import NewLedger
 from digits.planning import plan_predictions
 from digits.plans import Plan, remove_plan
 from digits.progress import SILENT, Progress
-from digits.records import Record, read_record, replacing, write_record
+from digits.records import Record, hash_file, read_record, replacing, write_record
 from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
 from digits.summaries import Failure, LeastCertain, PredictionSummary, summary_path
 from digits.workers import Crew, run_workers, usable_cpus
@@ -59,11 +61,11 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
         ModelError: the model can't be used.
         StoreError: the disk is full, or can't be written to; run again to go on.
     """
-    with Crew() as crew:
-        crew.prepare()
+    with Crew(options.processes) as crew:
+        crew.prepare(source)
         plan = plan_predictions(source, model=model, options=options, out=out, work=work)
         started = time.time()
-        run_workers(plan, crew, processes=options.processes, progress=progress)
+        run_workers(plan, crew, progress=progress)
         return finish(plan, crew, started=started)
 
 
@@ -85,7 +87,7 @@ def merge(plan: Plan, *, started: float | None = None) -> PredictionSummary:
 
     Args:
         plan: every shard must be committed.
-        started: when this run's first worker started; by default, when the earliest part was begun.
+        started: when this run began: what was done before counts as taken over; None: nothing was.
 
     Returns:
         The summary; when another run of the same has published it meanwhile, the one that it wrote.
@@ -135,12 +137,35 @@ def _published(plan: Plan, started: float | None) -> PredictionSummary:
             f"{plan.path}: {len(waiting)} of {len(plan.shards)} shards are not done; run the workers first"
         )
     totals = _Totals()
-    with replacing(plan.out) as file:
-        plan.format.join(_verified_parts(plan, totals), plan.columns, file)
+    if plan.former:
+        _write_incremental(plan, totals)
+    else:
+        with replacing(plan.out) as file:
+            plan.format.join(_verified_parts(plan, totals), plan.columns, file)
     summary = totals.summary(plan, started)
     write_record(summary_path(plan.out), {**summary.as_record(), "plan": plan.digest})
     remove_plan(plan.path)
     return summary
+
+
+def _write_incremental(plan: Plan, totals: "_Totals") -> None:
+    """Write a table of rows that were known and rows that were predicted, and its ledger just before it."""
+    ledger = NewLedger(plan)
+    totals.remember((plan.former or {})["least_certain"])
+    with replacing(plan.out) as file:
+        parts = _verified_parts(plan, totals)
+        plan.table_format.join(_shards_of(plan, ledger.merged(parts), totals), plan.columns, file)
+        file.flush()
+        digest = hash_file(Path(file.name))
+        ledger.commit(digest, totals.pictures())
+    ledger.forget_others(digest)
+
+
+def _shards_of(plan: Plan, rows: Iterator[Record], totals: "_Totals") -> Iterator[bytes]:
+    """Encode rows as the parts that a run from nothing would have."""
+    while shard := list(islice(rows, (plan.former or {})["shard_size"])):
+        totals.count(shard)
+        yield plan.table_format.encode([tuple(row.values()) for row in shard], plan.columns)
 
 
 def _verified_parts(plan: Plan, totals: "_Totals") -> Iterator[bytes]:
@@ -163,7 +188,7 @@ def _verified_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
 
 
 class _Totals:
-    """The sum of what the shards' seals tell."""
+    """The sum of what the shards' seals tell; of an incremental run, what the rows tell."""
 
     def __init__(self) -> None:
         self._predictions: Counter[str] = Counter()
@@ -172,22 +197,60 @@ class _Totals:
         self._more_frames = 0
         self._failures: list[Failure] = []
         self._least_certain: list[LeastCertain] = []
+        self._seen: dict[str, LeastCertain] | None = None
+
+    def remember(self, least_certain: Sequence[Record]) -> None:
+        """Count rows from now on, and take the pixels of the least certain from here and from the seals."""
+        self._seen = {image.path: image for image in map(LeastCertain.from_seal, least_certain)}
 
     def add(self, seal: Record) -> None:
-        self._predictions.update(seal["classes"])
-        self._statuses.update(seal["statuses"])
         self._rows.append((seal["started"], seal["rows"]))
         self._more_frames += seal["more_frames"]
-        room = FAILURES_KEPT - len(self._failures)
-        self._failures += [Failure(*failure) for failure in seal["failures"][:room]]
-        self._least_certain += map(LeastCertain.from_seal, seal["least_certain"])
+        least_certain = map(LeastCertain.from_seal, seal["least_certain"])
+        if self._seen is not None:
+            self._seen |= {image.path: image for image in least_certain}
+            return
+        self._predictions.update(seal["classes"])
+        self._statuses.update(seal["statuses"])
+        self._fail(Failure(*failure) for failure in seal["failures"])
+        self._doubt(least_certain)
+
+    def count(self, rows: Sequence[Record]) -> None:
+        """Count rows of a table."""
+        predicted = [row for row in rows if row["prediction"] is not None]
+        self._predictions.update(row["prediction"] for row in predicted)
+        self._statuses.update(row["status"] for row in rows)
+        self._fail(Failure(r["path"], r["status"], r["error"]) for r in rows if r["prediction"] is None)
+        predicted.sort(key=lambda row: float(row["confidence"]))
+        least = predicted[:LEAST_CERTAIN_KEPT]
+        self._doubt(LeastCertain(row["path"], row["prediction"], row["confidence"]) for row in least)
+
+    def _fail(self, failures: Iterable[Failure]) -> None:
+        self._failures += islice(failures, FAILURES_KEPT - len(self._failures))
+
+    def _doubt(self, images: Iterable[LeastCertain]) -> None:
+        self._least_certain += images
         self._least_certain.sort(key=lambda image: image.confidence)
         del self._least_certain[LEAST_CERTAIN_KEPT:]
 
+    def pictures(self) -> list[Record]:
+        """Give the least certain images of which the pixels are known, as in a seal."""
+        return [image.as_seal() for image in self._pictured() if image.pixels is not None]
+
+    def _pictured(self) -> list[LeastCertain]:
+        seen = self._seen or {}
+        return [image if image.pixels is not None else self._with_pixels(image, seen) for image in self._least_certain]
+
+    @staticmethod
+    def _with_pixels(image: LeastCertain, seen: Mapping[str, LeastCertain]) -> LeastCertain:
+        known = seen.get(image.path)
+        return known if known and known.as_record() == image.as_record() else image
+
     def summary(self, plan: Plan, started: float | None) -> PredictionSummary:
         """Give the summary, now that the table is in place."""
-        begun = min((start for start, _ in self._rows), default=time.time()) if started is None else started
-        seconds = max(time.time() - begun, 1e-6)
+        now, since = time.time(), started or 0
+        begun = min((start for start, _ in self._rows if start >= since), default=now)
+        seconds = max(now - begun, 1e-6)
         reused = sum(rows for start, rows in self._rows if start < begun)
         names = {name: self._predictions[name] for name in plan.model.class_names}
         return PredictionSummary(
@@ -195,7 +258,7 @@ class _Totals:
             out=plan.out,
             model_version=plan.model.version,
             model_digest=plan.model.digest,
-            images=plan.images,
+            images=plan.rows,
             reused=reused,
             seconds=round(seconds, 3),
             images_per_second=round((plan.images - reused) / seconds, 1),
@@ -204,5 +267,6 @@ class _Totals:
             skipped=dict(plan.skipped),
             more_frames=self._more_frames,
             failures=tuple(self._failures),
-            least_certain=tuple(self._least_certain),
+            least_certain=tuple(self._pictured()),
+            unchanged=(plan.former or {}).get("unchanged", 0),
         )

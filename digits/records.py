@@ -70,27 +70,32 @@ def read_record(path: Path) -> Record:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` for writing; on a clean exit it is synced and takes the path's place.
 
-    When the body raises, the path is untouched and the temporary file is removed.
+    When the body raises, the path is untouched and the temporary file is removed. What can be made again need not be
+    durable: without the wait for the disk, only a power failure can lose it, or leave it damaged.
     """
     with _temporary(path) as (name, file):
         yield file
-        _sync(file)
+        if durable:
+            _sync(file)
+        else:
+            file.flush()
         name.replace(path)
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a whole file, atomically: readers see the old content or the new one."""
-    with replacing(path) as file:
+    with replacing(path, durable=durable) as file:
         file.write(content)
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
+def write_record(path: Path, record: Mapping[str, Any], *, durable: bool = True) -> None:
     """Seal a record and write it, atomically."""
-    write_file(path, encode_record(record))
+    write_file(path, encode_record(record), durable=durable)
 
 
 def create_record(path: Path, record: Mapping[str, Any]) -> bool:

@@ -47,6 +47,12 @@ class LeastCertain:
         """Give it as JSON values, without the pixels."""
         return {"path": self.path, "prediction": self.prediction, "confidence": self.confidence}
 
+    def as_seal(self) -> Record:
+        """Give it as a worker writes it into its seal; the pixels must be known."""
+        pixels = np.asarray(self.pixels)
+        encoded = base64.b64encode(pixels.tobytes()).decode("ascii")
+        return {**self.as_record(), "shape": list(pixels.shape), "pixels": encoded}
+
 
 @dataclass(frozen=True, eq=False)
 class PredictionSummary:
@@ -64,9 +70,10 @@ class PredictionSummary:
         predictions: rows by predicted class.
         statuses: rows by status.
         skipped: what the folder holds besides, by reason.
-        more_frames: images of which only the first frame or page was looked at.
+        more_frames: images of which only the first frame or page was looked at, in this run.
         failures: the first images without a prediction; `statuses` has the number of all.
         least_certain: the predictions with the lowest confidence, the lowest first.
+        unchanged: rows that an incremental run took over from the table of the run before it.
     """
 
     source: Path
@@ -83,6 +90,7 @@ class PredictionSummary:
     more_frames: int
     failures: tuple[Failure, ...]
     least_certain: tuple[LeastCertain, ...]
+    unchanged: int = 0
 
     def as_record(self) -> Record:
         """Give the summary as JSON values."""

@@ -161,4 +161,5 @@ def _schema(columns: Sequence[Column]) -> Any:
     return pa.schema([(column.name, types[column.kind]) for column in columns])
 
 
-FORMATS: dict[str, Format] = {".csv": Csv(), ".parquet": Parquet(), ".jsonl": JsonLines()}
+JSON_LINES: Format = JsonLines()
+FORMATS: dict[str, Format] = {".csv": Csv(), ".parquet": Parquet(), ".jsonl": JSON_LINES}

@@ -15,8 +15,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
+from itertools import islice
 from math import ceil
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Self
 
 from digits.errors import DigitsError, StoreError, error_of
@@ -117,10 +119,16 @@ class WorkerProcess:
 
 
 class Crew:
-    """Worker processes that are kept from one piece of work to the next; several threads may use it."""
+    """Worker processes that are kept from one piece of work to the next; several threads may use it.
 
-    def __init__(self) -> None:
+    Args:
+        most: processes at work at once; None: as many as there are usable CPUs.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most or usable_cpus()
         self.dismissed = False
+        self._free = BoundedSemaphore(self.most)
         self._idle: deque[WorkerProcess] = deque()
         self._hired: set[WorkerProcess] = set()
 
@@ -130,31 +138,44 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self.dismiss()
 
-    def prepare(self) -> None:
-        """Start a worker that will be wanted soon: meanwhile it loads what it needs."""
-        self._idle.append(_start())
+    def prepare(self, source: Path) -> None:
+        """Start the workers that a folder will want, by a glance at it: meanwhile they load what they need."""
+        with suppress(OSError), os.scandir(source) as entries:
+            glance = sum(1 for _ in islice(entries, self.most * WORTH_A_PROCESS))
+            for _ in range(max(1, glance // WORTH_A_PROCESS) - len(self._idle)):
+                self._idle.append(_start())
 
     def hire(self) -> WorkerProcess:
-        """Take an idle worker, or a new one; `keep` or `lose` it afterwards.
+        """Wait until another worker may be at work, and take an idle or a new one; `keep` or `lose` it afterwards.
 
         Raises:
             StoreError: the crew was dismissed, or no process can be started.
         """
-        if self.dismissed:
-            raise StoreError("the prediction was stopped; the same command goes on from what is finished")
-        worker = self._idle.popleft() if self._idle else _start()
+        self._free.acquire()
+        try:
+            worker = self._take()
+        except BaseException:
+            self._free.release()
+            raise
         self._hired.add(worker)
         return worker
 
+    def _take(self) -> WorkerProcess:
+        if self.dismissed:
+            raise StoreError("the prediction was stopped; the same command goes on from what is finished")
+        return self._idle.popleft() if self._idle else _start()
+
     def keep(self, worker: WorkerProcess) -> None:
         """Take a worker back that has nothing to do."""
-        self._hired.discard(worker)
+        self._hired.remove(worker)
         self._idle.append(worker)
+        self._free.release()
 
     def lose(self, worker: WorkerProcess) -> None:
         """End a worker, if it has not died before."""
-        self._hired.discard(worker)
+        self._hired.remove(worker)
         worker.end()
+        self._free.release()
 
     def dismiss(self) -> None:
         """End all workers; those who listen to one find it dead, and can't hire another."""
@@ -180,7 +201,6 @@ def run_workers(
     crew: Crew,
     *,
     shards: Iterable[int] | None = None,
-    processes: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
     """Carry out a plan, or some shards of it, until each is committed, by us or by another run of it.
@@ -189,7 +209,6 @@ def run_workers(
         plan: what was committed before is not done again.
         crew: where workers are taken from, and given back to.
         shards: all when None.
-        processes: workers at once; as many as there are usable CPUs when None.
         progress: is told of images, those that were done before included.
 
     Raises:
@@ -204,7 +223,7 @@ def run_workers(
             bar.recount(sum(map(plan.rows_of, waiting)))
             free = [shard for shard in waiting if plan.is_free(shard)]
             if free:
-                job.carry_out(free, processes or usable_cpus())
+                job.carry_out(free)
             else:
                 time.sleep(_PATIENCE)
         bar.recount(0)
@@ -222,11 +241,11 @@ class _Job:
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._in_vain: Counter[int] = Counter()
 
-    def carry_out(self, shards: Iterable[int], processes: int) -> None:
+    def carry_out(self, shards: Iterable[int]) -> None:
         """Give each shard to a worker, once."""
         self._todo.extend(shards)
         images = sum(map(self._plan.rows_of, self._todo))
-        count = min(processes, len(self._todo), -(-images // WORTH_A_PROCESS))
+        count = min(self._crew.most, len(self._todo), -(-images // WORTH_A_PROCESS))
         try:
             while self._todo or self._busy:
                 while self._todo and len(self._busy) < count:

@@ -273,6 +273,12 @@ def predict(
     probabilities: Annotated[bool | None, typer.Option("--probabilities", help="Add a column for each class.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Add the 2nd to the k-th most likely class.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Images with more are not decoded.")] = None,
+    incremental: Annotated[
+        bool | None, typer.Option("--incremental", help="Predict only what is new or changed since the last such run.")
+    ] = None,
+    verify: Annotated[
+        bool | None, typer.Option("--verify", help="With --incremental: find changes by content, not by time and size.")
+    ] = None,
     processes: Annotated[int | None, typer.Option(help="Worker processes. [default: one a usable CPU]")] = None,
     track: Annotated[bool, typer.Option("--track", help="Fail unless Prefect keeps the run.")] = False,
     artifacts: Artifacts = None,
@@ -290,6 +296,8 @@ def predict(
         probabilities=probabilities,
         top_k=top_k,
         max_pixels=max_pixels,
+        incremental=incremental,
+        verify=verify,
         processes=processes,
     )
     run = _predict_tracked if _is_tracked(required=track) else _predict_here
@@ -359,9 +367,11 @@ def _summary_lines(summary: "PredictionSummary") -> dict[str, object]:
     from digits.summaries import picture_path
 
     only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
+    done = summary.images - summary.reused - summary.unchanged
     counts = {
         "prediction": only and f"{only.prediction} ({only.confidence:.1%} sure)",
-        "predicted": f"{summary.images - summary.reused:,} images, {summary.images_per_second:,.0f} a second",
+        "unchanged": summary.unchanged and f"{summary.unchanged:,} images, as in the table before",
+        "predicted": f"{done:,} images, {summary.images_per_second:,.0f} a second",
         "taken over": summary.reused and f"{summary.reused:,} images from the run that was interrupted",
         "classes": _counts(summary.predictions),
         "statuses": _counts(summary.statuses),

@@ -6,7 +6,7 @@ from prefect import flow
 
 from digits.config import PredictionConfig
 from digits.summaries import PredictionSummary
-from tasks.prediction import merge_predictions, plan_predictions, predict_shards
+from tasks.prediction import merge_predictions, plan_predictions, predict_shards, workers
 from tasks.reporting import publish_predictions
 
 
@@ -30,8 +30,9 @@ def predict_folder(
         options: How the folder becomes a table.
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
     """
-    plan = plan_predictions(folder, model, out, options, artifacts)
-    started = predict_shards(plan, options.processes)
-    summary = merge_predictions(plan, started)
+    with workers(folder, options.processes):
+        plan = plan_predictions(folder, model, out, options, artifacts)
+        started = predict_shards(plan)
+        summary = merge_predictions(plan, started)
     publish_predictions(summary)
     return summary

@@ -1,8 +1,9 @@
 """The Prefect steps of batch prediction: plan, groups of shards, table."""
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,8 +18,28 @@ from digits.plans import Plan
 from digits.summaries import PredictionSummary
 from tasks.edge import log_to_run, open_store, progress
 
-_crews: defaultdict[Path, predictions.Crew] = defaultdict(predictions.Crew)
-"""The workers of this process, by the plan that they are at: tasks that are threads share them."""
+_own_crew = predictions.Crew(1)
+"""The worker of a process that runs a task at a time for a flow in another process."""
+
+_crew: ContextVar[predictions.Crew] = ContextVar("crew", default=_own_crew)
+"""The workers of a flow, shared by those of its tasks that are threads."""
+
+
+@contextmanager
+def workers(folder: Path, processes: int | None) -> Iterator[None]:
+    """Have worker processes for a flow, which start while the folder is being listed.
+
+    Args:
+        folder: what is to be predicted.
+        processes: at once; None: as many as there are usable CPUs.
+    """
+    with predictions.Crew(processes) as crew:
+        crew.prepare(folder)
+        token = _crew.set(crew)
+        try:
+            yield
+        finally:
+            _crew.reset(token)
 
 
 @task(name="plan", task_run_name="plan {folder.name}", cache_policy=NO_CACHE)
@@ -35,32 +56,32 @@ def plan_predictions(folder: Path, model: str, out: Path | None, options: Predic
 def predict_group(plan: Plan, shards: range) -> int:
     """Make the part files of neighbouring shards in a worker process; give the number of images."""
     log_to_run()
-    predictions.run_workers(plan, _crews[plan.path], shards=shards, processes=1)
+    predictions.run_workers(plan, _crew.get(), shards=shards)
     return sum(map(plan.rows_of, shards))
 
 
-def predict_shards(plan: Plan, processes: int | None) -> float:
-    """Have the flow's task runner make all part files: a task a group of shards, as many at once as we may have CPUs.
+def predict_shards(plan: Plan) -> float:
+    """Have the flow's task runner make all part files, a task a group of shards, with the workers that there are.
+
+    One task more than there are workers is under way, so that none of these waits for Prefect.
 
     Args:
         plan: what is committed is not done again.
-        processes: tasks at once, each with a worker process; None: as many as there are usable CPUs.
 
     Returns:
         When it began, as seconds since the epoch.
     """
-    started = time.time()
+    started, most = time.time(), _crew.get().most
     ended = SimpleQueue[PrefectFuture[int]]()
-    groups = iter(plan.groups())
+    groups = iter(plan.groups(most))
     bar = progress.get().start("Predicting", plan.images)
     try:
-        running = _submit(plan, islice(groups, processes or predictions.usable_cpus()), ended)
+        running = _submit(plan, islice(groups, most + 1), ended)
         while running:
             bar.advance(ended.get().result())
             running += _submit(plan, islice(groups, 1), ended) - 1
     finally:
         bar.close()
-        _crews.pop(plan.path, predictions.Crew()).dismiss()
     return started
 
 
@@ -76,5 +97,4 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
     """Verify the parts and publish the table; `started` is when this run's first worker was begun."""
     log_to_run()
-    with predictions.Crew() as crew:
-        return predictions.finish(plan, crew, started=started)
+    return predictions.finish(plan, _crew.get(), started=started)

@@ -8,7 +8,11 @@ import pytest
 from making import MakePictures, draw, write_model
 from PIL import Image
 
+from digits import predictions
 from digits.inference import ModelFiles
+from digits.plans import Plan
+from digits.shards import run_worker
+from digits.workers import Crew
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +46,15 @@ def world_readable() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have predictions made without worker processes, which take longer to start than a few images to predict."""
+
+    def run_workers(plan: Plan, *_: object, **__: object) -> None:
+        while plan.exists() and plan.waiting():
+            run_worker(plan)
+
+    monkeypatch.setattr(predictions, "run_workers", run_workers)
+    monkeypatch.setattr(Crew, "prepare", lambda *_: None)

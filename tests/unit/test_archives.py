@@ -31,6 +31,8 @@ from digits.summaries import PredictionSummary
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 
 class Job:
     """Archives to be predicted again and again."""

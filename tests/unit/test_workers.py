@@ -63,7 +63,7 @@ def plan(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Plan
 @pytest.fixture
 def crew() -> Iterator[Crew]:
     """Workers that end with the test."""
-    with Crew() as crew:
+    with Crew(3) as crew:
         yield crew
 
 
@@ -106,7 +106,7 @@ def test_cpus_without_control_groups(tmp_path: Path) -> None:
 def test_processes_do_the_shards_and_tell_how_far_they_are(plan: Plan, crew: Crew) -> None:
     """Every image is told of once."""
     steps = Steps()
-    run_workers(plan, crew, processes=2, progress=steps)
+    run_workers(plan, crew, progress=steps)
     assert plan.waiting() == []
     assert (steps.total, sum(steps.done), steps.closed) == (12, 12, True)
 
@@ -129,13 +129,18 @@ def test_some_shards_only(plan: Plan, crew: Crew) -> None:
 def test_no_more_processes_than_are_worth_it(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prepared one is taken; further ones only for many images."""
     started = count_starts(monkeypatch)
-    crew.prepare()
-    run_workers(plan, crew, processes=3)
+    crew.prepare(plan.source)
+    crew.prepare(plan.source.with_name("nothing"))
+    assert len(started) == 1
+    run_workers(plan, crew)
     assert len(started) == 1
     for shard in plan.shards:
         plan.uncommit(shard)
-    monkeypatch.setattr(workers, "WORTH_A_PROCESS", 4)
-    run_workers(plan, crew, processes=5)
+    monkeypatch.setattr(workers, "WORTH_A_PROCESS", 5)
+    crew.prepare(plan.source)
+    assert len(started) == 2
+    monkeypatch.setattr(workers, "WORTH_A_PROCESS", 1)
+    run_workers(plan, crew)
     assert len(started) == 3
 
 
@@ -171,7 +176,7 @@ def test_a_worker_that_fails_is_an_error_in_its_own_words(plan: Plan, crew: Crew
     plan.write()
     steps = Steps()
     with pytest.raises(ModelError, match=r"^.*gone: expected an exported model"):
-        run_workers(plan, crew, processes=1, progress=steps)
+        run_workers(plan, crew, progress=steps)
     assert steps.closed
 
 
@@ -219,7 +224,7 @@ def test_a_deadly_image_costs_its_own_row(
     plan.write()
     deadly(monkeypatch, plan.source / "0004.png", DEADLY[status])
     steps = Steps()
-    run_workers(plan, crew, processes=2, progress=steps)
+    run_workers(plan, crew, progress=steps)
     found = [plan.part(shard, ".part").read_text().splitlines() for shard in plan.shards]
     bad = found[1].pop(1)
     expected[1].pop(1)
@@ -256,7 +261,7 @@ def test_workers_that_die_between_images(plan: Plan, crew: Crew, monkeypatch: py
     program = f"import os, sys\nfor line in sys.stdin:\n    os.write(1, b'.' * 30)\n    {code}"
     monkeypatch.setattr(workers, "_PROGRAM", program)
     with pytest.raises(DigitsError, match=r"a worker process (was killed by signal 9|failed \(1\)), the last of 4"):
-        run_workers(plan, crew, processes=1)
+        run_workers(plan, crew)
     assert plan.waiting() == [0, 1, 2, 3]
     assert not list(plan.path.glob("parts/*.blame"))
 
@@ -302,12 +307,11 @@ def test_no_worker_outlives_an_interrupt(plan: Plan, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     monkeypatch.setattr(workers._Job, "_listen", interrupt)
-    with Crew() as crew:
-        for _ in range(4):
-            crew.prepare()
+    with Crew(3) as crew:
+        crew.prepare(plan.source)
         with pytest.raises(KeyboardInterrupt):
-            run_workers(plan, crew, processes=3)
-    assert [worker._process.poll() for worker in started] == [-signal.SIGKILL] * 4
+            run_workers(plan, crew)
+    assert [worker._process.poll() for worker in started] == [-signal.SIGKILL] * 3
 
 
 def test_a_crew_that_is_dismissed_meanwhile(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
