@@ -67,12 +67,16 @@ def _check_recipe(model: ModelFiles) -> None:
 
 def _sweep(work: Path) -> None:
     """Remove what nobody will come back for: drafts whose makers were killed, plans that were left long ago."""
-    for path in work.glob("*"):
-        patience = _STALE_DRAFT if path.name.startswith("tmp-") else _STALE_PLAN
-        with suppress(OSError):
-            newest = max(place.stat().st_mtime for place in (path, path / "parts") if place.exists())
-            if time.time() - newest > patience:
-                remove_plan(path)
+    for path in work.glob("tmp-*"):
+        _remove_if_older(path, path, _STALE_DRAFT)
+    for path in work.glob(f"*/{PLAN_FILE}"):
+        _remove_if_older(path.parent, path.with_name("parts"), _STALE_PLAN)
+
+
+def _remove_if_older(path: Path, changed: Path, seconds: float) -> None:
+    with suppress(OSError):
+        if time.time() - changed.stat().st_mtime > seconds:
+            remove_plan(path)
 
 
 @contextmanager

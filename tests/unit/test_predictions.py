@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -584,3 +585,18 @@ def test_the_plan_is_what_a_worker_needs(job: Job) -> None:
 def test_the_public_names() -> None:
     """What flows and tasks import."""
     assert all(hasattr(predictions, name) for name in predictions.__all__)
+
+
+def test_what_was_left_long_ago_is_removed(job: Job) -> None:
+    """Drafts after a day, plans after a month; what lies beside them stays."""
+    left = job.plan(out=job.out.with_name("other.csv"))
+    draft, beside = job.work / "tmp-0", job.work / "ledgers"
+    draft.mkdir()
+    beside.mkdir()
+    for path, days in ((draft, 2), (left.path / "parts", 29), (beside, 99)):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    job.plan()
+    assert (draft.exists(), left.exists(), beside.exists()) == (False, True, True)
+    os.utime(left.path / "parts", (time.time() - 31 * 86400,) * 2)
+    job.plan()
+    assert (left.exists(), beside.exists()) == (False, True)
