@@ -22,7 +22,7 @@ from digits.folders import Entry, Listing, entry_of, resolve_source
 from digits.inference import ModelFiles
 from digits.ledgers import Takeover, find_ledger, ledgers_of
 from digits.normalization import SPEC
-from digits.plans import KNOWN_FILE, LISTING_FILE, Options, Plan, encode_entry, remove_plan
+from digits.plans import KNOWN_FILE, LISTING_FILE, PLAN_FILE, Options, Plan, encode_entry, remove_plan
 from digits.records import Record, digest_of, hash_file, sync_directory
 from digits.selection import Selection
 from digits.sources import open_source
