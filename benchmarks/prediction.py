@@ -2,7 +2,7 @@
 
 python -m benchmarks prediction                   # a few minutes on two cores
 python -m benchmarks prediction --timm            # with timm too, in an environment of its own (fetches torch)
-python -m benchmarks prediction --timm torch==2.13.0+cpu
+python -m benchmarks prediction --timm torch==2.13.0+cpu torchvision==0.28.0
 
 Everything is measured in turn, round by round, on the same files: real digits as PNG, 28x28. Compare the ratios; the
 rates are those of a machine and an hour. What counts:
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -88,12 +88,12 @@ def _output(command: list[str], environment: Mapping[str, str] = os.environ) -> 
     return result.stdout.splitlines()[-1]
 
 
-def timm_runner(place: Path, torch: str) -> Measure:
+def timm_runner(place: Path, requirements: Sequence[str]) -> Measure:
     """Install timm into an environment of its own; give what measures it."""
     print("installing timm ...", flush=True)
     venv.create(place, with_pip=True)
     python = str(place / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", torch, "torchvision", "timm"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
     script = str(Path(__file__).with_name("timm_inference.py"))
     return lambda images: float(_output([python, "-W", "ignore", script, str(images)]))
 
@@ -154,8 +154,8 @@ def main() -> None:
             "small, with random weights": small_store(place / "small"),
         }
         others = {"the tutorial's loop": lambda images: tutorial_rate(images, roots["champion"])}
-        if options.timm:
-            others["timm"] = timm_runner(place / "timm", options.timm)
+        if options.timm is not None:
+            others["timm"] = timm_runner(place / "timm", ["timm", *options.timm])
         comparison = Comparison(place / "images", roots)
         for _ in range(options.rounds):
             comparison.round({"library": untracked(place / "home"), "flow": tracked}, others)
@@ -169,7 +169,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--artifacts", type=Path, help="the artifact root with the champion")
     parser.add_argument(
-        "--timm", nargs="?", const="torch", metavar="TORCH", help="measure timm, with this requirement for torch"
+        "--timm", nargs="*", metavar="REQUIREMENT", help="measure timm, installed by these requirements besides timm"
     )
     return parser.parse_args()
 

@@ -19,6 +19,8 @@ ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
 Architecture = Literal["cnn", "mlp", "mlp-2"]
 Mode = Literal["auto", "mnist", "none"]
 """How images are brought into the form of the network's input; see `digits.normalization.normalize`."""
+OtherFormat = Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]
+"""As `digits.images` has them, which this module does not import."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 Units = Annotated[int, Field(ge=1, le=4096)]
@@ -186,6 +188,9 @@ class PredictionConfig(Settings):
     all_files: bool = Field(False, description="Take every file, not only those with an image's extension.")
     by_content: bool = Field(
         False, description="Take the files that begin as a picture does, whatever their names; each is opened."
+    )
+    other_formats: tuple[OtherFormat, ...] = Field(
+        (), description="Formats to read besides PNG, JPEG, GIF, BMP, WebP and TIFF, and whose extensions to take."
     )
     include: tuple[Pattern, ...] = Field(
         (),

@@ -16,7 +16,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +56,28 @@ _READERS = {
     "TIFF": "PIL.TiffImagePlugin",
 }
 FORMATS = tuple(_READERS)
+OtherFormat = Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]
+"""Formats that are read where they are asked for; none of their readers starts another program."""
+_OTHER_READERS: Mapping[OtherFormat, str] = {
+    "AVIF": "PIL.AvifImagePlugin",
+    "ICO": "PIL.IcoImagePlugin",
+    "JPEG2000": "PIL.Jpeg2KImagePlugin",
+    "PCX": "PIL.PcxImagePlugin",
+    "PPM": "PIL.PpmImagePlugin",
+    "QOI": "PIL.QoiImagePlugin",
+    "SGI": "PIL.SgiImagePlugin",
+    "TGA": "PIL.TgaImagePlugin",
+}
+OTHER_EXTENSIONS: Mapping[OtherFormat, tuple[str, ...]] = {
+    "AVIF": (".avif", ".avifs"),
+    "ICO": (".ico",),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "PCX": (".pcx",),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
+    "QOI": (".qoi",),
+    "SGI": (".bw", ".rgb", ".rgba", ".sgi"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
+}
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 DEFAULT_MAX_PIXELS = 50_000_000
 Pixels = npt.NDArray[np.uint8]
@@ -116,12 +138,25 @@ class DecodeError(DigitsError):
         self.height = height
 
 
-def has_signature(head: bytes) -> bool:
-    """Tell whether a file that begins like this is of one of our formats."""
-    return _SIGNATURE.match(head) is not None
+def has_signature(head: bytes, others: Sequence[OtherFormat] = ()) -> bool:
+    """Tell whether a file that begins like this is of one of our formats; TGA can't be told by that."""
+    return _SIGNATURE.match(head) is not None or any(_begins_as(head, kind) is True for kind in others)
 
 
-def decode(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: int | None = None) -> Decoded:
+def _begins_as(head: bytes, kind: OtherFormat) -> bool | None:
+    """Ask a reader of Pillow's whether a file that begins like this is its own; None when it can't tell."""
+    importlib.import_module(_OTHER_READERS[kind])
+    _, accepts = Image.OPEN[kind]
+    return None if accepts is None else accepts(head) is True
+
+
+def decode(
+    content: bytes,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    least_side: int | None = None,
+    others: Sequence[OtherFormat] = (),
+) -> Decoded:
     """Decode the first frame of a picture to grey pixels.
 
     Every depth is scaled to 8 bit, not clipped; numbers without a stated range (32 bit, float) are taken as 0..1,
@@ -132,11 +167,12 @@ def decode(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: 
         max_pixels: of the picture's width times its height.
         least_side: a JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that leaves the shorter side
             so many pixels; None: whole, as any other picture.
+        others: formats that are to be read besides `FORMATS`.
 
     Raises:
         DecodeError: it is not one of our formats, damaged, or has more than `max_pixels`.
     """
-    kind = _format_of(content)
+    kind = _format_of(content, others)
     try:
         if kind == "PNG" and (plain := _plain_png(content, max_pixels)) is not None:
             return plain
@@ -150,12 +186,15 @@ def decode(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: 
         raise DecodeError("unreadable", f"a damaged {kind}: {_sentence(error)}") from error
 
 
-def _format_of(content: bytes) -> str:
+def _format_of(content: bytes, others: Sequence[OtherFormat]) -> str:
     match = _SIGNATURE.match(content)
     if match is not None and match.lastgroup is not None:
         return match.lastgroup
     if not content:
         raise DecodeError("not-an-image", "the file is empty")
+    asked_for = next((kind for kind in others if _begins_as(content[:16], kind) is not False), None)
+    if asked_for is not None:
+        return asked_for
     other = _OTHER_SIGNATURE.match(content[:1024])
     if other is not None and other.lastgroup is not None:
         name = other.lastgroup.replace("_", " ")
@@ -243,7 +282,7 @@ def _reduced_jpeg(image: ImageFile, content: bytes, least_side: int) -> Image.Im
 
 
 def _open(content: bytes, kind: str) -> ImageFile:
-    importlib.import_module(_READERS[kind])
+    importlib.import_module(_READERS.get(kind) or dict[str, str](_OTHER_READERS)[kind])
     read, _ = Image.OPEN[kind]
     image: ImageFile = read(io.BytesIO(content), "")
     return image

@@ -191,6 +191,7 @@ def _selection_of(options: PredictionConfig) -> Selection:
         exclude=options.exclude,
         all_files=options.all_files or options.files_from is not None,
         by_content=options.by_content,
+        others=options.other_formats,
     )
 
 
@@ -229,7 +230,13 @@ def _options_for(model: ModelFiles, options: PredictionConfig) -> Options:
     if mode == "auto":
         mode = model.normalization.get("mode", mode)
     return Options(
-        mode, options.probabilities, options.top_k, options.max_pixels, options.max_bytes, options.max_seconds
+        mode,
+        options.probabilities,
+        options.top_k,
+        options.max_pixels,
+        options.max_bytes,
+        options.max_seconds,
+        options.other_formats,
     )
 
 

@@ -29,7 +29,7 @@ from digits.tables import JSON_LINES, Column, Format, columns_of, format_of
 
 if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.config import Mode
-    from digits.images import Status
+    from digits.images import OtherFormat, Status
 
 PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
@@ -47,6 +47,7 @@ class Options(NamedTuple):
     max_pixels: int
     max_bytes: int
     max_seconds: float
+    others: "tuple[OtherFormat, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Plan:
             archive=tuple(record["archive"]) if record["archive"] else None,
             out=Path(record["out"]),
             model=_model_from(record["model"]),
-            options=Options(**record["options"]),
+            options=Options(**{**record["options"], "others": tuple(record["options"]["others"])}),
             offsets=tuple(record["offsets"]),
             shard_size=record["shard_size"],
             images=record["images"],

@@ -1,16 +1,15 @@
 """Which of the files that are found have a row: patterns, extensions, and what the files begin with."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from digits.errors import UsageError
-from digits.images import EXTENSIONS, has_signature
+from digits.images import EXTENSIONS, OTHER_EXTENSIONS, OtherFormat, has_signature
 
 Head = Callable[[], bytes | None]
 """Gives the first bytes of a file; None when they can't be read."""
 
 HEAD_BYTES = 16
-_ENDINGS = tuple(extension.encode() for extension in EXTENSIONS)
 _TOKEN = re.compile(
     r"(?:(?<=/)|\A)\*\*/|/\*\*\Z|\*+|\?|\[(?P<no>[!^]?)(?P<set>\]?[^]]*)\]|\\(?P<escaped>.)|.", re.DOTALL
 )
@@ -24,6 +23,7 @@ class Selection:
         exclude: patterns; what matches one of them is left out.
         all_files: take every file, not only those with an image's extension.
         by_content: take the files that begin as a picture does, whatever their names.
+        others: formats whose files are pictures too.
 
     A pattern without `/` is matched against the names at any depth, one with `/` against the path from the folder on;
     a pattern that matches a folder stands for all that is in it. `*` and `?` do not match `/`, `**` does.
@@ -39,10 +39,14 @@ class Selection:
         exclude: Iterable[str] = (),
         all_files: bool = False,
         by_content: bool = False,
+        others: Sequence[OtherFormat] = (),
     ) -> None:
         self._includes, self._excludes = _compiled(include), _compiled(exclude)
         self._all_files = all_files or self._includes is not None
         self._by_content = by_content
+        self._others = others
+        endings = (*EXTENSIONS, *(ending for kind in others for ending in OTHER_EXTENSIONS[kind]))
+        self._endings = tuple(ending.encode() for ending in endings)
 
     def excludes(self, path: bytes) -> bool:
         """Tell whether a file, or a folder (with `/` at its end), is left out with all that is in it."""
@@ -59,8 +63,8 @@ class Selection:
     def _is_wanted(self, path: bytes, head: Head) -> bool:
         if self._by_content:
             start = head()
-            return start is None or has_signature(start)
-        return self._all_files or path.lower().endswith(_ENDINGS)
+            return start is None or has_signature(start, self._others)
+        return self._all_files or path.lower().endswith(self._endings)
 
 
 def _matches(pattern: re.Pattern[str], path: bytes) -> bool:

@@ -193,7 +193,7 @@ class _Worker:
             digest = hashlib.sha256(content).hexdigest()
             if blame:
                 return _Seen(path, digest, None, status=blame, error=_BLAMES[blame].format(options.max_seconds))
-            picture = decode(content, max_pixels=options.max_pixels, least_side=LEAST_SIDE)
+            picture = decode(content, max_pixels=options.max_pixels, least_side=LEAST_SIDE, others=options.others)
             pixels = self._normalized(picture)
         except DecodeError as error:
             return _Seen(path, digest, None, error.width, error.height, error.status, str(error))

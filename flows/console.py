@@ -255,6 +255,10 @@ def predict(
     model: Annotated[str, typer.Option(help="champion, or a version's number.")] = "champion",
     recursive: Annotated[bool | None, typer.Option(help="Descend into sub-folders. [default: recursive]")] = None,
     all_files: Annotated[bool | None, typer.Option("--all-files", help="Take files of any extension.")] = None,
+    other_format: Annotated[
+        list[Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]] | None,
+        typer.Option(help="Read this format too, and take its extensions; repeatable."),
+    ] = None,
     by_content: Annotated[
         bool | None, typer.Option("--by-content", help="Take the files that begin as a picture does.")
     ] = None,
@@ -289,6 +293,7 @@ def predict(
         recursive=recursive,
         all_files=all_files,
         by_content=by_content,
+        other_formats=other_format or None,
         include=include or None,
         exclude=exclude or None,
         files_from=files_from,

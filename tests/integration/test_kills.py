@@ -66,6 +66,6 @@ def test_a_table_that_is_written_in_place_is_found_out(tmp_path: Path) -> None:
 
 def test_shards_that_are_done_twice_are_found_out(tmp_path: Path) -> None:
     """By the images that are opened again."""
-    result = kills("--rounds", "3", "--seed", "0", "--cold", broken_by=(tmp_path, FORGOTTEN_SHARDS))
+    result = kills("--rounds", "8", "--images", "2000", "--seed", "0", "--cold", broken_by=(tmp_path, FORGOTTEN_SHARDS))
     assert result.returncode == 1, result.stdout + result.stderr
     assert "images of committed shards were read again" in result.stdout

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,7 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from digits.images import FORMATS, PREDICTED, STATUSES, Decoded, DecodeError, decode
+from digits import config
+from digits.images import (
+    FORMATS,
+    OTHER_EXTENSIONS,
+    PREDICTED,
+    STATUSES,
+    Decoded,
+    DecodeError,
+    OtherFormat,
+    decode,
+    has_signature,
+)
 
 ODD = Path(__file__).parents[3] / "shared" / "data" / "odd-images"
 GREY = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
@@ -432,3 +443,24 @@ def test_large_pictures_of_numbers_are_made_grey_in_strips(mode: str, monkeypatc
     monkeypatch.setattr("digits.images._STRIP", 70)
     assert decode(content).pixels.tolist() == whole.tolist()
     assert np.abs(whole - values / 257).max() <= 0.51
+
+
+@pytest.mark.parametrize("kind", sorted(OTHER_EXTENSIONS))
+def test_other_formats_are_read_where_they_are_asked_for(kind: OtherFormat) -> None:
+    """Else they are refused; and what is asked for changes nothing for the rest."""
+    image = Image.fromarray(np.kron(GREY, np.ones((8, 8), np.uint8)))
+    image = image.convert({"AVIF": "RGB", "ICO": "RGBA", "QOI": "RGB"}.get(kind, "L"))
+    options = {"AVIF": {"quality": 100, "subsampling": "4:4:4"}, "ICO": {"sizes": [image.size]}}.get(kind, {})
+    content = encoded(image, kind, **options)
+    assert refused(content).status in ("unsupported", "not-an-image")
+    pixels = decode(content, others=(kind,)).pixels
+    assert np.abs(pixels.astype(int) - np.asarray(image.convert("L"))).max() <= 2
+    assert has_signature(content[:16], (kind,)) == (kind != "TGA")
+    assert not has_signature(content[:16])
+    assert refused(b"nothing of the kind", others=(kind,)).status == ("unreadable" if kind == "TGA" else "not-an-image")
+    assert outcome(encoded(image.convert("L")), others=(kind,)) == outcome(encoded(image.convert("L")))
+
+
+def test_the_lists_of_other_formats_agree() -> None:
+    """The configuration has one of its own, so as not to load Pillow."""
+    assert get_args(config.OtherFormat) == get_args(OtherFormat) == tuple(OTHER_EXTENSIONS)

@@ -268,6 +268,16 @@ def test_files_that_are_named(job: Job) -> None:
         predict_folder(job.folder / "0001.png", **job.arguments())
 
 
+def test_other_formats(job: Job) -> None:
+    """Taken by their extensions, and read."""
+    Image.fromarray(draw(1)).save(job.folder / "x.pgm")
+    Image.fromarray(draw(1)).save(job.folder / "x.pcx")
+    job.options |= {"other_formats": ["PPM"]}
+    assert job.run().skipped == {"other-file": 1}
+    rows = {row["path"]: row for row in job.rows()}
+    assert rows["x.pgm"]["prediction"] == rows["0001.png"]["prediction"]
+
+
 def test_an_empty_folder(job: Job) -> None:
     """A table without rows."""
     shutil.rmtree(job.folder)

@@ -1,0 +1,207 @@
+"""Photographs: 2,000 JPEG files of 640x480 with a digit on paper, beside decoders that scale while they decode.
+
+python -m benchmarks photos [--images 2000] [--rounds 3]
+
+The pictures are made: real digits in dark ink on paper of some tone, with a gradient of light, a shadow and noise, the
+same ones each time. Ours is `digits predict`, which also hashes, predicts and writes; a decoder alone only reads and
+decodes to grey, in as many processes. The labels of `digits predict` are compared with those of the same network on
+pictures that Pillow decodes in full. Fails when more than 1 in 1,000 differ. Needs a champion in the artifact root.
+"""
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing import get_context
+from multiprocessing.pool import Pool
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from benchmarks.networks import champion_files
+from benchmarks.pictures import Pixels, sample_digits
+from benchmarks.server import untracked
+from benchmarks.start import DIGITS
+from digits.config import artifact_root
+from digits.inference import Predictor
+from digits.normalization import normalize
+from digits.workers import usable_cpus
+
+WIDTH, HEIGHT = 640, 480
+QUALITY = 88
+MOST_CHANGED = 1 / 1000
+_CHUNK = 32
+Decode = Callable[[str], Any]
+
+
+def draw_photo(digit: Pixels, number: int) -> Pixels:
+    """Set a digit, (28, 28) uint8 light on black, onto paper: (480, 640, 3) uint8; the same for the same number."""
+    random = np.random.default_rng(number)
+    side = int(random.integers(180, 400))
+    ink = np.zeros((HEIGHT, WIDTH), np.float32)
+    top, left = (int(random.integers(10, room - side - 10)) for room in (HEIGHT, WIDTH))
+    large = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    ink[top : top + side, left : left + side] = np.asarray(large, np.float32) / 255
+    ink *= random.uniform(0.75, 0.95)
+    tone = random.uniform((205, 200, 175), (250, 248, 240))
+    photo = (tone * _light(random)[..., np.newaxis]) * (1 - ink[..., np.newaxis])
+    photo += ink[..., np.newaxis] * random.uniform((10, 10, 20), (50, 50, 90))
+    noise = random.normal(0, random.uniform(1, 5), (HEIGHT, WIDTH, 1))
+    return np.clip(photo + noise, 0, 255).astype(np.uint8)
+
+
+def _light(random: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Give how bright the paper is at each pixel: a gradient, and one soft shadow."""
+    down, right = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j]
+    gradient = 1 - random.uniform(0, 0.15) * (random.uniform() * down + random.uniform() * right)
+    edge = down * random.uniform(-1, 1) + right * random.uniform(-1, 1) - random.uniform(0.2, 0.8)
+    shadow: npt.NDArray[np.float64] = random.uniform(0, 0.15) / (1 + np.exp(-edge * random.uniform(8, 30)))
+    return np.asarray(gradient - shadow)
+
+
+def write_photo(task: tuple[str, Pixels, int]) -> None:
+    """Write one photograph."""
+    path, digit, number = task
+    Image.fromarray(draw_photo(digit, number)).save(path, quality=QUALITY)
+
+
+def pillow_full(path: str) -> Pixels:
+    """Decode all pixels, then make them grey."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"))
+
+
+def pillow_draft(factor: int) -> Decode:
+    """Give a decoder that has libjpeg scale down by a factor, and give the luminance only."""
+
+    def decode(path: str) -> Pixels:
+        with Image.open(path) as image:
+            image.draft("L", (WIDTH // factor, HEIGHT // factor))
+            return np.asarray(image.convert("L"))
+
+    return decode
+
+
+def opencv(flag: str) -> Decode:
+    """Give OpenCV's decoder with one of its flags."""
+    cv2 = importlib.import_module("cv2")
+    cv2.setNumThreads(1)
+    number = getattr(cv2, flag)
+    return lambda path: cv2.imdecode(np.fromfile(path, np.uint8), number)
+
+
+def decoders() -> dict[str, tuple[Callable[..., Decode], Any]]:
+    """Name what can be had here: for each, what makes it and with what."""
+    found: dict[str, tuple[Callable[..., Decode], Any]] = {"Pillow, in full": (lambda _: pillow_full, None)}
+    found |= {f"Pillow, draft 1/{factor}": (pillow_draft, factor) for factor in (2, 4, 8)}
+    if importlib.util.find_spec("cv2"):
+        flags = {"in full": "IMREAD_GRAYSCALE", **{f"1/{n}": f"IMREAD_REDUCED_GRAYSCALE_{n}" for n in (2, 4, 8)}}
+        found |= {f"OpenCV, {name}": (opencv, flag) for name, flag in flags.items()}
+    return found
+
+
+def is_scaled(name: str) -> bool:
+    """Tell whether a decoder gives fewer pixels than there are."""
+    return "1/" in name
+
+
+def _decode_all(task: tuple[str, list[str]]) -> int:
+    name, paths = task
+    make, argument = decoders()[name]
+    decode = make(argument)
+    return sum(decode(path).shape[0] > 0 for path in paths)
+
+
+def decoder_rate(name: str, paths: Sequence[str], pool: Pool, processes: int) -> float:
+    """Give the images a second of a decoder alone, in processes that are running already."""
+    shares = [(name, list(paths[start::processes])) for start in range(processes)]
+    started = time.perf_counter()
+    decoded = sum(pool.map(_decode_all, shares, chunksize=1))
+    assert decoded == len(paths)
+    return decoded / (time.perf_counter() - started)
+
+
+def our_rate(folder: Path, table: Path, root: Path) -> float:
+    """Give the images a second that the command reports."""
+    command = [DIGITS, "predict", str(folder), "--out", str(table), "--artifacts", str(root), "--json"]
+    result = subprocess.run(command, env=untracked(table.parent), capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        sys.exit(f"the command failed: {result.stderr[-2000:]}")
+    rate: float = json.loads(result.stdout)["images_per_second"]
+    return rate
+
+
+def labels_in_full(paths: Sequence[str], root: Path) -> list[str]:
+    """Predict pictures that were decoded in full."""
+    model = champion_files(root)
+    pixels = np.stack([normalize(pillow_full(path), shape=model.input_shape) for path in paths])
+    return [model.class_names[index] for index in Predictor(model).predict(pixels).argmax(axis=1)]
+
+
+def our_labels(table: Path) -> list[str]:
+    """Give what the command has written."""
+    with table.open(newline="", encoding="utf-8") as file:
+        return [row["prediction"] for row in csv.DictReader(file)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the rates, their ratio and the share of labels that differ; 1 when those are too many."""
+    options = _options(arguments)
+    root, processes = artifact_root(options.artifacts), usable_cpus()
+    with tempfile.TemporaryDirectory() as name, get_context("spawn").Pool(processes) as pool:
+        folder, table = Path(name) / "photos", Path(name) / "table.csv"
+        paths = _write(folder, options.images, pool)
+        rounds = [dict(_measure(folder, table, root, paths, pool)) for _ in range(options.rounds)]
+        labels, expected = our_labels(table), labels_in_full(paths, root)
+    _report(rounds, processes)
+    changed = sum(ours != full for ours, full in zip(labels, expected, strict=True)) / len(labels)
+    print(f"{changed:.2%} of the labels differ from those of full-size decoding (at most {MOST_CHANGED:.1%})")
+    return int(changed > MOST_CHANGED)
+
+
+def _write(folder: Path, count: int, pool: Pool) -> list[str]:
+    folder.mkdir()
+    digits = sample_digits()
+    paths = [os.fspath(folder / f"{number:05}.jpg") for number in range(count)]
+    tasks = [(path, digits[number % len(digits)], number) for number, path in enumerate(paths)]
+    pool.map(write_photo, tasks, chunksize=_CHUNK)
+    return paths
+
+
+def _measure(folder: Path, table: Path, root: Path, paths: Sequence[str], pool: Pool) -> Iterator[tuple[str, float]]:
+    """Measure ours and every decoder once, in turn."""
+    yield "ours", our_rate(folder, table, root)
+    for name in decoders():
+        yield name, decoder_rate(name, paths, pool, usable_cpus())
+
+
+def _report(rounds: Sequence[Mapping[str, float]], processes: int) -> None:
+    for name in rounds[0]:
+        print(f"{name:<20} {median(rates[name] for rates in rounds):8,.0f} images a second, {processes} processes")
+    best = max(
+        (name for name in rounds[0] if is_scaled(name)), key=lambda name: median(rates[name] for rates in rounds)
+    )
+    share = median(rates["ours"] / rates[best] for rates in rounds)
+    print(f"ours is {share:.0%} of the fastest scaled decoder alone ({best})")
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Predict photographs, beside scaled decoders alone.")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--artifacts", type=Path, help="the artifact root with the champion")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
