@@ -58,7 +58,7 @@ _READERS = {
 FORMATS = tuple(_READERS)
 OtherFormat = Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]
 """Formats that are read where they are asked for; none of their readers starts another program."""
-_OTHER_READERS: Mapping[OtherFormat, str] = {
+_OTHER_READERS: Mapping[str, str] = {
     "AVIF": "PIL.AvifImagePlugin",
     "ICO": "PIL.IcoImagePlugin",
     "JPEG2000": "PIL.Jpeg2KImagePlugin",
@@ -282,7 +282,7 @@ def _reduced_jpeg(image: ImageFile, content: bytes, least_side: int) -> Image.Im
 
 
 def _open(content: bytes, kind: str) -> ImageFile:
-    importlib.import_module(_READERS.get(kind) or dict[str, str](_OTHER_READERS)[kind])
+    importlib.import_module(_READERS.get(kind) or _OTHER_READERS[kind])
     read, _ = Image.OPEN[kind]
     image: ImageFile = read(io.BytesIO(content), "")
     return image

@@ -15,6 +15,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, TaskRunSort
+from prefect.task_runners import ProcessPoolTaskRunner
 
 from digits.config import ModelConfig, PredictionConfig, TrainingConfig
 from digits.errors import DataError
@@ -218,6 +219,16 @@ def test_a_server_that_does_not_answer(outcome: Outcome, root: Path, tmp_path: P
     assert warned.returncode == 0, warned.stderr
     assert warned.stderr.count("does not answer") == 1
     assert json.loads((tmp_path / "one.jsonl").read_text("utf-8"))["status"] == "ok"
+
+
+def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """Tasks in processes of their own, which are told nothing but where the plan lies."""
+    folder = write_test_images(Store(root), outcome.version, tmp_path / "scans")
+    by_processes = predict_folder.with_options(task_runner=ProcessPoolTaskRunner(max_workers=2))
+    tables = [tmp_path / name / "p.csv" for name in ("threads", "processes")]
+    for flow, table in zip((predict_folder, by_processes), tables, strict=True):
+        assert flow(folder, "champion", table, PredictionConfig(), root).reused == 0
+    assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
 @pytest.mark.parametrize("tracked", [False, True])
