@@ -145,13 +145,18 @@ class Crew:
             for _ in range(max(1, glance // WORTH_A_PROCESS) - len(self._idle)):
                 self._idle.append(_start())
 
-    def hire(self) -> WorkerProcess:
-        """Wait until another worker may be at work, and take an idle or a new one; `keep` or `lose` it afterwards.
+    def hire(self, *, wait: bool = True) -> WorkerProcess | None:
+        """Take an idle worker, or a new one; `keep` or `lose` it afterwards.
+
+        Args:
+            wait: until another worker may be at work; else the answer may be None. Nobody may wait who has one: two
+                of those would wait for each other.
 
         Raises:
             StoreError: the crew was dismissed, or no process can be started.
         """
-        self._free.acquire()
+        if not self._free.acquire(blocking=wait):
+            return None
         try:
             worker = self._take()
         except BaseException:
@@ -248,8 +253,7 @@ class _Job:
         count = min(self._crew.most, len(self._todo), -(-images // WORTH_A_PROCESS))
         try:
             while self._todo or self._busy:
-                while self._todo and len(self._busy) < count:
-                    worker = self._crew.hire()
+                while self._todo and len(self._busy) < count and (worker := self._crew.hire(wait=not self._busy)):
                     self._busy.add(worker)
                     worker.begin(self._plan, self._todo.popleft())
                 self._listen()

@@ -256,8 +256,8 @@ def predict(
     recursive: Annotated[bool | None, typer.Option(help="Descend into sub-folders. [default: recursive]")] = None,
     all_files: Annotated[bool | None, typer.Option("--all-files", help="Take files of any extension.")] = None,
     other_format: Annotated[
-        list[Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]] | None,
-        typer.Option(help="Read this format too, and take its extensions; repeatable."),
+        list[str] | None,
+        typer.Option(help="Read AVIF, ICO, JPEG2000, PCX, PPM, QOI, SGI or TGA too; repeatable."),
     ] = None,
     by_content: Annotated[
         bool | None, typer.Option("--by-content", help="Take the files that begin as a picture does.")

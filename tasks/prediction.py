@@ -25,6 +25,11 @@ _crew: ContextVar[predictions.Crew] = ContextVar("crew", default=_own_crew)
 """The workers of a flow, shared by those of its tasks that are threads."""
 
 
+def present_crew() -> predictions.Crew:
+    """Give the flow's workers, or in another process than the flow's its own; tasks can be pickled with this name."""
+    return _crew.get()
+
+
 @contextmanager
 def workers(folder: Path, processes: int | None) -> Iterator[None]:
     """Have worker processes for a flow, which start while the folder is being listed.
@@ -56,7 +61,7 @@ def plan_predictions(folder: Path, model: str, out: Path | None, options: Predic
 def predict_group(plan: Plan, shards: range) -> int:
     """Make the part files of neighbouring shards in a worker process; give the number of images."""
     log_to_run()
-    predictions.run_workers(plan, _crew.get(), shards=shards)
+    predictions.run_workers(plan, present_crew(), shards=shards)
     return sum(map(plan.rows_of, shards))
 
 
@@ -71,7 +76,7 @@ def predict_shards(plan: Plan) -> float:
     Returns:
         When it began, as seconds since the epoch.
     """
-    started, most = time.time(), _crew.get().most
+    started, most = time.time(), present_crew().most
     ended = SimpleQueue[PrefectFuture[int]]()
     groups = iter(plan.groups(most))
     bar = progress.get().start("Predicting", plan.images)
@@ -97,4 +102,4 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
     """Verify the parts and publish the table; `started` is when this run's first worker was begun."""
     log_to_run()
-    return predictions.finish(plan, _crew.get(), started=started)
+    return predictions.finish(plan, present_crew(), started=started)

@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+import faults
 import pytest
 from making import MakePictures
 
@@ -117,13 +119,33 @@ def test_some_shards_only(plan: Plan, crew: Crew) -> None:
     run_workers(plan, crew, shards=[1, 2], progress=steps)
     assert plan.waiting() == [0, 3]
     assert (steps.total, sum(steps.done)) == (6, 6)
-    first = crew.hire()
+    first = hired(crew)
     crew.keep(first)
     run_workers(plan, crew, shards=[0, 3])
     assert plan.waiting() == []
-    again = crew.hire()
+    again = hired(crew)
     assert again is first
     crew.lose(again)
+
+
+def hired(crew: Crew) -> WorkerProcess:
+    """Hire a worker."""
+    worker = crew.hire()
+    assert worker is not None
+    return worker
+
+
+def test_tasks_that_share_a_crew_do_not_wait_for_each_other(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would like both workers, and more tasks are under way than there are workers."""
+    monkeypatch.setattr(workers, "WORTH_A_PROCESS", 1)
+    with faults.at_most(60), Crew(2) as crew, ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            for job in [pool.submit(run_workers, plan, crew, shards=group) for group in ([0, 1], [2], [3])]:
+                job.result()
+            assert plan.waiting() == []
+            for shard in plan.shards:
+                plan.uncommit(shard)
+        assert crew.hire(wait=False) is not None
 
 
 def test_no_more_processes_than_are_worth_it(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +359,7 @@ def test_a_crew_that_is_dismissed_meanwhile(plan: Plan, crew: Crew, monkeypatch:
 
 def test_a_plan_that_is_gone_is_no_work(plan: Plan, crew: Crew) -> None:
     """Another run has carried it out: nothing to do, here and in a worker."""
-    worker = crew.hire()
+    worker = hired(crew)
     plan.path.rename(plan.path.with_name("elsewhere"))
     run_workers(plan, crew)
     assert run_worker(plan) == 0
