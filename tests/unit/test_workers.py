@@ -145,7 +145,7 @@ def test_tasks_that_share_a_crew_do_not_wait_for_each_other(plan: Plan, monkeypa
             assert plan.waiting() == []
             for shard in plan.shards:
                 plan.uncommit(shard)
-        assert crew.hire(wait=False) is not None
+        crew.keep(hired(crew))
 
 
 def test_no_more_processes_than_are_worth_it(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
