@@ -16,7 +16,7 @@ from digits.errors import UsageError
 
 ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
 
-Architecture = Literal["cnn", "mlp", "mlp-2"]
+Architecture = Literal["cnn", "compact", "mlp", "mlp-2"]
 Mode = Literal["auto", "mnist", "none"]
 """How images are brought into the form of the network's input; see `digits.normalization.normalize`."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -49,12 +49,16 @@ class ModelConfig(Settings):
 
 
 class AugmentationConfig(Settings):
-    """Random projective transforms of the training images; each value is the largest one drawn."""
+    """Random changes of the training images; each value is the largest one drawn."""
 
     rotation: float = Field(10, ge=0, le=180, description="Degrees.")
     shift: float = Field(2, ge=0, le=14, description="Pixels, each axis.")
-    zoom: float = Field(0.1, ge=0, lt=0.9, description="Relative change of size, each axis by itself.")
-    shear: float = Field(0.1, ge=0, le=1, description="Horizontal offset per pixel of height.")
+    zoom: float = Field(0.25, ge=0, lt=0.9, description="Relative change of size, each axis by itself.")
+    shear: float = Field(0.3, ge=0, le=1, description="Horizontal offset per pixel of height.")
+    stroke: float = Field(0.7, ge=0, le=1, description="Pixels by which strokes get thicker or thinner all round.")
+    blur: float = Field(1.2, ge=0, le=3, description="Standard deviation in pixels.")
+    contrast: float = Field(0.7, ge=0, le=1, description="Levels cut off at either end, and bent between them.")
+    lines: Fraction = Field(0.05, description="Share of the images that get a line along an edge.")
 
 
 class TrainingConfig(Settings):
@@ -160,6 +164,11 @@ _CNN_TRAINING = {
     "augment": True,
 }
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "compact": {
+        "model": {"hidden": (16, 32, 32, 64), "dropout": 0.2},
+        "training": {**_CNN_TRAINING, "epochs": 7},
+        "arrays": {"validation_fraction": 0.05},
+    },
     "mlp": {
         "model": {"hidden": (128,), "dropout": 0.5},
         "training": _DENSE_TRAINING,

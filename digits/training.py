@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from digits.augmentation import distort
 from digits.backend import load_keras
 from digits.config import AugmentationConfig, TrainingConfig
 from digits.errors import CorruptArtifactError
@@ -176,7 +177,10 @@ def _batches(train: Samples, config: TrainingConfig, epoch: int, classes: int) -
     for start in range(0, len(order), config.batch_size):
         chosen = np.sort(order[start : start + config.batch_size])
         transforms = draw_transforms(random, len(chosen), config.augmentation, train.pixels.shape[1:])
-        yield train.pixels[chosen], one_hot[train.labels[chosen]], transforms
+        pixels = train.pixels[chosen]
+        if config.augment:
+            pixels = distort(random, pixels, config.augmentation)
+        yield pixels, one_hot[train.labels[chosen]], transforms
 
 
 def draw_transforms(
