@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
 
 Pixels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.int64]
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right; the last two are the first row and column outside."""
 
@@ -38,12 +37,12 @@ SPEC: Mapping[str, Any] = {
 
 _BOX = (18, 20)
 _OFF_CENTRE = 0.55
-_LEVELS = np.arange(256, dtype=np.float64)
 _MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).astype(np.float32)
 
 _LARGEST = 160
 _COARSE = 64
 _SMALL = 24
+_PLAIN = 8
 _TWO_LEVELS = 0.97
 _LEAST_CONTRAST = 24
 _LEAST_INK = 32
@@ -143,67 +142,76 @@ def _opencv() -> Any:
 def find_ink(pixels: Pixels) -> Ink | None:
     """Separate the ink of one digit from its paper; None where there is none, as on a blank page.
 
-    A small picture is cut tightly, so that ink may cover most of it, and one of two levels has no shadows: there the
-    paper is one level. Elsewhere it is whatever surrounds the strokes.
+    The paper is one level where the picture shows it to be: a border of one level, or two levels in all; and where
+    the picture is small, so cut tightly, and ink may cover most of it. Elsewhere it is whatever surrounds the strokes.
     """
     page = _shrunk(pixels, _LARGEST)
-    histogram = np.bincount(page.ravel(), minlength=256)
-    threshold, separation = _otsu(histogram)
-    if max(page.shape) <= _SMALL or separation >= _TWO_LEVELS:
-        paper, dark_on_light = _even_paper(page, threshold)
-        return _ink(page, paper, dark_on_light, framed=False)
-    paper, dark_on_light = _uneven_paper(page, threshold)
-    return _ink(page, paper, dark_on_light, framed=True)
+    if _is_even(page):
+        return _ink(page, *_even_paper(page), framed=False)
+    return _ink(page, *_uneven_paper(page), framed=True)
 
 
 def _shrunk(pixels: Pixels, largest: int) -> Pixels:
-    """Average a picture down so that its longer side is at most so long."""
-    factor = max(pixels.shape) / largest
-    if factor <= 1:
+    """Average a picture down by a whole factor, so that its longer side is at most so long; a rest is cut off."""
+    height, width = pixels.shape
+    factor = -(-max(height, width) // largest)
+    if factor == 1:
         return pixels
+    rows, columns = max(1, height // factor), max(1, width // factor)
+    whole = pixels[: rows * factor, : columns * factor]
     cv2 = _opencv()
-    height, width = (max(1, round(side / factor)) for side in pixels.shape)
-    smaller: Pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    smaller: Pixels = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
     return smaller
 
 
-def _otsu(histogram: Counts) -> tuple[int, float]:
-    """Find the level that best parts a histogram in two, the last one of the darker part, and how well it does.
+def _is_even(page: Pixels) -> bool:
+    return max(page.shape) <= _SMALL or int(np.ptp(_border(page))) <= _PLAIN or _separation(page) >= _TWO_LEVELS
 
-    N. Otsu: A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979). The second value is his
-    eta, the share of the variance that is between the parts: 1 where there are but two levels.
+
+def _border(page: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate((page[0], page[-1], page[:, 0], page[:, -1]))
+
+
+def _otsu(page: Pixels) -> tuple[int, Pixels]:
+    """Find the level that best parts the pixels in two: the last of the darker part; and which are above: 0 or 1.
+
+    N. Otsu: A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
     """
-    below = np.cumsum(histogram)
-    total = below[-1]
-    moments = np.cumsum(histogram * _LEVELS)
-    weight = below * (total - below)
-    gap = moments[-1] * below - moments * total
-    between = np.divide(gap * gap, weight, out=np.zeros(256), where=weight > 0)
-    threshold = min(int(between.argmax()), 254)
-    variance = float(histogram @ (_LEVELS * _LEVELS)) * total - moments[-1] ** 2
-    return threshold, float(between[threshold] / variance) if variance else 1.0
+    cv2 = _opencv()
+    threshold, above = cv2.threshold(page, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    return int(threshold), above
 
 
-def _even_paper(page: Pixels, threshold: int) -> tuple[Pixels, bool]:
+def _separation(page: Pixels) -> float:
+    """Give Otsu's eta, the share of the variance that is between the two parts: 1 where there are but two levels."""
+    cv2 = _opencv()
+    _, above = _otsu(page)
+    (mean,), (deviation,) = cv2.meanStdDev(page)
+    (upper,), _ = cv2.meanStdDev(page, mask=above)
+    share = np.count_nonzero(above) / above.size
+    between = share * (upper[0] - mean[0]) ** 2 / max(1 - share, 1 / above.size)
+    return float(between / deviation[0] ** 2) if deviation[0] else 1.0
+
+
+def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
     """Take the median of the side of the threshold that is paper."""
-    light = page > threshold
+    _, light = _otsu(page)
     dark_on_light = _more_light(light) > 0
-    paper = np.bincount(page[light == dark_on_light], minlength=256)
-    return np.full(page.shape, _quantile(paper, 0.5), np.uint8), dark_on_light
+    return np.full(page.shape, _quantile(page[light == dark_on_light], 0.5), np.uint8), dark_on_light
 
 
-def _more_light(light: npt.NDArray[np.bool_]) -> float:
+def _more_light(light: Pixels) -> float:
     """Weigh light against dark, the border as much as the whole, as there is more paper than ink: -1 to 1."""
-    border = np.concatenate((light[0], light[-1], light[:, 0], light[:, -1]))
-    return float(light.mean()) + float(border.mean()) - 1
+    border = _border(light)
+    return np.count_nonzero(light) / light.size + np.count_nonzero(border) / border.size - 1
 
 
-def _quantile(histogram: Counts, share: float) -> int:
-    cumulated = np.cumsum(histogram)
+def _quantile(values: Pixels, share: float) -> int:
+    cumulated = np.cumsum(np.bincount(values, minlength=256))
     return int(np.searchsorted(cumulated, cumulated[-1] * share))
 
 
-def _uneven_paper(page: Pixels, threshold: int) -> tuple[Pixels, bool]:
+def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
     """Estimate the paper under the ink, with the light that falls on it, at a coarse scale.
 
     A morphological closing (opening, for light ink) fills strokes in; the smaller of two errs less: one with a window
@@ -212,15 +220,15 @@ def _uneven_paper(page: Pixels, threshold: int) -> tuple[Pixels, bool]:
     cv2 = _opencv()
     coarse = _shrunk(page, _COARSE)
     side = max(coarse.shape)
-    dark_on_light = _stands_out_dark(coarse, threshold)
+    dark_on_light = _stands_out_dark(coarse)
     kind, nearer_ink = (cv2.MORPH_CLOSE, cv2.min) if dark_on_light else (cv2.MORPH_OPEN, cv2.max)
-    smooth = cv2.medianBlur(coarse, 5)
+    smooth = cv2.medianBlur(coarse, 3)
     wide, narrow = (cv2.morphologyEx(smooth, kind, _window(side * share)) for share in (_STROKE, _NARROW_STROKE))
     paper = nearer_ink(wide, cv2.medianBlur(narrow, _odd(side * _NEIGHBOURHOOD)))
     return cv2.resize(paper, page.shape[::-1], interpolation=cv2.INTER_LINEAR), dark_on_light
 
 
-def _stands_out_dark(coarse: Pixels, threshold: int) -> bool:
+def _stands_out_dark(coarse: Pixels) -> bool:
     """Tell whether ink is dark: what stands out from its surroundings is, so the differences are skewed to that side.
 
     Two measures of the surroundings, a mean and a median, as each fails on other pictures; and the majority.
@@ -230,7 +238,8 @@ def _stands_out_dark(coarse: Pixels, threshold: int) -> bool:
     values = coarse.astype(np.float32)
     mean = cv2.blur(values, (_odd(side * _SURROUNDINGS),) * 2)
     median = cv2.medianBlur(coarse, _odd(side / 2))
-    return 0.5 * _more_light(coarse > threshold) > _skewness(values - mean) + _skewness(values - median)
+    _, light = _otsu(coarse)
+    return 0.5 * _more_light(light) > _skewness(values - mean) + _skewness(values - median)
 
 
 def _skewness(values: Values) -> float:
@@ -250,18 +259,17 @@ def _window(side: float) -> Pixels:
 
 def _ink(page: Pixels, paper: Pixels, dark_on_light: bool, *, framed: bool) -> Ink | None:
     strength = _strength(page, paper, dark_on_light)
-    threshold, _ = _otsu(np.bincount(strength.ravel(), minlength=256))
-    mask = (strength > threshold).view(np.uint8)
+    _, mask = _otsu(strength)
     if framed:
         _erase_edge_lines(mask)
     chosen = _choose(mask, strength, framed=framed)
     if chosen is None:
         return None
     kept, others = chosen
-    full = _quantile(np.bincount(strength[kept > 0], minlength=256), _FULL_INK)
+    full = _quantile(strength[kept > 0], _FULL_INK)
     if full < _LEAST_CONTRAST:
         return None
-    levels = _stretched(strength, full) * _opencv().dilate(kept, np.ones((5, 5), np.uint8))
+    levels = _stretched(strength, full) * _opencv().dilate(kept, _window(5))
     box = _box_of(levels)
     tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
     return Ink(page, paper, levels, box, dark_on_light, others, tight)
@@ -273,7 +281,7 @@ def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
     if not dark_on_light:
         lighter: Pixels = cv2.subtract(page, paper)
         return lighter
-    usual = float(np.median(paper))
+    usual = cv2.mean(paper)[0]
     lit: Pixels = cv2.divide(cv2.subtract(paper, page), cv2.max(paper, 16), scale=usual)
     return lit
 
@@ -296,6 +304,8 @@ def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tu
     count, labels, stats, centres = _opencv().connectedComponentsWithStats(mask, connectivity=8)
     if count == 1:
         return None
+    if count == 2 and not framed:  # noqa: PLR2004 - paper and one part
+        return mask, ()
     areas, boxes = stats[1:, 4], _boxes(stats[1:])
     frame = _along_edges(labels, areas) if framed else np.zeros(count - 1, bool)
     scores = _scores(labels, strength, centres[1:], stats[1:])
@@ -345,15 +355,16 @@ def _gaps(boxes: npt.NDArray[np.int32], main: npt.NDArray[np.int32]) -> npt.NDAr
 
 def _stretched(strength: Pixels, full: int) -> Pixels:
     """Map the paper to 0 and full ink to 255; a little above the paper is noise, and 0 too."""
-    floor = full * _PAPER_NOISE
-    levels = np.clip((_LEVELS - floor) * (255 / (full - floor)), 0, 255).astype(np.uint8)
-    return levels[strength]
+    cv2 = _opencv()
+    above = cv2.subtract(strength, full * _PAPER_NOISE)
+    levels: Pixels = cv2.convertScaleAbs(above, alpha=255 / (full * (1 - _PAPER_NOISE)))
+    return levels
 
 
 def _box_of(levels: Pixels) -> Box:
-    inked = levels >= _LEAST_INK
-    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    cv2 = _opencv()
+    left, top, width, height = cv2.boundingRect(cv2.compare(levels, _LEAST_INK, cv2.CMP_GE))
+    return top, left, top + height, left + width
 
 
 def place(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
@@ -369,13 +380,14 @@ def place(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     width = max(1, round((right - left) * scale * (_USUAL_WIDTH if ink.tight else 1)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     box = cv2.resize(ink.levels[top:bottom, left:right], (width, height), interpolation=how)
-    top, left = _offset(box.sum(axis=1), shape[0]), _offset(box.sum(axis=0), shape[1])
+    centre = cv2.moments(box)
+    top, left = _offset(centre, "m01", height, shape[0]), _offset(centre, "m10", width, shape[1])
     field = np.zeros(shape, np.uint8)
     field[top : top + height, left : left + width] = box
     return field
 
 
-def _offset(profile: npt.NDArray[np.uint64], length: int) -> int:
+def _offset(moments: Mapping[str, float], axis: str, size: int, length: int) -> int:
     """Say where a box begins whose mass is to be centred, without leaving the field."""
-    centre = float(profile @ np.arange(len(profile))) / max(float(profile.sum()), 1)
-    return min(max(round(length / 2 - centre), 0), length - len(profile))
+    centre = moments[axis] / max(moments["m00"], 1)
+    return min(max(round(length / 2 - centre), 0), length - size)
