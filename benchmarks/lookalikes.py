@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Pixels = npt.NDArray[np.uint8]
-Values = npt.NDArray[np.float32]
+Values = npt.NDArray[np.floating]
 Random = np.random.Generator
 
 FONTS = Path("/usr/share/fonts/truetype/liberation")

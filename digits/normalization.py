@@ -113,8 +113,8 @@ def has_mnist_form(pixels: Pixels) -> bool:
     least, greatest = _BOX
     if not least <= max(_span(pixels.tobytes()), _span(pixels.tobytes("F"))) <= greatest:
         return False
-    mass, row, column = (_MOMENTS @ pixels.ravel().astype(np.float32)).tolist()
-    return abs(row / mass - len(pixels) / 2) <= _OFF_CENTRE and abs(column / mass - len(pixels) / 2) <= _OFF_CENTRE
+    mass, row, column = map(float, _MOMENTS @ pixels.ravel().astype(np.float32))
+    return max(abs(row / mass - SHAPE[0] / 2), abs(column / mass - SHAPE[1] / 2)) <= _OFF_CENTRE
 
 
 def _span(content: bytes) -> int:
@@ -139,14 +139,18 @@ def _opencv() -> Any:
     return cv2
 
 
-def find_ink(pixels: Pixels) -> Ink | None:
+def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     """Separate the ink of one digit from its paper; None where there is none, as on a blank page.
 
     The paper is one level where the picture shows it to be: a border of one level, or two levels in all; and where
     the picture is small, so cut tightly, and ink may cover most of it. Elsewhere it is whatever surrounds the strokes.
+
+    Args:
+        pixels: (H, W) uint8 of any size.
+        even: take the paper to be of one level whatever it looks like.
     """
     page = _shrunk(pixels, _LARGEST)
-    if _is_even(page):
+    if even or _is_even(page):
         return _ink(page, *_even_paper(page), framed=False)
     return _ink(page, *_uneven_paper(page), framed=True)
 
