@@ -45,10 +45,10 @@ def main() -> None:
 def _model(folder: Path | None, root: Path) -> ModelFiles:
     if folder is not None:
         return ModelFiles.load(folder, version=0)
-    from digits.registry import Registry
+    from digits.serving import open_model
     from digits.store import Store
 
-    return Registry(Store(root)).champion_files()
+    return open_model(Store(root), "champion")
 
 
 def _sets(folder: Path | None, mnist: LabelledArrays) -> Iterator[tuple[str, Labelled]]:

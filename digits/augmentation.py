@@ -21,11 +21,10 @@ _SHARE = 0.5
 _EDGE = 3
 _LEAST_LINE = 96
 _GREATEST_CUT = 0.3
-_FAINTEST = 0.05
 
 
 def distort(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixels:
-    """Change how the ink of a batch looks, but not where it is.
+    """Change how the ink of a batch looks, but not where it is; its strongest comes out as 255, as normalised ink does.
 
     Args:
         random: where all that is random comes from.
@@ -112,8 +111,7 @@ def _cut_levels(random: Random, values: Values, contrast: float) -> Values:
     peak = np.maximum(values.max(axis=(1, 2)), 1)
     scale = 1 / (peak * (high - low))
     scaled = np.clip(values * _column(scale) - _column(low / (high - low)), 0, 1)
-    bent = _bend(scaled, _amounts(random, count, contrast))
-    return bent * _column(np.where(peak > _FAINTEST * 255, 255, peak))
+    return _bend(scaled, _amounts(random, count, contrast)) * 255
 
 
 def _bend(values: Values, amounts: Values) -> Values:

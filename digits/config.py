@@ -92,7 +92,7 @@ class TrainingConfig(Settings):
     )
     weight_average: Fraction | None = Field(
         None,
-        description="Momentum of the moving average of the weights that is kept: .99 for convolutional networks, else 0 (none).",
+        description="Momentum of the moving average of the weights that is kept: .99 for `cnn` and `compact`, else 0.",
     )
     augment: bool | None = Field(
         None, description="Transform the training images at random: only convolutional networks by themselves."

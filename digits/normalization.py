@@ -47,6 +47,7 @@ _TWO_LEVELS = 0.97
 _LEAST_CONTRAST = 24
 _LEAST_INK = 32
 _PAPER_NOISE = 0.1
+_DARKEST_PAPER = np.uint8(16)
 _FULL_INK = 0.95
 _USUAL_WIDTH = 0.77
 
@@ -243,7 +244,8 @@ def _stands_out_dark(coarse: Pixels) -> bool:
     mean = cv2.blur(values, (_odd(side * _SURROUNDINGS),) * 2)
     median = cv2.medianBlur(coarse, _odd(side / 2))
     _, light = _otsu(coarse)
-    return 0.5 * _more_light(light) > _skewness(values - mean) + _skewness(values - median)
+    skewness = _skewness(values - mean) + _skewness(values - median)
+    return skewness < 0.5 * _more_light(light)
 
 
 def _skewness(values: Values) -> float:
@@ -286,7 +288,7 @@ def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
         lighter: Pixels = cv2.subtract(page, paper)
         return lighter
     usual = cv2.mean(paper)[0]
-    lit: Pixels = cv2.divide(cv2.subtract(paper, page), cv2.max(paper, 16), scale=usual)
+    lit: Pixels = cv2.divide(cv2.subtract(paper, page), np.maximum(paper, _DARKEST_PAPER), scale=usual)
     return lit
 
 
@@ -359,15 +361,14 @@ def _gaps(boxes: npt.NDArray[np.int32], main: npt.NDArray[np.int32]) -> npt.NDAr
 
 def _stretched(strength: Pixels, full: int) -> Pixels:
     """Map the paper to 0 and full ink to 255; a little above the paper is noise, and 0 too."""
-    cv2 = _opencv()
-    above = cv2.subtract(strength, full * _PAPER_NOISE)
-    levels: Pixels = cv2.convertScaleAbs(above, alpha=255 / (full * (1 - _PAPER_NOISE)))
+    floor = int(full * _PAPER_NOISE)
+    above = np.maximum(strength, floor) - floor
+    levels: Pixels = _opencv().convertScaleAbs(above, alpha=255 / (full - floor))
     return levels
 
 
 def _box_of(levels: Pixels) -> Box:
-    cv2 = _opencv()
-    left, top, width, height = cv2.boundingRect(cv2.compare(levels, _LEAST_INK, cv2.CMP_GE))
+    left, top, width, height = _opencv().boundingRect((levels >= _LEAST_INK).view(np.uint8))
     return top, left, top + height, left + width
 
 

@@ -1,7 +1,7 @@
 """Printed digits to train on beside handwritten ones: those of the fonts that come with the libraries of training.
 
 Many pictures of digits are of print, and MNIST has none: its ones have no flag and no foot. The fonts are Pillow's own
-and matplotlib's text fonts, which are there wherever a network can be trained, so no machine's fonts change the result.
+and those of matplotlib that have digits, which are there wherever a network can be trained, so no machine's fonts change the result.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 Bytes = npt.NDArray[np.uint8]
 
-_TEXT_FONTS = ("DejaVuS*.ttf", "STIXGeneral*.ttf", "cmr10.ttf", "cmss10.ttf", "cmtt10.ttf", "cmb10.ttf")
+_TEXT_FONTS = (
+    "DejaVuSans.ttf",
+    "DejaVuSans[-M]*.ttf",
+    "DejaVuSerif.ttf",
+    "DejaVuSerif-*.ttf",
+    "STIXGeneral*.ttf",
+    "cmr10.ttf",
+    "cmss10.ttf",
+    "cmtt10.ttf",
+    "cmb10.ttf",
+)
 _SIZES = (20, 60)
 _MARGIN = 6
 
