@@ -208,7 +208,7 @@ def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
 def _more_light(light: Pixels) -> float:
     """Weigh light against dark, the border as much as the whole, as there is more paper than ink: -1 to 1."""
     border = _border(light)
-    return np.count_nonzero(light) / light.size + np.count_nonzero(border) / border.size - 1
+    return float(np.count_nonzero(light) / light.size + np.count_nonzero(border) / border.size - 1)
 
 
 def _quantile(values: Pixels, share: float) -> int:

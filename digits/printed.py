@@ -1,7 +1,7 @@
 """Printed digits to train on beside handwritten ones: those of the fonts that come with the libraries of training.
 
 Many pictures of digits are of print, and MNIST has none: its ones have no flag and no foot. The fonts are Pillow's own
-and those of matplotlib that have digits, which are there wherever a network can be trained, so no machine's fonts change the result.
+and matplotlib's that have digits: they are there wherever a network can be trained, and the same on every machine.
 """
 
 from collections.abc import Sequence
