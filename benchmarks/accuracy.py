@@ -14,7 +14,7 @@ from digits.config import TrainingRun, artifact_root
 from digits.store import Store
 
 SEEDS = (42, 1, 2)
-ARCHITECTURES = ("cnn", "mlp", "mlp-2")
+ARCHITECTURES = ("cnn", "compact", "mlp", "mlp-2")
 
 
 def main() -> None:

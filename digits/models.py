@@ -89,13 +89,37 @@ def _cnn(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, 
     return keras.Model(images, layers.Dense(classes, activation="softmax")(x), name="cnn")
 
 
+def _compact(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
+    """Four convolutions with batch normalisation, two poolings: 5.4 MFLOP an image at the default sizes."""
+    layers = keras.layers
+    first, second, third, fourth = _sizes(config, 4)
+
+    def convolve(x: Any, channels: int, padding: str) -> Any:
+        x = layers.Conv2D(channels, 3, padding=padding, use_bias=False)(x)
+        return layers.Activation(config.activation)(layers.BatchNormalization(momentum=0.9)(x))
+
+    images = keras.Input((*shape, 1), name="images")
+    x = convolve(layers.Rescaling(1 / 255)(images), first, "valid")
+    x = layers.MaxPooling2D()(x)
+    x = convolve(convolve(x, second, "same"), third, "same")
+    x = layers.MaxPooling2D()(x)
+    x = convolve(x, fourth, "valid")
+    x = layers.Dropout(config.dropout, seed=seed)(layers.Flatten()(x))
+    return keras.Model(images, layers.Dense(classes, activation="softmax")(x), name="compact")
+
+
 def _sizes(config: ModelConfig, count: int) -> tuple[int, ...]:
     if config.hidden is None or len(config.hidden) != count:
         raise ModelError(f"{config.architecture} has {count} hidden layers, but hidden is {config.hidden}")
     return config.hidden
 
 
-_BUILDERS: dict[Architecture, Callable[..., Network]] = {"mlp": _mlp, "mlp-2": _mlp_2, "cnn": _cnn}
+_BUILDERS: dict[Architecture, Callable[..., Network]] = {
+    "cnn": _cnn,
+    "compact": _compact,
+    "mlp": _mlp,
+    "mlp-2": _mlp_2,
+}
 
 
 def summary(network: Network) -> str:

@@ -2,9 +2,15 @@
 
 MNIST's form (LeCun et al. 1998): light ink on black, its box scaled so that the longest side is 20 of 28 pixels, and
 its centre of mass at the centre of the field.
+
+The steps, each of which `find_ink` leaves to be looked at: shrink what is large; tell ink from paper by what stands out
+from its surroundings; take the paper away, shadows with it; cut at Otsu's threshold; drop frames and specks; stretch
+what is left from paper to ink. OpenCV does the work on pixels and is loaded with the first picture that needs it.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,25 +21,70 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.config import Mode
 
 Pixels = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.float32]
+Box = tuple[int, int, int, int]
+"""Top, left, bottom, right; the last two are the first row and column outside."""
 
 SHAPE = (28, 28)
 SPEC: Mapping[str, Any] = {
     "recipe": "mnist",
-    "version": 1,
+    "version": 2,
     "box": 20,
     "field": 28,
     "mode": "auto",
 }
 """What is stored with a model, so that its images are always brought into the form it was trained on."""
 
-_LARGEST = 512
-_LEAST_CONTRAST = 24
-_LEAST_INK = 32
 _BOX = (18, 20)
 _OFF_CENTRE = 0.55
-_LEVELS = np.arange(256, dtype=np.float64)
-_PLACES = np.arange(28, dtype=np.float32)
-_ONES = np.ones(28, np.float32)
+_MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).astype(np.float32)
+
+_LARGEST = 160
+_COARSE = 64
+_SMALL = 24
+_PLAIN = 8
+_TWO_LEVELS = 0.97
+_LEAST_CONTRAST = 24
+_LEAST_INK = 32
+_PAPER_NOISE = 0.1
+_DARKEST_PAPER = np.uint8(16)
+_FULL_INK = 0.95
+_USUAL_WIDTH = 0.77
+
+_STROKE = 0.3
+_NARROW_STROKE = 0.2
+_NEIGHBOURHOOD = 0.6
+_SURROUNDINGS = 0.35
+
+_EDGE = 0.12
+_LINE = 0.6
+_INSIDE = 0.15
+_SPECK = 0.06
+_APART = 0.1
+_DIGIT = 0.3
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ink:
+    """The ink of a picture, and how it was found.
+
+    Args:
+        page: (h, w) uint8, the picture at the size it was looked at.
+        paper: (h, w) uint8, what it would be without ink.
+        levels: (h, w) uint8, the ink that was kept: 255 where it is full, 0 where there is none.
+        box: of the ink that was kept.
+        dark_on_light: whether ink is darker than paper.
+        others: boxes of what was left out, but is as large as a digit beside this one may be.
+        tight: the ink's box is the whole, square picture, so that its proportions may have been lost.
+    """
+
+    page: Pixels
+    paper: Pixels
+    levels: Pixels
+    box: Box
+    dark_on_light: bool
+    others: tuple[Box, ...]
+    tight: bool
 
 
 def normalize(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> Pixels:
@@ -51,112 +102,297 @@ def normalize(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] =
     if mode == "auto" and shape == SHAPE and has_mnist_form(pixels):
         return pixels
     if mode == "none":
-        return pixels if pixels.shape == shape else _resize(pixels, shape)
-    ink = _ink(_reduce(pixels))
-    return np.zeros(shape, np.uint8) if ink is None else _place(ink, shape)
+        return pixels if pixels.shape == shape else _scaled(pixels, shape)
+    ink = find_ink(pixels)
+    return np.zeros(shape, np.uint8) if ink is None else place(ink, shape)
 
 
 def has_mnist_form(pixels: Pixels) -> bool:
     """Tell whether a picture needs no normalisation: 28x28, light on black, a box of 20 pixels, centred by mass."""
     if pixels.shape != SHAPE:
         return False
-    values = pixels.astype(np.float32)
-    rows, columns = values @ _ONES, _ONES @ values
-    mass = float(rows @ _ONES)
-    if not mass:
-        return False
     least, greatest = _BOX
-    return (
-        _is_centred(rows, mass)
-        and _is_centred(columns, mass)
-        and least <= max(_extent(rows), _extent(columns)) <= greatest
-    )
+    if not least <= max(_span(pixels.tobytes()), _span(pixels.tobytes("F"))) <= greatest:
+        return False
+    mass, row, column = map(float, _MOMENTS @ pixels.ravel().astype(np.float32))
+    return max(abs(row / mass - SHAPE[0] / 2), abs(column / mass - SHAPE[1] / 2)) <= _OFF_CENTRE
 
 
-def _is_centred(profile: npt.NDArray[np.float32], mass: float) -> bool:
-    return abs(float(profile @ _PLACES) / mass - len(profile) / 2) <= _OFF_CENTRE
+def _span(content: bytes) -> int:
+    """Count the lines of 28 pixels from the first to the last that is not black."""
+    last = len(content.rstrip(b"\0")) - 1
+    first = len(content) - len(content.lstrip(b"\0"))
+    return last // 28 - first // 28 + 1
 
 
-def _extent(profile: npt.NDArray[np.float32]) -> int:
-    inked = profile.nonzero()[0]
-    return int(inked[-1] - inked[0]) + 1
-
-
-def _resize(pixels: Pixels, shape: tuple[int, int]) -> Pixels:
+def _scaled(pixels: Pixels, shape: tuple[int, int]) -> Pixels:
     height, width = shape
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
 
 
-def _reduce(pixels: Pixels) -> Pixels:
-    """Average a large picture down by a whole factor: what follows needs no more than some hundred pixels a side."""
-    factor = -(-max(pixels.shape) // _LARGEST)
-    return pixels if factor == 1 else np.asarray(Image.fromarray(pixels).reduce(factor))
+@cache
+def _opencv() -> Any:
+    """Load OpenCV, and keep it to one thread: there is one process a CPU."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return cv2
 
 
-def _ink(pixels: Pixels) -> Pixels | None:
-    """Separate ink from its background: (H, W) uint8, ink near 255 and background 0, cropped to the ink's box."""
-    histogram = np.bincount(pixels.ravel(), minlength=256)
-    threshold = _otsu(histogram)
-    if _is_dark_on_light(pixels, threshold):
-        pixels, histogram, threshold = 255 - pixels, histogram[::-1], 254 - threshold
-    if not histogram[threshold + 1 :].any():
+def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
+    """Separate the ink of one digit from its paper; None where there is none, as on a blank page.
+
+    The paper is one level where the picture shows it to be: a border of one level, or two levels in all; and where
+    the picture is small, so cut tightly, and ink may cover most of it. Elsewhere it is whatever surrounds the strokes.
+
+    Args:
+        pixels: (H, W) uint8 of any size.
+        even: take the paper to be of one level whatever it looks like.
+    """
+    page = _shrunk(pixels, _LARGEST)
+    if even or _is_even(page):
+        return _ink(page, *_even_paper(page), framed=False)
+    return _ink(page, *_uneven_paper(page), framed=True)
+
+
+def _shrunk(pixels: Pixels, largest: int) -> Pixels:
+    """Average a picture down by a whole factor, so that its longer side is at most so long; a rest is cut off."""
+    height, width = pixels.shape
+    factor = -(-max(height, width) // largest)
+    if factor == 1:
+        return pixels
+    rows, columns = max(1, height // factor), max(1, width // factor)
+    whole = pixels[: rows * factor, : columns * factor]
+    cv2 = _opencv()
+    smaller: Pixels = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    return smaller
+
+
+def _is_even(page: Pixels) -> bool:
+    return max(page.shape) <= _SMALL or int(np.ptp(_border(page))) <= _PLAIN or _separation(page) >= _TWO_LEVELS
+
+
+def _border(page: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate((page[0], page[-1], page[:, 0], page[:, -1]))
+
+
+def _otsu(page: Pixels) -> tuple[int, Pixels]:
+    """Find the level that best parts the pixels in two: the last of the darker part; and which are above: 0 or 1.
+
+    N. Otsu: A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
+    """
+    cv2 = _opencv()
+    threshold, above = cv2.threshold(page, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    return int(threshold), above
+
+
+def _separation(page: Pixels) -> float:
+    """Give Otsu's eta, the share of the variance that is between the two parts: 1 where there are but two levels."""
+    cv2 = _opencv()
+    _, above = _otsu(page)
+    (mean,), (deviation,) = cv2.meanStdDev(page)
+    (upper,), _ = cv2.meanStdDev(page, mask=above)
+    share = np.count_nonzero(above) / above.size
+    between = share * (upper[0] - mean[0]) ** 2 / max(1 - share, 1 / above.size)
+    return float(between / deviation[0] ** 2) if deviation[0] else 1.0
+
+
+def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
+    """Take the median of the side of the threshold that is paper."""
+    _, light = _otsu(page)
+    dark_on_light = _more_light(light) > 0
+    return np.full(page.shape, _quantile(page[light == dark_on_light], 0.5), np.uint8), dark_on_light
+
+
+def _more_light(light: Pixels) -> float:
+    """Weigh light against dark, the border as much as the whole, as there is more paper than ink: -1 to 1."""
+    border = _border(light)
+    return float(np.count_nonzero(light) / light.size + np.count_nonzero(border) / border.size - 1)
+
+
+def _quantile(values: Pixels, share: float) -> int:
+    cumulated = np.cumsum(np.bincount(values, minlength=256))
+    return int(np.searchsorted(cumulated, cumulated[-1] * share))
+
+
+def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
+    """Estimate the paper under the ink, with the light that falls on it, at a coarse scale.
+
+    A morphological closing (opening, for light ink) fills strokes in; the smaller of two errs less: one with a window
+    wider than any stroke, and one with a narrow window whose rest is removed by a median over most of the picture.
+    """
+    cv2 = _opencv()
+    coarse = _shrunk(page, _COARSE)
+    side = max(coarse.shape)
+    dark_on_light = _stands_out_dark(coarse)
+    kind, nearer_ink = (cv2.MORPH_CLOSE, cv2.min) if dark_on_light else (cv2.MORPH_OPEN, cv2.max)
+    smooth = cv2.medianBlur(coarse, 3)
+    wide, narrow = (cv2.morphologyEx(smooth, kind, _window(side * share)) for share in (_STROKE, _NARROW_STROKE))
+    paper = nearer_ink(wide, cv2.medianBlur(narrow, _odd(side * _NEIGHBOURHOOD)))
+    return cv2.resize(paper, page.shape[::-1], interpolation=cv2.INTER_LINEAR), dark_on_light
+
+
+def _stands_out_dark(coarse: Pixels) -> bool:
+    """Tell whether ink is dark: what stands out from its surroundings is, so the differences are skewed to that side.
+
+    Two measures of the surroundings, a mean and a median, as each fails on other pictures; and the majority.
+    """
+    cv2 = _opencv()
+    side = max(coarse.shape)
+    values = coarse.astype(np.float32)
+    mean = cv2.blur(values, (_odd(side * _SURROUNDINGS),) * 2)
+    median = cv2.medianBlur(coarse, _odd(side / 2))
+    _, light = _otsu(coarse)
+    skewness = _skewness(values - mean) + _skewness(values - median)
+    return skewness < 0.5 * _more_light(light)
+
+
+def _skewness(values: Values) -> float:
+    centred = (values - values.mean()).ravel()
+    squares = centred * centred
+    variance = float(squares.mean())
+    return float(squares @ centred) / len(centred) / variance**1.5 if variance > 0 else 0.0
+
+
+def _odd(length: float) -> int:
+    return max(3, int(length) | 1)
+
+
+def _window(side: float) -> Pixels:
+    return np.ones((_odd(side), _odd(side)), np.uint8)
+
+
+def _ink(page: Pixels, paper: Pixels, dark_on_light: bool, *, framed: bool) -> Ink | None:
+    strength = _strength(page, paper, dark_on_light)
+    _, mask = _otsu(strength)
+    if framed:
+        _erase_edge_lines(mask)
+    chosen = _choose(mask, strength, framed=framed)
+    if chosen is None:
         return None
-    background = _median_level(histogram[: threshold + 1])
-    foreground = threshold + 1 + _median_level(histogram[threshold + 1 :])
-    if foreground - background < _LEAST_CONTRAST:
+    kept, others = chosen
+    full = _quantile(strength[kept > 0], _FULL_INK)
+    if full < _LEAST_CONTRAST:
         return None
-    return _crop(_stretch(pixels, background, foreground))
+    levels = _stretched(strength, full) * _opencv().dilate(kept, _window(5))
+    box = _box_of(levels)
+    tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
+    return Ink(page, paper, levels, box, dark_on_light, others, tight)
 
 
-def _otsu(histogram: npt.NDArray[np.int64]) -> int:
-    """Find the level that best parts a histogram in two: the last one of the darker part."""
-    below = np.cumsum(histogram)
-    total = below[-1]
-    moment = np.cumsum(histogram * _LEVELS)
-    weight = below * (total - below)
-    gap = moment[-1] * below - moment * total
-    between = np.divide(gap * gap, weight, out=np.zeros(256), where=weight > 0)
-    return min(int(between.argmax()), 254)
+def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
+    """Say by how much each pixel differs from its paper towards the ink; in shadow, as much as it would in light."""
+    cv2 = _opencv()
+    if not dark_on_light:
+        lighter: Pixels = cv2.subtract(page, paper)
+        return lighter
+    usual = cv2.mean(paper)[0]
+    lit: Pixels = cv2.divide(cv2.subtract(paper, page), np.maximum(paper, _DARKEST_PAPER), scale=usual)
+    return lit
 
 
-def _is_dark_on_light(pixels: Pixels, threshold: int) -> bool:
-    """Decide by majority, in which the border counts as much as the whole: there is more paper than ink."""
-    light = pixels > threshold
-    border = np.concatenate((light[0], light[-1], light[:, 0], light[:, -1]))
-    return float(light.mean()) + float(border.mean()) > 1
+def _erase_edge_lines(mask: Pixels) -> None:
+    """Erase, in place, rows and columns near an edge that are ink for the most part, and what is outside of them."""
+    for side in (mask, mask[::-1], mask.T, mask.T[::-1]):
+        near = side[: max(1, int(len(side) * _EDGE))]
+        lines = np.flatnonzero(near.mean(axis=1) > _LINE)
+        if len(lines):
+            side[: lines[-1] + 1] = 0
 
 
-def _median_level(histogram: npt.NDArray[np.int64]) -> int:
-    cumulated = np.cumsum(histogram)
-    return int(np.searchsorted(cumulated, (cumulated[-1] + 1) // 2))
+def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tuple[Box, ...]] | None:
+    """Keep the connected part with the most ink, central and not along the border, and parts of some size close to it.
+
+    Returns:
+        (h, w) uint8 of 0 and 1, and the boxes of parts left out that are large; None where there is no ink.
+    """
+    count, labels, stats, centres = _opencv().connectedComponentsWithStats(mask, connectivity=8)
+    if count == 1:
+        return None
+    if count == 2 and not framed:  # noqa: PLR2004 - paper and one part
+        return mask, ()
+    areas, boxes = stats[1:, 4], _boxes(stats[1:])
+    frame = _along_edges(labels, areas) if framed else np.zeros(count - 1, bool)
+    scores = _scores(labels, strength, centres[1:], stats[1:])
+    main = int(np.where(frame, scores * 0.1, scores).argmax())
+    near = _gaps(boxes, boxes[main]) <= _APART * max(stats[main + 1, 2:4])
+    kept = near & (areas >= _SPECK * areas[main]) & ~frame
+    kept[main] = True
+    large = ~kept & ~frame & (areas >= _DIGIT * areas[main])
+    lookup = np.concatenate(([False], kept)).view(np.uint8)
+    return lookup[labels], tuple(tuple(box) for box in boxes[large].tolist())
 
 
-def _crop(ink: Pixels) -> Pixels:
-    inked = ink >= _LEAST_INK
-    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+def _boxes(stats: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    left, top, width, height = stats[:, :4].T
+    return np.stack([top, left, top + height, left + width], axis=1)
 
 
-def _stretch(pixels: Pixels, background: int, foreground: int) -> Pixels:
-    """Map the background to 0 and the ink to 255; a little above the background is noise or paper, and 0 too."""
-    floor = background + (foreground - background) * 0.15
-    levels = np.clip((_LEVELS - floor) * (255 / (foreground - floor)), 0, 255).astype(np.uint8)
-    return levels[pixels]
+def _along_edges(labels: npt.NDArray[np.int32], areas: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Tell which parts have hardly a pixel that is not close to an edge of the picture."""
+    rows, columns = (max(2, int(side * _EDGE)) for side in labels.shape)
+    inside = np.bincount(labels[rows:-rows, columns:-columns].ravel(), minlength=len(areas) + 1)[1:]
+    return inside < _INSIDE * areas
 
 
-def _place(ink: Pixels, shape: tuple[int, int]) -> Pixels:
-    """Scale the ink's box to the size that MNIST's have, and set its centre of mass at the field's centre."""
-    scale = min(shape) * SPEC["box"] / SPEC["field"] / max(ink.shape)
-    height, width = (max(1, round(side * scale)) for side in ink.shape)
-    box = _resize(np.ascontiguousarray(ink), (height, width))
-    top, left = _offset(box.sum(axis=1), shape[0]), _offset(box.sum(axis=0), shape[1])
+def _scores(
+    labels: npt.NDArray[np.int32],
+    strength: Pixels,
+    centres: npt.NDArray[np.float64],
+    stats: npt.NDArray[np.int32],
+) -> npt.NDArray[np.float64]:
+    """Weigh the ink of each part: half as much in a corner, and less the longer it is in contact with the border."""
+    height, width = labels.shape
+    off = np.hypot(centres[:, 0] / width - 0.5, centres[:, 1] / height - 0.5) * np.sqrt(2)
+    border = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
+    contact = np.bincount(border, minlength=len(stats) + 1)[1:] / stats[:, 2:4].max(axis=1)
+    ink = np.bincount(labels.ravel(), strength.ravel(), len(stats) + 1)[1:]
+    weighed: npt.NDArray[np.float64] = ink * (1 - off / 2) / (1 + 2 * contact)
+    return weighed
+
+
+def _gaps(boxes: npt.NDArray[np.int32], main: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Count the pixels between each box and the main one, along the axis where they are further apart."""
+    before, after = boxes[:, :2] - main[2:], main[:2] - boxes[:, 2:]
+    gaps: npt.NDArray[np.int32] = np.maximum(before, after).max(axis=1)
+    return gaps
+
+
+def _stretched(strength: Pixels, full: int) -> Pixels:
+    """Map the paper to 0 and full ink to 255; a little above the paper is noise, and 0 too."""
+    floor = int(full * _PAPER_NOISE)
+    above = np.maximum(strength, floor) - floor
+    levels: Pixels = _opencv().convertScaleAbs(above, alpha=255 / (full - floor))
+    return levels
+
+
+def _box_of(levels: Pixels) -> Box:
+    left, top, width, height = _opencv().boundingRect((levels >= _LEAST_INK).view(np.uint8))
+    return top, left, top + height, left + width
+
+
+def place(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
+    """Scale the ink's box to the size that MNIST's have, and set its centre of mass at the field's centre.
+
+    Where ink fills a square picture from edge to edge, its box was probably stretched to it, as some sets do; it gets
+    the width that MNIST's boxes have on average, .77 of the longest side.
+    """
+    cv2 = _opencv()
+    top, left, bottom, right = ink.box
+    scale = min(shape) * SPEC["box"] / SPEC["field"] / max(bottom - top, right - left)
+    height = max(1, round((bottom - top) * scale))
+    width = max(1, round((right - left) * scale * (_USUAL_WIDTH if ink.tight else 1)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    box = cv2.resize(ink.levels[top:bottom, left:right], (width, height), interpolation=how)
+    centre = cv2.moments(box)
+    top, left = _offset(centre, "m01", height, shape[0]), _offset(centre, "m10", width, shape[1])
     field = np.zeros(shape, np.uint8)
     field[top : top + height, left : left + width] = box
     return field
 
 
-def _offset(profile: npt.NDArray[np.uint64], length: int) -> int:
+def _offset(moments: Mapping[str, float], axis: str, size: int, length: int) -> int:
     """Say where a box begins whose mass is to be centred, without leaving the field."""
-    centre = float(profile @ np.arange(len(profile))) / max(float(profile.sum()), 1)
-    return min(max(round(length / 2 - centre), 0), length - len(profile))
+    centre = moments[axis] / max(moments["m00"], 1)
+    return min(max(round(length / 2 - centre), 0), length - size)

@@ -119,6 +119,7 @@ def train_network(
             _samples(opened, "validation"),
             config,
             checkpoint=checkpoint,
+            class_names=read_json(opened.file("arrays.json"))["class_names"],
             progress=progress,
         )
         models.save(model, directory / "model.keras")

@@ -5,7 +5,7 @@ checkpoint holds (dropout), so a run that resumes from an epoch's end goes on as
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from digits.augmentation import distort
 from digits.backend import load_keras
 from digits.config import AugmentationConfig, TrainingConfig
 from digits.errors import CorruptArtifactError
 from digits.models import Network, values_digest
+from digits.printed import are_digits, print_digits
 from digits.progress import SILENT, Bar, Progress
 from digits.records import decode_record, encode_record, replacing
 
@@ -38,6 +40,35 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height and width."""
+        return self.pixels.shape[1:]
+
+    def take(self, chosen: npt.NDArray[np.intp]) -> tuple[Pixels, Labels]:
+        """Give the samples with these numbers, in ascending order."""
+        return self.pixels[chosen], self.labels[chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Samples behind one another, without copying the first ones into memory."""
+
+    first: Samples
+    second: Samples
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.first.shape
+
+    def take(self, chosen: npt.NDArray[np.intp]) -> tuple[Pixels, Labels]:
+        cut = int(np.searchsorted(chosen, len(self.first)))
+        parts = self.first.take(chosen[:cut]), self.second.take(chosen[cut:] - len(self.first))
+        return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
+
 
 def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     network: Network,
@@ -46,6 +77,7 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     config: TrainingConfig,
     *,
     checkpoint: Path,
+    class_names: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> History:
     """Fit a network in place and say how it went.
@@ -56,23 +88,34 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
         validation: what is only measured, after each epoch.
         config: resolved, so without a None.
         checkpoint: a file that is written after each epoch, and continued from when it is there.
+        class_names: what the labels stand for; where they are digits, `config.printed` adds printed ones.
         progress: is told of every step.
 
     Returns:
         `loss`, `accuracy`, `validation_loss` and `validation_accuracy` of each epoch.
     """
-    steps = -(-len(train) // config.batch_size)
+    samples = _with_print(train, config, class_names)
+    steps = -(-len(samples) // config.batch_size)
     _compile(network, config, steps)
     history = _resume(network, checkpoint)
     for epoch in range(len(history), config.epochs or 0):
         bar = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps)
-        metrics = _fit_epoch(network, train, config, epoch, bar) | _measure(network, validation)
+        metrics = _fit_epoch(network, samples, config, epoch, bar) | _measure(network, validation)
         history.append(metrics)
         _save_checkpoint(network, history, checkpoint)
         bar.close(describe(metrics))
     if config.weight_average:
         network.optimizer.finalize_variable_values(network.trainable_variables)
     return history
+
+
+def _with_print(train: Samples, config: TrainingConfig, class_names: Sequence[str]) -> "Samples | _Joined":
+    if not config.printed or not are_digits(class_names):
+        return train
+    height, width = train.shape
+    printed = print_digits(class_names, config.printed, seed=config.seed, shape=(height, width))
+    logger.info("%d printed digits are added to %d training images", len(printed[1]), len(train))
+    return _Joined(train, Samples(*printed))
 
 
 def describe(metrics: dict[str, float]) -> str:
@@ -117,7 +160,9 @@ def _learning_rate(keras: Any, config: TrainingConfig, steps: int) -> Any:
     )
 
 
-def _fit_epoch(network: Network, train: Samples, config: TrainingConfig, epoch: int, bar: Bar) -> dict[str, float]:
+def _fit_epoch(
+    network: Network, train: Samples | _Joined, config: TrainingConfig, epoch: int, bar: Bar
+) -> dict[str, float]:
     keras = load_keras()
     tick = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())  # noqa: ARG005 - given by name
     dataset = _dataset(train, config, epoch, classes=network.output_shape[-1])
@@ -137,10 +182,10 @@ def _measure(network: Network, validation: Samples) -> dict[str, float]:
     return {f"validation_{name}": float(measured[name]) for name in ("loss", "accuracy")}
 
 
-def _dataset(train: Samples, config: TrainingConfig, epoch: int, *, classes: int) -> Any:
+def _dataset(train: Samples | _Joined, config: TrainingConfig, epoch: int, *, classes: int) -> Any:
     import tensorflow as tf
 
-    shape = train.pixels.shape[1:]
+    shape = train.shape
     signature = (
         tf.TensorSpec((None, *shape), tf.uint8),
         tf.TensorSpec((None, classes), tf.float32),
@@ -168,15 +213,18 @@ def _dataset(train: Samples, config: TrainingConfig, epoch: int, *, classes: int
     return images.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
-def _batches(train: Samples, config: TrainingConfig, epoch: int, classes: int) -> Iterator[Batch]:
+def _batches(train: Samples | _Joined, config: TrainingConfig, epoch: int, classes: int) -> Iterator[Batch]:
     """Yield pixels (N, height, width) uint8, one-hot labels (N, classes) float32, transforms (N, 8) float32."""
     random = np.random.default_rng([config.seed, epoch])
     order = random.permutation(len(train))
     one_hot = np.eye(classes, dtype=np.float32)
     for start in range(0, len(order), config.batch_size):
         chosen = np.sort(order[start : start + config.batch_size])
-        transforms = draw_transforms(random, len(chosen), config.augmentation, train.pixels.shape[1:])
-        yield train.pixels[chosen], one_hot[train.labels[chosen]], transforms
+        transforms = draw_transforms(random, len(chosen), config.augmentation, train.shape)
+        pixels, labels = train.take(chosen)
+        if config.augment:
+            pixels = distort(random, pixels, config.augmentation)
+        yield pixels, one_hot[labels], transforms
 
 
 def draw_transforms(

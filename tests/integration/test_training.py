@@ -19,7 +19,7 @@ from digits.config import AugmentationConfig, ModelConfig, TrainingConfig
 from digits.errors import ModelError
 
 ARCHITECTURES = ["cnn", "mlp-2"]
-STILL = AugmentationConfig(rotation=0, shift=0, zoom=0, shear=0)
+STILL = AugmentationConfig(rotation=0, shift=0, zoom=0, shear=0, stroke=0, blur=0, contrast=0, lines=0)
 SHAPE = (28, 28)
 
 
@@ -294,6 +294,26 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own(keras: Any) -> Non
     assert orders[0] != orders[1]
 
 
+def test_printed_digits_are_trained_on_where_the_classes_are_digits(
+    keras: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each epoch has them too, with their labels; there are none among clothes."""
+    train, _ = fitting.samples()
+    config = fitting.run_of("cnn", printed=1, augment=False).training
+    joined = training._with_print(train, config, tuple("0123456789"))
+    assert training._with_print(train, config, ("shirt", "coat")) is train
+    batches = list(training._batches(joined, config, 0, classes=10))
+    labels = np.concatenate([labels.argmax(axis=1) for _, labels, _ in batches])
+    found = {
+        (image.tobytes(), int(label))
+        for (pixels, _, _), label_rows in zip(batches, batches, strict=True)
+        for image, label in zip(pixels, label_rows[1].argmax(axis=1), strict=True)
+    }
+    printed = joined.second
+    assert len(labels) == len(joined) == len(train) + len(printed)
+    assert {(image.tobytes(), int(label)) for image, label in zip(printed.pixels, printed.labels, strict=True)} < found
+
+
 # Augmentation
 
 
@@ -375,6 +395,7 @@ def test_a_constant_rate_is_a_number(keras: Any) -> None:
         (ModelConfig(architecture="mlp-2", hidden=(128, 128), dropout=0.5), 118_282),
         (ModelConfig(architecture="mlp-2", hidden=(8, 8, 8), dropout=0.5, activation="tanh"), 6_514),
         (ModelConfig(architecture="cnn", hidden=(24, 48, 64, 96, 128), dropout=0.3), 226_434),
+        (ModelConfig(architecture="compact", hidden=(16, 32, 32, 64), dropout=0.2), 43_226),
     ],
 )
 def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config: ModelConfig, weights: int) -> None:

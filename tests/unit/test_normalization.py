@@ -1,6 +1,8 @@
 """Pictures of digits into MNIST's form, and MNIST's own left alone."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import resources
 
@@ -13,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from digits.config import Mode
-from digits.normalization import SPEC, has_mnist_form, normalize
+from digits.normalization import SPEC, find_ink, has_mnist_form, normalize
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -154,3 +156,124 @@ def test_nearly_mnists_form_is_not() -> None:
 def test_the_spec_can_be_stored() -> None:
     """As JSON, with the model."""
     assert json.loads(json.dumps(SPEC)) == SPEC
+
+
+# Pictures as people have them: each is made from a real digit, and must come back close to it
+
+
+def page_of(digit: Pixels, *, side: int = 200, size: tuple[int, int] = (320, 280)) -> npt.NDArray[np.float64]:
+    """A page with a digit on it, off its centre: (*size) float64, 1 is full ink."""
+    page = np.zeros(size)
+    page[40 : 40 + side, 60 : 60 + side] = large(digit, side) / 255
+    return page
+
+
+def photo(ink: npt.NDArray[np.float64], *, seed: int = 0) -> Pixels:
+    """Dark ink on paper whose one side is three times as dark as the other, with noise."""
+    light = np.linspace(220, 70, ink.shape[1])
+    noise = np.random.default_rng(seed).normal(0, 3, ink.shape)
+    return np.clip(light * (1 - 0.7 * ink) + noise, 0, 255).astype(np.uint8)
+
+
+def chalk(ink: npt.NDArray[np.float64]) -> Pixels:
+    """Light ink on a board that is not equally dark everywhere."""
+    return (np.linspace(90, 30, ink.shape[1]) * (1 - ink) + 200 * ink).astype(np.uint8)
+
+
+def framed(ink: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A cell of a grid: a line along the top and one along the left edge."""
+    cell = ink.copy()
+    cell[4:8] = cell[:, 3:9] = 0.9
+    return cell
+
+
+def specked(ink: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Dust far from the digit."""
+    page = ink.copy()
+    page[300:304, 20:25] = page[10:14, 250:254] = 1
+    return page
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(photo, id="a shadow over half of it"),
+        pytest.param(lambda ink: photo(framed(ink)), id="lines of a grid"),
+        pytest.param(lambda ink: photo(specked(ink)), id="specks"),
+        pytest.param(lambda ink: ((1 - specked(ink)) * 255).astype(np.uint8), id="specks on white"),
+        pytest.param(chalk, id="chalk"),
+        pytest.param(lambda ink: np.kron(photo(ink), np.ones((4, 4), np.uint8)), id="a megapixel"),
+    ],
+)
+def test_a_picture_becomes_the_digit_that_is_on_it(
+    digits: Pixels, made: Callable[[npt.NDArray[np.float64]], Pixels]
+) -> None:
+    """Within what half a pixel off makes: another picture of the same class is more than twice as far."""
+    differences = [far(normalize(made(page_of(digit))), digit) for digit in digits[:20]]
+    assert np.mean(differences) < 14
+    assert np.quantile(differences, 0.9) < 22
+
+
+def test_paper_without_ink_is_blank() -> None:
+    """A photograph of an empty sheet: shadow and noise, but nothing to read."""
+    assert find_ink(photo(np.zeros((300, 200)))) is None
+    assert not normalize(photo(np.zeros((300, 200)))).any()
+
+
+@pytest.mark.parametrize(("inverted", "dark"), [(False, True), (True, False)])
+def test_ink_says_what_it_is_and_where(digits: Pixels, inverted: bool, dark: bool) -> None:
+    """The polarity, and a box about the digit."""
+    picture = photo(page_of(digits[0]))
+    ink = find_ink(255 - picture if inverted else picture)
+    assert ink is not None
+    assert ink.dark_on_light is dark
+    assert ink.page.shape == ink.paper.shape == ink.levels.shape == (160, 140)
+    top, left, bottom, right = ink.box
+    rows, columns = np.flatnonzero((page_of(digits[0]) > 0.5).any(1)), np.flatnonzero((page_of(digits[0]) > 0.5).any(0))
+    expected = (rows[0] / 2, columns[0] / 2, rows[-1] / 2 + 1, columns[-1] / 2 + 1)
+    assert (top, left, bottom, right) == pytest.approx(expected, abs=4)
+    assert not ink.others
+
+
+def test_two_digits_side_by_side_can_be_told(digits: Pixels) -> None:
+    """One is taken, and the other is said to be there."""
+    pair = np.hstack([page_of(digits[0], size=(320, 300)), page_of(digits[1], size=(320, 300))])
+    ink = find_ink(photo(pair))
+    assert ink is not None
+    assert len(ink.others) == 1
+
+
+def test_a_box_stretched_to_its_picture_gets_its_usual_width() -> None:
+    """Ink from edge to edge of a square, as some sets are cut; not where the picture is no square."""
+    square, high = np.zeros((16, 16), np.uint8), np.zeros((20, 16), np.uint8)
+    for picture in (square, high):
+        picture[0] = picture[-1] = 255
+        picture[np.arange(16), 15 - np.arange(16)] = 255
+        rows, columns = (np.flatnonzero(normalize(picture).any(axis=axis)) for axis in (1, 0))
+        assert np.ptp(rows) == 19
+        assert np.ptp(columns) == 14 if picture is square else 15
+
+
+def test_thick_strokes_are_not_hollowed(digits: Pixels) -> None:
+    """A brush: the middle of a stroke is as full as its rim."""
+    picture = np.zeros((120, 100))
+    picture[15:105, 38:62] = 1
+    normalized = normalize(photo(picture))
+    middle = normalized[8:20, 13:15]
+    assert middle.min() > 200
+
+
+def test_opencv_is_not_loaded_for_mnists_own() -> None:
+    """Ten MNIST images are predicted without the time that loading it takes."""
+    code = """
+import sys
+import numpy as np
+from digits.normalization import normalize
+digit = np.zeros((28, 28), np.uint8)
+digit[5:24, 11:18] = 255
+assert normalize(digit) is digit
+assert "cv2" not in sys.modules
+normalize(255 - digit)
+assert "cv2" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,185 @@
+"""Throw-away sets of pictures of digits as people have them, made from MNIST's test digits and from fonts.
+
+They mimic kinds of pictures, not any published set, and are only ever measured on: a change of the normalisation that
+helps one real set and harms these is a quirk of that set. The same seed gives the same pictures.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+Pixels = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.floating]
+Random = np.random.Generator
+
+FONTS = Path("/usr/share/fonts/truetype/liberation")
+SEED = 7
+Kind = Callable[[Pixels, Random], Pixels]
+
+
+def make(kind: str, digits: Pixels, *, seed: int = SEED) -> Iterator[Pixels]:
+    """Give a picture of a kind for each of (N, 28, 28) uint8 digits: (height, width) uint8 of any size."""
+    random = np.random.default_rng(seed)
+    return (KINDS[kind](digit, random) for digit in digits)
+
+
+def printed(count: int, *, seed: int = SEED) -> Iterator[tuple[int, Pixels]]:
+    """Give printed cells with their labels, in the fonts of `FONTS`; none where those are not installed."""
+    random = np.random.default_rng(seed)
+    fonts = sorted(FONTS.glob("*.ttf"))
+    for number in range(count if fonts else 0):
+        label = number % 10
+        font = fonts[int(random.integers(len(fonts)))]
+        yield label, _printed_cell(_glyph(str(label), font, int(random.integers(24, 52))), random)
+
+
+def _glyph(text: str, font: Path, size: int) -> Values:
+    face = ImageFont.truetype(str(font), size)
+    left, top, right, bottom = face.getbbox(text)
+    image = Image.new("L", (int(right - left), int(bottom - top)))
+    ImageDraw.Draw(image).text((-left, -top), text, font=face, fill=255)
+    return np.asarray(image, np.float32) / 255
+
+
+def _printed_cell(glyph: Values, random: Random) -> Pixels:
+    """A printed digit in its cell, photographed: shadow, grid lines, blur, noise."""
+    side = max(glyph.shape) + int(random.integers(10, 30))
+    return _photograph(_with_grid(_inside(glyph, (side, side), random), random), random, blur=random.uniform(0.5, 2))
+
+
+def _enlarged(digit: Pixels, side: int, random: Random, *, stroke: float = 0) -> Values:
+    """A digit as if it had been written at this size: (side, side) float32, ink 1 with sharp edges."""
+    image = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    level = 0.45 - random.uniform(-stroke, stroke)
+    edges = (np.asarray(image, np.float32) / 255 - level) * min(side / 28, 8) * 2 + 0.5
+    return np.clip(edges, 0, 1)
+
+
+def _box(ink: Values) -> Values:
+    rows, columns = np.flatnonzero((ink > 0.3).any(axis=1)), np.flatnonzero((ink > 0.3).any(axis=0))  # noqa: PLR2004
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else ink
+
+
+def _inside(ink: Values, shape: tuple[int, int], random: Random) -> Values:
+    """Put ink anywhere in an empty field that holds it."""
+    field = np.zeros(shape, np.float32)
+    top, left = (int(random.integers(max(1, space - size + 1))) for space, size in zip(shape, ink.shape, strict=True))
+    field[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    return field
+
+
+def _with_grid(ink: Values, random: Random) -> Values:
+    """Add the lines of a cell along none, one or two edges."""
+    ink = ink.copy()
+    for _ in range(int(random.integers(3))):
+        edge = (ink, ink[::-1], ink.T, ink.T[::-1])[int(random.integers(4))]
+        width = int(random.integers(1, 4))
+        edge[:width] = np.maximum(edge[:width], random.uniform(0.3, 1))
+    return ink
+
+
+def _shade(shape: tuple[int, int], random: Random, darkest: float) -> Values:
+    """Light that falls unevenly: a slope in any direction, and the soft edge of a shadow."""
+    rows, columns = np.meshgrid(*(np.linspace(-1, 1, side, dtype=np.float32) for side in shape), indexing="ij")
+    angle, place, depth = random.uniform(0, 2 * np.pi), random.uniform(-0.8, 0.8), random.uniform(0, 1 - darkest)
+    along = rows * np.float32(np.sin(angle)) + columns * np.float32(np.cos(angle))
+    shadow = 1 / (1 + np.exp((along - place) * random.uniform(2, 25)))
+    return (1 - depth * shadow) * (1 - 0.1 * along).astype(np.float32)
+
+
+def _photograph(ink: Values, random: Random, *, blur: float = 0, darkest: float = 0.6, noise: float = 4) -> Pixels:
+    """Dark ink on lighter paper under uneven light, out of focus, with a sensor's noise."""
+    paper, contrast = random.uniform(120, 245), random.uniform(0.3, 0.85)
+    lit = paper * (1 - contrast * ink) * _shade((ink.shape[0], ink.shape[1]), random, darkest)
+    soft = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))
+    grained = np.asarray(soft, np.float32) + random.normal(0, noise, ink.shape)
+    return np.clip(grained, 0, 255).astype(np.uint8)
+
+
+def _pen_in_cell(digit: Pixels, random: Random) -> Pixels:
+    """A pen on newsprint: a thin stroke in a cell with grid lines, and the print of the other side showing through."""
+    side = int(random.integers(40, 100))
+    ink = _box(_enlarged(digit, int(side * random.uniform(0.8, 1.1)), random, stroke=0.15))
+    cell = _with_grid(_inside(ink, (max(side, ink.shape[0]), max(side, ink.shape[1])), random), random)
+    through = random.normal(0, 1, (cell.shape[0] // 4 + 1, cell.shape[1] // 4 + 1)) > 1
+    faint = np.kron(through, np.ones((4, 4)))[: cell.shape[0], : cell.shape[1]] * random.uniform(0, 0.25)
+    return _photograph(np.maximum(cell, faint.astype(np.float32)), random, blur=random.uniform(0.3, 1.2))
+
+
+def _paper_photo(digit: Pixels, random: Random) -> Pixels:
+    """A photograph of a sheet: large, the digit anywhere on it, deep shadows."""
+    shape = (int(random.integers(200, 700)), int(random.integers(200, 700)))
+    ink = _box(_enlarged(digit, int(min(shape) * random.uniform(0.4, 1)), random, stroke=0.2))
+    return _photograph(_inside(ink, shape, random), random, blur=random.uniform(0, 3), darkest=0.35, noise=6)
+
+
+def _drawing(digit: Pixels, random: Random) -> Pixels:
+    """Drawn on a screen: no noise, thick or thin, on a canvas of any shape, one in three light on dark."""
+    shape = (int(random.integers(28, 400)), int(random.integers(28, 400)))
+    ink = _box(_enlarged(digit, int(min(shape) * random.uniform(0.7, 1.2)), random, stroke=0.3))
+    ink = ink[: shape[0], : shape[1]]
+    level = _inside(ink, shape, random) * random.uniform(100, 255)
+    return (level if random.random() < 1 / 3 else 255 - level).astype(np.uint8)
+
+
+def _stretched(digit: Pixels, random: Random) -> Pixels:
+    """Two levels, 16 by 16, the ink's box stretched to all of it whatever its proportions."""
+    ink = _box(_enlarged(digit, 112, random))
+    small = np.asarray(Image.fromarray((ink * 255).astype(np.uint8)).resize((16, 16), Image.Resampling.BOX))
+    return ((small > 127) * 255).astype(np.uint8)  # noqa: PLR2004 - half of white
+
+
+def _envelope(digit: Pixels, random: Random) -> Pixels:
+    """Grey, 16 by 16, as high as the field; half of them dark on light."""
+    ink = _box(_enlarged(digit, 112, random, stroke=0.2))
+    width = min(16, max(3, round(ink.shape[1] / ink.shape[0] * 16)))
+    small = Image.fromarray((ink * 255).astype(np.uint8)).resize((width, 16), Image.Resampling.BOX)
+    field = np.zeros((16, 16), np.uint8)
+    left = (16 - width) // 2
+    field[:, left : left + width] = np.asarray(small.filter(ImageFilter.GaussianBlur(0.5)))
+    return field if random.random() < 0.5 else 255 - field  # noqa: PLR2004 - a half
+
+
+def _steel_pen(digit: Pixels, random: Random) -> Pixels:
+    """An old register: slanted, thick where the pen goes down, brown ink, stains, and bits of what stands beside it."""
+    side = int(random.integers(60, 160))
+    ink = _slanted(_enlarged(digit, side, random, stroke=0.2), random.uniform(0.1, 0.6))
+    reach = int(side / 28 * random.uniform(0.3, 1.2)) + 1
+    ink = _box(np.maximum.reduce([np.roll(ink, step, axis=1) for step in range(reach)]))
+    shape = (int(ink.shape[0] * random.uniform(1.05, 1.4)), int(ink.shape[1] * random.uniform(1.05, 1.5)))
+    page = _inside(ink, shape, random)
+    for _ in range(int(random.integers(4))):
+        page = np.maximum(page, _bit(shape, random))
+    return _photograph(page, random, blur=random.uniform(0.3, 1.5), darkest=0.8, noise=7)
+
+
+def _slanted(ink: Values, slope: float) -> Values:
+    side = len(ink)
+    shear = (1, slope, -slope * side / 2, 0, 1, 0)
+    image = Image.fromarray(np.pad(ink, side // 4)).transform(
+        (side * 3 // 2, side * 3 // 2), Image.Transform.AFFINE, shear, Image.Resampling.BILINEAR
+    )
+    return np.asarray(image)
+
+
+def _bit(shape: tuple[int, int], random: Random) -> Values:
+    """A short stroke that comes in over an edge, or a speck."""
+    page = np.zeros(shape, np.float32)
+    size = max(2, min(shape) // 14)
+    top, left = int(random.integers(shape[0])), int(random.choice([0, shape[1] - size]))
+    length = int(random.integers(1, 4)) * size
+    page[top : top + length, left : left + size] = random.uniform(0.4, 1)
+    return page
+
+
+KINDS: dict[str, Kind] = {
+    "pen-in-cell": _pen_in_cell,
+    "paper-photo": _paper_photo,
+    "drawing": _drawing,
+    "stretched-16": _stretched,
+    "envelope-16": _envelope,
+    "steel-pen": _steel_pen,
+}
