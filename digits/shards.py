@@ -26,7 +26,7 @@ from digits.errors import DigitsError, ModelError, StoreError
 from digits.folders import Entry, escape_path
 from digits.guards import Guard, Unguarded
 from digits.images import LEAST_SIDE, Decoded, DecodeError, Status, decode
-from digits.inference import ModelFiles, Predictor
+from digits.inference import ModelFiles, Predictor, load_runtime
 from digits.normalization import normalize
 from digits.plans import Plan
 from digits.records import Record, write_file, write_record
@@ -260,6 +260,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
     guard = Guard(int(arguments[0]))
+    load_runtime()  # while there is nothing to do yet
     try:
         _serve(sys.stdin.buffer, guard)
     except (BrokenPipeError, FileNotFoundError):  # the parent, or the plan, is gone
