@@ -13,8 +13,8 @@ from digits import records
 whole = records.replacing
 
 @contextlib.contextmanager
-def replacing(path):
-    with whole(path) as file:
+def replacing(path, **options):
+    with whole(path, **options) as file:
         yield file
     if path.suffix == ".csv":
         content = path.read_bytes()
