@@ -268,7 +268,7 @@ def parse(kind: type[Kind], values: Mapping[str, Any], *, source: str) -> Kind:
         return kind.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}, found {fault['input']!r}"
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, found {fault['input']!r}"
             for fault in error.errors()
         )
         raise UsageError(f"{source}: {faults}") from error

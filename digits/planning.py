@@ -60,9 +60,15 @@ def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConf
 
 
 def _check_recipe(model: ModelFiles) -> None:
-    made, ours = ([spec.get(key) for key in ("recipe", "version")] for spec in (model.normalization, SPEC))
+    made, ours = (" ".join(str(spec.get(key)) for key in ("recipe", "version")) for spec in (model.normalization, SPEC))
     if made != ours:
-        logger.warning("model %s was trained with normalisation %s, but this is %s", model.version, made, ours)
+        logger.warning(
+            "model %s was trained with normalisation %s, and this is %s: it may be less accurate than was measured; "
+            "train again",
+            model.version,
+            made,
+            ours,
+        )
 
 
 def _sweep(work: Path) -> None:

@@ -39,7 +39,7 @@ LEAST_CERTAIN_KEPT = 25
 DONE, TAKEN = b"\n", b"-"
 _BLAMES: Mapping[Status, str] = {
     "crashed": "decoding it killed the process that did, twice; convert the image",
-    "timeout": "reading and decoding it took more than {:g} s; shrink the image or raise max_seconds",
+    "timeout": "reading and decoding it took more than {:g} s; shrink the image or raise --max-seconds",
 }
 Tick = Callable[[int], None]
 

@@ -277,6 +277,7 @@ def predict(
     probabilities: Annotated[bool | None, typer.Option("--probabilities", help="Add a column for each class.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Add the 2nd to the k-th most likely class.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Images with more are not decoded.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Images that take longer to read are given up.")] = None,
     incremental: Annotated[
         bool | None, typer.Option("--incremental", help="Predict only what is new or changed since the last such run.")
     ] = None,
@@ -293,7 +294,7 @@ def predict(
         recursive=recursive,
         all_files=all_files,
         by_content=by_content,
-        other_formats=other_format or None,
+        other_formats=[name.upper() for name in other_format] if other_format else None,
         include=include or None,
         exclude=exclude or None,
         files_from=files_from,
@@ -301,6 +302,7 @@ def predict(
         probabilities=probabilities,
         top_k=top_k,
         max_pixels=max_pixels,
+        max_seconds=max_seconds,
         incremental=incremental,
         verify=verify,
         processes=processes,
