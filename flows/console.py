@@ -77,7 +77,7 @@ def train(
         typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
     ] = None,
     architecture: Annotated[
-        Literal["cnn", "compact", "mlp", "mlp-2"] | None, typer.Option(help="The network. [default: cnn]")
+        Literal["cnn", "compact", "mlp", "mlp-2"] | None, typer.Option(help="The network. [default: compact]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step. [default: 128]")] = None,

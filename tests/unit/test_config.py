@@ -66,7 +66,7 @@ def test_the_recipes_are_those_of_the_tutorial_and_of_the_convolutional_network(
         "cosine",
     )
     assert set(RECIPES) == set(ARCHITECTURES)
-    assert TrainingRun().model.architecture == "cnn"
+    assert TrainingRun().model.architecture == "compact"
 
 
 @pytest.mark.parametrize(
