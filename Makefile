@@ -40,7 +40,7 @@ bench: setup
 	@$(RUN) benchmarks
 
 lock: setup
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra train --extra dev \
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --extra train --extra dev \
 	  --no-header pyproject.toml -o requirements.lock
 
 clean:
