@@ -246,7 +246,9 @@ def test_an_interrupted_prediction_is_continued(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     if tracked:
         environment["PREFECT_API_URL"] = server
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
     process = subprocess.Popen(command, env=environment, cwd=HERE, stderr=subprocess.PIPE, start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     parts = root / "work" / "predictions"
     while not list(parts.glob("*/parts/*.json")):
         assert process.poll() is None
