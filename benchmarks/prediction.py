@@ -7,8 +7,8 @@ python -m benchmarks prediction --timm torch==2.13.0+cpu torchvision==0.28.0
 Everything is measured in turn, round by round, on the same files: real digits as PNG, 28x28. Compare the ratios; the
 rates are those of a machine and an hour. What counts:
 
-- ours, as a library and as a Prefect flow on a running server: images over the time from the first worker's start to
-  the table's rename, as the command reports it;
+- ours, as a library and as a Prefect flow on a running server: images over the time from the beginning of the
+  first shard to the table's rename, as the command reports it;
 - to first row: from the start of the command's process until the first shard is committed (its rows are on the disk);
 - the ceiling: the processes over the sum of the least that the steps cost one of them (`benchmarks/ceiling.py`);
 - the tutorial's loop: `model.predict` for each image in turn, a sample of 200 images;

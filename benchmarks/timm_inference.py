@@ -13,13 +13,14 @@ import tempfile
 import time
 
 import torch  # type: ignore[import-not-found]
+from torch import library as operators  # type: ignore[import-not-found]
 
 NETWORK = "test_resnet"
 BATCH = 256
 WORKERS = 2
 MOST_OPERATORS = 50
 _MISSING = re.compile(r"operator torchvision::(\w+) does not exist")
-_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+_OPERATORS = operators.Library("torchvision", "FRAGMENT")
 
 
 def declare_missing_operators() -> None:
@@ -34,7 +35,7 @@ def declare_missing_operators() -> None:
             missing = _MISSING.search(str(error))
             if missing is None:
                 raise
-            _LIBRARY.define(f"{missing[1]}(Tensor x) -> Tensor")
+            _OPERATORS.define(f"{missing[1]}(Tensor x) -> Tensor")
             for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
                 del sys.modules[name]
 

@@ -27,7 +27,7 @@ from digits.progress import SILENT, Progress
 from digits.records import Record, hash_file, read_record, replacing, write_record
 from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
 from digits.summaries import Failure, LeastCertain, PredictionSummary, summary_path
-from digits.workers import Crew, run_workers, usable_cpus
+from digits.workers import Crew, run_workers
 
 __all__ = [
     "Crew",
@@ -37,7 +37,6 @@ __all__ = [
     "predict_folder",
     "run_worker",
     "run_workers",
-    "usable_cpus",
 ]
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 This module is what a worker process imports: it stays away from everything that is slow to load.
 """
 
-import base64
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ from digits.normalization import normalize
 from digits.plans import Plan
 from digits.records import Record, write_file, write_record
 from digits.sources import Source, open_source
+from digits.summaries import LeastCertain
 from digits.tables import DECIMALS, FIXED_COLUMNS, Row
 
 SLICE = 256
@@ -131,14 +131,7 @@ class _Tally:
 
 
 def _as_least_certain(confidence: float, name: str, image: _Seen) -> Record:
-    pixels = np.asarray(image.pixels)
-    return {
-        "path": image.path,
-        "prediction": name,
-        "confidence": confidence,
-        "shape": list(pixels.shape),
-        "pixels": base64.b64encode(pixels.tobytes()).decode("ascii"),
-    }
+    return LeastCertain(image.path, name, confidence, image.pixels).as_seal()
 
 
 class _Worker:

@@ -65,7 +65,7 @@ class PredictionSummary:
         model_digest: of the exported model.
         images: rows of the table.
         reused: those that an earlier, interrupted run had done.
-        seconds: from the first worker's start to the table being in place.
+        seconds: from the beginning of this run's first shard to the table being in place.
         images_per_second: of those that this run did.
         predictions: rows by predicted class.
         statuses: rows by status.

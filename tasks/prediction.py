@@ -100,6 +100,6 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 
 @task(name="merge", task_run_name="write the table", cache_policy=NO_CACHE)
 def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
-    """Verify the parts and publish the table; `started` is when this run's first worker was begun."""
+    """Verify the parts and publish the table; what was done before `started` counts as taken over."""
     log_to_run()
     return predictions.finish(plan, present_crew(), started=started)

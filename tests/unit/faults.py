@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import traceback
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,21 @@ import pytest
 
 NOBODY = 65534
 CALLS = ((os, "mkdir"), (os, "open"), (io, "open"), (os, "fsync"), (os, "rename"), (os, "replace"), (os, "link"))
+
+
+class Killed(BaseException):
+    """Stands in for a kill, between two ticks."""
+
+
+def kill_after(ticks: int) -> Callable[[int], None]:
+    """Give a tick that kills after so many."""
+    left = iter(range(ticks))
+
+    def tick(_: int) -> None:
+        if next(left, None) is None:
+            raise Killed
+
+    return tick
 
 
 class Fault:
@@ -124,3 +140,15 @@ def at_most(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def memory_below(limit: int) -> Iterator[None]:
+    """Fail when Python holds more bytes at any moment."""
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < limit

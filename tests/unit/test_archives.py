@@ -7,12 +7,11 @@ import random
 import shutil
 import stat
 import tarfile
-import tracemalloc
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
 from making import MakePictures
 
@@ -115,21 +114,6 @@ def test_an_ending_is_that_of_a_name(job: Job) -> None:
     assert job.run(job.root / "scans.png").statuses == {"not-an-image": 1}
 
 
-class Killed(BaseException):
-    """Stands in for a kill, between two ticks."""
-
-
-def kill_after(ticks: int) -> Callable[[int], None]:
-    """Give a tick that kills after so many."""
-    left = iter(range(ticks))
-
-    def tick(_: int) -> None:
-        if next(left, None) is None:
-            raise Killed
-
-    return tick
-
-
 @pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
 @pytest.mark.parametrize("start", [0, 1])
 def test_a_killed_run_is_continued(job: Job, ending: str, start: int) -> None:
@@ -137,8 +121,8 @@ def test_a_killed_run_is_continued(job: Job, ending: str, start: int) -> None:
     archive = pack(job.root / "in", job.root / f"scans{ending}")
     expected = job.lines(archive)
     job.out.unlink()
-    with pytest.raises(Killed):
-        run_worker(job.plan(archive), start, tick=kill_after(2))
+    with pytest.raises(faults.Killed):
+        run_worker(job.plan(archive), start, tick=faults.kill_after(2))
     assert len(job.plan(archive).waiting()) == 1
     assert job.run(archive).reused in (6, 8)
     assert job.out.read_text().splitlines() == expected
@@ -314,10 +298,8 @@ def test_a_zip_that_swells_is_not_unpacked(tmp_path: Path) -> None:
     place = content.index(b"PK\1\2") + 24
     content[place : place + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(content)
-    tracemalloc.start()
-    assert status_of(archive, b"a.png") == "unreadable"
-    assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    tracemalloc.stop()
+    with faults.memory_below(5_000_000):
+        assert status_of(archive, b"a.png") == "unreadable"
 
 
 def test_a_tar_with_an_endless_header_is_refused(tmp_path: Path) -> None:
@@ -326,11 +308,8 @@ def test_a_tar_with_an_endless_header_is_refused(tmp_path: Path) -> None:
     info = tarfile.TarInfo("long")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 400_000_000
     archive.write_bytes(bz2.compress(info.tobuf() + bytes(20_000_000)))
-    tracemalloc.start()
-    with pytest.raises(UsageError, match="it has a header of 400000000 bytes"):
+    with faults.memory_below(5_000_000), pytest.raises(UsageError, match="it has a header of 400000000 bytes"):
         listed(archive)
-    assert tracemalloc.get_traced_memory()[1] < 5_000_000
-    tracemalloc.stop()
 
 
 def test_a_sparse_member_is_not_guessed(tmp_path: Path) -> None:

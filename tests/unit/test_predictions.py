@@ -7,7 +7,6 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -363,28 +362,13 @@ def test_a_model_of_another_recipe_is_warned_of(job: Job, caplog: pytest.LogCapt
     assert "was trained with normalisation" in caplog.text
 
 
-class Killed(BaseException):
-    """Stands in for a kill, between two ticks."""
-
-
-def kill_after(ticks: int) -> Callable[[int], None]:
-    """Give a tick that kills after so many."""
-    left = iter(range(ticks))
-
-    def tick(_: int) -> None:
-        if next(left, None) is None:
-            raise Killed
-
-    return tick
-
-
 def test_a_killed_run_is_continued(job: Job) -> None:
     """What was committed is not done again, and the bytes are the same."""
     job.run()
     expected = job.out.read_bytes()
     job.out.unlink()
-    with pytest.raises(Killed):
-        run_worker(job.plan(), tick=kill_after(2))
+    with pytest.raises(faults.Killed):
+        run_worker(job.plan(), tick=faults.kill_after(2))
     plan = job.plan()
     assert plan.waiting() == [2]
     done: list[int] = []
