@@ -13,7 +13,7 @@ import tempfile
 import time
 
 import torch  # type: ignore[import-not-found]
-from torch import library as operators  # type: ignore[import-not-found]
+from torch import library as operators
 
 NETWORK = "test_resnet"
 BATCH = 256
