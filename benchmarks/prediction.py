@@ -10,9 +10,12 @@ rates are those of a machine and an hour. What counts:
 - ours, as a library and as a Prefect flow on a running server: images over the time from the beginning of the
   first shard to the table's rename, as the command reports it;
 - to first row: from the start of the command's process until the first shard is committed (its rows are on the disk);
-- the ceiling: the processes over the sum of the least that the steps cost one of them (`benchmarks/ceiling.py`);
+- whole: from the start of the command's process to its end;
+- the ceiling: the processes over the sum of the least that the steps cost one of them, with as many processes at it
+  as there are CPUs (`benchmarks/ceiling.py`);
 - the tutorial's loop: `model.predict` for each image in turn, a sample of 200 images;
-- timm: its loader with two workers, `test_resnet` at 32x32, from the loader's making to the table.
+- timm: its loader with two workers, `test_resnet` at 32x32; `working` from the loader's making to the table, `whole`
+  from the start of its process to its end.
 
 Networks: the champion of the artifact root (`make demo` makes one), and a smaller one with random weights, on which the
 time does not depend. Operations are two for each weight applied, of convolutions and dense layers.
@@ -27,9 +30,10 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from benchmarks.networks import champion_files, copy_champion, operations, small_store, weights_in
 from benchmarks.pictures import write_images
@@ -38,8 +42,8 @@ from benchmarks.start import DIGITS
 from digits.config import artifact_root
 from digits.workers import usable_cpus
 
-Measure = Callable[[Path], float]
-"""From a folder of images to images a second."""
+Measure = Callable[[Path], dict[str, float]]
+"""From a folder of images to images a second, by what was counted."""
 
 _GLANCE = 0.002
 _SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -47,10 +51,11 @@ _SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of ours gave: images a second, and the seconds to the first row."""
+    """What a run of ours gave: images a second, the seconds to the first row, and those of the whole process."""
 
     rate: float
     first_row: float
+    whole: float
 
 
 def run_ours(images: Path, root: Path, environment: Mapping[str, str]) -> Run:
@@ -66,19 +71,23 @@ def run_ours(images: Path, root: Path, environment: Mapping[str, str]) -> Run:
         first_row = time.perf_counter() - started
         if process.wait() != 0:
             sys.exit(f"{' '.join(command)} failed:\n{(root / 'said').read_text()}")
-    return Run(json.loads((root / "printed").read_bytes())["images_per_second"], first_row)
+        whole = time.perf_counter() - started
+    return Run(json.loads((root / "printed").read_bytes())["images_per_second"], first_row, whole)
 
 
 def steps_of(images: Path, root: Path) -> dict[str, float]:
-    """Measure the least that each step of an image costs, in a fresh process; microseconds."""
+    """Measure the least that each step of an image costs, in a fresh process a CPU, all at once; microseconds."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ceiling", str(images), str(root)]
-    steps: dict[str, float] = json.loads(_output(command, {**os.environ, **_SINGLE}))
-    return steps
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(_output, command, {**os.environ, **_SINGLE}) for _ in range(usable_cpus())]
+        found: list[dict[str, float]] = [json.loads(process.result()) for process in running]
+    return {name: mean(steps[name] for steps in found) for name in found[0]}
 
 
-def tutorial_rate(images: Path, root: Path) -> float:
+def tutorial_rate(images: Path, root: Path) -> dict[str, float]:
     """Measure the tutorial's loop, in a fresh process."""
-    return float(_output([sys.executable, "-W", "ignore", "-m", "benchmarks.tutorial", str(images), str(root)]))
+    rate = _output([sys.executable, "-W", "ignore", "-m", "benchmarks.tutorial", str(images), str(root)])
+    return {"the tutorial's loop": float(rate)}
 
 
 def _output(command: list[str], environment: Mapping[str, str] = os.environ) -> str:
@@ -95,7 +104,14 @@ def timm_runner(place: Path, requirements: Sequence[str]) -> Measure:
     python = str(place / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
     script = str(Path(__file__).with_name("timm_inference.py"))
-    return lambda images: float(_output([python, "-W", "ignore", script, str(images)]))
+
+    def measure(images: Path) -> dict[str, float]:
+        started = time.perf_counter()
+        working = float(_output([python, "-W", "ignore", script, str(images)]))
+        whole = time.perf_counter() - started
+        return {"timm, working": working, "timm, whole": sum(1 for _ in images.iterdir()) / whole}
+
+    return measure
 
 
 class Comparison:
@@ -107,16 +123,14 @@ class Comparison:
         self.steps: dict[str, list[dict[str, float]]] = {}
         self.others: dict[str, list[float]] = {}
 
-    def round(
-        self, environments: Mapping[str, Mapping[str, str]], others: Mapping[str, Callable[[Path], float]]
-    ) -> None:
+    def round(self, environments: Mapping[str, Mapping[str, str]], others: Sequence[Measure]) -> None:
         """Measure everything once."""
         for network, root in self._roots.items():
             for route, environment in environments.items():
                 self.ours.setdefault((network, route), []).append(run_ours(self._images, root, environment))
             self.steps.setdefault(network, []).append(steps_of(self._images, root))
-        for name, measure in others.items():
-            self.others.setdefault(name, []).append(measure(self._images))
+        for name, rate in ((name, rate) for measure in others for name, rate in measure(self._images).items()):
+            self.others.setdefault(name, []).append(rate)
 
     def report(self) -> None:
         """Print medians, and the ratios that count."""
@@ -140,7 +154,7 @@ class Comparison:
                 share = median(run.rate / ceiling for run, ceiling in zip(runs, ceilings, strict=True))
                 rate, first_row = median(run.rate for run in runs), median(run.first_row for run in runs)
                 print(f"  {route:<14} {rate:8,.0f} images a second, {share:.0%} of the ceiling", end="")
-                print(f", {first_row:.2f} s to first row")
+                print(f", {first_row:.2f} s to first row, whole {median(run.whole for run in runs):.2f} s")
 
 
 def main() -> None:
@@ -153,9 +167,9 @@ def main() -> None:
             "champion": copy_champion(artifact_root(options.artifacts), place / "champion"),
             "small, with random weights": small_store(place / "small"),
         }
-        others = {"the tutorial's loop": lambda images: tutorial_rate(images, roots["champion"])}
+        others: list[Measure] = [lambda images: tutorial_rate(images, roots["champion"])]
         if options.timm is not None:
-            others["timm"] = timm_runner(place / "timm", ["timm", *options.timm])
+            others.append(timm_runner(place / "timm", ["timm", *options.timm]))
         comparison = Comparison(place / "images", roots)
         for _ in range(options.rounds):
             comparison.round({"library": untracked(place / "home"), "flow": tracked}, others)

@@ -61,7 +61,7 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
         StoreError: the disk is full, or can't be written to; run again to go on.
     """
     with Crew(options.processes) as crew:
-        crew.prepare(source)
+        crew.prepare(source, model)
         plan = plan_predictions(source, model=model, options=options, out=out, work=work)
         started = time.time()
         run_workers(plan, crew, progress=progress)

@@ -30,6 +30,18 @@ def open_model(store: Store, name: str) -> ModelFiles:
     return ModelFiles.load(store.open(version.artifact("onnx")).path, version=version.number)
 
 
+def assemble_crew(store: Store, source: Path, *, model: str, processes: int | None) -> predictions.Crew:
+    """Start the workers that a folder will want: they load the model while it is listed; dismiss them afterwards.
+
+    Raises:
+        RegistryError: there is no such model.
+        StoreError: its files are missing or damaged, or no process can be started.
+    """
+    crew = predictions.Crew(processes)
+    crew.prepare(source, open_model(store, model))
+    return crew
+
+
 def default_table(store: Store, source: Path) -> Path:
     """Say where the table of a folder goes when nobody said: the same place for the same folder."""
     source = source.absolute()

@@ -11,9 +11,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ from digits.tables import DECIMALS, FIXED_COLUMNS, Row
 SLICE = 256
 FAILURES_KEPT = 100
 LEAST_CERTAIN_KEPT = 25
+_ANY_SHAPE = (32, 32)
 DONE, TAKEN = b"\n", b"-"
 _BLAMES: Mapping[Status, str] = {
     "crashed": "decoding it killed the process that did, twice; convert the image",
@@ -144,15 +145,6 @@ class _Worker:
         self._tick = tick
         self._columns = plan.columns
 
-    @cached_property
-    def _predictor(self) -> Predictor:
-        """The model, loaded when there is something to do."""
-        planned = self._plan.model
-        model = ModelFiles.load(planned.directory, version=planned.version)
-        if model.digest != planned.digest:
-            raise ModelError(f"{model.directory}: the model was replaced after the prediction was planned; start again")
-        return Predictor(model)
-
     def run_if_free(self, shard: int) -> bool:
         """Carry out a shard, unless it is done or somebody else is at it."""
         with self._plan.claim(shard) as mine:
@@ -163,7 +155,8 @@ class _Worker:
     def _run(self, shard: int) -> None:
         """Make a shard's part, and commit it."""
         started = time.time()
-        predictor = self._predictor
+        planned = self._plan.model
+        predictor = _predictor(planned.directory, planned.version, planned.digest)
         self._guard.limit_memory()
         entries, blamed = self._plan.entries(shard), self._plan.blamed(shard)
         rows, tally = list[Row](), _Tally()
@@ -235,6 +228,15 @@ class _Worker:
         return (*best, *added, *(value for other in others for value in other))
 
 
+@lru_cache(maxsize=1)
+def _predictor(directory: Path, version: int, digest: str) -> Predictor:
+    """Load the model that a prediction was planned with, or give the one that was loaded before."""
+    model = ModelFiles.load(directory, version=version)
+    if model.digest != digest:
+        raise ModelError(f"{directory}: the model was replaced after the prediction was planned; start again")
+    return Predictor(model)
+
+
 def _commit(plan: Plan, shard: int, part: bytes, seal: Record) -> None:
     """Write a shard's part, then the record that makes it count.
 
@@ -248,12 +250,14 @@ def _commit(plan: Plan, shard: int, part: bytes, seal: Record) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Be a worker process: take requests from standard input, with the file of `guards.new_mark` as argument.
 
-    A request is a line of JSON, `[plan, shard]`. Standard output gets a `.` for every image that is done, then `DONE`
-    for a shard that is committed, or `TAKEN` for one that somebody else has.
+    A request is a line of JSON. `{"plan": path, "shard": number}` is answered on standard output by a `.` for every
+    image that is done, then `DONE` for a shard that is committed, or `TAKEN` for one that somebody else has.
+    `{"model": [directory, version, digest], "photos": bool}` has no answer: it says what to load while there is nothing
+    to do yet.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
     guard = Guard(int(arguments[0]))
-    load_runtime()  # while there is nothing to do yet
+    load_runtime()
     try:
         _serve(sys.stdin.buffer, guard)
     except (BrokenPipeError, FileNotFoundError):  # the parent, or the plan, is gone
@@ -268,13 +272,31 @@ def _serve(requests: Iterable[bytes], guard: Guard) -> None:
     current, worker = None, None
     with ExitStack() as stack:
         for request in requests:
-            path, shard = json.loads(request)
-            if worker is None or path != current:
+            told = json.loads(request)
+            if "model" in told:
+                get_ready(*told["model"], photos=told["photos"])
+                continue
+            if worker is None or told["plan"] != current:
                 stack.close()
-                plan = Plan.open(Path(path))
+                current = told["plan"]
+                plan = Plan.open(Path(current))
                 worker = stack.enter_context(_at_work_on(plan, guard, lambda count: _tell_parent(b"." * count)))
-                current = path
-            _tell_parent(DONE if worker.run_if_free(shard) else TAKEN)
+            _tell_parent(DONE if worker.run_if_free(told["shard"]) else TAKEN)
+
+
+def get_ready(directory: str, version: int, digest: str, *, photos: bool) -> None:
+    """Load a model, and what photos need, before there is a shard to do.
+
+    Args:
+        directory: of the exported model.
+        version: the registry's number.
+        digest: of the model that is expected there.
+        photos: whether pictures are to be expected that are not in MNIST's form.
+    """
+    with suppress(DigitsError):  # it comes again with the first shard, where somebody hears it
+        _predictor(Path(directory), version, digest)
+    if photos:
+        normalize(np.zeros(_ANY_SHAPE, np.uint8), "mnist")  # loads what only pictures in other forms need
 
 
 def _tell_parent(words: bytes) -> None:

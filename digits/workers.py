@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from itertools import islice
 from math import ceil
@@ -24,6 +24,7 @@ from typing import Self
 from digits.errors import DigitsError, StoreError, error_of
 from digits.folders import escape_path
 from digits.guards import marked, new_mark
+from digits.inference import ModelFiles
 from digits.plans import Plan
 from digits.progress import SILENT, Bar, Progress
 from digits.shards import DONE, TAKEN
@@ -34,6 +35,7 @@ WORTH_A_PROCESS = 512
 _DEATHS_AT_AN_IMAGE = 2
 _DEATHS_IN_VAIN = 4
 _PATIENCE = 0.1
+_PHOTOS = (".jpg", ".jpeg")
 _PROGRAM = "import sys; sys.path.append(sys.argv[1]); from digits.shards import main; sys.exit(main(sys.argv[2:]))"
 logger = logging.getLogger(__name__)
 
@@ -96,9 +98,15 @@ class WorkerProcess:
     def begin(self, plan: Plan, shard: int) -> None:
         """Have it carry out a shard; that it has died meanwhile is found when it is listened to."""
         self.shard = shard
-        request = json.dumps([str(plan.path), shard]).encode() + b"\n"
+        self._ask({"plan": str(plan.path), "shard": shard})
+
+    def get_ready(self, model: ModelFiles, *, photos: bool) -> None:
+        """Have it load a model, and what photos need, before there is a plan."""
+        self._ask({"model": [str(model.directory), model.version, model.digest], "photos": photos})
+
+    def _ask(self, request: Mapping[str, object]) -> None:
         with suppress(BrokenPipeError):
-            os.write(self._process.stdin.fileno(), request)  # type: ignore[union-attr]
+            os.write(self._process.stdin.fileno(), json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
 
     def bury(self) -> tuple[int, int | None, str]:
         """Give the exit code of one that has died, the number of the image that it was at, and its last words."""
@@ -138,12 +146,14 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self.dismiss()
 
-    def prepare(self, source: Path) -> None:
-        """Start the workers that a folder will want, by a glance at it: meanwhile they load what they need."""
+    def prepare(self, source: Path, model: ModelFiles) -> None:
+        """Start the workers that a folder will want, by a glance at it: while it is listed they load what they need."""
         with suppress(OSError), os.scandir(source) as entries:
-            glance = sum(1 for _ in islice(entries, self.most * WORTH_A_PROCESS))
-            for _ in range(max(1, glance // WORTH_A_PROCESS) - len(self._idle)):
+            names = [entry.name.lower() for entry in islice(entries, self.most * WORTH_A_PROCESS)]
+            photos = any(name.endswith(_PHOTOS) for name in names)
+            for _ in range(max(1, len(names) // WORTH_A_PROCESS) - len(self._idle)):
                 self._idle.append(_start())
+                self._idle[-1].get_ready(model, photos=photos)
 
     def hire(self, *, wait: bool = True) -> WorkerProcess | None:
         """Take an idle worker, or a new one; `keep` or `lose` it afterwards.

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from digits.config import PredictionConfig, TrainingRun
     from digits.stages import Outcome
     from digits.summaries import PredictionSummary
+    from digits.workers import Crew
 
 NO_API = 7
 INTERRUPTED = 130
+_ALLOCATIONS = 50_000
+"""Before garbage is looked for: with Python's 700 that is a tenth of the time of importing Prefect."""
 
 
 class _Commands(TyperGroup):
@@ -57,12 +60,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 
 def main() -> None:
     """Run the command line; expected errors end it with one message and their exit code."""
+    import gc
+
     from digits.errors import DigitsError
 
+    gc.set_threshold(_ALLOCATIONS)
     try:
         app()
     except DigitsError as error:
         _fail(str(error), error.exit_code)
+    finally:
+        gc.freeze()  # what Prefect has loaded is not searched for garbage once more before it all goes
 
 
 def _fail(message: str, code: int) -> None:
@@ -338,14 +346,33 @@ def _is_tracked(*, required: bool) -> bool:
 def _predict_tracked(
     path: Path, model: str, out: Path | None, options: "PredictionConfig", artifacts: Path | None
 ) -> "PredictionSummary":
+    from digits import serving
+    from digits.config import artifact_root
+    from digits.store import Store
+
+    store = Store(artifact_root(artifacts))
+    with serving.assemble_crew(store, path, model=model, processes=options.processes) as crew:
+        return _predict_as_flow(crew, path, model, out, options, artifacts)
+
+
+def _predict_as_flow(crew: "Crew", *arguments: Any) -> "PredictionSummary":
+    """Import Prefect, which takes a second or two, while the workers load the model; then run the flow.
+
+    Without heartbeats, for the last of which Prefect would wait: it is we that are watched by whoever called us.
+    """
     from flows.terminal import DrawnProgress
 
     _quiet_prefect()
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
     from flows import prediction
     from tasks.edge import progress
+    from tasks.prediction import lend_crew
 
     progress.set(DrawnProgress())
-    return prediction.predict_folder(path, model, out, options, artifacts)
+    lend_crew(crew)
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        return prediction.predict_folder(*arguments)
 
 
 def _predict_here(

@@ -30,7 +30,7 @@ def predict_folder(
         options: How the folder becomes a table.
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
     """
-    with workers(folder, options.processes):
+    with workers(folder, model, options.processes, artifacts):
         plan = plan_predictions(folder, model, out, options, artifacts)
         started = predict_shards(plan)
         summary = merge_predictions(plan, started)

@@ -30,16 +30,27 @@ def present_crew() -> predictions.Crew:
     return _crew.get()
 
 
+def lend_crew(crew: predictions.Crew) -> None:
+    """Have the flows of this context use workers that were started before."""
+    _crew.set(crew)
+
+
 @contextmanager
-def workers(folder: Path, processes: int | None) -> Iterator[None]:
-    """Have worker processes for a flow, which start while the folder is being listed.
+def workers(folder: Path, model: str, processes: int | None, root: Path | None) -> Iterator[None]:
+    """Have worker processes for a flow, which start and load the model while the folder is being listed.
+
+    Those of `lend_crew` are taken where there are any.
 
     Args:
         folder: what is to be predicted.
+        model: `champion`, or a version's number.
         processes: at once; None: as many as there are usable CPUs.
+        root: of the artifacts.
     """
-    with predictions.Crew(processes) as crew:
-        crew.prepare(folder)
+    if _crew.get() is not _own_crew:
+        yield
+        return
+    with serving.assemble_crew(open_store(root), folder, model=model, processes=processes) as crew:
         token = _crew.set(crew)
         try:
             yield

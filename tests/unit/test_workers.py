@@ -1,5 +1,6 @@
 """Worker processes: how many, what is told of them, and what becomes of those that fail."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,7 +17,7 @@ from typing import BinaryIO
 
 import faults
 import pytest
-from making import MakePictures
+from making import MakePictures, write_model
 
 from digits import workers
 from digits.config import PredictionConfig
@@ -25,7 +26,7 @@ from digits.guards import marked, new_mark
 from digits.inference import ModelFiles
 from digits.planning import plan_predictions
 from digits.plans import Plan
-from digits.shards import main, run_worker
+from digits.shards import get_ready, main, run_worker
 from digits.workers import Crew, WorkerProcess, run_workers, usable_cpus
 
 CPUS = len(os.sched_getaffinity(0))
@@ -151,19 +152,54 @@ def test_tasks_that_share_a_crew_do_not_wait_for_each_other(plan: Plan, monkeypa
 def test_no_more_processes_than_are_worth_it(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prepared one is taken; further ones only for many images."""
     started = count_starts(monkeypatch)
-    crew.prepare(plan.source)
-    crew.prepare(plan.source.with_name("nothing"))
+    crew.prepare(plan.source, plan.model)
+    crew.prepare(plan.source.with_name("nothing"), plan.model)
     assert len(started) == 1
     run_workers(plan, crew)
     assert len(started) == 1
     for shard in plan.shards:
         plan.uncommit(shard)
     monkeypatch.setattr(workers, "WORTH_A_PROCESS", 5)
-    crew.prepare(plan.source)
+    crew.prepare(plan.source, plan.model)
     assert len(started) == 2
     monkeypatch.setattr(workers, "WORTH_A_PROCESS", 1)
     run_workers(plan, crew)
     assert len(started) == 3
+
+
+def test_a_worker_loads_the_model_ahead(plan: Plan, tmp_path: Path) -> None:
+    """While the folder is listed: it needs no file of the model for the first shard; what is wrong is said there."""
+    directory = write_model(tmp_path / "another", seed=9)
+    model = ModelFiles.load(directory, version=7)
+    object.__setattr__(plan, "model", dataclasses.replace(model, digest="another digest"))
+    get_ready(str(directory), 7, "another digest", photos=False)
+    with pytest.raises(ModelError, match="replaced after the prediction was planned"):
+        run_worker(plan)
+    object.__setattr__(plan, "model", model)
+    get_ready(str(directory), 7, model.digest, photos=False)
+    model.onnx.unlink()
+    assert run_worker(plan) == len(plan.shards)
+
+
+def test_what_photos_need_is_loaded_ahead_too(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a glance at the folder finds one."""
+    told: list[bool] = []
+    monkeypatch.setattr(WorkerProcess, "get_ready", lambda *_, photos: told.append(photos))
+    crew.prepare(plan.source, plan.model)
+    (plan.source / "photo.JPG").touch()
+    crew.dismiss()
+    crew.prepare(plan.source, plan.model)
+    assert told == [False, True]
+
+
+@pytest.mark.parametrize("photos", [True, False])
+def test_what_photos_need(photos: bool) -> None:
+    """OpenCV, of which digits in MNIST's form need nothing."""
+    program = f"import sys; from digits.shards import get_ready; get_ready('no', 1, 'no', photos={photos})"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{program}; print('cv2' in sys.modules)"], check=True, capture_output=True, text=True
+    )
+    assert found.stdout == f"{photos}\n"
 
 
 def count_starts(monkeypatch: pytest.MonkeyPatch) -> list[WorkerProcess]:
@@ -330,7 +366,7 @@ def test_no_worker_outlives_an_interrupt(plan: Plan, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(workers._Job, "_listen", interrupt)
     with Crew(3) as crew:
-        crew.prepare(plan.source)
+        crew.prepare(plan.source, plan.model)
         with pytest.raises(KeyboardInterrupt):
             run_workers(plan, crew)
     assert [worker._process.poll() for worker in started] == [-signal.SIGKILL] * 3
@@ -396,7 +432,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, mark: BinaryIO) -> Callable[..., int]
     monkeypatch.setattr("digits.guards.Guard.limit_memory", lambda _: None)
 
     def ask(*requests: tuple[Path, int]) -> int:
-        lines = b"".join(json.dumps([str(path), shard]).encode() + b"\n" for path, shard in requests)
+        asked = [{"plan": str(path), "shard": shard} for path, shard in requests]
+        lines = b"".join(json.dumps(request).encode() + b"\n" for request in asked)
         monkeypatch.setattr("digits.shards.sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
         return main([str(mark.fileno())])
 
