@@ -4,13 +4,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from digits.errors import ModelError
 from digits.records import digest_of, hash_file
+
+if TYPE_CHECKING:  # a worker process must not load pydantic
+    from digits.config import Mode
 
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
@@ -65,6 +68,10 @@ class ModelFiles:
                 f"{directory}: expected an exported model ({ONNX_FILE} and {SPEC_FILE}), but {error!r}; "
                 "register the model again"
             ) from error
+
+    def mode_for(self, asked: "Mode") -> "Mode":
+        """Say how its images are normalised: `auto` means the form that its own were brought into."""
+        return self.normalization.get("mode", asked) if asked == "auto" else asked
 
     @property
     def directory(self) -> Path:

@@ -4,7 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     Font = ImageFont | FreeTypeFont
 
 Pixels = npt.NDArray[np.uint8]
+
+
+class Bar(NamedTuple):
+    """A name, and a share in 0..1."""
+
+    name: str
+    share: float
+
+
 TILE = 112
 GAP = 18
 BORDER = 3
@@ -32,14 +41,17 @@ def contact_sheet(
     *,
     columns: int = 8,
     highlight: Sequence[bool | None] | None = None,
+    tile: int = TILE,
 ) -> bytes:
     """Draw images in rows, each over its caption, on a light ground.
 
     Args:
-        images: (height, width) uint8 each, of any sizes; small ones are enlarged without smoothing.
+        images: (height, width) or (height, width, 3) uint8 each, of any sizes; small ones are enlarged without
+            smoothing.
         captions: one an image; split at newlines, cut where too wide; Pillow's own font knows little but ASCII.
         columns: images a row.
         highlight: one an image: True for a green frame and caption, False for a red one, None for neither.
+        tile: the side of the square that an image is fitted into.
 
     Returns:
         A PNG.
@@ -52,19 +64,19 @@ def contact_sheet(
     marks = [None] * len(images) if highlight is None else highlight
     cells = list(zip(images, captions, marks, strict=True))
     lines = max(caption.count("\n") + 1 for caption in captions)
-    return _png(_draw(cells, min(columns, len(cells)), TILE + GAP + lines * LINE))
+    return _png(_draw(cells, min(columns, len(cells)), tile, lines))
 
 
-def _draw(cells: Sequence[tuple[Pixels, str, bool | None]], columns: int, row_height: int) -> "Image":
+def _draw(cells: Sequence[tuple[Pixels, str, bool | None]], columns: int, tile: int, lines: int) -> "Image":
     from PIL import Image, ImageDraw, ImageFont
 
-    width = GAP + columns * (TILE + GAP)
+    width, row_height = GAP + columns * (tile + GAP), tile + GAP + lines * LINE
     sheet = Image.new("RGB", (width, GAP + math.ceil(len(cells) / columns) * row_height), BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT_SIZE)
     for number, (pixels, caption, mark) in enumerate(cells):
-        left, top = GAP + number % columns * (TILE + GAP), GAP + number // columns * row_height
-        _draw_tile(sheet, draw, pixels, (left, top), FRAME if mark is None else _colour(mark))
-        _draw_caption(draw, caption, font, (left + TILE // 2, top + TILE + BORDER + 2), _colour(mark))
+        left, top = GAP + number % columns * (tile + GAP), GAP + number // columns * row_height
+        _draw_tile(sheet, draw, _fitted(pixels, tile), (left, top, tile), FRAME if mark is None else _colour(mark))
+        _draw_caption(draw, caption, font, (left, top + tile + BORDER + 2, tile), _colour(mark))
     return sheet
 
 
@@ -74,30 +86,58 @@ def _colour(mark: bool | None) -> str:
     return GOOD if mark else BAD
 
 
-def _draw_tile(sheet: "Image", draw: "ImageDraw", pixels: Pixels, corner: tuple[int, int], frame: str) -> None:
-    left, top = corner
-    draw.rectangle((left - BORDER, top - BORDER, left + TILE + BORDER - 1, top + TILE + BORDER - 1), fill=frame)
-    draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), fill=BACKGROUND)
-    tile = _fitted(pixels)
-    sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
+def _draw_tile(sheet: "Image", draw: "ImageDraw", image: "Image", place: tuple[int, int, int], frame: str) -> None:
+    left, top, tile = place
+    draw.rectangle((left - BORDER, top - BORDER, left + tile + BORDER - 1, top + tile + BORDER - 1), fill=frame)
+    draw.rectangle((left, top, left + tile - 1, top + tile - 1), fill=BACKGROUND)
+    sheet.paste(image, (left + (tile - image.width) // 2, top + (tile - image.height) // 2))
 
 
-def _fitted(pixels: Pixels) -> "Image":
+def _fitted(pixels: Pixels, tile: int) -> "Image":
     """Enlarge by a whole factor, or shrink, so that the longer side is at most a tile's."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    factor = TILE / max(image.size)
+    factor = tile / max(image.size)
     if factor >= 1:
         return image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BOX)
 
 
-def _draw_caption(draw: "ImageDraw", caption: str, font: "Font", top: tuple[int, int], colour: str) -> None:
+def _draw_caption(draw: "ImageDraw", caption: str, font: "Font", place: tuple[int, int, int], colour: str) -> None:
+    left, top, tile = place
     for number, line in enumerate(caption.split("\n")):
-        text = _cut(line, font, TILE + GAP - BORDER)
-        draw.text((top[0], top[1] + number * LINE), text, fill=colour, font=font, anchor="ma")
+        text = _cut(line, font, tile + GAP - BORDER)
+        draw.text((left + tile // 2, top + number * LINE), text, fill=colour, font=font, anchor="ma")
+
+
+def with_bars(sheet: bytes, bars: Sequence[Bar]) -> bytes:
+    """Draw a bar for each share below a sheet, the greatest one green.
+
+    Args:
+        sheet: a PNG.
+        bars: names and shares in 0..1.
+
+    Returns:
+        A PNG.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    above = Image.open(io.BytesIO(sheet)).convert("RGB")
+    whole = Image.new("RGB", (above.width, above.height + len(bars) * LINE + GAP), BACKGROUND)
+    whole.paste(above)
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(TEXT_SIZE)
+    greatest = max(bar.share for bar in bars)
+    name_width, length = whole.width // 5, whole.width * 3 // 5
+    for number, (name, share) in enumerate(bars):
+        top = above.height + number * LINE
+        colour = GOOD if share == greatest else INK
+        draw.text((name_width - GAP, top), _cut(name, font, name_width - 2 * GAP), fill=colour, font=font, anchor="ra")
+        end = name_width + max(BORDER, round(length * share))
+        draw.rectangle((name_width, top + BORDER, end, top + LINE - BORDER), fill=colour)
+        draw.text((end + GAP // 2, top), f"{share:.1%}", fill=colour, font=font)
+    return _png(whole)
 
 
 def _cut(line: str, font: "Font", width: int) -> str:

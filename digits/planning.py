@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from digits.archives import Archive, Identity, Members, is_archive
-from digits.config import Mode, PredictionConfig
+from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, StoreError, UsageError
 from digits.filelists import Named, read_names
 from digits.folders import Entry, Listing, entry_of, resolve_source
@@ -231,12 +231,9 @@ class _Listed:
 
 
 def _options_for(model: ModelFiles, options: PredictionConfig) -> Options:
-    """Take what decides the rows; `auto` means the form that the model's own images were brought into."""
-    mode: Mode = options.normalize
-    if mode == "auto":
-        mode = model.normalization.get("mode", mode)
+    """Take what decides the rows."""
     return Options(
-        mode,
+        model.mode_for(options.normalize),
         options.probabilities,
         options.top_k,
         options.max_pixels,

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from digits import predictions
-from digits.config import PredictionConfig
-from digits.inference import ModelFiles
+from digits.config import Mode, PredictionConfig
+from digits.errors import StoreError, UsageError
+from digits.images import DecodeError
+from digits.inference import ModelFiles, Predictor
+from digits.inspection import Inspection, draw_inspection, inspect_image
 from digits.pictures import contact_sheet
 from digits.plans import Plan
 from digits.progress import SILENT, Progress
@@ -105,6 +108,42 @@ def draw_least_certain(summary: PredictionSummary) -> bytes | None:
     picture = contact_sheet([pixels for _, pixels in seen], captions, columns=PICTURE_COLUMNS)
     write_file(picture_path(summary.out), picture)
     return picture
+
+
+def inspect(
+    store: Store, image: Path, *, model: str = "champion", out: Path | None = None, mode: Mode = "auto"
+) -> tuple[Inspection, Path]:
+    """Look at how one image is predicted, and draw it.
+
+    Args:
+        store: where models are.
+        image: a file.
+        model: `champion` or a version's number.
+        out: the picture; None: below the store, where no prediction of a folder comes across it.
+        mode: as in `PredictionConfig.normalize`.
+
+    Returns:
+        What was found, and where the picture is.
+
+    Raises:
+        UsageError: the file can't be read, or gives no picture.
+        RegistryError: there is no such model.
+        StoreError: the disk is full, or can't be written to.
+    """
+    predictor = Predictor(open_model(store, model))
+    try:
+        inspection = inspect_image(image.read_bytes(), predictor, predictor.model.mode_for(mode))
+    except DecodeError as error:
+        raise UsageError(f"{image}: {error.status}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{image}: expected an image file, but: {error.strerror}") from error
+    place = out or store.root / "inspections" / f"{image.name}.png"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_file(place, draw_inspection(inspection))
+    except OSError as error:
+        raise StoreError(f"{place}: the picture could not be written ({error.strerror}); give another --out") from error
+    return inspection, place
 
 
 def write_test_images(store: Store, version: int, folder: Path) -> Path:

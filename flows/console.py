@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NO_API = 7
 INTERRUPTED = 130
+_MOST_LIKELY = 4
 _ALLOCATIONS = 50_000
 """Before garbage is looked for: with Python's 700 that is a tenth of the time of importing Prefect."""
 
@@ -417,6 +418,39 @@ def _summary_lines(summary: "PredictionSummary") -> dict[str, object]:
 
 def _counts(numbers: "Mapping[str, int]") -> str:
     return ", ".join(f"{name}: {number:,}" for name, number in numbers.items())
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="An image file.")],
+    out: Annotated[Path | None, typer.Option(help="The picture, a .png. [default: under artifacts]")] = None,
+    model: Annotated[str, typer.Option(help="champion, or a version's number.")] = "champion",
+    normalize: Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(help="[default: auto]")] = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Show how one image becomes what the network sees, as one picture, and what the network says of it."""
+    from digits import serving
+    from digits.config import artifact_root
+    from digits.store import Store
+    from flows.terminal import print_json, print_pairs
+
+    store = Store(artifact_root(artifacts))
+    inspection, picture = serving.inspect(store, path.absolute(), model=model, out=out, mode=normalize or "auto")
+    if json:
+        chances = {chance.name: chance.share for chance in inspection.chances}
+        print_json({"prediction": inspection.best.name, "probabilities": chances, "picture": picture})
+        return
+    likely = sorted(inspection.chances, key=lambda chance: -chance.share)[:_MOST_LIKELY]
+    print_pairs(
+        path.name,
+        {
+            "prediction": f"{inspection.best.name} ({inspection.best.share:.1%} sure)",
+            "then": ", ".join(f"{chance.name}: {chance.share:.1%}" for chance in likely[1:]),
+            "seen": " ".join(inspection.findings),
+            "picture": picture,
+        },
+    )
 
 
 @app.command()

@@ -221,6 +221,28 @@ def test_a_server_that_does_not_answer(outcome: Outcome, root: Path, tmp_path: P
     assert json.loads((tmp_path / "one.jsonl").read_text("utf-8"))["status"] == "ok"
 
 
+def test_an_image_under_the_glass(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """The prediction is that of the table; what can't be read is told in a sentence; no folder is in its way."""
+    folder = write_test_images(Store(root), outcome.version, tmp_path / "images")
+    image, table = folder / "7" / "00000.png", tmp_path / "seven.csv"
+    common = ("--model", "1", "--artifacts", str(root))
+    assert run_command("predict", str(image), "--out", str(table), *common).returncode == 0
+    shown = run_command("inspect", str(image), *common)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"prediction  {rows_of(table)[0]['prediction']} (" in shown.stdout
+    assert (root / "inspections" / "00000.png.png").read_bytes().startswith(b"\x89PNG")
+    result = run_command("inspect", str(image), "--out", str(tmp_path / "seven.png"), "--json", *common)
+    assert sum(json.loads(result.stdout)["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert (tmp_path / "seven.png").exists()
+    refused = run_command("inspect", str(table), *common)
+    assert refused.returncode == 2
+    assert "not-an-image" in refused.stderr
+    assert run_command("inspect", str(folder), *common).returncode == 2
+    nowhere = run_command("inspect", str(image), "--out", "/proc/no.png", *common)
+    assert nowhere.returncode == 4
+    assert "Traceback" not in refused.stderr + nowhere.stderr
+
+
 def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """Tasks in processes of their own, which are told nothing but where the plan lies."""
     folder = write_test_images(Store(root), outcome.version, tmp_path / "scans")
