@@ -24,9 +24,16 @@ from digits.ledgers import NewLedger
 from digits.planning import plan_predictions
 from digits.plans import Plan, remove_plan
 from digits.progress import SILENT, Progress
-from digits.records import Record, hash_file, read_record, replacing, write_record
+from digits.records import Record, hash_file, read_record, replacing, write_file, write_record
 from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
-from digits.summaries import Failure, LeastCertain, PredictionSummary, summary_path
+from digits.summaries import (
+    Failure,
+    LeastCertain,
+    PredictionSummary,
+    draw_least_certain,
+    picture_path,
+    summary_path,
+)
 from digits.workers import Crew, run_workers
 
 __all__ = [
@@ -45,7 +52,7 @@ logger = logging.getLogger(__name__)
 def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
     source: Path, *, model: ModelFiles, options: PredictionConfig, out: Path, work: Path, progress: Progress = SILENT
 ) -> PredictionSummary:
-    """Predict every image of a folder into a table.
+    """Predict every image of a folder into a table, and draw the least certain ones beside it.
 
     Args:
         source: a folder, an archive, or a single image.
@@ -82,7 +89,7 @@ def finish(plan: Plan, crew: Crew, *, started: float | None = None) -> Predictio
 
 
 def merge(plan: Plan, *, started: float | None = None) -> PredictionSummary:
-    """Verify the parts, publish the table and its summary, and remove the plan.
+    """Verify the parts, publish the table, the picture and the summary beside it, and remove the plan.
 
     Args:
         plan: every shard must be committed.
@@ -142,9 +149,19 @@ def _published(plan: Plan, started: float | None) -> PredictionSummary:
         with replacing(plan.out) as file:
             plan.format.join(_verified_parts(plan, totals), plan.columns, file)
     summary = totals.summary(plan, started)
+    _write_picture(summary)
     write_record(summary_path(plan.out), {**summary.as_record(), "plan": plan.digest})
     remove_plan(plan.path)
     return summary
+
+
+def _write_picture(summary: PredictionSummary) -> None:
+    """Write the picture of the least certain images; that of an earlier run goes where there is none."""
+    picture = draw_least_certain(summary)
+    if picture is None:
+        picture_path(summary.out).unlink(missing_ok=True)
+    else:
+        write_file(picture_path(summary.out), picture)
 
 
 def _write_incremental(plan: Plan, totals: "_Totals") -> None:

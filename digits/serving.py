@@ -11,15 +11,12 @@ from digits.errors import StoreError, UsageError
 from digits.images import DecodeError
 from digits.inference import ModelFiles, Predictor
 from digits.inspection import Inspection, draw_inspection, inspect_image
-from digits.pictures import contact_sheet
 from digits.plans import Plan
 from digits.progress import SILENT, Progress
 from digits.records import digest_of, write_file
 from digits.registry import Registry
 from digits.store import Store
-from digits.summaries import PredictionSummary, picture_path
-
-PICTURE_COLUMNS = 5
+from digits.summaries import PredictionSummary
 
 
 def open_model(store: Store, name: str) -> ModelFiles:
@@ -72,7 +69,7 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
     options: PredictionConfig,
     progress: Progress = SILENT,
 ) -> PredictionSummary:
-    """Predict every image of a folder into a table, and draw the least certain ones beside it.
+    """Predict every image of a folder into a table; see `digits.predictions.predict_folder`.
 
     Args:
         store: where models are, and the work in progress.
@@ -87,7 +84,7 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
         RegistryError: there is no such model.
         StoreError: the disk is full, or can't be written to; run again to go on.
     """
-    summary = predictions.predict_folder(
+    return predictions.predict_folder(
         source,
         model=open_model(store, model),
         options=options,
@@ -95,19 +92,6 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
         work=store.workspace("predictions"),
         progress=progress,
     )
-    draw_least_certain(summary)
-    return summary
-
-
-def draw_least_certain(summary: PredictionSummary) -> bytes | None:
-    """Draw the least certain images of a run, and write the picture beside the table; None where there are none."""
-    seen = [(image, image.pixels) for image in summary.least_certain if image.pixels is not None]
-    if not seen:
-        return None
-    captions = [f"{image.prediction} {image.confidence:.0%}\n{image.path}" for image, _ in seen]
-    picture = contact_sheet([pixels for _, pixels in seen], captions, columns=PICTURE_COLUMNS)
-    write_file(picture_path(summary.out), picture)
-    return picture
 
 
 def inspect(

@@ -9,7 +9,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from digits.pictures import contact_sheet
 from digits.records import Record
+
+PICTURE_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,15 @@ class PredictionSummary:
         return cls(**fields)
 
 
+def draw_least_certain(summary: PredictionSummary) -> bytes | None:
+    """Draw the least certain images of a run as a PNG; None where there are none, or their pixels are not known."""
+    seen = [(image, image.pixels) for image in summary.least_certain if image.pixels is not None]
+    if not seen:
+        return None
+    captions = [f"{image.prediction} {image.confidence:.0%}\n{image.path}" for image, _ in seen]
+    return contact_sheet([pixels for _, pixels in seen], captions, columns=PICTURE_COLUMNS)
+
+
 def summary_path(out: Path) -> Path:
     """Say where a table's summary is."""
     return out.with_name(f"{out.stem}.summary.json")
@@ -123,3 +135,11 @@ def summary_path(out: Path) -> Path:
 def picture_path(out: Path) -> Path:
     """Say where the picture of a table's least certain images belongs; a listing leaves it out."""
     return out.with_name(f"{out.stem}.least-certain.png")
+
+
+def read_picture(summary: PredictionSummary) -> bytes | None:
+    """Read the picture beside a run's table; None where there is none, or it was taken away."""
+    try:
+        return picture_path(summary.out).read_bytes()
+    except FileNotFoundError:
+        return None

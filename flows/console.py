@@ -286,6 +286,7 @@ def predict(
     probabilities: Annotated[bool | None, typer.Option("--probabilities", help="Add a column for each class.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Add the 2nd to the k-th most likely class.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Images with more are not decoded.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Files with more are not read.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Images that take longer to read are given up.")] = None,
     incremental: Annotated[
         bool | None, typer.Option("--incremental", help="Predict only what is new or changed since the last such run.")
@@ -311,6 +312,7 @@ def predict(
         probabilities=probabilities,
         top_k=top_k,
         max_pixels=max_pixels,
+        max_bytes=max_bytes,
         max_seconds=max_seconds,
         incremental=incremental,
         verify=verify,

@@ -6,12 +6,12 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from digits import serving, stages
+from digits import stages
 from digits.listing import version_rows
 from digits.registry import Registry
 from digits.reports import prediction_markdown
 from digits.stages import Outcome
-from digits.summaries import PredictionSummary
+from digits.summaries import PredictionSummary, read_picture
 from tasks.edge import open_store
 
 NEWEST = 50
@@ -35,7 +35,5 @@ def publish_versions(root: Path | None) -> None:
 @task(name="publish predictions", task_run_name="publish predictions", cache_policy=NO_CACHE)
 def publish_predictions(summary: PredictionSummary) -> None:
     """Put the summary of a prediction run where the UI shows it."""
-    picture = serving.draw_least_certain(summary)
-    create_markdown_artifact(
-        prediction_markdown(summary.as_record(), picture), key="predictions", description=str(summary.out)
-    )
+    report = prediction_markdown(summary.as_record(), read_picture(summary))
+    create_markdown_artifact(report, key="predictions", description=str(summary.out))

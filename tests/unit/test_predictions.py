@@ -27,7 +27,7 @@ from digits.plans import Plan
 from digits.predictions import merge, predict_folder
 from digits.records import read_record
 from digits.shards import LEAST_CERTAIN_KEPT, run_worker
-from digits.summaries import PredictionSummary, picture_path, summary_path
+from digits.summaries import PredictionSummary, draw_least_certain, picture_path, read_picture, summary_path
 
 HOSTILE = [
     b"a\nb.png",
@@ -111,7 +111,17 @@ def test_the_summary_stands_beside_the_table(job: Job) -> None:
     again = PredictionSummary.from_record({key: value for key, value in record.items() if key != "plan"})
     assert again.as_record() == summary.as_record()
     assert again.least_certain[0].pixels is None
-    assert sorted(path.name for path in job.out.parent.iterdir()) == ["p.csv", "p.summary.json"]
+    assert sorted(path.name for path in job.out.parent.iterdir()) == [
+        "p.csv",
+        "p.least-certain.png",
+        "p.summary.json",
+    ]
+    picture = read_picture(summary)
+    assert picture == draw_least_certain(summary)
+    assert picture
+    for image in job.folder.iterdir():
+        image.write_bytes(b"none")
+    assert read_picture(job.run()) is None
 
 
 def test_the_least_certain_come_with_what_the_network_saw(job: Job, make_pictures: MakePictures) -> None:
