@@ -133,7 +133,7 @@ class Takeover:
     ) -> None:
         self._path, self._source, self._max_bytes, self._verify = path, source, max_bytes, verify
         self._lines = ledger.lines() if ledger else iter(())
-        self.rows = self.unchanged = 0
+        self.rows = self.unchanged = self.bytes = 0
 
     def fresh(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Write the file, and give the files that must be predicted; the listing and the ledger are by path."""
@@ -148,6 +148,7 @@ class Takeover:
                     line = next(self._lines, None)
                 file.write(record + row + b"\0")
                 self.rows += 1
+                self.bytes += max(entry.size, 0)
                 self.unchanged += bool(row)
                 if not row:
                     yield entry

@@ -30,7 +30,8 @@ from digits.store import code_version
 from digits.summaries import picture_path, summary_path
 from digits.tables import format_of
 
-SMALLEST_SHARD = 256
+SMALLEST_SHARD, SMALLEST_SHARD_BYTES = 256, 2 * 2**20
+"""A shard has so many images or so many bytes of files: photos take longer than drawings."""
 SHARDS_WANTED = 32
 _STALE_DRAFT, _STALE_PLAN = 24 * 3600, 30 * 24 * 3600
 logger = logging.getLogger(__name__)
@@ -109,15 +110,17 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
         else:
             listing.write(found.entries)
     skipped = dict(sorted(found.skipped.items()))
-    size = _shard_size(listing.images, options)
+    size = _shard_size(listing.images, listing.bytes, options)
     offsets = listing.offsets(size)
     plan = Plan(path, found.place, found.archive, out, model, chosen, offsets, size, listing.images, skipped, former)
     plan.write()
     return plan, _digest_of_request(plan, listing.digest)
 
 
-def _shard_size(images: int, options: PredictionConfig) -> int:
-    return min(options.shard_size, max(SMALLEST_SHARD, -(-images // SHARDS_WANTED)))
+def _shard_size(images: int, size: int, options: PredictionConfig) -> int:
+    """Give the images a shard, of so many images that have so many bytes together."""
+    smallest = min(SMALLEST_SHARD, SMALLEST_SHARD_BYTES * images // max(size, 1))
+    return min(options.shard_size, max(1, smallest, -(-images // SHARDS_WANTED)))
 
 
 def _digest_of_recipe(model: ModelFiles, options: Options, archive: Identity | None) -> str:
@@ -148,7 +151,7 @@ class _Past(NamedTuple):
             "recipe": self.recipe,
             "rows": takeover.rows,
             "unchanged": takeover.unchanged,
-            "shard_size": _shard_size(takeover.rows, options),
+            "shard_size": _shard_size(takeover.rows, takeover.bytes, options),
             "sha256": hash_file(known),
             "least_certain": list(ledger.least_certain) if ledger else [],
         }
@@ -207,7 +210,7 @@ class _Listed:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._starts = array("Q")
-        self._end = 0
+        self._end = self.bytes = 0
         self.digest = ""
 
     def write(self, entries: Iterable[Entry]) -> None:
@@ -217,6 +220,7 @@ class _Listed:
                 record = encode_entry(entry)
                 self._starts.append(self._end)
                 self._end += file.write(record)
+                self.bytes += max(entry.size, 0)
                 digest.update(record)
             file.flush()
             os.fsync(file.fileno())

@@ -339,6 +339,19 @@ def test_shards_grow_with_the_folder(job: Job, monkeypatch: pytest.MonkeyPatch) 
     assert [job.plan().rows_of(shard) for shard in job.plan().shards] == [3, 3, 3, 1]
 
 
+def test_shards_of_large_files_are_small(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no process has much to do when the others are done; in an incremental run too, for the same bytes."""
+    monkeypatch.setattr(planning, "SHARDS_WANTED", 100)
+    job.options = {}
+    assert len(job.plan().shards) == 1
+    monkeypatch.setattr(planning, "SMALLEST_SHARD_BYTES", 2 * max(file.stat().st_size for file in job.folder.iterdir()))
+    shutil.rmtree(job.work)
+    shards = job.plan().shards
+    assert 4 <= len(shards) <= 5
+    job.options = {"incremental": True}
+    assert (job.plan().former or {})["shard_size"] == job.plan().rows_of(0)
+
+
 def test_a_plan_is_found_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """By folder, listing, model and options; not by the number of processes or the size of shards."""
     plan = job.plan()
