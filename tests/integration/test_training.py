@@ -409,6 +409,43 @@ def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config:
     assert network.name == config.architecture
 
 
+def test_fused_normalization_computes_what_keras_does(keras: Any) -> None:
+    """The same outputs and gradients in training, the same moving means, variances but for Bessel's correction."""
+    network = fitting.build(fitting.run_of("cnn"))
+    fused = models.with_fused_normalization(network)
+    assert models.weights_digest(fused) == models.weights_digest(network)
+    (first, gradients), (second, fused_gradients) = trained_once(network), trained_once(fused)
+    assert np.allclose(first, second, rtol=1e-3)
+    assert all(np.allclose(*pair, rtol=1e-2, atol=1e-2) for pair in zip(gradients, fused_gradients, strict=True))
+    for variable, other in zip(network.variables, fused.variables, strict=True):
+        assert np.allclose(variable, other, rtol=0.02, atol=1e-5), variable.path
+    still = [model.predict(np.full((3, 28, 28, 1), 99, np.float32), verbose=0) for model in (network, fused)]
+    assert np.allclose(*still, atol=0.02)
+
+
+def trained_once(network: Any) -> tuple[Any, list[Any]]:
+    """Give what a network puts out for 100 digits in training, and the gradients of a loss."""
+    import tensorflow as tf
+
+    samples = fitting.samples()[1]
+    images = samples.pixels[..., np.newaxis].astype(np.float32)
+    with tf.GradientTape() as tape:
+        outputs = network(images, training=True)
+        loss = tf.reduce_sum(outputs * np.eye(10, dtype=np.float32)[samples.labels])
+    return outputs.numpy(), [gradient.numpy() for gradient in tape.gradient(loss, network.trainable_variables)]
+
+
+def test_a_network_without_normalization_is_fitted_itself(keras: Any) -> None:
+    """There is nothing to fuse in the tutorial's."""
+    network = fitting.build(fitting.run_of("mlp-2"))
+    assert models.with_fused_normalization(network) is network
+
+
+def test_what_is_kept_of_a_training_has_keras_layers_only(fitted: dict[str, Any]) -> None:
+    """A `.keras` file can be opened without Digits."""
+    assert {type(layer).__module__.split(".")[0] for layer in fitted["cnn"][0].layers} == {"keras"}
+
+
 def test_initial_weights_are_a_function_of_the_seed(keras: Any) -> None:
     """The same seed, the same network; another seed, another one."""
     run = fitting.run_of("mlp-2")
