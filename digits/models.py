@@ -33,6 +33,8 @@ def build(config: ModelConfig, *, input_shape: tuple[int, int], classes: int, se
     Raises:
         ModelError: the images are too small for it, or `hidden` has a wrong length.
     """
+    if config.architecture is None:
+        raise ModelError("no architecture is named; a resolved configuration has one")
     keras = load_keras()
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -109,6 +111,25 @@ def _compact(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: i
     return keras.Model(images, layers.Dense(classes, activation="softmax")(x), name="compact")
 
 
+def _cropped(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
+    """`compact` on what is left without a margin of two pixels, pooling before it normalises: made to train quickly."""
+    layers = keras.layers
+    first, second, third, fourth = _sizes(config, 4)
+
+    def convolve(x: Any, channels: int, padding: str, pool: int = 1) -> Any:
+        x = layers.Conv2D(channels, 3, padding=padding, use_bias=False)(x)
+        x = layers.MaxPooling2D(pool)(x) if pool > 1 else x
+        return layers.Activation(config.activation)(layers.BatchNormalization(momentum=0.9)(x))
+
+    images = keras.Input((*shape, 1), name="images")
+    x = layers.Cropping2D(2)(layers.Rescaling(1 / 255)(images))
+    x = convolve(x, first, "same", pool=2)
+    x = convolve(convolve(x, second, "same"), third, "same", pool=2)
+    x = convolve(x, fourth, "valid")
+    x = layers.Dropout(config.dropout, seed=seed)(layers.Flatten()(x))
+    return keras.Model(images, layers.Dense(classes, activation="softmax")(x), name="cropped")
+
+
 def _sizes(config: ModelConfig, count: int) -> tuple[int, ...]:
     if config.hidden is None or len(config.hidden) != count:
         raise ModelError(f"{config.architecture} has {count} hidden layers, but hidden is {config.hidden}")
@@ -118,6 +139,7 @@ def _sizes(config: ModelConfig, count: int) -> tuple[int, ...]:
 _BUILDERS: dict[Architecture, Callable[..., Network]] = {
     "cnn": _cnn,
     "compact": _compact,
+    "cropped": _cropped,
     "mlp": _mlp,
     "mlp-2": _mlp_2,
 }

@@ -221,12 +221,13 @@ def _batches(train: Samples | _Joined, config: TrainingConfig, epoch: int, class
     random = np.random.default_rng([config.seed, epoch])
     order = random.permutation(len(train))
     one_hot = np.eye(classes, dtype=np.float32)
+    limits = config.augmentation or AugmentationConfig()
     for start in range(0, len(order), config.batch_size):
         chosen = np.sort(order[start : start + config.batch_size])
-        transforms = draw_transforms(random, len(chosen), config.augmentation, train.shape)
+        transforms = draw_transforms(random, len(chosen), limits, train.shape)
         pixels, labels = train.take(chosen)
         if config.augment:
-            pixels = distort(random, pixels, config.augmentation)
+            pixels = distort(random, pixels, limits)
         yield pixels, one_hot[labels], transforms
 
 

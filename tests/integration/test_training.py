@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import fitting
 import numpy as np
@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 from digits import backend, models, training
-from digits.config import AugmentationConfig, ModelConfig, TrainingConfig
+from digits.config import AugmentationConfig, ModelConfig, RecipeName, TrainingConfig, TrainingRun
 from digits.errors import ModelError
 
 ARCHITECTURES = ["cnn", "mlp-2"]
@@ -396,6 +396,7 @@ def test_a_constant_rate_is_a_number(keras: Any) -> None:
         (ModelConfig(architecture="mlp-2", hidden=(8, 8, 8), dropout=0.5, activation="tanh"), 6_514),
         (ModelConfig(architecture="cnn", hidden=(24, 48, 64, 96, 128), dropout=0.3), 226_434),
         (ModelConfig(architecture="compact", hidden=(16, 32, 32, 64), dropout=0.2), 43_226),
+        (ModelConfig(architecture="cropped", hidden=(16, 32, 32, 64), dropout=0), 43_226),
     ],
 )
 def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config: ModelConfig, weights: int) -> None:
@@ -518,6 +519,27 @@ def test_the_onnx_export_says_what_keras_says(
         (found,) = session.run(None, {"images": images[:count]})
         assert np.abs(found - expected[:count]).max() < 1e-4
         assert np.array_equal(found.argmax(axis=1), expected[:count].argmax(axis=1))
+
+
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
+def test_each_recipe_goes_from_network_to_export(keras: Any, tmp_path: Path, recipe: RecipeName) -> None:
+    """Built, fitted for an epoch, saved, loaded and exported: the same is predicted in the end."""
+    chosen = TrainingRun(recipe=recipe, training=TrainingConfig(epochs=1, batch_size=64, printed=0)).resolved()
+    network, history = fitting.fit(chosen, tmp_path / "c")
+    assert np.isfinite(history[0]["loss"])
+    models.save(network, tmp_path / "model.keras")
+    images = fitting.samples()[1].pixels[..., np.newaxis].astype(np.float32)
+    loaded = models.load(tmp_path / "model.keras")
+    assert np.array_equal(loaded.predict(images, verbose=0), network.predict(images, verbose=0))
+    models.export_onnx(loaded, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert np.allclose(session.run(None, {"images": images})[0], network.predict(images, verbose=0), atol=1e-4)
+
+
+def test_a_configuration_without_an_architecture_is_refused(keras: Any) -> None:
+    """One that was not resolved."""
+    with pytest.raises(ModelError, match="no architecture is named"):
+        models.build(ModelConfig(), input_shape=SHAPE, classes=10, seed=1)
 
 
 def test_without_tensorflow_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
