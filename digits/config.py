@@ -55,7 +55,7 @@ class ModelConfig(Settings):
     )
     activation: Literal["relu", "sigmoid", "tanh"] = Field("relu", description="After each hidden layer.")
     dropout: Fraction | None = Field(None, description="Share of units dropped in training: .5 for the dense "
-                                     "networks, .3 for `cnn`, .2 for `compact`, 0 for `cropped`.")  # fmt: skip
+                                     "networks, .3 for `cnn`, .1 for `compact`, 0 for `cropped`.")  # fmt: skip
 
 
 class AugmentationConfig(Settings):
@@ -81,7 +81,7 @@ class TrainingConfig(Settings):
         None, description="`adamw` for convolutional networks, `adam` for the dense networks."
     )
     learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Its peak: .004 for `cnn` and `compact`, .008 for `cropped`, .001 otherwise."
+        None, gt=0, le=10, description="Its peak: .004 for `cnn`, .008 for `compact` and `cropped`, .001 otherwise."
     )
     schedule: Literal["constant", "cosine"] | None = Field(
         None, description="`cosine` (with warm-up) for convolutional networks, `constant` otherwise."
@@ -94,7 +94,7 @@ class TrainingConfig(Settings):
         "categorical-cross-entropy", description="On one-hot labels."
     )
     label_smoothing: Fraction | None = Field(
-        None, description="Cross-entropy only: .05 for `cnn` and `compact`, .1 for `cropped`, else 0."
+        None, description="Cross-entropy only: .05 for `cnn`, .1 for `compact` and `cropped`, else 0."
     )
     weight_average: Fraction | None = Field(
         None,
@@ -214,8 +214,8 @@ RECIPES: Mapping[RecipeName, Architecture] = {"default": "compact", "quick": "cr
 """The network of each recipe, which has the rest."""
 NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
     "compact": {
-        "model": {"hidden": (16, 32, 32, 64), "dropout": 0.2},
-        "training": {**_CNN_TRAINING, "epochs": 13},
+        "model": {"hidden": (16, 32, 32, 64), "dropout": 0.1},
+        "training": {**_CNN_TRAINING, "epochs": 13, "learning_rate": 8e-3, "label_smoothing": 0.1},
         "arrays": {"validation_fraction": 0.1},
     },
     "cropped": {
