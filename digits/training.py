@@ -17,7 +17,7 @@ from digits.augmentation import distort
 from digits.backend import load_keras
 from digits.config import AugmentationConfig, TrainingConfig
 from digits.errors import CorruptArtifactError
-from digits.models import Network, values_digest
+from digits.models import Network, copy_variables, values_digest, with_fused_normalization
 from digits.printed import are_digits, print_digits
 from digits.progress import SILENT, Bar, Progress
 from digits.records import decode_record, encode_record, replacing
@@ -96,16 +96,19 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     """
     samples = _with_print(train, config, class_names)
     steps = -(-len(samples) // config.batch_size)
-    _compile(network, config, steps)
-    history = _resume(network, checkpoint)
+    fitted = with_fused_normalization(network)
+    _compile(fitted, config, steps)
+    history = _resume(fitted, checkpoint)
     for epoch in range(len(history), config.epochs or 0):
         bar = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps)
-        metrics = _fit_epoch(network, samples, config, epoch, bar) | _measure(network, validation)
+        metrics = _fit_epoch(fitted, samples, config, epoch, bar) | _measure(fitted, validation)
         history.append(metrics)
-        _save_checkpoint(network, history, checkpoint)
+        _save_checkpoint(fitted, history, checkpoint)
         bar.close(describe(metrics))
     if config.weight_average:
-        network.optimizer.finalize_variable_values(network.trainable_variables)
+        fitted.optimizer.finalize_variable_values(fitted.trainable_variables)
+    if fitted is not network:
+        copy_variables(fitted, network)
     return history
 
 
@@ -218,12 +221,13 @@ def _batches(train: Samples | _Joined, config: TrainingConfig, epoch: int, class
     random = np.random.default_rng([config.seed, epoch])
     order = random.permutation(len(train))
     one_hot = np.eye(classes, dtype=np.float32)
+    limits = config.augmentation or AugmentationConfig()
     for start in range(0, len(order), config.batch_size):
         chosen = np.sort(order[start : start + config.batch_size])
-        transforms = draw_transforms(random, len(chosen), config.augmentation, train.shape)
+        transforms = draw_transforms(random, len(chosen), limits, train.shape)
         pixels, labels = train.take(chosen)
         if config.augment:
-            pixels = distort(random, pixels, config.augmentation)
+            pixels = distort(random, pixels, limits)
         yield pixels, one_hot[labels], transforms
 
 

@@ -85,8 +85,13 @@ def train(
         list[str] | None,
         typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
     ] = None,
+    recipe: Annotated[
+        Literal["default", "quick"] | None,
+        typer.Option(help="What the other options have by themselves: quick trains in seconds. [default: default]"),
+    ] = None,
     architecture: Annotated[
-        Literal["cnn", "compact", "mlp", "mlp-2"] | None, typer.Option(help="The network. [default: compact]")
+        Literal["cnn", "compact", "cropped", "mlp", "mlp-2"] | None,
+        typer.Option(help="The network, with its own defaults. [default: the recipe's]"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step. [default: 128]")] = None,
@@ -114,6 +119,7 @@ def train(
     """Train a model, evaluate it, register it, and promote it if it is good enough."""
     options = {
         "datasets": dataset or None,
+        "recipe": recipe,
         "model": {"architecture": architecture, "hidden": hidden or None, "activation": activation, "dropout": dropout},
         "training": {
             "epochs": epochs,

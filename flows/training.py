@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, TrainingConfig, TrainingRun
+from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, RecipeName, TrainingConfig, TrainingRun
 from digits.stages import Outcome
 from tasks.reporting import publish_training, publish_versions
 from tasks.training import (
@@ -27,7 +27,7 @@ def run_name() -> str:
     from prefect.runtime import flow_run
 
     values = flow_run.parameters
-    known = {name: values[name] for name in ("datasets", "model", "training") if name in values}
+    known = {name: values[name] for name in ("datasets", "recipe", "model", "training") if name in values}
     run = TrainingRun.model_validate(known).resolved()
     names = " + ".join(Path(dataset).name for dataset in run.datasets)
     return f"train {names} {run.model.architecture} {run.training.epochs} epochs"
@@ -36,6 +36,7 @@ def run_name() -> str:
 @flow(name="train", flow_run_name=run_name)
 def train(
     datasets: tuple[str, ...] = DEFAULTS.datasets,
+    recipe: RecipeName = DEFAULTS.recipe,
     model: ModelConfig = DEFAULTS.model,
     training: TrainingConfig = DEFAULTS.training,
     arrays: ArraysConfig = DEFAULTS.arrays,
@@ -49,13 +50,16 @@ def train(
     Args:
         datasets: What to train on: `mnist`, `mnist-sample`, `fashion-mnist`, or paths on the worker of an `.npz`, of a
             folder with IDX files, or of a folder of labelled images (`<root>/<class>/*.png`). Several are joined.
-        model: Which network, and its sizes. Empty fields take the architecture's recommended value.
-        training: How the weights are fitted. Empty fields take the architecture's recommended value.
+        recipe: What fills the empty fields below: `default`, or `quick` to train.
+        model: Which network, and its sizes. A network chosen here brings its own recommended values.
+        training: How the weights are fitted. Empty fields take the recommended value.
         arrays: How the images are split, and when they must not be trained on.
         promotion: When the new model takes the champion's place.
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
     """
-    run = TrainingRun(datasets=datasets, model=model, training=training, arrays=arrays, promotion=promotion).resolved()
+    run = TrainingRun(
+        datasets=datasets, recipe=recipe, model=model, training=training, arrays=arrays, promotion=promotion
+    ).resolved()
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
     prepared = preprocess(sources, run.arrays, artifacts)
     network = build_network(prepared, run.model, run.training.seed, artifacts)

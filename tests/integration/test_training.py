@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import fitting
 import numpy as np
@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 from digits import backend, models, training
-from digits.config import AugmentationConfig, ModelConfig, TrainingConfig
+from digits.config import AugmentationConfig, ModelConfig, RecipeName, TrainingConfig, TrainingRun
 from digits.errors import ModelError
 
 ARCHITECTURES = ["cnn", "mlp-2"]
@@ -396,6 +396,7 @@ def test_a_constant_rate_is_a_number(keras: Any) -> None:
         (ModelConfig(architecture="mlp-2", hidden=(8, 8, 8), dropout=0.5, activation="tanh"), 6_514),
         (ModelConfig(architecture="cnn", hidden=(24, 48, 64, 96, 128), dropout=0.3), 226_434),
         (ModelConfig(architecture="compact", hidden=(16, 32, 32, 64), dropout=0.2), 43_226),
+        (ModelConfig(architecture="cropped", hidden=(16, 32, 32, 64), dropout=0), 43_226),
     ],
 )
 def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config: ModelConfig, weights: int) -> None:
@@ -407,6 +408,43 @@ def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config:
     assert network.count_params() == weights
     assert "rescaling" in models.summary(network)
     assert network.name == config.architecture
+
+
+def test_fused_normalization_computes_what_keras_does(keras: Any) -> None:
+    """The same outputs and gradients in training, the same moving means, variances but for Bessel's correction."""
+    network = fitting.build(fitting.run_of("cnn"))
+    fused = models.with_fused_normalization(network)
+    assert models.weights_digest(fused) == models.weights_digest(network)
+    (first, gradients), (second, fused_gradients) = trained_once(network), trained_once(fused)
+    assert np.allclose(first, second, rtol=1e-3)
+    assert all(np.allclose(*pair, rtol=1e-2, atol=1e-2) for pair in zip(gradients, fused_gradients, strict=True))
+    for variable, other in zip(network.variables, fused.variables, strict=True):
+        assert np.allclose(variable, other, rtol=0.02, atol=1e-5), variable.path
+    still = [model.predict(np.full((3, 28, 28, 1), 99, np.float32), verbose=0) for model in (network, fused)]
+    assert np.allclose(*still, atol=0.02)
+
+
+def trained_once(network: Any) -> tuple[Any, list[Any]]:
+    """Give what a network puts out for 100 digits in training, and the gradients of a loss."""
+    import tensorflow as tf
+
+    samples = fitting.samples()[1]
+    images = samples.pixels[..., np.newaxis].astype(np.float32)
+    with tf.GradientTape() as tape:
+        outputs = network(images, training=True)
+        loss = tf.reduce_sum(outputs * np.eye(10, dtype=np.float32)[samples.labels])
+    return outputs.numpy(), [gradient.numpy() for gradient in tape.gradient(loss, network.trainable_variables)]
+
+
+def test_a_network_without_normalization_is_fitted_itself(keras: Any) -> None:
+    """There is nothing to fuse in the tutorial's."""
+    network = fitting.build(fitting.run_of("mlp-2"))
+    assert models.with_fused_normalization(network) is network
+
+
+def test_what_is_kept_of_a_training_has_keras_layers_only(fitted: dict[str, Any]) -> None:
+    """A `.keras` file can be opened without Digits."""
+    assert {type(layer).__module__.split(".")[0] for layer in fitted["cnn"][0].layers} == {"keras"}
 
 
 def test_initial_weights_are_a_function_of_the_seed(keras: Any) -> None:
@@ -481,6 +519,27 @@ def test_the_onnx_export_says_what_keras_says(
         (found,) = session.run(None, {"images": images[:count]})
         assert np.abs(found - expected[:count]).max() < 1e-4
         assert np.array_equal(found.argmax(axis=1), expected[:count].argmax(axis=1))
+
+
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
+def test_each_recipe_goes_from_network_to_export(keras: Any, tmp_path: Path, recipe: RecipeName) -> None:
+    """Built, fitted for an epoch, saved, loaded and exported: the same is predicted in the end."""
+    chosen = TrainingRun(recipe=recipe, training=TrainingConfig(epochs=1, batch_size=64, printed=0)).resolved()
+    network, history = fitting.fit(chosen, tmp_path / "c")
+    assert np.isfinite(history[0]["loss"])
+    models.save(network, tmp_path / "model.keras")
+    images = fitting.samples()[1].pixels[..., np.newaxis].astype(np.float32)
+    loaded = models.load(tmp_path / "model.keras")
+    assert np.array_equal(loaded.predict(images, verbose=0), network.predict(images, verbose=0))
+    models.export_onnx(loaded, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert np.allclose(session.run(None, {"images": images})[0], network.predict(images, verbose=0), atol=1e-4)
+
+
+def test_a_configuration_without_an_architecture_is_refused(keras: Any) -> None:
+    """One that was not resolved."""
+    with pytest.raises(ModelError, match="no architecture is named"):
+        models.build(ModelConfig(), input_shape=SHAPE, classes=10, seed=1)
 
 
 def test_without_tensorflow_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

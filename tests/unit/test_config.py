@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from digits.config import (
     ARTIFACTS_VARIABLE,
+    NETWORKS,
     RECIPES,
     Architecture,
     ArraysConfig,
@@ -17,6 +18,7 @@ from digits.config import (
     ModelConfig,
     PredictionConfig,
     PromotionPolicy,
+    RecipeName,
     TrainingConfig,
     TrainingRun,
     artifact_root,
@@ -65,8 +67,38 @@ def test_the_recipes_are_those_of_the_tutorial_and_of_the_convolutional_network(
         "adamw",
         "cosine",
     )
-    assert set(RECIPES) == set(ARCHITECTURES)
-    assert TrainingRun().model.architecture == "compact"
+    assert set(NETWORKS) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
+def test_a_recipe_has_the_network_and_the_training_that_is_recommended_for_it(recipe: RecipeName) -> None:
+    """As if its network had been chosen by hand; nothing stays open."""
+    run = TrainingRun(recipe=recipe).resolved()
+    assert run.model.architecture == RECIPES[recipe]
+    assert run == run_of(RECIPES[recipe]).model_copy(update={"recipe": recipe}).resolved()
+    assert run.resolved() == run
+
+
+def test_the_recommended_recipe_is_compact() -> None:
+    """And nobody needs to name it."""
+    assert TrainingRun() == TrainingRun(recipe="default")
+    assert TrainingRun().resolved().model.architecture == "compact"
+
+
+def test_a_network_that_is_chosen_goes_before_the_recipe() -> None:
+    """With its own training, not with the recipe's; and what is said goes before both."""
+    values = {"recipe": "quick", "model": {"architecture": "mlp"}, "training": {"epochs": 2}}
+    run = parse(TrainingRun, values, source="test").resolved()
+    assert (run.model.hidden, run.training.optimizer, run.training.epochs) == ((128,), "adam", 2)
+
+
+def test_the_quick_recipe_changes_images_little() -> None:
+    """Strokes and levels stay; augmentation that is said goes before it."""
+    quick = TrainingRun(recipe="quick").resolved().training.augmentation
+    assert quick is not None
+    assert (quick.stroke, quick.blur, quick.contrast, quick.lines) == (0, 0, 0, 0)
+    said = TrainingRun(recipe="quick", training=TrainingConfig(augmentation=AugmentationConfig(blur=1))).resolved()
+    assert said.training.augmentation == AugmentationConfig(blur=1)
 
 
 @pytest.mark.parametrize(
