@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
 
 Pixels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint16]
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right; the last two are the first row and column outside."""
 
@@ -41,13 +42,16 @@ _MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).
 
 _LARGEST = 160
 _COARSE = 64
+_COARSEST = 32
+_FAST_MEDIAN = 17
 _SMALL = 24
 _PLAIN = 8
 _TWO_LEVELS = 0.97
 _LEAST_CONTRAST = 24
 _LEAST_INK = 32
 _PAPER_NOISE = 0.1
-_DARKEST_PAPER = np.uint8(16)
+_DARKEST_PAPER = 16
+_DARK_NOISE = 32
 _FULL_INK = 0.95
 _USUAL_WIDTH = 0.77
 
@@ -143,17 +147,35 @@ def _opencv() -> Any:
 def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     """Separate the ink of one digit from its paper; None where there is none, as on a blank page.
 
-    The paper is one level where the picture shows it to be: a border of one level, or two levels in all; and where
-    the picture is small, so cut tightly, and ink may cover most of it. Elsewhere it is whatever surrounds the strokes.
+    Paper, polarity and which parts are the digit are found at a coarse scale, the ink itself at that of the page. The
+    paper is one level where the picture shows it to be: a border of one level, or two levels in all; and where the
+    picture is small, so cut tightly, and ink may cover most of it. Elsewhere it is whatever surrounds the strokes.
 
     Args:
         pixels: (H, W) uint8 of any size.
         even: take the paper to be of one level whatever it looks like.
     """
     page = _shrunk(pixels, _LARGEST)
-    if even or _is_even(page):
-        return _ink(page, *_even_paper(page), framed=False)
-    return _ink(page, *_uneven_paper(page), framed=True)
+    coarse = _shrunk(page, _COARSE)
+    framed = not (even or _is_even(page))
+    paper, dark_on_light = _uneven_paper(coarse) if framed else _even_paper(coarse)
+    strength = _strength(coarse, paper, dark_on_light)
+    chosen = _choose(_mask(strength, framed=framed), strength, framed=framed)
+    if chosen is None:
+        return None
+    kept, others = chosen
+    if coarse is not page:
+        paper, kept = _enlarged(paper, page), _enlarged(kept, page)
+        others = tuple(_scaled_box(box, coarse, page) for box in others)
+        strength = _strength(page, paper, dark_on_light)
+    full = _quantile(strength, kept, _FULL_INK)
+    if full < _LEAST_CONTRAST:
+        return None
+    near = _opencv().dilate(kept, _window(2 * max(2, len(page) // len(coarse))))
+    levels = _stretched(strength, full, near)
+    box = _box_of(levels)
+    tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
+    return Ink(page, paper, levels, box, dark_on_light, others, tight)
 
 
 def _shrunk(pixels: Pixels, largest: int) -> Pixels:
@@ -169,40 +191,62 @@ def _shrunk(pixels: Pixels, largest: int) -> Pixels:
     return smaller
 
 
+def _enlarged(coarse: Pixels, page: Pixels) -> Pixels:
+    cv2 = _opencv()
+    larger: Pixels = cv2.resize(coarse, page.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return larger
+
+
+def _scaled_box(box: Box, coarse: Pixels, page: Pixels) -> Box:
+    down, right = (large / small for large, small in zip(page.shape, coarse.shape, strict=True))
+    return round(box[0] * down), round(box[1] * right), round(box[2] * down), round(box[3] * right)
+
+
 def _is_even(page: Pixels) -> bool:
-    return max(page.shape) <= _SMALL or int(np.ptp(_border(page))) <= _PLAIN or _separation(page) >= _TWO_LEVELS
+    if max(page.shape) <= _SMALL:
+        return True
+    border = _border(page)
+    return int(border.max()) - int(border.min()) <= _PLAIN or _separation(_sampled(page)) >= _TWO_LEVELS
+
+
+def _sampled(page: Pixels) -> Pixels:
+    """Take some of the pixels, as they are: averages would blur two levels into many."""
+    factor = -(-max(page.shape) // _COARSE)
+    return page if factor == 1 else page[factor // 2 :: factor, factor // 2 :: factor].copy()
 
 
 def _border(page: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate((page[0], page[-1], page[:, 0], page[:, -1]))
 
 
-def _otsu(page: Pixels) -> tuple[int, Pixels]:
-    """Find the level that best parts the pixels in two: the last of the darker part; and which are above: 0 or 1.
+def _otsu(page: Pixels) -> Pixels:
+    """Part the pixels in two where that is best, and say which are above: 0 or 1.
 
     N. Otsu: A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
     """
     cv2 = _opencv()
-    threshold, above = cv2.threshold(page, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    return int(threshold), above
+    above: Pixels
+    _, above = cv2.threshold(page, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    return above
 
 
 def _separation(page: Pixels) -> float:
     """Give Otsu's eta, the share of the variance that is between the two parts: 1 where there are but two levels."""
     cv2 = _opencv()
-    _, above = _otsu(page)
+    above = _otsu(page)
     (mean,), (deviation,) = cv2.meanStdDev(page)
-    (upper,), _ = cv2.meanStdDev(page, mask=above)
-    share = np.count_nonzero(above) / above.size
-    between = share * (upper[0] - mean[0]) ** 2 / max(1 - share, 1 / above.size)
+    upper = cv2.mean(page, mask=above)[0]
+    share = cv2.countNonZero(above) / above.size
+    between = share * (upper - mean[0]) ** 2 / max(1 - share, 1 / above.size)
     return float(between / deviation[0] ** 2) if deviation[0] else 1.0
 
 
 def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
     """Take the median of the side of the threshold that is paper."""
-    _, light = _otsu(page)
+    light = _otsu(page)
     dark_on_light = _more_light(light) > 0
-    return np.full(page.shape, _quantile(page[light == dark_on_light], 0.5), np.uint8), dark_on_light
+    side = light if dark_on_light else 1 - light
+    return np.full(page.shape, _quantile(page, side, 0.5), np.uint8), dark_on_light
 
 
 def _more_light(light: Pixels) -> float:
@@ -211,41 +255,55 @@ def _more_light(light: Pixels) -> float:
     return float(np.count_nonzero(light) / light.size + np.count_nonzero(border) / border.size - 1)
 
 
-def _quantile(values: Pixels, share: float) -> int:
-    cumulated = np.cumsum(np.bincount(values, minlength=256))
+def _quantile(values: Pixels, mask: Pixels, share: float) -> int:
+    """Give the level that a share of the values where the mask is not 0 does not exceed."""
+    cumulated = np.cumsum(_opencv().calcHist([values], [0], mask, [256], [0, 256]))
     return int(np.searchsorted(cumulated, cumulated[-1] * share))
 
 
 def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
-    """Estimate the paper under the ink, with the light that falls on it, at a coarse scale.
+    """Estimate the paper under the ink, with the light that falls on it.
 
     A morphological closing (opening, for light ink) fills strokes in; the smaller of two errs less: one with a window
     wider than any stroke, and one with a narrow window whose rest is removed by a median over most of the picture.
     """
     cv2 = _opencv()
-    coarse = _shrunk(page, _COARSE)
-    side = max(coarse.shape)
-    dark_on_light = _stands_out_dark(coarse)
+    side = max(page.shape)
+    dark_on_light = _stands_out_dark(page)
     kind, nearer_ink = (cv2.MORPH_CLOSE, cv2.min) if dark_on_light else (cv2.MORPH_OPEN, cv2.max)
-    smooth = cv2.medianBlur(coarse, 3)
-    wide, narrow = (cv2.morphologyEx(smooth, kind, _window(side * share)) for share in (_STROKE, _NARROW_STROKE))
-    paper = nearer_ink(wide, cv2.medianBlur(narrow, _odd(side * _NEIGHBOURHOOD)))
-    return cv2.resize(paper, page.shape[::-1], interpolation=cv2.INTER_LINEAR), dark_on_light
+    wide, narrow = (cv2.morphologyEx(page, kind, _window(side * share)) for share in (_STROKE, _NARROW_STROKE))
+    paper: Pixels = nearer_ink(wide, _median(narrow, _NEIGHBOURHOOD))
+    return paper, dark_on_light
 
 
-def _stands_out_dark(coarse: Pixels) -> bool:
+def _stands_out_dark(page: Pixels) -> bool:
     """Tell whether ink is dark: what stands out from its surroundings is, so the differences are skewed to that side.
 
     Two measures of the surroundings, a mean and a median, as each fails on other pictures; and the majority.
+    Differences are taken of logarithms, as light multiplies.
     """
     cv2 = _opencv()
-    side = max(coarse.shape)
-    values = coarse.astype(np.float32)
-    mean = cv2.blur(values, (_odd(side * _SURROUNDINGS),) * 2)
-    median = cv2.medianBlur(coarse, _odd(side / 2))
-    _, light = _otsu(coarse)
+    table = _logarithms()
+    values = cv2.LUT(page, table)
+    mean = cv2.blur(values, (_odd(max(page.shape) * _SURROUNDINGS),) * 2)
+    median = cv2.LUT(_median(page, 1 / 2), table)
     skewness = _skewness(values - mean) + _skewness(values - median)
-    return skewness < 0.5 * _more_light(light)
+    return skewness < 0.5 * _more_light(_otsu(page))
+
+
+@cache
+def _logarithms() -> Values:
+    return np.log(np.arange(256, dtype=np.float32) + _DARK_NOISE)
+
+
+def _median(page: Pixels, share: float) -> Pixels:
+    """Give the median of the surroundings of each pixel, to a share of the picture's side, found at a coarser scale.
+
+    The window is so wide that OpenCV's time does not depend on it; with a narrower one it takes three times as long.
+    """
+    coarse = _shrunk(page, _COARSEST)
+    median: Pixels = _opencv().medianBlur(coarse, max(_FAST_MEDIAN, _odd(max(coarse.shape) * share)))
+    return median if coarse is page else _enlarged(median, page)
 
 
 def _skewness(values: Values) -> float:
@@ -263,24 +321,6 @@ def _window(side: float) -> Pixels:
     return np.ones((_odd(side), _odd(side)), np.uint8)
 
 
-def _ink(page: Pixels, paper: Pixels, dark_on_light: bool, *, framed: bool) -> Ink | None:
-    strength = _strength(page, paper, dark_on_light)
-    _, mask = _otsu(strength)
-    if framed:
-        _erase_edge_lines(mask)
-    chosen = _choose(mask, strength, framed=framed)
-    if chosen is None:
-        return None
-    kept, others = chosen
-    full = _quantile(strength[kept > 0], _FULL_INK)
-    if full < _LEAST_CONTRAST:
-        return None
-    levels = _stretched(strength, full) * _opencv().dilate(kept, _window(5))
-    box = _box_of(levels)
-    tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
-    return Ink(page, paper, levels, box, dark_on_light, others, tight)
-
-
 def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
     """Say by how much each pixel differs from its paper towards the ink; in shadow, as much as it would in light."""
     cv2 = _opencv()
@@ -288,17 +328,26 @@ def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
         lighter: Pixels = cv2.subtract(page, paper)
         return lighter
     usual = cv2.mean(paper)[0]
-    lit: Pixels = cv2.divide(cv2.subtract(paper, page), np.maximum(paper, _DARKEST_PAPER), scale=usual)
+    lit: Pixels = cv2.divide(cv2.subtract(paper, page), cv2.max(paper, _DARKEST_PAPER), scale=usual)
     return lit
+
+
+def _mask(strength: Pixels, *, framed: bool) -> Pixels:
+    mask = _otsu(strength)
+    if framed:
+        _erase_edge_lines(mask)
+    return mask
 
 
 def _erase_edge_lines(mask: Pixels) -> None:
     """Erase, in place, rows and columns near an edge that are ink for the most part, and what is outside of them."""
-    for side in (mask, mask[::-1], mask.T, mask.T[::-1]):
-        near = side[: max(1, int(len(side) * _EDGE))]
-        lines = np.flatnonzero(near.mean(axis=1) > _LINE)
-        if len(lines):
-            side[: lines[-1] + 1] = 0
+    cv2 = _opencv()
+    for side, axis in ((mask, 1), (mask.T, 0)):
+        sums = cv2.reduce(mask, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().tolist()
+        near, most = max(1, int(len(side) * _EDGE)), _LINE * side.shape[1]
+        first = max((place + 1 for place in range(near) if sums[place] > most), default=0)
+        last = max((place + 1 for place in range(near) if sums[-1 - place] > most), default=0)
+        side[:first] = side[len(side) - last :] = 0
 
 
 def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tuple[Box, ...]] | None:
@@ -307,10 +356,11 @@ def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tu
     Returns:
         (h, w) uint8 of 0 and 1, and the boxes of parts left out that are large; None where there is no ink.
     """
-    count, labels, stats, centres = _opencv().connectedComponentsWithStats(mask, connectivity=8)
+    cv2 = _opencv()
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
     if count == 1:
         return None
-    if count == 2 and not framed:  # noqa: PLR2004 - paper and one part
+    if count == 2:  # noqa: PLR2004 - paper and one part
         return mask, ()
     areas, boxes = stats[1:, 4], _boxes(stats[1:])
     frame = _along_edges(labels, areas) if framed else np.zeros(count - 1, bool)
@@ -329,7 +379,7 @@ def _boxes(stats: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     return np.stack([top, left, top + height, left + width], axis=1)
 
 
-def _along_edges(labels: npt.NDArray[np.int32], areas: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+def _along_edges(labels: Labels, areas: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
     """Tell which parts have hardly a pixel that is not close to an edge of the picture."""
     rows, columns = (max(2, int(side * _EDGE)) for side in labels.shape)
     inside = np.bincount(labels[rows:-rows, columns:-columns].ravel(), minlength=len(areas) + 1)[1:]
@@ -337,7 +387,7 @@ def _along_edges(labels: npt.NDArray[np.int32], areas: npt.NDArray[np.int32]) ->
 
 
 def _scores(
-    labels: npt.NDArray[np.int32],
+    labels: Labels,
     strength: Pixels,
     centres: npt.NDArray[np.float64],
     stats: npt.NDArray[np.int32],
@@ -359,16 +409,18 @@ def _gaps(boxes: npt.NDArray[np.int32], main: npt.NDArray[np.int32]) -> npt.NDAr
     return gaps
 
 
-def _stretched(strength: Pixels, full: int) -> Pixels:
-    """Map the paper to 0 and full ink to 255; a little above the paper is noise, and 0 too."""
+def _stretched(strength: Pixels, full: int, near: Pixels) -> Pixels:
+    """Map the paper to 0 and full ink to 255, near the digit; a little above the paper is noise, and 0 too."""
+    cv2 = _opencv()
     floor = int(full * _PAPER_NOISE)
-    above = np.maximum(strength, floor) - floor
-    levels: Pixels = _opencv().convertScaleAbs(above, alpha=255 / (full - floor))
+    levels: Pixels = cv2.multiply(cv2.subtract(strength, floor), near, scale=255 / (full - floor))
     return levels
 
 
 def _box_of(levels: Pixels) -> Box:
-    left, top, width, height = _opencv().boundingRect((levels >= _LEAST_INK).view(np.uint8))
+    cv2 = _opencv()
+    _, ink = cv2.threshold(levels, _LEAST_INK - 1, 1, cv2.THRESH_BINARY)
+    left, top, width, height = cv2.boundingRect(ink)
     return top, left, top + height, left + width
 
 
