@@ -42,8 +42,7 @@ _MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).
 
 _LARGEST = 160
 _COARSE = 64
-_COARSEST = 32
-_FAST_MEDIAN = 17
+_COARSEST = 20
 _SMALL = 24
 _PLAIN = 8
 _TWO_LEVELS = 0.97
@@ -52,8 +51,11 @@ _LEAST_INK = 32
 _PAPER_NOISE = 0.1
 _DARKEST_PAPER = 16
 _DARK_NOISE = 32
+_LEAST_VARIANCE = 1e-9
 _FULL_INK = 0.95
 _USUAL_WIDTH = 0.77
+_REACH = 2
+_MARGIN = 2
 
 _STROKE = 0.3
 _NARROW_STROKE = 0.2
@@ -74,7 +76,7 @@ class Ink:
 
     Args:
         page: (h, w) uint8, the picture at the size it was looked at.
-        paper: (h, w) uint8, what it would be without ink.
+        coarse_paper: uint8, what it would be without ink, at the scale where that was found; `paper` is at the page's.
         levels: (h, w) uint8, the ink that was kept: 255 where it is full, 0 where there is none.
         box: of the ink that was kept.
         dark_on_light: whether ink is darker than paper.
@@ -83,12 +85,17 @@ class Ink:
     """
 
     page: Pixels
-    paper: Pixels
+    coarse_paper: Pixels
     levels: Pixels
     box: Box
     dark_on_light: bool
     others: tuple[Box, ...]
     tight: bool
+
+    @property
+    def paper(self) -> Pixels:
+        """What the page would be without ink: (h, w) uint8."""
+        return _enlarged(self.coarse_paper, self.page)
 
 
 def normalize(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> Pixels:
@@ -164,24 +171,24 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     if chosen is None:
         return None
     kept, others = chosen
-    if coarse is not page:
-        paper, kept = _enlarged(paper, page), _enlarged(kept, page)
-        others = tuple(_scaled_box(box, coarse, page) for box in others)
-        strength = _strength(page, paper, dark_on_light)
-    full = _quantile(strength, kept, _FULL_INK)
-    if full < _LEAST_CONTRAST:
+    factor = _factor(page, _COARSE)
+    levels = _levels(strength, kept) if factor == 1 else _fine_levels(page, paper, kept, dark_on_light)
+    if levels is None:
         return None
-    near = _opencv().dilate(kept, _window(2 * max(2, len(page) // len(coarse))))
-    levels = _stretched(strength, full, near)
     box = _box_of(levels)
     tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
-    return Ink(page, paper, levels, box, dark_on_light, others, tight)
+    return Ink(page, paper, levels, box, dark_on_light, tuple(_times(other, factor) for other in others), tight)
+
+
+def _times(box: Box, factor: int) -> Box:
+    top, left, bottom, right = box
+    return top * factor, left * factor, bottom * factor, right * factor
 
 
 def _shrunk(pixels: Pixels, largest: int) -> Pixels:
     """Average a picture down by a whole factor, so that its longer side is at most so long; a rest is cut off."""
     height, width = pixels.shape
-    factor = -(-max(height, width) // largest)
+    factor = _factor(pixels, largest)
     if factor == 1:
         return pixels
     rows, columns = max(1, height // factor), max(1, width // factor)
@@ -191,15 +198,16 @@ def _shrunk(pixels: Pixels, largest: int) -> Pixels:
     return smaller
 
 
+def _factor(pixels: Pixels, largest: int) -> int:
+    return -(-max(pixels.shape) // largest)
+
+
 def _enlarged(coarse: Pixels, page: Pixels) -> Pixels:
+    if coarse.shape == page.shape:
+        return coarse
     cv2 = _opencv()
     larger: Pixels = cv2.resize(coarse, page.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return larger
-
-
-def _scaled_box(box: Box, coarse: Pixels, page: Pixels) -> Box:
-    down, right = (large / small for large, small in zip(page.shape, coarse.shape, strict=True))
-    return round(box[0] * down), round(box[1] * right), round(box[2] * down), round(box[3] * right)
 
 
 def _is_even(page: Pixels) -> bool:
@@ -211,7 +219,7 @@ def _is_even(page: Pixels) -> bool:
 
 def _sampled(page: Pixels) -> Pixels:
     """Take some of the pixels, as they are: averages would blur two levels into many."""
-    factor = -(-max(page.shape) // _COARSE)
+    factor = _factor(page, _COARSE)
     return page if factor == 1 else page[factor // 2 :: factor, factor // 2 :: factor].copy()
 
 
@@ -257,8 +265,8 @@ def _more_light(light: Pixels) -> float:
 
 def _quantile(values: Pixels, mask: Pixels, share: float) -> int:
     """Give the level that a share of the values where the mask is not 0 does not exceed."""
-    cumulated = np.cumsum(_opencv().calcHist([values], [0], mask, [256], [0, 256]))
-    return int(np.searchsorted(cumulated, cumulated[-1] * share))
+    cumulated = _opencv().calcHist([values], [0], mask, [256], [0, 256]).cumsum()
+    return int(cumulated.searchsorted(cumulated[-1] * share))
 
 
 def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
@@ -271,7 +279,7 @@ def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
     side = max(page.shape)
     dark_on_light = _stands_out_dark(page)
     kind, nearer_ink = (cv2.MORPH_CLOSE, cv2.min) if dark_on_light else (cv2.MORPH_OPEN, cv2.max)
-    wide, narrow = (cv2.morphologyEx(page, kind, _window(side * share)) for share in (_STROKE, _NARROW_STROKE))
+    wide, narrow = (cv2.morphologyEx(page, kind, _window(_odd(side * share))) for share in (_STROKE, _NARROW_STROKE))
     paper: Pixels = nearer_ink(wide, _median(narrow, _NEIGHBOURHOOD))
     return paper, dark_on_light
 
@@ -297,28 +305,27 @@ def _logarithms() -> Values:
 
 
 def _median(page: Pixels, share: float) -> Pixels:
-    """Give the median of the surroundings of each pixel, to a share of the picture's side, found at a coarser scale.
-
-    The window is so wide that OpenCV's time does not depend on it; with a narrower one it takes three times as long.
-    """
+    """Give the median of each pixel's surroundings, to a share of the picture's side, found at a coarser scale."""
     coarse = _shrunk(page, _COARSEST)
-    median: Pixels = _opencv().medianBlur(coarse, max(_FAST_MEDIAN, _odd(max(coarse.shape) * share)))
-    return median if coarse is page else _enlarged(median, page)
+    median: Pixels = _opencv().medianBlur(coarse, _odd(max(coarse.shape) * share))
+    return _enlarged(median, page)
 
 
 def _skewness(values: Values) -> float:
-    centred = (values - values.mean()).ravel()
-    squares = centred * centred
-    variance = float(squares.mean())
-    return float(squares @ centred) / len(centred) / variance**1.5 if variance > 0 else 0.0
+    flat = values.ravel()
+    count, squares = len(flat), flat * flat
+    mean, square, cube = float(flat.sum()) / count, float(squares.sum()) / count, float(squares @ flat) / count
+    variance = square - mean**2
+    return (cube - 3 * mean * square + 2 * mean**3) / variance**1.5 if variance > _LEAST_VARIANCE else 0.0
 
 
 def _odd(length: float) -> int:
     return max(3, int(length) | 1)
 
 
-def _window(side: float) -> Pixels:
-    return np.ones((_odd(side), _odd(side)), np.uint8)
+@cache
+def _window(side: int) -> Pixels:
+    return np.ones((side, side), np.uint8)
 
 
 def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
@@ -409,9 +416,34 @@ def _gaps(boxes: npt.NDArray[np.int32], main: npt.NDArray[np.int32]) -> npt.NDAr
     return gaps
 
 
-def _stretched(strength: Pixels, full: int, near: Pixels) -> Pixels:
-    """Map the paper to 0 and full ink to 255, near the digit; a little above the paper is noise, and 0 too."""
+def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool) -> Pixels | None:
+    """Give the ink of what was kept at the page's scale, cut out with a margin so that little has to be computed."""
     cv2 = _opencv()
+    factor = _factor(page, _COARSE)
+    left, top, width, height = cv2.boundingRect(kept)
+    rows = slice(max(0, top - _MARGIN), top + height + _MARGIN)
+    columns = slice(max(0, left - _MARGIN), left + width + _MARGIN)
+    place = tuple(slice(part.start * factor, part.stop * factor) for part in (rows, columns))
+    cut = page[: len(kept) * factor, : kept.shape[1] * factor][place]
+    strength = _strength(cut, _enlarged(paper[rows, columns], cut), dark_on_light)
+    levels = _levels(strength, cv2.resize(kept[rows, columns], cut.shape[::-1], interpolation=cv2.INTER_NEAREST), factor)
+    if levels is None:
+        return None
+    whole = np.zeros_like(page)
+    whole[: len(kept) * factor, : kept.shape[1] * factor][place] = levels
+    return whole
+
+
+def _levels(strength: Pixels, kept: Pixels, reach: int = _REACH) -> Pixels | None:
+    """Map the paper to 0 and full ink to 255, in reach of what was kept; None where even that is too faint to be ink.
+
+    A little above the paper is noise, and 0 too.
+    """
+    cv2 = _opencv()
+    full = _quantile(strength, kept, _FULL_INK)
+    if full < _LEAST_CONTRAST:
+        return None
+    near = cv2.dilate(kept, _window(2 * max(_REACH, reach) + 1))
     floor = int(full * _PAPER_NOISE)
     levels: Pixels = cv2.multiply(cv2.subtract(strength, floor), near, scale=255 / (full - floor))
     return levels
