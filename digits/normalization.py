@@ -11,7 +11,8 @@ what is left from paper to ink. OpenCV does the work on pixels and is loaded wit
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from math import hypot, sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,7 @@ _INSIDE = 0.15
 _SPECK = 0.06
 _APART = 0.1
 _DIGIT = 0.3
+_MOST_PARTS = 24
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -369,51 +371,55 @@ def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tu
         return None
     if count == 2:  # noqa: PLR2004 - paper and one part
         return mask, ()
-    areas, boxes = stats[1:, 4], _boxes(stats[1:])
-    frame = _along_edges(labels, areas) if framed else np.zeros(count - 1, bool)
-    scores = _scores(labels, strength, centres[1:], stats[1:])
-    main = int(np.where(frame, scores * 0.1, scores).argmax())
-    near = _gaps(boxes, boxes[main]) <= _APART * max(stats[main + 1, 2:4])
-    kept = near & (areas >= _SPECK * areas[main]) & ~frame
-    kept[main] = True
-    large = ~kept & ~frame & (areas >= _DIGIT * areas[main])
-    lookup = np.concatenate(([False], kept)).view(np.uint8)
-    return lookup[labels], tuple(tuple(box) for box in boxes[large].tolist())
+    parts = _parts(labels, strength, stats, centres, framed=framed)
+    main = max(parts, key=lambda part: part.score)
+    reach = _APART * max(main.box[2] - main.box[0], main.box[3] - main.box[1])
+    others = [part for part in parts if part is not main and not part.frame]
+    near = [part for part in others if part.area >= _SPECK * main.area and _gap(part.box, main.box) <= reach]
+    kept = labels == main.label
+    for part in near:
+        kept |= labels == part.label
+    large = tuple(part.box for part in others if part.area >= _DIGIT * main.area and part not in near)
+    return kept.view(np.uint8), large
 
 
-def _boxes(stats: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    left, top, width, height = stats[:, :4].T
-    return np.stack([top, left, top + height, left + width], axis=1)
+class _Part(NamedTuple):
+    """A connected part of the ink; `frame` says that hardly a pixel of it is not close to an edge of the picture."""
+
+    label: int
+    box: Box
+    area: int
+    frame: bool
+    score: float
 
 
-def _along_edges(labels: Labels, areas: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """Tell which parts have hardly a pixel that is not close to an edge of the picture."""
+def _parts(
+    labels: Labels, strength: Pixels, stats: npt.NDArray[np.int32], centres: npt.NDArray[np.float64], *, framed: bool
+) -> list[_Part]:
+    """Weigh the ink of each part: half as much in a corner, less the longer it is in contact with the border.
+
+    Where there are very many, as in noise, only the largest count.
+    """
+    count, (height, width) = len(stats), labels.shape
     rows, columns = (max(2, int(side * _EDGE)) for side in labels.shape)
-    inside = np.bincount(labels[rows:-rows, columns:-columns].ravel(), minlength=len(areas) + 1)[1:]
-    return inside < _INSIDE * areas
+    inside = np.bincount(labels[rows:-rows, columns:-columns].ravel(), minlength=count).tolist()
+    border = np.bincount(_border(labels), minlength=count).tolist()
+    ink = np.bincount(labels.ravel(), strength.ravel(), count).tolist()
+    sizes, middles = stats.tolist(), centres.tolist()
+    largest = sorted(range(1, count), key=lambda label: -sizes[label][4])[:_MOST_PARTS]
+    parts = []
+    for label in sorted(largest):
+        (left, top, wide, high, area), (across, down) = sizes[label], middles[label]
+        off = hypot(across / width - 0.5, down / height - 0.5) / sqrt(0.5)
+        frame = framed and inside[label] < _INSIDE * area
+        score = ink[label] * (1 - off / 2) / (1 + 2 * border[label] / max(wide, high)) * (0.1 if frame else 1)
+        parts.append(_Part(label, (top, left, top + high, left + wide), area, frame, score))
+    return parts
 
 
-def _scores(
-    labels: Labels,
-    strength: Pixels,
-    centres: npt.NDArray[np.float64],
-    stats: npt.NDArray[np.int32],
-) -> npt.NDArray[np.float64]:
-    """Weigh the ink of each part: half as much in a corner, and less the longer it is in contact with the border."""
-    height, width = labels.shape
-    off = np.hypot(centres[:, 0] / width - 0.5, centres[:, 1] / height - 0.5) * np.sqrt(2)
-    border = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-    contact = np.bincount(border, minlength=len(stats) + 1)[1:] / stats[:, 2:4].max(axis=1)
-    ink = np.bincount(labels.ravel(), strength.ravel(), len(stats) + 1)[1:]
-    weighed: npt.NDArray[np.float64] = ink * (1 - off / 2) / (1 + 2 * contact)
-    return weighed
-
-
-def _gaps(boxes: npt.NDArray[np.int32], main: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Count the pixels between each box and the main one, along the axis where they are further apart."""
-    before, after = boxes[:, :2] - main[2:], main[:2] - boxes[:, 2:]
-    gaps: npt.NDArray[np.int32] = np.maximum(before, after).max(axis=1)
-    return gaps
+def _gap(box: Box, other: Box) -> int:
+    """Count the pixels between two boxes, along the axis where they are further apart."""
+    return max(box[0] - other[2], box[1] - other[3], other[0] - box[2], other[1] - box[3])
 
 
 def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool) -> Pixels | None:
