@@ -222,7 +222,7 @@ def _is_even(page: Pixels) -> bool:
 def _sampled(page: Pixels) -> Pixels:
     """Take some of the pixels, as they are: averages would blur two levels into many."""
     factor = _factor(page, _COARSE)
-    return page if factor == 1 else page[factor // 2 :: factor, factor // 2 :: factor].copy()
+    return page if factor == 1 else page[::factor, ::factor].copy()
 
 
 def _border(page: npt.NDArray[Any]) -> npt.NDArray[Any]:
