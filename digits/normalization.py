@@ -47,7 +47,9 @@ _COARSEST = 20
 _SMALL = 24
 _PLAIN = 8
 _TWO_LEVELS = 0.97
-_LEAST_CONTRAST = 24
+_LEAST_CONTRAST = 12
+_FAINT = 24
+_OVER_NOISE = 7.5
 _LEAST_INK = 32
 _PAPER_NOISE = 0.1
 _DARKEST_PAPER = 16
@@ -443,13 +445,14 @@ def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool)
 def _levels(strength: Pixels, kept: Pixels, reach: int = _REACH) -> Pixels | None:
     """Map the paper to 0 and full ink to 255, in reach of what was kept; None where even that is too faint to be ink.
 
-    A little above the paper is noise, and 0 too.
+    Faint ink counts where the rest of the page is smooth, so that it can't be noise. A little above the paper is
+    noise, and 0 too.
     """
     cv2 = _opencv()
     full = _quantile(strength, kept, _FULL_INK)
-    if full < _LEAST_CONTRAST:
-        return None
     near = cv2.dilate(kept, _window(2 * max(_REACH, reach) + 1))
+    if full < _LEAST_CONTRAST or (full < _FAINT and full < _OVER_NOISE * cv2.mean(strength, mask=1 - near)[0]):
+        return None
     floor = int(full * _PAPER_NOISE)
     levels: Pixels = cv2.multiply(cv2.subtract(strength, floor), near, scale=255 / (full - floor))
     return levels
