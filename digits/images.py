@@ -107,6 +107,10 @@ _MAY_HAVE_FRAMES = ("GIF", "TIFF", "WEBP", "PNG")
 _TRANSPARENT_SCALE = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 _UINT = struct.Struct(">I").unpack_from
 _GREY = (b"\1\0", b"\2\0", b"\4\0", b"\x08\0")
+_SEGMENT = struct.Struct(">BBHBHHB")
+_MARK, _SCAN, _FRAME = 0xFF, 0xDA, 0xC0
+_TABLES = (0xDB, 0xC4, 0xDD)
+_JFIF = b"\xe0\0\x10JFIF\0"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _WARNINGS_LOCK = threading.Lock()
 
@@ -175,6 +179,8 @@ def decode(
     kind = _format_of(content, others)
     try:
         if kind == "PNG" and (plain := _plain_png(content, max_pixels)) is not None:
+            return plain
+        if kind == "JPEG" and least_side and (plain := _plain_jpeg(content, max_pixels, least_side)) is not None:
             return plain
         with _quiet():
             return _decode(content, kind, max_pixels, least_side)
@@ -250,35 +256,72 @@ def _png_reader() -> Callable[[bytes], Pixels]:
     return read
 
 
+def _plain_jpeg(content: bytes, max_pixels: int, least_side: int) -> Decoded | None:
+    """Decode a large baseline JPEG that holds nothing but pixels, at a part of its size, else None."""
+    size = _size_of_plain_jpeg(content)
+    if size is None or size[0] * size[1] > min(max_pixels, DEFAULT_MAX_PIXELS):
+        return None
+    pixels = _reduced(content, size, least_side)
+    return None if pixels is None else Decoded(pixels, *size)
+
+
+def _size_of_plain_jpeg(content: bytes) -> tuple[int, int] | None:
+    """Give width and height of a baseline JPEG, grey or of three components, without metadata; None for any other.
+
+    Before its pixels it has tables, a JFIF header and a frame header, and no EXIF, profile or comment (ITU-T T.81,
+    annex B). The least irregularity is left to Pillow to judge.
+    """
+    size, place = None, 2
+    while place + _SEGMENT.size <= len(content):
+        mark, marker, length, depth, height, width, components = _SEGMENT.unpack_from(content, place)
+        if mark != _MARK:
+            return None
+        if marker == _SCAN:
+            return size
+        if marker == _FRAME:
+            if size is not None or depth != 8 or components not in (1, 3) or not width * height:  # noqa: PLR2004 - bits
+                return None
+            size = width, height
+        elif marker not in _TABLES and not content.startswith(_JFIF, place + 1):
+            return None
+        place += 2 + length
+    return None
+
+
 def _decode(content: bytes, kind: str, max_pixels: int, least_side: int | None) -> Decoded:
     image = _open(content, kind)
     _check_size(image, max_pixels)
-    small = _reduced_jpeg(image, content, least_side) if least_side and kind == "JPEG" else None
-    if small is not None:
-        turned = small.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
-        width, height = reversed(image.size) if turned else image.size
-        return Decoded(_bytes_of(_oriented(small)), width, height)
+    if kind == "JPEG" and least_side and image.mode in ("L", "RGB"):
+        small = _reduced(content, image.size, least_side)
+        if small is not None:
+            return _upright_reduced(small, image)
     _mend_transparency(image)
     pixels = _to_grey(_upright(image))
     height, width = pixels.shape
     return Decoded(pixels, width, height, more_frames=kind in _MAY_HAVE_FRAMES and _has_more_frames(image))
 
 
-def _reduced_jpeg(image: ImageFile, content: bytes, least_side: int) -> Image.Image | None:
-    """Decode a large JPEG of a usual kind at a part of its size, else None."""
-    scale = next((scale for scale in _SCALES if min(image.size) >= least_side * scale), 1)
-    if scale == 1 or image.mode not in ("L", "RGB"):
+def _reduced(content: bytes, size: tuple[int, int], least_side: int) -> Pixels | None:
+    """Decode a large JPEG at a part of its size, else None."""
+    scale = next((scale for scale in _SCALES if min(size) >= least_side * scale), 1)
+    if scale == 1:
         return None
     import simplejpeg
 
-    width, height = (-(-side // scale) for side in image.size)
+    width, height = (-(-side // scale) for side in size)
     try:
-        pixels = simplejpeg.decode_jpeg(content, "GRAY", fastdct=True, min_width=width, min_height=height)
+        pixels: Pixels = simplejpeg.decode_jpeg(content, "GRAY", fastdct=True, min_width=width, min_height=height)
     except ValueError:
         return None
-    small = Image.fromarray(pixels[:, :, 0])
+    return pixels[:, :, 0]
+
+
+def _upright_reduced(pixels: Pixels, image: ImageFile) -> Decoded:
+    small = Image.fromarray(pixels)
     small.info = image.info
-    return small
+    turned = small.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+    width, height = reversed(image.size) if turned else image.size
+    return Decoded(_bytes_of(_oriented(small)), width, height)
 
 
 def _open(content: bytes, kind: str) -> ImageFile:

@@ -11,7 +11,8 @@ what is left from paper to ink. OpenCV does the work on pixels and is loaded wit
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from math import ceil, copysign, hypot, sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
 
 Pixels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint16]
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right; the last two are the first row and column outside."""
 
@@ -41,15 +43,24 @@ _MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).
 
 _LARGEST = 160
 _COARSE = 64
+_COARSEST = 20
 _SMALL = 24
 _PLAIN = 8
 _TWO_LEVELS = 0.97
-_LEAST_CONTRAST = 24
+_LEAST_CONTRAST = 12
+_FAINT = 24
+_OVER_NOISE = 7.5
 _LEAST_INK = 32
 _PAPER_NOISE = 0.1
-_DARKEST_PAPER = np.uint8(16)
+_DARKEST_PAPER = 16
+_DARK_NOISE = 32
+_LEAST_VARIANCE = 1e-9
 _FULL_INK = 0.95
-_USUAL_WIDTH = 0.77
+_STRONG_SLANT = 0.5
+_MOST_UNSLANTED = 0.7
+
+_REACH = 2
+_MARGIN = 2
 
 _STROKE = 0.3
 _NARROW_STROKE = 0.2
@@ -62,6 +73,7 @@ _INSIDE = 0.15
 _SPECK = 0.06
 _APART = 0.1
 _DIGIT = 0.3
+_MOST_PARTS = 24
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -70,7 +82,7 @@ class Ink:
 
     Args:
         page: (h, w) uint8, the picture at the size it was looked at.
-        paper: (h, w) uint8, what it would be without ink.
+        coarse_paper: uint8, what it would be without ink, at the scale where that was found; `paper` is at the page's.
         levels: (h, w) uint8, the ink that was kept: 255 where it is full, 0 where there is none.
         box: of the ink that was kept.
         dark_on_light: whether ink is darker than paper.
@@ -79,12 +91,17 @@ class Ink:
     """
 
     page: Pixels
-    paper: Pixels
+    coarse_paper: Pixels
     levels: Pixels
     box: Box
     dark_on_light: bool
     others: tuple[Box, ...]
     tight: bool
+
+    @property
+    def paper(self) -> Pixels:
+        """What the page would be without ink: (h, w) uint8."""
+        return _enlarged(self.coarse_paper, self.page)
 
 
 def normalize(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> Pixels:
@@ -143,23 +160,41 @@ def _opencv() -> Any:
 def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     """Separate the ink of one digit from its paper; None where there is none, as on a blank page.
 
-    The paper is one level where the picture shows it to be: a border of one level, or two levels in all; and where
-    the picture is small, so cut tightly, and ink may cover most of it. Elsewhere it is whatever surrounds the strokes.
+    Paper, polarity and which parts are the digit are found at a coarse scale, the ink itself at that of the page. The
+    paper is one level where the picture shows it to be: a border of one level, or two levels in all; and where the
+    picture is small, so cut tightly, and ink may cover most of it. Elsewhere it is whatever surrounds the strokes.
 
     Args:
         pixels: (H, W) uint8 of any size.
         even: take the paper to be of one level whatever it looks like.
     """
     page = _shrunk(pixels, _LARGEST)
-    if even or _is_even(page):
-        return _ink(page, *_even_paper(page), framed=False)
-    return _ink(page, *_uneven_paper(page), framed=True)
+    coarse = _shrunk(page, _COARSE)
+    framed = not (even or _is_even(page))
+    paper, dark_on_light = _uneven_paper(coarse) if framed else _even_paper(coarse)
+    strength = _strength(coarse, paper, dark_on_light)
+    chosen = _choose(_mask(strength, framed=framed), strength, framed=framed)
+    if chosen is None:
+        return None
+    kept, others = chosen
+    factor = _factor(page, _COARSE)
+    levels = _levels(strength, kept) if factor == 1 else _fine_levels(page, paper, kept, dark_on_light)
+    if levels is None:
+        return None
+    box = _box_of(levels)
+    tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
+    return Ink(page, paper, levels, box, dark_on_light, tuple(_times(other, factor) for other in others), tight)
+
+
+def _times(box: Box, factor: int) -> Box:
+    top, left, bottom, right = box
+    return top * factor, left * factor, bottom * factor, right * factor
 
 
 def _shrunk(pixels: Pixels, largest: int) -> Pixels:
     """Average a picture down by a whole factor, so that its longer side is at most so long; a rest is cut off."""
     height, width = pixels.shape
-    factor = -(-max(height, width) // largest)
+    factor = _factor(pixels, largest)
     if factor == 1:
         return pixels
     rows, columns = max(1, height // factor), max(1, width // factor)
@@ -169,40 +204,63 @@ def _shrunk(pixels: Pixels, largest: int) -> Pixels:
     return smaller
 
 
+def _factor(pixels: Pixels, largest: int) -> int:
+    return -(-max(pixels.shape) // largest)
+
+
+def _enlarged(coarse: Pixels, page: Pixels) -> Pixels:
+    if coarse.shape == page.shape:
+        return coarse
+    cv2 = _opencv()
+    larger: Pixels = cv2.resize(coarse, page.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return larger
+
+
 def _is_even(page: Pixels) -> bool:
-    return max(page.shape) <= _SMALL or int(np.ptp(_border(page))) <= _PLAIN or _separation(page) >= _TWO_LEVELS
+    if max(page.shape) <= _SMALL:
+        return True
+    border = _border(page)
+    return int(border.max()) - int(border.min()) <= _PLAIN or _separation(_sampled(page)) >= _TWO_LEVELS
+
+
+def _sampled(page: Pixels) -> Pixels:
+    """Take some of the pixels, as they are: averages would blur two levels into many."""
+    factor = _factor(page, _COARSE)
+    return page if factor == 1 else page[::factor, ::factor].copy()
 
 
 def _border(page: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate((page[0], page[-1], page[:, 0], page[:, -1]))
 
 
-def _otsu(page: Pixels) -> tuple[int, Pixels]:
-    """Find the level that best parts the pixels in two: the last of the darker part; and which are above: 0 or 1.
+def _otsu(page: Pixels) -> Pixels:
+    """Part the pixels in two where that is best, and say which are above: 0 or 1.
 
     N. Otsu: A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
     """
     cv2 = _opencv()
-    threshold, above = cv2.threshold(page, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    return int(threshold), above
+    above: Pixels
+    _, above = cv2.threshold(page, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    return above
 
 
 def _separation(page: Pixels) -> float:
     """Give Otsu's eta, the share of the variance that is between the two parts: 1 where there are but two levels."""
     cv2 = _opencv()
-    _, above = _otsu(page)
+    above = _otsu(page)
     (mean,), (deviation,) = cv2.meanStdDev(page)
-    (upper,), _ = cv2.meanStdDev(page, mask=above)
-    share = np.count_nonzero(above) / above.size
-    between = share * (upper[0] - mean[0]) ** 2 / max(1 - share, 1 / above.size)
+    upper = cv2.mean(page, mask=above)[0]
+    share = cv2.countNonZero(above) / above.size
+    between = share * (upper - mean[0]) ** 2 / max(1 - share, 1 / above.size)
     return float(between / deviation[0] ** 2) if deviation[0] else 1.0
 
 
 def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
     """Take the median of the side of the threshold that is paper."""
-    _, light = _otsu(page)
+    light = _otsu(page)
     dark_on_light = _more_light(light) > 0
-    return np.full(page.shape, _quantile(page[light == dark_on_light], 0.5), np.uint8), dark_on_light
+    side = light if dark_on_light else 1 - light
+    return np.full(page.shape, _quantile(page, side, 0.5), np.uint8), dark_on_light
 
 
 def _more_light(light: Pixels) -> float:
@@ -211,74 +269,69 @@ def _more_light(light: Pixels) -> float:
     return float(np.count_nonzero(light) / light.size + np.count_nonzero(border) / border.size - 1)
 
 
-def _quantile(values: Pixels, share: float) -> int:
-    cumulated = np.cumsum(np.bincount(values, minlength=256))
-    return int(np.searchsorted(cumulated, cumulated[-1] * share))
+def _quantile(values: Pixels, mask: Pixels, share: float) -> int:
+    """Give the level that a share of the values where the mask is not 0 does not exceed."""
+    cumulated = _opencv().calcHist([values], [0], mask, [256], [0, 256]).cumsum()
+    return int(cumulated.searchsorted(cumulated[-1] * share))
 
 
 def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
-    """Estimate the paper under the ink, with the light that falls on it, at a coarse scale.
+    """Estimate the paper under the ink, with the light that falls on it.
 
     A morphological closing (opening, for light ink) fills strokes in; the smaller of two errs less: one with a window
     wider than any stroke, and one with a narrow window whose rest is removed by a median over most of the picture.
     """
     cv2 = _opencv()
-    coarse = _shrunk(page, _COARSE)
-    side = max(coarse.shape)
-    dark_on_light = _stands_out_dark(coarse)
+    side = max(page.shape)
+    dark_on_light = _stands_out_dark(page)
     kind, nearer_ink = (cv2.MORPH_CLOSE, cv2.min) if dark_on_light else (cv2.MORPH_OPEN, cv2.max)
-    smooth = cv2.medianBlur(coarse, 3)
-    wide, narrow = (cv2.morphologyEx(smooth, kind, _window(side * share)) for share in (_STROKE, _NARROW_STROKE))
-    paper = nearer_ink(wide, cv2.medianBlur(narrow, _odd(side * _NEIGHBOURHOOD)))
-    return cv2.resize(paper, page.shape[::-1], interpolation=cv2.INTER_LINEAR), dark_on_light
+    wide, narrow = (cv2.morphologyEx(page, kind, _window(_odd(side * share))) for share in (_STROKE, _NARROW_STROKE))
+    paper: Pixels = nearer_ink(wide, _median(narrow, _NEIGHBOURHOOD))
+    return paper, dark_on_light
 
 
-def _stands_out_dark(coarse: Pixels) -> bool:
+def _stands_out_dark(page: Pixels) -> bool:
     """Tell whether ink is dark: what stands out from its surroundings is, so the differences are skewed to that side.
 
     Two measures of the surroundings, a mean and a median, as each fails on other pictures; and the majority.
+    Differences are taken of logarithms, as light multiplies.
     """
     cv2 = _opencv()
-    side = max(coarse.shape)
-    values = coarse.astype(np.float32)
-    mean = cv2.blur(values, (_odd(side * _SURROUNDINGS),) * 2)
-    median = cv2.medianBlur(coarse, _odd(side / 2))
-    _, light = _otsu(coarse)
+    table = _logarithms()
+    values = cv2.LUT(page, table)
+    mean = cv2.blur(values, (_odd(max(page.shape) * _SURROUNDINGS),) * 2)
+    median = cv2.LUT(_median(page, 1 / 2), table)
     skewness = _skewness(values - mean) + _skewness(values - median)
-    return skewness < 0.5 * _more_light(light)
+    return skewness < 0.5 * _more_light(_otsu(page))
+
+
+@cache
+def _logarithms() -> Values:
+    return np.log(np.arange(256, dtype=np.float32) + _DARK_NOISE)
+
+
+def _median(page: Pixels, share: float) -> Pixels:
+    """Give the median of each pixel's surroundings, to a share of the picture's side, found at a coarser scale."""
+    coarse = _shrunk(page, _COARSEST)
+    median: Pixels = _opencv().medianBlur(coarse, _odd(max(coarse.shape) * share))
+    return _enlarged(median, page)
 
 
 def _skewness(values: Values) -> float:
-    centred = (values - values.mean()).ravel()
-    squares = centred * centred
-    variance = float(squares.mean())
-    return float(squares @ centred) / len(centred) / variance**1.5 if variance > 0 else 0.0
+    flat = values.ravel()
+    count, squares = len(flat), flat * flat
+    mean, square, cube = float(flat.sum()) / count, float(squares.sum()) / count, float(squares @ flat) / count
+    variance = square - mean**2
+    return (cube - 3 * mean * square + 2 * mean**3) / variance**1.5 if variance > _LEAST_VARIANCE else 0.0
 
 
 def _odd(length: float) -> int:
     return max(3, int(length) | 1)
 
 
-def _window(side: float) -> Pixels:
-    return np.ones((_odd(side), _odd(side)), np.uint8)
-
-
-def _ink(page: Pixels, paper: Pixels, dark_on_light: bool, *, framed: bool) -> Ink | None:
-    strength = _strength(page, paper, dark_on_light)
-    _, mask = _otsu(strength)
-    if framed:
-        _erase_edge_lines(mask)
-    chosen = _choose(mask, strength, framed=framed)
-    if chosen is None:
-        return None
-    kept, others = chosen
-    full = _quantile(strength[kept > 0], _FULL_INK)
-    if full < _LEAST_CONTRAST:
-        return None
-    levels = _stretched(strength, full) * _opencv().dilate(kept, _window(5))
-    box = _box_of(levels)
-    tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
-    return Ink(page, paper, levels, box, dark_on_light, others, tight)
+@cache
+def _window(side: int) -> Pixels:
+    return np.ones((side, side), np.uint8)
 
 
 def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
@@ -288,17 +341,26 @@ def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
         lighter: Pixels = cv2.subtract(page, paper)
         return lighter
     usual = cv2.mean(paper)[0]
-    lit: Pixels = cv2.divide(cv2.subtract(paper, page), np.maximum(paper, _DARKEST_PAPER), scale=usual)
+    lit: Pixels = cv2.divide(cv2.subtract(paper, page), cv2.max(paper, _DARKEST_PAPER), scale=usual)
     return lit
+
+
+def _mask(strength: Pixels, *, framed: bool) -> Pixels:
+    mask = _otsu(strength)
+    if framed:
+        _erase_edge_lines(mask)
+    return mask
 
 
 def _erase_edge_lines(mask: Pixels) -> None:
     """Erase, in place, rows and columns near an edge that are ink for the most part, and what is outside of them."""
-    for side in (mask, mask[::-1], mask.T, mask.T[::-1]):
-        near = side[: max(1, int(len(side) * _EDGE))]
-        lines = np.flatnonzero(near.mean(axis=1) > _LINE)
-        if len(lines):
-            side[: lines[-1] + 1] = 0
+    cv2 = _opencv()
+    for side, axis in ((mask, 1), (mask.T, 0)):
+        sums = cv2.reduce(mask, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().tolist()
+        near, most = max(1, int(len(side) * _EDGE)), _LINE * side.shape[1]
+        first = max((place + 1 for place in range(near) if sums[place] > most), default=0)
+        last = max((place + 1 for place in range(near) if sums[-1 - place] > most), default=0)
+        side[:first] = side[len(side) - last :] = 0
 
 
 def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tuple[Box, ...]] | None:
@@ -307,68 +369,101 @@ def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tu
     Returns:
         (h, w) uint8 of 0 and 1, and the boxes of parts left out that are large; None where there is no ink.
     """
-    count, labels, stats, centres = _opencv().connectedComponentsWithStats(mask, connectivity=8)
+    cv2 = _opencv()
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
     if count == 1:
         return None
-    if count == 2 and not framed:  # noqa: PLR2004 - paper and one part
+    if count == 2:  # noqa: PLR2004 - paper and one part
         return mask, ()
-    areas, boxes = stats[1:, 4], _boxes(stats[1:])
-    frame = _along_edges(labels, areas) if framed else np.zeros(count - 1, bool)
-    scores = _scores(labels, strength, centres[1:], stats[1:])
-    main = int(np.where(frame, scores * 0.1, scores).argmax())
-    near = _gaps(boxes, boxes[main]) <= _APART * max(stats[main + 1, 2:4])
-    kept = near & (areas >= _SPECK * areas[main]) & ~frame
-    kept[main] = True
-    large = ~kept & ~frame & (areas >= _DIGIT * areas[main])
-    lookup = np.concatenate(([False], kept)).view(np.uint8)
-    return lookup[labels], tuple(tuple(box) for box in boxes[large].tolist())
+    parts = _parts(labels, strength, stats, centres, framed=framed)
+    main = max(parts, key=lambda part: part.score)
+    reach = _APART * max(main.box[2] - main.box[0], main.box[3] - main.box[1])
+    others = [part for part in parts if part is not main and not part.frame]
+    near = [part for part in others if part.area >= _SPECK * main.area and _gap(part.box, main.box) <= reach]
+    kept = labels == main.label
+    for part in near:
+        kept |= labels == part.label
+    large = tuple(part.box for part in others if part.area >= _DIGIT * main.area and part not in near)
+    return kept.view(np.uint8), large
 
 
-def _boxes(stats: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    left, top, width, height = stats[:, :4].T
-    return np.stack([top, left, top + height, left + width], axis=1)
+class _Part(NamedTuple):
+    """A connected part of the ink; `frame` says that hardly a pixel of it is not close to an edge of the picture."""
+
+    label: int
+    box: Box
+    area: int
+    frame: bool
+    score: float
 
 
-def _along_edges(labels: npt.NDArray[np.int32], areas: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """Tell which parts have hardly a pixel that is not close to an edge of the picture."""
+def _parts(
+    labels: Labels, strength: Pixels, stats: npt.NDArray[np.int32], centres: npt.NDArray[np.float64], *, framed: bool
+) -> list[_Part]:
+    """Weigh the ink of each part: half as much in a corner, less the longer it is in contact with the border.
+
+    Where there are very many, as in noise, only the largest count.
+    """
+    count, (height, width) = len(stats), labels.shape
     rows, columns = (max(2, int(side * _EDGE)) for side in labels.shape)
-    inside = np.bincount(labels[rows:-rows, columns:-columns].ravel(), minlength=len(areas) + 1)[1:]
-    return inside < _INSIDE * areas
+    inside = np.bincount(labels[rows:-rows, columns:-columns].ravel(), minlength=count).tolist()
+    border = np.bincount(_border(labels), minlength=count).tolist()
+    ink = np.bincount(labels.ravel(), strength.ravel(), count).tolist()
+    sizes, middles = stats.tolist(), centres.tolist()
+    largest = sorted(range(1, count), key=lambda label: -sizes[label][4])[:_MOST_PARTS]
+    parts = []
+    for label in sorted(largest):
+        (left, top, wide, high, area), (across, down) = sizes[label], middles[label]
+        off = hypot(across / width - 0.5, down / height - 0.5) / sqrt(0.5)
+        frame = framed and inside[label] < _INSIDE * area
+        score = ink[label] * (1 - off / 2) / (1 + 2 * border[label] / max(wide, high)) * (0.1 if frame else 1)
+        parts.append(_Part(label, (top, left, top + high, left + wide), area, frame, score))
+    return parts
 
 
-def _scores(
-    labels: npt.NDArray[np.int32],
-    strength: Pixels,
-    centres: npt.NDArray[np.float64],
-    stats: npt.NDArray[np.int32],
-) -> npt.NDArray[np.float64]:
-    """Weigh the ink of each part: half as much in a corner, and less the longer it is in contact with the border."""
-    height, width = labels.shape
-    off = np.hypot(centres[:, 0] / width - 0.5, centres[:, 1] / height - 0.5) * np.sqrt(2)
-    border = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-    contact = np.bincount(border, minlength=len(stats) + 1)[1:] / stats[:, 2:4].max(axis=1)
-    ink = np.bincount(labels.ravel(), strength.ravel(), len(stats) + 1)[1:]
-    weighed: npt.NDArray[np.float64] = ink * (1 - off / 2) / (1 + 2 * contact)
-    return weighed
+def _gap(box: Box, other: Box) -> int:
+    """Count the pixels between two boxes, along the axis where they are further apart."""
+    return max(box[0] - other[2], box[1] - other[3], other[0] - box[2], other[1] - box[3])
 
 
-def _gaps(boxes: npt.NDArray[np.int32], main: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Count the pixels between each box and the main one, along the axis where they are further apart."""
-    before, after = boxes[:, :2] - main[2:], main[:2] - boxes[:, 2:]
-    gaps: npt.NDArray[np.int32] = np.maximum(before, after).max(axis=1)
-    return gaps
+def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool) -> Pixels | None:
+    """Give the ink of what was kept at the page's scale, cut out with a margin so that little has to be computed."""
+    cv2 = _opencv()
+    factor = _factor(page, _COARSE)
+    left, top, width, height = cv2.boundingRect(kept)
+    rows = slice(max(0, top - _MARGIN), top + height + _MARGIN)
+    columns = slice(max(0, left - _MARGIN), left + width + _MARGIN)
+    place = tuple(slice(part.start * factor, part.stop * factor) for part in (rows, columns))
+    cut = page[: len(kept) * factor, : kept.shape[1] * factor][place]
+    strength = _strength(cut, _enlarged(paper[rows, columns], cut), dark_on_light)
+    levels = _levels(strength, cv2.resize(kept[rows, columns], cut.shape[::-1], interpolation=cv2.INTER_NEAREST), factor)
+    if levels is None:
+        return None
+    whole = np.zeros_like(page)
+    whole[: len(kept) * factor, : kept.shape[1] * factor][place] = levels
+    return whole
 
 
-def _stretched(strength: Pixels, full: int) -> Pixels:
-    """Map the paper to 0 and full ink to 255; a little above the paper is noise, and 0 too."""
+def _levels(strength: Pixels, kept: Pixels, reach: int = _REACH) -> Pixels | None:
+    """Map the paper to 0 and full ink to 255, in reach of what was kept; None where even that is too faint to be ink.
+
+    Faint ink counts where the rest of the page is smooth, so that it can't be noise. A little above the paper is
+    noise, and 0 too.
+    """
+    cv2 = _opencv()
+    full = _quantile(strength, kept, _FULL_INK)
+    near = cv2.dilate(kept, _window(2 * max(_REACH, reach) + 1))
+    if full < _LEAST_CONTRAST or (full < _FAINT and full < _OVER_NOISE * cv2.mean(strength, mask=1 - near)[0]):
+        return None
     floor = int(full * _PAPER_NOISE)
-    above = np.maximum(strength, floor) - floor
-    levels: Pixels = _opencv().convertScaleAbs(above, alpha=255 / (full - floor))
+    levels: Pixels = cv2.multiply(cv2.subtract(strength, floor), near, scale=255 / (full - floor))
     return levels
 
 
 def _box_of(levels: Pixels) -> Box:
-    left, top, width, height = _opencv().boundingRect((levels >= _LEAST_INK).view(np.uint8))
+    cv2 = _opencv()
+    _, ink = cv2.threshold(levels, _LEAST_INK - 1, 1, cv2.THRESH_BINARY)
+    left, top, width, height = cv2.boundingRect(ink)
     return top, left, top + height, left + width
 
 
@@ -376,20 +471,50 @@ def place(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     """Scale the ink's box to the size that MNIST's have, and set its centre of mass at the field's centre.
 
     Where ink fills a square picture from edge to edge, its box was probably stretched to it, as some sets do; it gets
-    the width that MNIST's boxes have on average, .77 of the longest side.
+    the width that MNIST's boxes have.
     """
     cv2 = _opencv()
     top, left, bottom, right = ink.box
-    scale = min(shape) * SPEC["box"] / SPEC["field"] / max(bottom - top, right - left)
-    height = max(1, round((bottom - top) * scale))
-    width = max(1, round((right - left) * scale * (_USUAL_WIDTH if ink.tight else 1)))
+    cut = _upright(ink.levels[top:bottom, left:right])
+    scale = min(shape) * SPEC["box"] / SPEC["field"] / max(cut.shape)
+    height = max(1, round(cut.shape[0] * scale))
+    width = max(1, round(cut.shape[1] * scale * (_usual_width(cut) if ink.tight else 1)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    box = cv2.resize(ink.levels[top:bottom, left:right], (width, height), interpolation=how)
+    box = cv2.resize(cut, (width, height), interpolation=how)
     centre = cv2.moments(box)
     top, left = _offset(centre, "m01", height, shape[0]), _offset(centre, "m10", width, shape[1])
     field = np.zeros(shape, np.uint8)
     field[top : top + height, left : left + width] = box
     return field
+
+
+def _upright(levels: Pixels) -> Pixels:
+    """Take from a strong slant what is more than nearly all of MNIST's digits have, and cut anew.
+
+    The slant is that of the least-squares line through the ink's rows, from the second moments.
+    """
+    cv2 = _opencv()
+    moments = cv2.moments(levels)
+    slant = moments["mu11"] / moments["mu02"] if moments["mu02"] else 0.0
+    if abs(slant) <= _STRONG_SLANT:
+        return levels
+    excess = copysign(min(abs(slant) - _STRONG_SLANT, _MOST_UNSLANTED), slant)
+    height, width = levels.shape
+    room = ceil(abs(excess) * height)
+    start = room if excess > 0 else 0
+    shear = np.array([[1, -excess, start], [0, 1, 0]], np.float32)
+    sheared = cv2.warpAffine(levels, shear, (width + room, height))
+    top, left, bottom, right = _box_of(sheared)
+    return sheared[top:bottom, left:right] if bottom > top else levels
+
+
+def _usual_width(levels: Pixels) -> float:
+    """Guess how wide a box was, as a share of its height: ink fills the more of a stretched one, the narrower it was.
+
+    The power law is the least-squares fit to MNIST's training digits.
+    """
+    share = float(levels.mean()) / 255
+    return min(1.0, 0.44 * share**-0.43)
 
 
 def _offset(moments: Mapping[str, float], axis: str, size: int, length: int) -> int:
