@@ -1,8 +1,8 @@
 """Probabilities that mean what they say: a temperature fitted on validation images, and thresholds for a wished error.
 
 C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural Networks, ICML 2017 (temperature).
-Y. Geifman, R. El-Yaniv: Selective Classification for Deep Neural Networks, NIPS 2017 (a bound on the error among what is
-answered). C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) (the exact bound).
+Y. Geifman, R. El-Yaniv: Selective Classification for Deep Neural Networks, NIPS 2017 (a bound on the error among what
+is answered). C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) (the exact bound).
 """
 
 from collections.abc import Sequence

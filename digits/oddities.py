@@ -20,7 +20,7 @@ NO_DIGIT = 20.0
 UNEVEN = 0.12
 """Paper that is no plane of light: the root mean square of what is left, as a share of full white, from which on the
 picture is taken for a thing. Photographs of paper with deep shadows reach .11."""
-_PER_UNEVENNESS = 60.0
+_PER_UNEVENNESS = 80.0
 _MOST_PIXELS = 32
 
 

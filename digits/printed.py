@@ -72,6 +72,7 @@ def fonts() -> list[Path | None]:
 
 
 def render(text: str, file: Path | None, random: np.random.Generator) -> Bytes:
+    """Render text in a font of `fonts`, in a size and a degree of sharpness drawn at random: (h, w) uint8 on black."""
     from PIL import Image, ImageDraw, ImageFilter
 
     font = _face(file, int(random.integers(*_SIZES)))
