@@ -11,7 +11,7 @@ from itertools import dropwhile, takewhile
 from benchmarks.machine import describe
 
 QUICK = ("start", "prediction", "incremental", "allocator")
-SLOW = ("accuracy", "fuzz", "kills", "memory", "photos", "sets")
+SLOW = ("accuracy", "fuzz", "honesty", "kills", "memory", "photos", "sets")
 
 
 def main(arguments: list[str]) -> int:

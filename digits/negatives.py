@@ -241,11 +241,11 @@ def _lines(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
 
 
 KINDS: Mapping[str, tuple[Maker, float]] = {
-    "letter": (_letter, 1),
+    "letter": (_letter, 2.5),
     "number": (_number, 0.5),
     "scribble": (_scribble, 0.5),
     "shape": (_shape, 5),
-    "symmetric": (_symmetric, 12),
+    "symmetric": (_symmetric, 10),
     "noise": (_noise, 1),
     "pair": (_pair, 1),
     "crossed": (_crossed, 0.5),

@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 Random = np.random.Generator
 
 OUTPUT = "novelty"
-UNITS = 64
+UNITS = 32
 FLAGGED = 0.0095
 """Share of the validation images that may be flagged: they are harder than test images, of which less is."""
 _NEGATIVES = 12_000
@@ -36,7 +36,7 @@ _USUAL = AugmentationConfig()
 _FAR = AugmentationConfig(stroke=1, blur=2.5, contrast=0.9)
 """Thicker, softer and paler digits than the network is trained on are digits still."""
 _BATCH = 512
-_EPOCHS = 8
+_EPOCHS = 20
 _DECAY = 0.1
 
 
@@ -112,7 +112,7 @@ def fit_head(digits: Floats, others: Floats, *, seed: int) -> Head:
     features = np.concatenate([digits, others])
     labels = np.repeat([0, 1], [len(digits), len(others)])
     mean, spread = features.mean(axis=0), features.std(axis=0) + np.float32(0.01)
-    head = MLPClassifier((UNITS,), batch_size=256, max_iter=_EPOCHS, alpha=_DECAY, learning_rate_init=2e-3,
+    head = MLPClassifier((UNITS,), batch_size=256, max_iter=_EPOCHS, alpha=_DECAY, learning_rate_init=1e-3,
                          random_state=seed)  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -17,10 +17,11 @@ Pixels = npt.NDArray[np.uint8]
 
 NO_DIGIT = 20.0
 """Added to the novelty of a picture without a mark or with several: more than any network takes back."""
-UNEVEN = 0.12
-"""Paper that is no plane of light: the root mean square of what is left, as a share of full white, from which on the
-picture is taken for a thing. Photographs of paper with deep shadows reach .11."""
-_PER_UNEVENNESS = 80.0
+SHADOW, UNEVEN = 0.04, 0.12
+"""Light on paper falls nearly as on a plane: so much is left of it on ordinary photographs, as the root mean square and a
+share of full white, and so much below the deepest shadows. What is left above the first makes a picture odd, and above
+the second it is a thing rather than paper."""
+_PER_UNEVENNESS = 100.0
 _MOST_PIXELS = 32
 
 
@@ -46,7 +47,7 @@ def look(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAP
     if ink is None:
         return Look(np.zeros(shape, np.uint8), NO_DIGIT)
     uneven = unevenness(ink.paper)
-    odd = _PER_UNEVENNESS * uneven + NO_DIGIT * (uneven > UNEVEN or bool(ink.others))
+    odd = _PER_UNEVENNESS * max(0, uneven - SHADOW) + NO_DIGIT * (uneven > UNEVEN or bool(ink.others))
     return Look(place(ink, shape), odd)
 
 
