@@ -43,6 +43,7 @@ def main() -> None:
 
 
 def read_model(folder: Path | None, root: Path) -> ModelFiles:
+    """Give the model in a folder, or the champion of an artifact root."""
     if folder is not None:
         return ModelFiles.load(folder, version=0)
     from digits.serving import open_model
@@ -72,6 +73,7 @@ def _sets(folder: Path | None, mnist: LabelledArrays) -> Iterator[tuple[str, Lab
 
 
 def read_set(folder: Path) -> Labelled:
+    """Read the pictures below `<digit>/` with their labels."""
     files = sorted(file for file in folder.glob("[0-9]/*") if file.is_file())
     return [(int(file.parent.name), decode(file.read_bytes()).pixels) for file in files]
 

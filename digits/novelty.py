@@ -1,7 +1,7 @@
 """Is it a digit at all? A small head beside the classes, on what the network has computed anyway.
 
 A softmax can't tell: it is as sure of a shoe as of a seven. Distances in the penultimate layer can't either, in a
-network that was trained on strongly distorted digits. So a hidden layer of `UNITS` units is fitted, after the network
+network that was trained on strongly distorted digits. So hidden layers of `UNITS` units are fitted, after the network
 and without changing it, to tell digits as training distorts them from the drawings of `digits.negatives`. It looks at
 the input of the last layer, and at the mean and the greatest value of each channel of the layers before.
 """
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 Random = np.random.Generator
 
 OUTPUT = "novelty"
-UNITS = 32
+UNITS, HEADS = 32, 2
 FLAGGED = 0.0095
 """Share of the validation images that may be flagged: they are harder than test images, of which less is."""
 _NEGATIVES = 12_000
@@ -105,22 +105,26 @@ def _distorted(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pi
 
 
 def fit_head(digits: Floats, others: Floats, *, seed: int) -> Head:
-    """Fit a head to features: (N, F) of digits, (M, F) of other things."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPClassifier
-
+    """Fit the mean of `HEADS` heads to features: (N, F) of digits, (M, F) of other things."""
     features = np.concatenate([digits, others])
     labels = np.repeat([0, 1], [len(digits), len(others)])
     mean, spread = features.mean(axis=0), features.std(axis=0) + np.float32(0.01)
-    head = MLPClassifier((UNITS,), batch_size=256, max_iter=_EPOCHS, alpha=_DECAY, learning_rate_init=1e-3,
-                         random_state=seed)  # fmt: skip
+    fitted = [_fitted((features - mean) / spread, labels, seed=HEADS * seed + number) for number in range(HEADS)]
+    hidden = np.concatenate([one.coefs_[0] for one in fitted], axis=1) / spread[:, np.newaxis]
+    bias = np.concatenate([one.intercepts_[0] for one in fitted]) - mean @ hidden
+    out = np.concatenate([one.coefs_[1] for one in fitted]) / HEADS
+    out_bias = np.mean([one.intercepts_[1] for one in fitted], axis=0)
+    return Head(*(part.astype(np.float32) for part in (hidden, bias, out, out_bias)))
+
+
+def _fitted(features: Floats, labels: npt.NDArray[np.int_], *, seed: int) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    head = MLPClassifier((UNITS,), batch_size=256, max_iter=_EPOCHS, alpha=_DECAY, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        head.fit((features - mean) / spread, labels)
-    hidden = head.coefs_[0] / spread[:, np.newaxis]
-    bias = head.intercepts_[0] - mean @ hidden
-    parts = (hidden, bias, head.coefs_[1], head.intercepts_[1])
-    return Head(*(part.astype(np.float32) for part in parts))
+        return head.fit(features, labels)
 
 
 class _Features:

@@ -11,6 +11,7 @@ from digits.errors import UsageError
 
 
 def softmax(logits):
+    """Give float32, as a network does."""
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -49,7 +50,7 @@ def test_a_threshold_keeps_the_most_that_the_bound_allows():
 
 def test_what_can_not_be_promised_is_told():
     """With the least that can."""
-    with pytest.raises(UsageError, match="the least is 0.02951"):
+    with pytest.raises(UsageError, match=r"the least is 0\.02951"):
         threshold_for(risk_steps(np.ones(100), np.ones(100, bool)), 0.001)
     with pytest.raises(UsageError, match="before thresholds"):
         threshold_for((), 0.1)
