@@ -52,17 +52,19 @@ def draw(seed: int) -> Pixels:
 
 
 def add_novelty(directory: Path, *, above: float, temperature: float, steps: list[list[float]]) -> None:
-    """Make a model of `write_model` an honest one: novelty is the mean level of an image over `above`."""
+    """Make a model of `write_model` an honest one: novelty is a 20th of an image's mean level, less `above`."""
     from onnx import TensorProto, helper, load, numpy_helper, save
 
     network = load(directory / "model.onnx")
     network.graph.node.extend(
         [
             helper.make_node("ReduceMean", ["images"], ["level"], axes=[1, 2], keepdims=0),
-            helper.make_node("Sub", ["level", "above"], ["novelty"]),
+            helper.make_node("Mul", ["level", "per_level"], ["much"]),
+            helper.make_node("Sub", ["much", "above"], ["novelty"]),
         ]
     )
-    network.graph.initializer.append(numpy_helper.from_array(np.array([above], np.float32), "above"))
+    for name, value in (("per_level", 1 / 20), ("above", above)):
+        network.graph.initializer.append(numpy_helper.from_array(np.array([value], np.float32), name))
     network.graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["N", 1]))
     save(network, directory / "model.onnx")
     spec = json.loads((directory / "spec.json").read_text())

@@ -20,9 +20,9 @@ from digits.shards import run_worker
 
 @pytest.fixture
 def honest(tmp_path: Path) -> ModelFiles:
-    """Levels above 100 are novel to it; at half a temperature it is surer; thresholds of .6 and .9."""
+    """Levels above 300 would be novel to it, so none is; at half a temperature it is surer; thresholds of .6 and .9."""
     directory = write_model(tmp_path / "model")
-    add_novelty(directory, above=100, temperature=0.5, steps=[[0.9, 500, 0, 0.006], [0.6, 900, 9, 0.018]])
+    add_novelty(directory, above=15, temperature=0.5, steps=[[0.9, 500, 0, 0.006], [0.6, 900, 9, 0.018]])
     return ModelFiles.load(directory, version=1)
 
 
