@@ -13,6 +13,7 @@ from digits.errors import ModelError
 
 CALIBRATION_BINS = 15
 MOST_MISTAKES = 25
+RISK_POINTS = 200
 SUM_TOLERANCE = 1e-3
 NOISE_LIMIT = 1.96
 """Standard errors beyond which a difference is called more than noise: 95 % two-sided."""
@@ -54,6 +55,13 @@ class Mistake(_Frozen):
     confidence: float
 
 
+class Risk(_Frozen):
+    """Of the most certain share of the images (`coverage`), the share that is wrong."""
+
+    coverage: float
+    error: float
+
+
 class Evaluation(_Frozen):
     """What was measured on a test set.
 
@@ -70,6 +78,7 @@ class Evaluation(_Frozen):
     confusion: tuple[tuple[int, ...], ...]
     bins: tuple[ReliabilityBin, ...]
     mistakes: tuple[Mistake, ...]
+    risk: tuple[Risk, ...] = ()
 
     @property
     def correct(self) -> int:
@@ -123,6 +132,7 @@ def evaluate(y_true: npt.ArrayLike, y_prob: npt.ArrayLike, *, class_names: Seque
         confusion=_confusion(true, predicted, len(class_names)),
         bins=bins,
         mistakes=_most_confident_mistakes(true, predicted, confidence),
+        risk=_risk(confidence, right),
     )
 
 
@@ -216,6 +226,13 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     """
     total = sum(group.count for group in bins)
     return sum(group.count / total * abs(group.accuracy - group.confidence) for group in bins)
+
+
+def _risk(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[Risk, ...]:
+    """Give the error among the most certain images, for `RISK_POINTS` shares of them up to all."""
+    wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
+    counts = np.unique(np.ceil(np.linspace(0, len(right), RISK_POINTS + 1)[1:]).astype(int))
+    return tuple(Risk(coverage=n / len(right), error=int(wrong[n - 1]) / n) for n in counts.tolist())
 
 
 def _most_confident_mistakes(true: Ints, predicted: Ints, confidence: Floats) -> tuple[Mistake, ...]:

@@ -18,9 +18,9 @@ Pixels = npt.NDArray[np.uint8]
 NO_DIGIT = 20.0
 """Added to the novelty of a picture without a mark or with several: more than any network takes back."""
 SHADOW, UNEVEN = 0.04, 0.12
-"""Light on paper falls nearly as on a plane. Less than the first is left of it on ordinary photographs, as the root mean
-square and a share of full white; above it a picture is odd. Less than the second is left in the deepest shadows; above
-it a picture is a thing rather than paper."""
+"""Light on paper falls nearly as on a plane; what is left of it is measured as a root mean square, as a share of white.
+Ordinary photographs stay below the first, above which a picture is odd; the deepest shadows stay below the second,
+above which it is a thing rather than paper."""
 _PER_UNEVENNESS = 100.0
 _MOST_PIXELS = 32
 

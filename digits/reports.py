@@ -33,6 +33,7 @@ SAMPLES = "Samples of the training images"
 CURVES = "Learning curves"
 CONFUSION = "Confusion matrix"
 RELIABILITY = "Calibration"
+RISK = "Risk and coverage"
 MISTAKES = "Most confident mistakes"
 
 DPI = 160
@@ -223,6 +224,17 @@ def reliability_figure(evaluation: Evaluation) -> bytes:
         return _png(figure)
 
 
+def risk_figure(evaluation: Evaluation) -> bytes:
+    """Draw the error among the most certain images against their share, as a PNG: what abstaining buys."""
+    with _figure(7, 3.2) as figure:
+        axes = figure.subplots()
+        shares = [100 * point.coverage for point in evaluation.risk]
+        axes.plot(shares, [100 * point.error for point in evaluation.risk], color=BLUE, linewidth=1.8)
+        _style(axes, "Error among what is answered", x="most certain images answered, %", y="wrong, %")
+        axes.set_ylim(bottom=0)
+        return _png(figure)
+
+
 def _draw_accuracy(axes: "Axes", bins: Sequence[ReliabilityBin]) -> None:
     accuracies = [group.accuracy for group in bins]
     _bars(axes, bins, accuracies, BLUE, alpha=0.25)
@@ -289,6 +301,7 @@ def model_pictures(
         CONFUSION: confusion_figure(evaluation),
         MISTAKES: mistakes_picture(evaluation, test_pixels),
         RELIABILITY: reliability_figure(evaluation),
+        RISK: risk_figure(evaluation) if evaluation.risk else None,
         SAMPLES: samples_figure(*train, evaluation.class_names),
     }
     return {title: png for title, png in pictures.items() if png is not None}
@@ -417,6 +430,10 @@ _CAPTIONS: dict[str, Callable[[ModelReport], str]] = {
     RELIABILITY: lambda report: (
         f"How often predictions of a given confidence are right; below, how many there are. The expected calibration "
         f"error is {report.evaluation.ece:.4f}: on average, confidence is off by {report.evaluation.ece:.2%}."
+    ),
+    RISK: lambda report: (
+        "When only the most certain images are answered, fewer of the answers are wrong; at the right end all are "
+        f"answered, and {1 - report.evaluation.accuracy:.2%} are wrong."
     ),
     MISTAKES: lambda report: (
         f"The {len(report.evaluation.mistakes[:SHOWN_MISTAKES])} wrong predictions that the model was surest of, "
