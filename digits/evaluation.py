@@ -47,7 +47,7 @@ class ReliabilityBin(_Frozen):
 
 
 class Mistake(_Frozen):
-    """A wrong prediction: its index in the test set, the class ids, and the probability given to the wrong one."""
+    """A prediction worth a look: index in the test set, class ids of truth and prediction, the latter's probability."""
 
     index: int
     true: int
@@ -66,7 +66,8 @@ class Evaluation(_Frozen):
     """What was measured on a test set.
 
     `confusion[i][j]` counts images of class i that were taken for class j. `bins` are the ones that are not empty,
-    `mistakes` the most confident ones first.
+    `mistakes` the most confident ones first. `least_certain` are answers, right or wrong, that abstaining would flag
+    first, and `rejected` those taken for no digit, the most novel first; their share is None where nothing can tell.
     """
 
     class_names: tuple[str, ...]
@@ -79,6 +80,9 @@ class Evaluation(_Frozen):
     bins: tuple[ReliabilityBin, ...]
     mistakes: tuple[Mistake, ...]
     risk: tuple[Risk, ...] = ()
+    least_certain: tuple[Mistake, ...] = ()
+    rejected: tuple[Mistake, ...] = ()
+    rejected_share: float | None = None
 
     @property
     def correct(self) -> int:
@@ -106,13 +110,20 @@ class Evaluation(_Frozen):
             ) from error
 
 
-def evaluate(y_true: npt.ArrayLike, y_prob: npt.ArrayLike, *, class_names: Sequence[str]) -> Evaluation:
+def evaluate(
+    y_true: npt.ArrayLike,
+    y_prob: npt.ArrayLike,
+    *,
+    class_names: Sequence[str],
+    novelty: npt.NDArray[np.floating] | None = None,
+) -> Evaluation:
     """Compare probabilities with the truth.
 
     Args:
         y_true: (N,) integers, each a class id below C.
         y_prob: (N, C) floats in [0, 1], each row summing to 1 within .001 (and then scaled to 1 in float64).
         class_names: C names; classes that `y_true` lacks are fine.
+        novelty: (N,) floats, above 0 where an image is taken for none of the classes; None where nothing can tell.
 
     Raises:
         ModelError: a shape, a label or a probability that can't be meant.
@@ -133,7 +144,16 @@ def evaluate(y_true: npt.ArrayLike, y_prob: npt.ArrayLike, *, class_names: Seque
         bins=bins,
         mistakes=_most_confident_mistakes(true, predicted, confidence),
         risk=_risk(confidence, right),
+        least_certain=_shown(np.argsort(confidence, kind="stable"), true, predicted, confidence),
+        rejected=() if novelty is None else _shown(_flagged(novelty), true, predicted, confidence),
+        rejected_share=None if novelty is None else float((novelty > 0).mean()),
     )
+
+
+def _flagged(novelty: npt.NDArray[np.floating]) -> Ints:
+    """Give the numbers of what is taken for none of the classes, the most novel first."""
+    order = np.argsort(-novelty, kind="stable")
+    return order[novelty[order] > 0]
 
 
 def _checked_probabilities(y_prob: npt.ArrayLike, classes: int) -> Floats:
@@ -237,10 +257,13 @@ def _risk(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[Risk, ...]:
 
 def _most_confident_mistakes(true: Ints, predicted: Ints, confidence: Floats) -> tuple[Mistake, ...]:
     wrong = np.flatnonzero(predicted != true)
-    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES]
+    return _shown(wrong[np.argsort(-confidence[wrong], kind="stable")], true, predicted, confidence)
+
+
+def _shown(order: Ints, true: Ints, predicted: Ints, confidence: Floats) -> tuple[Mistake, ...]:
     return tuple(
         Mistake(index=index, true=true[index], predicted=predicted[index], confidence=confidence[index])
-        for index in order.tolist()
+        for index in order[:MOST_MISTAKES].tolist()
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digits.evaluation import CALIBRATION_BINS, NOISE_LIMIT, Evaluation, ReliabilityBin
+from digits.evaluation import CALIBRATION_BINS, NOISE_LIMIT, Evaluation, Mistake, ReliabilityBin
 from digits.pictures import contact_sheet, data_uri
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ CURVES = "Learning curves"
 CONFUSION = "Confusion matrix"
 RELIABILITY = "Calibration"
 RISK = "Risk and coverage"
+LEAST_CERTAIN = "Least certain, flagged first with --max-error"
+REJECTED = "Taken for no digit"
 MISTAKES = "Most confident mistakes"
 
 DPI = 160
@@ -275,9 +277,13 @@ def mistakes_picture(evaluation: Evaluation, pixels: Pixels) -> bytes | None:
     Returns:
         A PNG, or None.
     """
-    if not evaluation.mistakes:
+    return _gallery(evaluation, evaluation.mistakes, pixels)
+
+
+def _gallery(evaluation: Evaluation, chosen: Sequence[Mistake], pixels: Pixels) -> bytes | None:
+    if not chosen:
         return None
-    names, shown = evaluation.class_names, evaluation.mistakes[:SHOWN_MISTAKES]
+    names, shown = evaluation.class_names, chosen[:SHOWN_MISTAKES]
     captions = [f"{names[one.true]} read as {names[one.predicted]}\n{one.confidence:.1%}" for one in shown]
     return contact_sheet([pixels[one.index] for one in shown], captions)
 
@@ -302,6 +308,8 @@ def model_pictures(
         MISTAKES: mistakes_picture(evaluation, test_pixels),
         RELIABILITY: reliability_figure(evaluation),
         RISK: risk_figure(evaluation) if evaluation.risk else None,
+        LEAST_CERTAIN: _gallery(evaluation, evaluation.least_certain, test_pixels),
+        REJECTED: _gallery(evaluation, evaluation.rejected, test_pixels),
         SAMPLES: samples_figure(*train, evaluation.class_names),
     }
     return {title: png for title, png in pictures.items() if png is not None}
@@ -435,6 +443,11 @@ _CAPTIONS: dict[str, Callable[[ModelReport], str]] = {
         "When only the most certain images are answered, fewer of the answers are wrong; at the right end all are "
         f"answered, and {1 - report.evaluation.accuracy:.2%} are wrong."
     ),
+    LEAST_CERTAIN: lambda report: f"The least certain of {report.evaluation.count:,} test images, right or wrong.",
+    REJECTED: lambda report: (
+        f"The most novel of the {report.evaluation.rejected_share or 0:.2%} of the test images that are taken for none "
+        "of the classes."
+    ),
     MISTAKES: lambda report: (
         f"The {len(report.evaluation.mistakes[:SHOWN_MISTAKES])} wrong predictions that the model was surest of, "
         "with its confidence."
@@ -486,7 +499,7 @@ li { margin: 4px 0; }
 @media print { figure { break-inside: avoid; } }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_PHOTOS = frozenset({SAMPLES, MISTAKES})
+_PHOTOS = frozenset({SAMPLES, MISTAKES, LEAST_CERTAIN, REJECTED})
 
 
 def as_html(report: ModelReport) -> str:

@@ -195,14 +195,14 @@ def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float3
 def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
     """Measure the exported model, which is what prediction runs, on the test images."""
     from digits.evaluation import evaluate
-    from digits.inference import ModelFiles, Predictor
+    from digits.inference import load_predictor
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
         test = _samples(opened, "test")
-        y_prob = Predictor(ModelFiles.load(store.open(exported).path, version=0)).predict(test.pixels)
+        y_prob, novelties = load_predictor(store.open(exported).path).answer(test.pixels)
         class_names = read_json(opened.file("arrays.json"))["class_names"]
-        evaluation = evaluate(test.labels, y_prob, class_names=class_names)
+        evaluation = evaluate(test.labels, y_prob, class_names=class_names, novelty=novelties)
         _write_json(directory / "evaluation.json", evaluation.as_record())
         np.save(directory / "y_prob.npy", y_prob, allow_pickle=False)
 
@@ -283,7 +283,7 @@ def facts_of(lineage: Lineage) -> dict[str, Any]:
         "test_images": evaluation["count"],
         "test_set": lineage.test_set,
         "validation_accuracy": history[-1]["validation_accuracy"],
-        **{name: evaluation[name] for name in ("accuracy", "loss", "ece")},
+        **{name: evaluation[name] for name in ("accuracy", "loss", "ece", "rejected_share")},
     }
 
 
