@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a folder with model.onnx and spec.json; by default the champion's")
     options = parser.parse_args()
     root = artifact_root(Path(os.environ.get("DIGITS_ARTIFACTS", "artifacts")))
-    predictor = Predictor(_model(options.model, root))
+    predictor = Predictor(read_model(options.model, root))
     print(f"{'set':<16}{'images':>7}" + "".join(f"{name:>10}" for name in STEPS))
     for name, pictures in _sets(options.data, load("mnist", downloads=root / "downloads")):
         if pictures:
@@ -42,7 +42,8 @@ def main() -> None:
             print(f"{name:<16}{len(pictures):>7}{shares}", flush=True)
 
 
-def _model(folder: Path | None, root: Path) -> ModelFiles:
+def read_model(folder: Path | None, root: Path) -> ModelFiles:
+    """Give the model in a folder, or the champion of an artifact root."""
     if folder is not None:
         return ModelFiles.load(folder, version=0)
     from digits.serving import open_model
@@ -54,7 +55,7 @@ def _model(folder: Path | None, root: Path) -> ModelFiles:
 def _sets(folder: Path | None, mnist: LabelledArrays) -> Iterator[tuple[str, Labelled]]:
     for place in sorted(folder.iterdir()) if folder else ():
         if place.is_dir():
-            yield place.name, _read(place)
+            yield place.name, read_set(place)
     yield "mnist", list(zip(mnist.test_labels.tolist(), mnist.test_pixels, strict=True))
     for number, kind in enumerate(lookalikes.KINDS):
         chosen = slice(number * COUNT, (number + 1) * COUNT)
@@ -71,7 +72,8 @@ def _sets(folder: Path | None, mnist: LabelledArrays) -> Iterator[tuple[str, Lab
     yield "~printed", list(lookalikes.printed(COUNT))
 
 
-def _read(folder: Path) -> Labelled:
+def read_set(folder: Path) -> Labelled:
+    """Read the pictures below `<digit>/` with their labels."""
     files = sorted(file for file in folder.glob("[0-9]/*") if file.is_file())
     return [(int(file.parent.name), decode(file.read_bytes()).pixels) for file in files]
 

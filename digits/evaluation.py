@@ -13,6 +13,7 @@ from digits.errors import ModelError
 
 CALIBRATION_BINS = 15
 MOST_MISTAKES = 25
+RISK_POINTS = 200
 SUM_TOLERANCE = 1e-3
 NOISE_LIMIT = 1.96
 """Standard errors beyond which a difference is called more than noise: 95 % two-sided."""
@@ -46,7 +47,7 @@ class ReliabilityBin(_Frozen):
 
 
 class Mistake(_Frozen):
-    """A wrong prediction: its index in the test set, the class ids, and the probability given to the wrong one."""
+    """A prediction worth a look: index in the test set, class ids of truth and prediction, the latter's probability."""
 
     index: int
     true: int
@@ -54,11 +55,19 @@ class Mistake(_Frozen):
     confidence: float
 
 
+class Risk(_Frozen):
+    """Of the most certain share of the images (`coverage`), the share that is wrong."""
+
+    coverage: float
+    error: float
+
+
 class Evaluation(_Frozen):
     """What was measured on a test set.
 
     `confusion[i][j]` counts images of class i that were taken for class j. `bins` are the ones that are not empty,
-    `mistakes` the most confident ones first.
+    `mistakes` the most confident ones first. `least_certain` are answers, right or wrong, that abstaining would flag
+    first, and `rejected` those taken for no digit, the most novel first; their share is None where nothing can tell.
     """
 
     class_names: tuple[str, ...]
@@ -70,6 +79,10 @@ class Evaluation(_Frozen):
     confusion: tuple[tuple[int, ...], ...]
     bins: tuple[ReliabilityBin, ...]
     mistakes: tuple[Mistake, ...]
+    risk: tuple[Risk, ...] = ()
+    least_certain: tuple[Mistake, ...] = ()
+    rejected: tuple[Mistake, ...] = ()
+    rejected_share: float | None = None
 
     @property
     def correct(self) -> int:
@@ -97,13 +110,20 @@ class Evaluation(_Frozen):
             ) from error
 
 
-def evaluate(y_true: npt.ArrayLike, y_prob: npt.ArrayLike, *, class_names: Sequence[str]) -> Evaluation:
+def evaluate(
+    y_true: npt.ArrayLike,
+    y_prob: npt.ArrayLike,
+    *,
+    class_names: Sequence[str],
+    novelty: npt.NDArray[np.floating] | None = None,
+) -> Evaluation:
     """Compare probabilities with the truth.
 
     Args:
         y_true: (N,) integers, each a class id below C.
         y_prob: (N, C) floats in [0, 1], each row summing to 1 within .001 (and then scaled to 1 in float64).
         class_names: C names; classes that `y_true` lacks are fine.
+        novelty: (N,) floats, above 0 where an image is taken for none of the classes; None where nothing can tell.
 
     Raises:
         ModelError: a shape, a label or a probability that can't be meant.
@@ -123,7 +143,17 @@ def evaluate(y_true: npt.ArrayLike, y_prob: npt.ArrayLike, *, class_names: Seque
         confusion=_confusion(true, predicted, len(class_names)),
         bins=bins,
         mistakes=_most_confident_mistakes(true, predicted, confidence),
+        risk=_risk(confidence, right),
+        least_certain=_shown(np.argsort(confidence, kind="stable"), true, predicted, confidence),
+        rejected=() if novelty is None else _shown(_flagged(novelty), true, predicted, confidence),
+        rejected_share=None if novelty is None else float((novelty > 0).mean()),
     )
+
+
+def _flagged(novelty: npt.NDArray[np.floating]) -> Ints:
+    """Give the numbers of what is taken for none of the classes, the most novel first."""
+    order = np.argsort(-novelty, kind="stable")
+    return order[novelty[order] > 0]
 
 
 def _checked_probabilities(y_prob: npt.ArrayLike, classes: int) -> Floats:
@@ -218,12 +248,22 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     return sum(group.count / total * abs(group.accuracy - group.confidence) for group in bins)
 
 
+def _risk(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[Risk, ...]:
+    """Give the error among the most certain images, for `RISK_POINTS` shares of them up to all."""
+    wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
+    counts = np.unique(np.ceil(np.linspace(0, len(right), RISK_POINTS + 1)[1:]).astype(int))
+    return tuple(Risk(coverage=n / len(right), error=int(wrong[n - 1]) / n) for n in counts.tolist())
+
+
 def _most_confident_mistakes(true: Ints, predicted: Ints, confidence: Floats) -> tuple[Mistake, ...]:
     wrong = np.flatnonzero(predicted != true)
-    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES]
+    return _shown(wrong[np.argsort(-confidence[wrong], kind="stable")], true, predicted, confidence)
+
+
+def _shown(order: Ints, true: Ints, predicted: Ints, confidence: Floats) -> tuple[Mistake, ...]:
     return tuple(
         Mistake(index=index, true=true[index], predicted=predicted[index], confidence=confidence[index])
-        for index in order.tolist()
+        for index in order[:MOST_MISTAKES].tolist()
     )
 
 

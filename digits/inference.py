@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from digits.calibration import Step, calibrated
 from digits.errors import ModelError
 from digits.records import digest_of, hash_file
 
@@ -35,6 +36,7 @@ class ModelFiles:
         version: the registry's number.
         digest: of the network and its spec.
         normalization: the recipe it was trained with, as in `digits.normalization.SPEC`.
+        calibration: `temperature` and `steps`, as `digits.calibration` has them; empty where nothing was measured.
     """
 
     onnx: Path
@@ -43,6 +45,7 @@ class ModelFiles:
     version: int
     digest: str
     normalization: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    calibration: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def load(cls, directory: Path, *, version: int) -> Self:
@@ -62,6 +65,7 @@ class ModelFiles:
                 version=version,
                 digest=digest_of({"onnx": hash_file(onnx), "spec": spec}),
                 normalization=dict(spec["normalization"]),
+                calibration=dict(spec.get("calibration", {})),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
@@ -74,9 +78,31 @@ class ModelFiles:
         return self.normalization.get("mode", asked) if asked == "auto" else asked
 
     @property
+    def temperature(self) -> float:
+        """What its probabilities are calibrated with; 1 changes nothing."""
+        return float(self.calibration.get("temperature", 1))
+
+    @property
+    def risk_steps(self) -> tuple[Step, ...]:
+        """What each confidence threshold did to its validation images."""
+        return tuple(Step(*step) for step in self.calibration.get("steps", ()))
+
+    @property
     def directory(self) -> Path:
         """Where the files are."""
         return self.onnx.parent
+
+
+class Answers(NamedTuple):
+    """What a model says of N images.
+
+    Args:
+        probabilities: (N, classes) float32, calibrated.
+        novelty: (N,) float32, above 0 where it takes an image for none of its classes; None where it can't tell.
+    """
+
+    probabilities: Probabilities
+    novelty: npt.NDArray[np.float32] | None
 
 
 class Predictor:
@@ -91,7 +117,7 @@ class Predictor:
         self._session = _open_session(model)
         self._input = self._session.get_inputs()[0].name
         self._batch = np.zeros((BATCH, *model.input_shape, 1), np.float32)
-        found = self._run().shape
+        found = self._run().probabilities.shape
         if found != (BATCH, len(model.class_names)):
             raise ModelError(
                 f"{model.onnx}: it gives {found[1:]} values an image, but {len(model.class_names)} classes are named"
@@ -99,26 +125,41 @@ class Predictor:
 
     def predict(self, pixels: Pixels) -> Probabilities:
         """Give the probability of each class: (N, height, width) uint8 -> (N, classes) float32."""
+        return self.answer(pixels).probabilities
+
+    def answer(self, pixels: Pixels) -> Answers:
+        """Give probabilities and novelty of (N, height, width) uint8."""
         if pixels.shape[1:] != self.model.input_shape:
             raise ModelError(
                 f"{self.model.onnx}: it takes images of {self.model.input_shape}, found {pixels.shape[1:]}"
             )
-        parts = list(self._batches(pixels))
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.model.class_names)), np.float32)
+        parts = list(self._batches(pixels)) or [self._cut(self._run(), 0)]
+        if len(parts) == 1:
+            return parts[0]
+        novelty = [part.novelty for part in parts if part.novelty is not None]
+        return Answers(
+            np.concatenate([part.probabilities for part in parts]), np.concatenate(novelty) if novelty else None
+        )
 
-    def _batches(self, pixels: Pixels) -> Iterator[Probabilities]:
+    def _batches(self, pixels: Pixels) -> Iterator[Answers]:
         for start in range(0, len(pixels), BATCH):
             batch = pixels[start : start + BATCH]
             self._batch[: len(batch), :, :, 0] = batch
             self._batch[len(batch) :] = 0
-            yield self._run()[: len(batch)]
+            yield self._cut(self._run(), len(batch))
 
-    def _run(self) -> Probabilities:
+    @staticmethod
+    def _cut(answers: Answers, count: int) -> Answers:
+        novelty = answers.novelty
+        return Answers(answers.probabilities[:count], None if novelty is None else novelty[:count])
+
+    def _run(self) -> Answers:
+        """Pass the batch through; the temperature is applied to all of it, so that no row depends on its place."""
         try:
-            result: Probabilities = self._session.run(None, {self._input: self._batch})[0]
+            probabilities, *more = self._session.run(None, {self._input: self._batch})
         except Exception as error:  # ONNX Runtime's errors have no common base
             raise ModelError(f"{self.model.onnx}: the network can't be run: {error}") from error
-        return result
+        return Answers(calibrated(probabilities, self.model.temperature), more[0].ravel() if more else None)
 
 
 def load_predictor(directory: Path) -> Predictor:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from digits.archives import Archive, Identity, Members, is_archive
+from digits.calibration import threshold_for
 from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, StoreError, UsageError
 from digits.filelists import Named, read_names
@@ -235,7 +236,11 @@ class _Listed:
 
 
 def _options_for(model: ModelFiles, options: PredictionConfig) -> Options:
-    """Take what decides the rows."""
+    """Take what decides the rows.
+
+    Raises:
+        UsageError: the model can't promise what is asked of it.
+    """
     return Options(
         model.mode_for(options.normalize),
         options.probabilities,
@@ -244,6 +249,7 @@ def _options_for(model: ModelFiles, options: PredictionConfig) -> Options:
         options.max_bytes,
         options.max_seconds,
         options.other_formats,
+        0 if options.max_error is None else threshold_for(model.risk_steps, options.max_error),
     )
 
 

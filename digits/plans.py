@@ -48,6 +48,7 @@ class Options(NamedTuple):
     max_bytes: int
     max_seconds: float
     others: "tuple[OtherFormat, ...]" = ()
+    threshold: float = 0
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def print_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tu
     """
     random = np.random.default_rng(seed)
     drawn = [
-        (normalize(_rendered(name, font, random), "mnist", shape=shape), label)
-        for font in _fonts()
+        (normalize(render(name, font, random), "mnist", shape=shape), label)
+        for font in fonts()
         for label, name in enumerate(class_names)
         for _ in range(count)
     ]
@@ -63,7 +63,7 @@ def print_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tu
     return pixels, np.array([label for _, label in drawn], np.uint8)
 
 
-def _fonts() -> list[Path | None]:
+def fonts() -> list[Path | None]:
     """Give the fonts' files, in an order that is the same everywhere; None is the font in Pillow."""
     import matplotlib as mpl
 
@@ -71,7 +71,8 @@ def _fonts() -> list[Path | None]:
     return [None, *(file for pattern in _TEXT_FONTS for file in sorted(folder.glob(pattern)))]
 
 
-def _rendered(text: str, file: Path | None, random: np.random.Generator) -> Bytes:
+def render(text: str, file: Path | None, random: np.random.Generator) -> Bytes:
+    """Render text in a font of `fonts`, in a size and a degree of sharpness drawn at random: (h, w) uint8 on black."""
     from PIL import Image, ImageDraw, ImageFilter
 
     font = _face(file, int(random.integers(*_SIZES)))

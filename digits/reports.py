@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digits.evaluation import CALIBRATION_BINS, NOISE_LIMIT, Evaluation, ReliabilityBin
+from digits.evaluation import CALIBRATION_BINS, NOISE_LIMIT, Evaluation, Mistake, ReliabilityBin
 from digits.pictures import contact_sheet, data_uri
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ SAMPLES = "Samples of the training images"
 CURVES = "Learning curves"
 CONFUSION = "Confusion matrix"
 RELIABILITY = "Calibration"
+RISK = "Risk and coverage"
+LEAST_CERTAIN = "Least certain, flagged first with --max-error"
+REJECTED = "Taken for no digit"
 MISTAKES = "Most confident mistakes"
 
 DPI = 160
@@ -223,6 +226,17 @@ def reliability_figure(evaluation: Evaluation) -> bytes:
         return _png(figure)
 
 
+def risk_figure(evaluation: Evaluation) -> bytes:
+    """Draw the error among the most certain images against their share, as a PNG: what abstaining buys."""
+    with _figure(7, 3.2) as figure:
+        axes = figure.subplots()
+        shares = [100 * point.coverage for point in evaluation.risk]
+        axes.plot(shares, [100 * point.error for point in evaluation.risk], color=BLUE, linewidth=1.8)
+        _style(axes, "Error among what is answered", x="most certain images answered, %", y="wrong, %")
+        axes.set_ylim(bottom=0)
+        return _png(figure)
+
+
 def _draw_accuracy(axes: "Axes", bins: Sequence[ReliabilityBin]) -> None:
     accuracies = [group.accuracy for group in bins]
     _bars(axes, bins, accuracies, BLUE, alpha=0.25)
@@ -263,9 +277,13 @@ def mistakes_picture(evaluation: Evaluation, pixels: Pixels) -> bytes | None:
     Returns:
         A PNG, or None.
     """
-    if not evaluation.mistakes:
+    return _gallery(evaluation, evaluation.mistakes, pixels)
+
+
+def _gallery(evaluation: Evaluation, chosen: Sequence[Mistake], pixels: Pixels) -> bytes | None:
+    if not chosen:
         return None
-    names, shown = evaluation.class_names, evaluation.mistakes[:SHOWN_MISTAKES]
+    names, shown = evaluation.class_names, chosen[:SHOWN_MISTAKES]
     captions = [f"{names[one.true]} read as {names[one.predicted]}\n{one.confidence:.1%}" for one in shown]
     return contact_sheet([pixels[one.index] for one in shown], captions)
 
@@ -289,6 +307,9 @@ def model_pictures(
         CONFUSION: confusion_figure(evaluation),
         MISTAKES: mistakes_picture(evaluation, test_pixels),
         RELIABILITY: reliability_figure(evaluation),
+        RISK: risk_figure(evaluation) if evaluation.risk else None,
+        LEAST_CERTAIN: _gallery(evaluation, evaluation.least_certain, test_pixels),
+        REJECTED: _gallery(evaluation, evaluation.rejected, test_pixels),
         SAMPLES: samples_figure(*train, evaluation.class_names),
     }
     return {title: png for title, png in pictures.items() if png is not None}
@@ -418,6 +439,15 @@ _CAPTIONS: dict[str, Callable[[ModelReport], str]] = {
         f"How often predictions of a given confidence are right; below, how many there are. The expected calibration "
         f"error is {report.evaluation.ece:.4f}: on average, confidence is off by {report.evaluation.ece:.2%}."
     ),
+    RISK: lambda report: (
+        "When only the most certain images are answered, fewer of the answers are wrong; at the right end all are "
+        f"answered, and {1 - report.evaluation.accuracy:.2%} are wrong."
+    ),
+    LEAST_CERTAIN: lambda report: f"The least certain of {report.evaluation.count:,} test images, right or wrong.",
+    REJECTED: lambda report: (
+        f"The most novel of the {report.evaluation.rejected_share or 0:.2%} of the test images that are taken for none "
+        "of the classes."
+    ),
     MISTAKES: lambda report: (
         f"The {len(report.evaluation.mistakes[:SHOWN_MISTAKES])} wrong predictions that the model was surest of, "
         "with its confidence."
@@ -469,7 +499,7 @@ li { margin: 4px 0; }
 @media print { figure { break-inside: avoid; } }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_PHOTOS = frozenset({SAMPLES, MISTAKES})
+_PHOTOS = frozenset({SAMPLES, MISTAKES, LEAST_CERTAIN, REJECTED})
 
 
 def as_html(report: ModelReport) -> str:

@@ -27,16 +27,19 @@ from digits.guards import Guard, Unguarded
 from digits.images import LEAST_SIDE, Decoded, DecodeError, Status, decode
 from digits.inference import ModelFiles, Predictor, load_runtime
 from digits.normalization import normalize
+from digits.oddities import Look, look
 from digits.plans import Plan
 from digits.records import Record, write_file, write_record
 from digits.sources import Source, open_source
 from digits.summaries import LeastCertain
 from digits.tables import DECIMALS, FIXED_COLUMNS, Row
+from digits.verdicts import novelty_of, verdict
 
 SLICE = 256
 FAILURES_KEPT = 100
 LEAST_CERTAIN_KEPT = 25
 _ANY_SHAPE = (32, 32)
+_STATUS = [column.name for column in FIXED_COLUMNS].index("status")
 DONE, TAKEN = b"\n", b"-"
 _BLAMES: Mapping[Status, str] = {
     "crashed": "decoding it killed the process that did, twice; convert the image",
@@ -104,6 +107,7 @@ class _Seen(NamedTuple):
     status: Status = "ok"
     error: str | None = None
     more_frames: bool = False
+    oddity: float = 0
 
 
 @dataclass
@@ -116,8 +120,8 @@ class _Tally:
     failures: list[tuple[str, Status, str | None]] = field(default_factory=list)
     least_certain: list[tuple[float, str, _Seen]] = field(default_factory=list)
 
-    def count(self, images: Sequence[_Seen]) -> None:
-        self.statuses.update(image.status for image in images)
+    def count(self, images: Sequence[_Seen], statuses: Iterable[str]) -> None:
+        self.statuses.update(statuses)
         self.more_frames += sum(image.more_frames for image in images)
         room = FAILURES_KEPT - len(self.failures)
         self.failures += [(i.path, i.status, i.error) for i in images if i.pixels is None][:room]
@@ -180,52 +184,54 @@ class _Worker:
             if blame:
                 return _Seen(path, digest, None, status=blame, error=_BLAMES[blame].format(options.max_seconds))
             picture = decode(content, max_pixels=options.max_pixels, least_side=LEAST_SIDE, others=options.others)
-            pixels = self._normalized(picture)
+            pixels, oddity = self._looked_at(picture)
         except DecodeError as error:
             return _Seen(path, digest, None, error.width, error.height, error.status, str(error))
         except MemoryError:
             return _Seen(path, digest, None, status="too-large", error="it needs more memory than is allowed")
-        return _Seen(path, digest, pixels, picture.width, picture.height, more_frames=picture.more_frames)
+        more = picture.more_frames
+        return _Seen(path, digest, pixels, picture.width, picture.height, more_frames=more, oddity=oddity)
 
-    def _normalized(self, picture: Decoded) -> npt.NDArray[np.uint8]:
+    def _looked_at(self, picture: Decoded) -> Look:
         try:
-            return normalize(picture.pixels, self._plan.options.normalize, shape=self._plan.model.input_shape)
+            return look(picture.pixels, self._plan.options.normalize, shape=self._plan.model.input_shape)
         except MemoryError:
             raise
         except Exception as error:  # one image must not take its neighbours with it
             raise DecodeError("unreadable", f"it could not be normalised: {type(error).__name__}") from error
 
     def _rows(self, images: Sequence[_Seen], predictor: Predictor, tally: _Tally) -> list[Row]:
-        pictured = [image for image in images if image.pixels is not None]
-        answers = iter(self._predict(pictured, predictor, tally))
-        tally.count(images)
-        none: Row = (None,) * (2 + len(self._columns) - len(FIXED_COLUMNS))
+        answers = iter(self._predict([image for image in images if image.pixels is not None], predictor, tally))
+        none: Row = (None,) * (3 + len(self._columns) - len(FIXED_COLUMNS))
         version = self._plan.model.version
         rows: list[Row] = []
         for image in images:
-            path, digest, pixels, width, height, status, error, _ = image
-            name, confidence, *more = none if pixels is None else next(answers)
-            rows.append((path, name, confidence, status, error, width, height, digest, None, version, *more))
+            path, digest, pixels, width, height, seen, error, *_ = image
+            status, name, confidence, novelty, *more = (seen, *none) if pixels is None else next(answers)
+            rows.append((path, name, confidence, status, error, width, height, digest, novelty, version, *more))
+        tally.count(images, [str(row[_STATUS]) for row in rows])
         return rows
 
     def _predict(self, images: Sequence[_Seen], predictor: Predictor, tally: _Tally) -> list[Row]:
-        """Give for each image the class's name, the confidence, and the columns that options add."""
+        """Give for each image status, class, confidence and novelty, then the columns that options add."""
         if not images:
             return []
-        probabilities = predictor.predict(np.stack([np.asarray(image.pixels) for image in images]))
+        probabilities, novelty = predictor.answer(np.stack([np.asarray(image.pixels) for image in images]))
         if not np.isfinite(probabilities).all():
             raise ModelError(f"{self._plan.model.onnx}: the network gives values that are no numbers; train it again")
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._plan.options.top_k].tolist()
         rounded = probabilities.astype(np.float64).round(DECIMALS).tolist()
-        answers = [self._answer(chances, order) for chances, order in zip(rounded, ranked, strict=True)]
-        tally.count_predictions(images, [str(a[0]) for a in answers], [float(a[1] or 0) for a in answers])
+        novelties = novelty_of(novelty, [image.oddity for image in images])
+        answers = [self._answer(*answer) for answer in zip(rounded, ranked, novelties, strict=True)]
+        tally.count_predictions(images, [str(a[1]) for a in answers], [float(a[2] or 0) for a in answers])
         return answers
 
-    def _answer(self, chances: list[float], order: list[int]) -> Row:
+    def _answer(self, chances: list[float], order: list[int], novelty: float | None) -> Row:
         names = self._plan.model.class_names
-        best, *others = [(names[index], chances[index]) for index in order]
+        (name, confidence), *others = [(names[index], chances[index]) for index in order]
+        status = verdict(confidence, novelty, self._plan.options.threshold)
         added = chances if self._plan.options.probabilities else ()
-        return (*best, *added, *(value for other in others for value in other))
+        return (status, name, confidence, novelty, *added, *(value for other in others for value in other))
 
 
 @lru_cache(maxsize=1)

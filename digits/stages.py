@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digits import datasets
+from digits import calibration, datasets
 from digits.arrays import LabelledArrays, check_arrays, join, require_sound, split_validation
 from digits.config import ArraysConfig, Mode, ModelConfig, PromotionPolicy, TrainingConfig
 from digits.errors import ModelError
@@ -131,13 +131,15 @@ def train_network(
 
 
 def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
-    """Export a model to ONNX and check, on the whole test set, that it says what Keras says.
+    """Export a model to ONNX with what makes it honest, fitted on validation images; see `calibration` and `novelty`.
+
+    It is checked on the whole test set that the network says what Keras says.
 
     Raises:
         ModelError: another class for any test image, or a probability further off than `MAX_EXPORT_DIFFERENCE`.
     """
-    from digits import models, normalization
-    from digits.inference import ModelFiles, Predictor
+    from digits import models, normalization, novelty
+    from digits.inference import ONNX_FILE, load_predictor
 
     def write(directory: Path) -> None:
         opened, trained = store.open(arrays), store.open(model)
@@ -151,12 +153,27 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
             "weights_sha256": read_json(trained.file("model.json"))["weights_sha256"],
         }
         _write_json(directory / "spec.json", spec)
-        predicted = Predictor(ModelFiles.load(directory, version=0)).predict(test)
+        predicted = load_predictor(directory).predict(test)
         expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
         check_export(expected, predicted)
+        validation = _samples(opened, "validation")
+        measured = _calibration(load_predictor(directory).predict(validation.pixels), validation.labels)
+        _write_json(directory / "spec.json", {**spec, "calibration": measured})
+        train = _samples(opened, "train")
+        seed = trained.config["seed"]
+        novelty.add_novelty(directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed)
 
-    recipe = Recipe("onnx", {}, (model, arrays), code_version("digits.models", "digits.inference"))
+    code = code_version("digits.models", "digits.inference", "digits.novelty", "digits.calibration")
+    recipe = Recipe("onnx", {}, (model, arrays), code)
     return store.produce(recipe, write)
+
+
+def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """Fit what a spec keeps of validation: the temperature, and what each confidence threshold would do."""
+    temperature = calibration.fit_temperature(y_prob, labels)
+    prob = calibration.calibrated(y_prob, temperature)
+    steps = calibration.risk_steps(prob.max(axis=1), prob.argmax(axis=1) == labels)
+    return {"temperature": temperature, "steps": steps}
 
 
 def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> None:
@@ -178,14 +195,14 @@ def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float3
 def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
     """Measure the exported model, which is what prediction runs, on the test images."""
     from digits.evaluation import evaluate
-    from digits.inference import ModelFiles, Predictor
+    from digits.inference import load_predictor
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
         test = _samples(opened, "test")
-        y_prob = Predictor(ModelFiles.load(store.open(exported).path, version=0)).predict(test.pixels)
+        y_prob, novelties = load_predictor(store.open(exported).path).answer(test.pixels)
         class_names = read_json(opened.file("arrays.json"))["class_names"]
-        evaluation = evaluate(test.labels, y_prob, class_names=class_names)
+        evaluation = evaluate(test.labels, y_prob, class_names=class_names, novelty=novelties)
         _write_json(directory / "evaluation.json", evaluation.as_record())
         np.save(directory / "y_prob.npy", y_prob, allow_pickle=False)
 
@@ -266,7 +283,7 @@ def facts_of(lineage: Lineage) -> dict[str, Any]:
         "test_images": evaluation["count"],
         "test_set": lineage.test_set,
         "validation_accuracy": history[-1]["validation_accuracy"],
-        **{name: evaluation[name] for name in ("accuracy", "loss", "ece")},
+        **{name: evaluation[name] for name in ("accuracy", "loss", "ece", "rejected_share")},
     }
 
 

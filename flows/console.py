@@ -291,6 +291,9 @@ def predict(
     normalize: Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(help="[default: auto]")] = None,
     probabilities: Annotated[bool | None, typer.Option("--probabilities", help="Add a column for each class.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Add the 2nd to the k-th most likely class.")] = None,
+    max_error: Annotated[
+        float | None, typer.Option(help="Flag as uncertain, so that at most this share of the others is wrong.")
+    ] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Images with more are not decoded.")] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Files with more are not read.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Images that take longer to read are given up.")] = None,
@@ -317,6 +320,7 @@ def predict(
         normalize=normalize,
         probabilities=probabilities,
         top_k=top_k,
+        max_error=max_error,
         max_pixels=max_pixels,
         max_bytes=max_bytes,
         max_seconds=max_seconds,

@@ -14,7 +14,7 @@ MakePictures = Callable[..., Path]
 
 
 def write_model(directory: Path, *, classes: int = 10, shape: tuple[int, int] = (28, 28), seed: int = 0) -> Path:
-    """Export a network of one dense layer with random weights, as the stages export a trained one."""
+    """Export a network of one dense layer with random weights, as the stages export a trained one, but for novelty."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     random = np.random.default_rng(seed)
@@ -49,3 +49,24 @@ def draw(seed: int) -> Pixels:
     pixels = np.zeros((28, 28), np.uint8)
     pixels[5:24, 9:20] = random.integers(100, 256, (19, 11))
     return pixels
+
+
+def add_novelty(directory: Path, *, above: float, temperature: float, steps: list[list[float]]) -> None:
+    """Make a model of `write_model` an honest one: novelty is a 20th of an image's mean level, less `above`."""
+    from onnx import TensorProto, helper, load, numpy_helper, save
+
+    network = load(directory / "model.onnx")
+    network.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["images"], ["level"], axes=[1, 2], keepdims=0),
+            helper.make_node("Mul", ["level", "per_level"], ["much"]),
+            helper.make_node("Sub", ["much", "above"], ["novelty"]),
+        ]
+    )
+    for name, value in (("per_level", 1 / 20), ("above", above)):
+        network.graph.initializer.append(numpy_helper.from_array(np.array([value], np.float32), name))
+    network.graph.output.append(helper.make_tensor_value_info("novelty", TensorProto.FLOAT, ["N", 1]))
+    save(network, directory / "model.onnx")
+    spec = json.loads((directory / "spec.json").read_text())
+    spec["calibration"] = {"temperature": temperature, "steps": steps}
+    (directory / "spec.json").write_text(json.dumps(spec))

@@ -203,3 +203,10 @@ def test_perfect_accuracies_leave_some_doubt():
     found = overfitting(1.0, 1.0, 50, 50)
     assert found.standard_error > 0.01
     assert not found.significant
+
+
+def test_risk_is_the_error_among_the_most_certain():
+    """Two of four are wrong, one of them the least certain."""
+    prob = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]]
+    found = evaluate(np.array([0, 1, 0, 1]), prob, class_names=("a", "b")).risk
+    assert [(point.coverage, point.error) for point in found] == [(0.25, 0), (0.5, 0.5), (0.75, 1 / 3), (1, 0.5)]

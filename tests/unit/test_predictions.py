@@ -21,7 +21,7 @@ from digits import planning, predictions
 from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, ModelError, StoreError, UsageError
 from digits.folders import unescape_path
-from digits.inference import ModelFiles, Predictor
+from digits.inference import Answers, ModelFiles, Predictor
 from digits.planning import plan_predictions
 from digits.plans import Plan
 from digits.predictions import merge, predict_folder
@@ -244,12 +244,12 @@ def test_a_normaliser_that_fails_is_one_rows_matter(job: Job, monkeypatch: pytes
     """Whatever it raises."""
     calls = iter(range(100))
 
-    def normalize(pixels: Any, *_: Any, **__: Any) -> Any:
+    def look(pixels: Any, *_: Any, **__: Any) -> Any:
         if next(calls) == 4:
             raise ZeroDivisionError
-        return pixels
+        return pixels, 0.0
 
-    monkeypatch.setattr("digits.shards.normalize", normalize)
+    monkeypatch.setattr("digits.shards.look", look)
     assert job.run().statuses == {"ok": 9, "unreadable": 1}
     assert job.rows()[4]["error"] == "it could not be normalised: ZeroDivisionError"
 
@@ -571,7 +571,8 @@ def test_a_model_that_is_replaced_meanwhile(job: Job, tmp_path: Path) -> None:
 
 def test_a_network_that_gives_no_numbers(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not published as a table of NaN."""
-    monkeypatch.setattr(Predictor, "predict", lambda _, pixels: np.full((len(pixels), 10), np.nan, np.float32))
+    nothing = Answers(np.full((10, 10), np.nan, np.float32), None)
+    monkeypatch.setattr(Predictor, "answer", lambda _, pixels: nothing)
     with pytest.raises(ModelError, match="no numbers"):
         job.run()
     assert not job.out.exists()

@@ -18,8 +18,11 @@ from digits.evaluation import Evaluation, ReliabilityBin, evaluate
 from digits.reports import (
     CONFUSION,
     CURVES,
+    LEAST_CERTAIN,
     MISTAKES,
+    REJECTED,
     RELIABILITY,
+    RISK,
     SAMPLES,
     ModelReport,
     _number_cells,
@@ -132,10 +135,10 @@ def rendered(markdown: str) -> Page:
 
 def test_a_report_has_every_picture_in_reading_order(pictures):
     """What went well comes before what it was made of."""
-    assert list(pictures) == [CURVES, CONFUSION, MISTAKES, RELIABILITY, SAMPLES]
+    assert list(pictures) == [CURVES, CONFUSION, MISTAKES, RELIABILITY, RISK, LEAST_CERTAIN, SAMPLES]
 
 
-@pytest.mark.parametrize("title", [CURVES, CONFUSION, MISTAKES, RELIABILITY, SAMPLES])
+@pytest.mark.parametrize("title", [CURVES, CONFUSION, MISTAKES, RELIABILITY, RISK, LEAST_CERTAIN, SAMPLES])
 def test_pictures_show_something_and_are_small(pictures, title):
     """The Prefect UI gets them inside of a text."""
     pixels = opened(pictures[title])
@@ -238,13 +241,15 @@ def test_no_mistakes_no_picture(monkeypatch):
     """A perfect model has nothing to show there."""
     labels, pixels = np.arange(4) % 2, np.zeros((4, 8, 8), np.uint8)
     perfect = evaluate(labels, np.eye(2)[labels], class_names="ab")
-    for name in ("curves", "confusion", "reliability", "samples"):
+    for name in ("curves", "confusion", "reliability", "risk", "samples"):
         monkeypatch.setattr(f"digits.reports.{name}_figure", lambda *_: b"png")
     assert mistakes_picture(perfect, pixels) is None
     assert list(model_pictures(perfect, HISTORY, train=(pixels, labels), test_pixels=pixels)) == [
         CURVES,
         CONFUSION,
         RELIABILITY,
+        RISK,
+        LEAST_CERTAIN,
         SAMPLES,
     ]
 
@@ -279,7 +284,7 @@ def test_a_page_has_its_pictures_each_with_words_for_it(report, pictures):
     for image, title in zip(images, pictures, strict=True):
         assert image["src"].startswith("data:image/png;base64,")
         assert image["alt"].startswith(f"{title}. ")
-        assert image["class"] == ("photo" if title in {MISTAKES, SAMPLES} else "chart")
+        assert image["class"] == ("photo" if title in {MISTAKES, LEAST_CERTAIN, SAMPLES} else "chart")
         assert len(image["alt"]) > len(title) + 10
 
 
@@ -471,3 +476,13 @@ def test_importing_reports_is_light():
     code = f"import sys, digits.reports, digits.promotion; print(sorted({heavy!r} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+def test_what_is_rejected_is_shown_with_its_share():
+    """The most novel first, and only what is above 0."""
+    labels, pixels = np.arange(4) % 2, np.zeros((4, 8, 8), np.uint8)
+    novelty = np.array([-1, 2, 3, 0.0])
+    found = evaluate(labels, np.eye(2)[labels], class_names="ab", novelty=novelty)
+    assert [one.index for one in found.rejected] == [2, 1]
+    assert found.rejected_share == 0.5
+    assert REJECTED in model_pictures(found, HISTORY, train=(pixels, labels), test_pixels=pixels)

@@ -1,0 +1,52 @@
+"""The head that tells what is no digit, fitted to real digits and put into an exported network."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fitting import fit, run_of, samples
+
+from digits import models, novelty
+
+DIGITS = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small network of each kind, after three epochs, exported."""
+    place = tmp_path_factory.mktemp("exported")
+    for name in ("cnn", "mlp-2"):
+        network, _ = fit(run_of(name), place / f"{name}.npz")
+        models.export_onnx(network, place / f"{name}.onnx")
+    return {name: place / f"{name}.onnx" for name in ("cnn", "mlp-2")}
+
+
+@pytest.mark.parametrize(("name", "least"), [("cnn", 0.9), ("mlp-2", 0.2)])
+def test_a_head_tells_noise_from_digits_and_leaves_the_classes_alone(
+    exported: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, least: float
+) -> None:
+    """The first output is the same, bit by bit; the same seed gives the same file."""
+    import onnxruntime
+
+    monkeypatch.setattr(novelty, "_NEGATIVES", 400)
+    monkeypatch.setattr(novelty, "_PRINTED", 1)
+    train, validation = samples()
+    paths = [Path(shutil.copy(exported[name], tmp_path / f"{number}.onnx")) for number in range(2)]
+    for path in paths:
+        assert novelty.add_novelty(path, train.pixels, validation.pixels, DIGITS, seed=1)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    images = validation.pixels[..., np.newaxis].astype(np.float32)
+    sessions = [onnxruntime.InferenceSession(str(path)) for path in (exported[name], paths[0])]
+    plain, (kept, scores) = (session.run(None, {session.get_inputs()[0].name: images}) for session in sessions)
+    assert np.array_equal(plain[0], kept)
+    assert (scores > 0).mean() <= 0.03
+    noise = np.random.default_rng(0).integers(0, 256, (100, 28, 28, 1)).astype(np.float32)
+    strange = sessions[1].run(["novelty"], {sessions[1].get_inputs()[0].name: noise})[0]
+    assert (strange > 0).mean() > least
+
+
+def test_classes_that_are_no_digits_get_no_head(exported: dict[str, Path]) -> None:
+    """Nobody knows what is none of them."""
+    train, validation = samples()
+    assert not novelty.add_novelty(exported["cnn"], train.pixels, validation.pixels, ("coat", "shoe"))
