@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.config import Mode
-from digits.images import LEAST_SIDE, decode
+from digits.images import LEAST_SIDE, Status, decode
 from digits.inference import Predictor
-from digits.normalization import SHAPE, Box, Ink, find_ink, has_mnist_form, normalize
+from digits.normalization import SHAPE, Box, Ink, find_ink, has_mnist_form
+from digits.oddities import look
 from digits.pictures import Bar, contact_sheet, with_bars
+from digits.verdicts import novelty_of, verdict
 
 Pixels = npt.NDArray[np.uint8]
 TILE = 224
@@ -35,6 +37,8 @@ class Inspection:
         steps: from the file's picture to the network's input, the last one.
         chances: each class's name and probability, in the model's order.
         findings: sentences about what was seen on the way.
+        status: as in the table of a prediction that asks for no certainty.
+        novelty: as in the table.
     """
 
     width: int
@@ -42,6 +46,8 @@ class Inspection:
     steps: tuple[Step, ...]
     chances: tuple[Bar, ...]
     findings: tuple[str, ...]
+    status: Status
+    novelty: float | None
 
     @property
     def best(self) -> Bar:
@@ -58,15 +64,18 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> 
     """
     shape, names = predictor.model.input_shape, predictor.model.class_names
     picture = decode(content, least_side=LEAST_SIDE)
-    pixels = normalize(picture.pixels, mode, shape=shape)
+    pixels, oddity = look(picture.pixels, mode, shape=shape)
     between, findings = _steps_between(picture.pixels, mode, shape)
-    (shares,) = predictor.predict(pixels[np.newaxis])
+    (shares,), answered = predictor.answer(pixels[np.newaxis])
+    (novelty,) = novelty_of(answered, [oddity])
     return Inspection(
-        picture.width,
-        picture.height,
-        (Step("the picture", picture.pixels), *between, Step("what the network sees", pixels)),
-        tuple(Bar(name, float(share)) for name, share in zip(names, shares, strict=True)),
-        findings,
+        width=picture.width,
+        height=picture.height,
+        steps=(Step("the picture", picture.pixels), *between, Step("what the network sees", pixels)),
+        chances=tuple(Bar(name, float(share)) for name, share in zip(names, shares, strict=True)),
+        findings=findings,
+        status=verdict(float(shares.max()), novelty, threshold=0),
+        novelty=novelty,
     )
 
 

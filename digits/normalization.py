@@ -436,7 +436,9 @@ def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool)
     place = tuple(slice(part.start * factor, part.stop * factor) for part in (rows, columns))
     cut = page[: len(kept) * factor, : kept.shape[1] * factor][place]
     strength = _strength(cut, _enlarged(paper[rows, columns], cut), dark_on_light)
-    levels = _levels(strength, cv2.resize(kept[rows, columns], cut.shape[::-1], interpolation=cv2.INTER_NEAREST), factor)
+    levels = _levels(
+        strength, cv2.resize(kept[rows, columns], cut.shape[::-1], interpolation=cv2.INTER_NEAREST), factor
+    )
     if levels is None:
         return None
     whole = np.zeros_like(page)

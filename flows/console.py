@@ -451,13 +451,15 @@ def inspect(
     inspection, picture = serving.inspect(store, path.absolute(), model=model, out=out, mode=normalize or "auto")
     if json:
         chances = {chance.name: chance.share for chance in inspection.chances}
-        print_json({"prediction": inspection.best.name, "probabilities": chances, "picture": picture})
+        answer = {"prediction": inspection.best.name, "status": inspection.status, "novelty": inspection.novelty}
+        print_json({**answer, "probabilities": chances, "picture": picture})
         return
     likely = sorted(inspection.chances, key=lambda chance: -chance.share)[:_MOST_LIKELY]
     print_pairs(
         path.name,
         {
             "prediction": f"{inspection.best.name} ({inspection.best.share:.1%} sure)",
+            "status": inspection.status,
             "then": ", ".join(f"{chance.name}: {chance.share:.1%}" for chance in likely[1:]),
             "seen": " ".join(inspection.findings),
             "picture": picture,

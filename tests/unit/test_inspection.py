@@ -56,6 +56,7 @@ def test_the_steps_from_paper_to_the_network(predictor: Predictor) -> None:
     (expected,) = predictor.predict(normalize(page)[np.newaxis])
     assert [bar.share for bar in found.chances] == pytest.approx(expected.tolist())
     assert found.best.name == str(expected.argmax())
+    assert (found.status, found.novelty) == ("ok", None)
     assert "dark on light paper" in found.findings[0]
     assert (found.steps[1].pixels == KEPT).all(axis=2).any()
     assert not (found.steps[1].pixels == LEFT_OUT).all(axis=2).any()
