@@ -118,7 +118,11 @@ def test_files_are_predicted_as_the_evaluation_did(outcome: Outcome, root: Path,
         probabilities = expected[Path(row["path"]).name]
         assert row["prediction"] == str(probabilities.argmax())
         assert float(row["confidence"]) == pytest.approx(probabilities.max(), abs=1e-6)
-        assert (row["status"], row["model_version"]) == ("ok", str(outcome.version))
+        assert row["status"] == ("not-a-digit" if float(row["novelty"]) > 0 else "ok")
+        assert row["model_version"] == str(outcome.version)
+    rejected = sum(row["status"] == "not-a-digit" for row in rows)
+    assert 0 < rejected < 0.03 * len(rows)
+    assert rejected / len(rows) == pytest.approx(outcome.facts["rejected_share"])
 
 
 def test_the_operator_finds_it_in_the_interface(outcome: Outcome, root: Path) -> None:
