@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from digits import stages
 from digits.config import RecipeName, TrainingRun, artifact_root
-from digits.store import Store
+from digits.store import ArtifactRef, Store
 
 SEEDS = (42, 1, 2)
 
@@ -61,7 +61,11 @@ def _quick(store: Store) -> None:
     print(f"quick takes {ratio:.2f} times the wall time of mlp-2's ten epochs", flush=True)
 
 
-_MEASURES = {"default": _default, "quick": _quick}
+def _best(store: Store) -> None:
+    _summarize("best", [_measure(store, "best, seed 42", _run("best", 42))])
+
+
+_MEASURES = {"default": _default, "quick": _quick, "best": _best}
 
 
 def _run(recipe: str, seed: int) -> TrainingRun:
@@ -74,14 +78,21 @@ def _tutorial(seed: int) -> TrainingRun:
 
 def _measure(store: Store, label: str, run: TrainingRun) -> Row:
     arrays = stages.prepare_arrays(store, [stages.download_dataset(store, "mnist")], run.arrays)
-    network = stages.build_network(store, arrays, run.model, seed=run.training.seed)
     wall, cpu = time.perf_counter(), time.process_time()
-    model = stages.train_network(store, network, arrays, run.training)
+    model = _train(store, arrays, run)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     evaluation = stages.evaluate_model(store, stages.export_model(store, model, arrays), arrays)
     row = Row(stages.facts_of(stages.trace(store, evaluation)), wall, cpu)
     print(f"{label:<18} test accuracy {row.facts['accuracy']:.2%}, {wall:.1f} s, {cpu:.0f} CPU-seconds", flush=True)
     return row
+
+
+def _train(store: Store, arrays: ArtifactRef, run: TrainingRun) -> ArtifactRef:
+    members = [
+        stages.train_network(store, stages.build_network(store, arrays, run.model, seed=how.seed), arrays, how)
+        for how in run.members()
+    ]
+    return stages.average_models(store, members, arrays, run.training)
 
 
 def _summarize(name: str, rows: list[Row]) -> None:

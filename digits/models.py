@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,17 @@ _BUILDERS: dict[Architecture, Callable[..., Network]] = {
     "mlp": _mlp,
     "mlp-2": _mlp_2,
 }
+
+
+def average(networks: Sequence[Network]) -> Network:
+    """Give a network whose probabilities are the mean of those of several networks with the same input."""
+    keras = load_keras()
+    images = keras.Input(networks[0].input_shape[1:], name="images")
+    members = [
+        keras.Model(network.inputs[0], network.outputs[0], name=f"member_{number}")
+        for number, network in enumerate(networks)
+    ]
+    return keras.Model(images, keras.layers.Average()([member(images) for member in members]), name="average")
 
 
 def with_fused_normalization(network: Network) -> Network:

@@ -20,6 +20,7 @@ from digits.errors import ModelError
 from digits.negatives import draw_negatives
 from digits.printed import are_digits, print_digits
 from digits.training import draw_transforms
+from digits.written import write_digits
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -31,7 +32,7 @@ FLAGGED = 0.0095
 """Share of the validation images that may be flagged: they are harder than test images, of which less is."""
 _NEGATIVES = 12_000
 _DIGITS = 16_000
-_PRINTED = 20
+_PRINTED, _WRITTEN = 20, 300
 _USUAL = AugmentationConfig()
 _FAR = AugmentationConfig(stroke=1, blur=2.5, contrast=0.9)
 """Thicker, softer and paler digits than the network is trained on are digits still."""
@@ -86,6 +87,8 @@ def _digits(random: Random, train: Pixels, class_names: Sequence[str], *, seed: 
     """Give digits as they are, and as pens, prints and cameras would have made them."""
     chosen = train[np.sort(random.choice(len(train), min(_DIGITS, len(train)), replace=False))]
     printed, _ = print_digits(class_names, _PRINTED, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
+    written, _ = write_digits(class_names, _WRITTEN, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
+    printed = np.concatenate([printed, written])
     parts = [_distorted(random, part, limits) for part in (chosen, printed) for limits in (_USUAL, _FAR)]
     parts += [distort(random, part, _FAR) for part in parts[1::2]]
     return np.concatenate([chosen, printed, *parts])

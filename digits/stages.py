@@ -130,6 +130,31 @@ def train_network(
     return reference
 
 
+def average_models(
+    store: Store, members: Sequence[ArtifactRef], arrays: ArtifactRef, config: TrainingConfig
+) -> ArtifactRef:
+    """Average the probabilities of fitted networks in one model; a single one is given back itself.
+
+    Its history is the mean of the members', but for the last epoch's validation, which is the average's own.
+    """
+    from digits import models, training
+
+    if len(members) == 1:
+        return members[0]
+
+    def write(directory: Path) -> None:
+        opened = [store.open(member) for member in members]
+        model = models.average([models.load(member.file("model.keras")) for member in opened])
+        histories = [read_json(member.file("model.json"))["history"] for member in opened]
+        history = [training.mean_of(epochs) for epochs in zip(*histories, strict=True)]
+        history[-1] |= training.measure(model, _samples(store.open(arrays), "validation"))
+        models.save(model, directory / "model.keras")
+        _write_json(directory / "model.json", {"history": history, "weights_sha256": models.weights_digest(model)})
+
+    recipe = Recipe("model", config.model_dump(mode="json"), (*members, arrays), code_version("digits.training"))
+    return store.produce(recipe, write)
+
+
 def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
     """Export a model to ONNX with what makes it honest, fitted on validation images; see `calibration` and `novelty`.
 
@@ -267,7 +292,8 @@ def trace(store: Store, evaluation: ArtifactRef) -> Lineage:
     measured = store.open(evaluation)
     onnx, arrays = (store.open(parent) for parent in measured.parents)
     model = store.open(onnx.parents[0])
-    network = store.open(model.parents[0])
+    first = model.parents[0]
+    network = store.open(store.open(first).parents[0] if first.kind == "model" else first)
     return Lineage(measured, onnx, model, network, arrays, tuple(store.open(parent) for parent in arrays.parents))
 
 

@@ -21,6 +21,7 @@ from digits.models import Network, copy_variables, values_digest, with_fused_nor
 from digits.printed import are_digits, print_digits
 from digits.progress import SILENT, Bar, Progress
 from digits.records import decode_record, encode_record, replacing
+from digits.written import write_digits
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
@@ -88,13 +89,13 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
         validation: what is only measured, after each epoch.
         config: resolved, so without a None.
         checkpoint: a file that is written after each epoch, and continued from when it is there.
-        class_names: what the labels stand for; where they are digits, `config.printed` adds printed ones.
+        class_names: what the labels stand for; where they are digits, `config.printed` and `config.written` add some.
         progress: is told of every step.
 
     Returns:
         `loss`, `accuracy`, `validation_loss` and `validation_accuracy` of each epoch.
     """
-    samples = _with_print(train, config, class_names)
+    samples = _with_made_digits(train, config, class_names)
     steps = -(-len(samples) // config.batch_size)
     fitted = with_fused_normalization(network)
     _compile(fitted, config, steps)
@@ -112,13 +113,17 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     return history
 
 
-def _with_print(train: Samples, config: TrainingConfig, class_names: Sequence[str]) -> "Samples | _Joined":
-    if not config.printed or not are_digits(class_names):
+def _with_made_digits(train: Samples, config: TrainingConfig, class_names: Sequence[str]) -> "Samples | _Joined":
+    if not (config.printed or config.written) or not are_digits(class_names):
         return train
     height, width = train.shape
-    printed = print_digits(class_names, config.printed, seed=config.seed, shape=(height, width))
-    logger.info("%d printed digits are added to %d training images", len(printed[1]), len(train))
-    return _Joined(train, Samples(*printed))
+    made = [
+        print_digits(class_names, config.printed or 0, seed=config.seed, shape=(height, width)),
+        write_digits(class_names, config.written or 0, seed=config.seed, shape=(height, width)),
+    ]
+    pixels, labels = (np.concatenate(parts) for parts in zip(*made, strict=True))
+    logger.info("%d made digits are added to %d training images", len(labels), len(train))
+    return _Joined(train, Samples(pixels, labels))
 
 
 def describe(metrics: dict[str, float]) -> str:
@@ -183,6 +188,23 @@ def _measure(network: Network, validation: Samples) -> dict[str, float]:
     for variable, value in zip(network.trainable_variables, kept, strict=True):
         variable.assign(value)
     return {f"validation_{name}": float(measured[name]) for name in ("loss", "accuracy")}
+
+
+def measure(network: Network, samples: Samples) -> dict[str, float]:
+    """Give the `validation_loss`, cross-entropy in nats, and the `validation_accuracy` of a network on samples."""
+    images = samples.pixels[..., np.newaxis].astype(np.float32)
+    probabilities = network.predict(images, batch_size=EVALUATION_BATCH, verbose=0).astype(np.float64)
+    true = probabilities[np.arange(len(samples)), samples.labels]
+    right = probabilities.argmax(axis=1) == samples.labels
+    return {
+        "validation_loss": float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean()),
+        "validation_accuracy": float(right.mean()),
+    }
+
+
+def mean_of(epochs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Give the mean of what several networks reached in an epoch."""
+    return {name: float(np.mean([epoch[name] for epoch in epochs])) for name in epochs[0]}
 
 
 def _dataset(train: Samples | _Joined, config: TrainingConfig, epoch: int, *, classes: int) -> Any:

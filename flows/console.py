@@ -86,8 +86,10 @@ def train(
         typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
     ] = None,
     recipe: Annotated[
-        Literal["default", "quick"] | None,
-        typer.Option(help="What the other options have by themselves: quick trains in seconds. [default: default]"),
+        Literal["default", "quick", "best"] | None,
+        typer.Option(
+            help="What the other options are by themselves: quick takes seconds, best half an hour. [default: default]"
+        ),
     ] = None,
     architecture: Annotated[
         Literal["cnn", "compact", "cropped", "mlp", "mlp-2"] | None,

@@ -8,6 +8,7 @@ from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, RecipeName
 from digits.stages import Outcome
 from tasks.reporting import publish_training, publish_versions
 from tasks.training import (
+    average_models,
     build_network,
     download_dataset,
     evaluate_model,
@@ -50,7 +51,7 @@ def train(
     Args:
         datasets: What to train on: `mnist`, `mnist-sample`, `fashion-mnist`, or paths on the worker of an `.npz`, of a
             folder with IDX files, or of a folder of labelled images (`<root>/<class>/*.png`). Several are joined.
-        recipe: What fills the empty fields below: `default`, or `quick` to train.
+        recipe: What fills the empty fields below: `default`, `quick` to train, or `best`.
         model: Which network, and its sizes. A network chosen here brings its own recommended values.
         training: How the weights are fitted. Empty fields take the recommended value.
         arrays: How the images are split, and when they must not be trained on.
@@ -62,8 +63,9 @@ def train(
     ).resolved()
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
     prepared = preprocess(sources, run.arrays, artifacts)
-    network = build_network(prepared, run.model, run.training.seed, artifacts)
-    trained = train_network(network, prepared, run.training, artifacts)
+    networks = [build_network(prepared, run.model, member.seed, artifacts) for member in run.members()]
+    members = [train_network(one, prepared, how, artifacts) for one, how in zip(networks, run.members(), strict=True)]
+    trained = average_models(members, prepared, run.training, artifacts)
     exported = export_model(trained, prepared, artifacts)
     evaluation = evaluate_model(exported, prepared, artifacts)
     report = report_model(evaluation, artifacts)

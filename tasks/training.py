@@ -37,6 +37,14 @@ def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingCon
     return stages.train_network(open_store(root), network, arrays, config, progress=progress.get())
 
 
+@task(name="average", task_run_name="average", cache_policy=NO_CACHE)
+def average_models(
+    members: list[ArtifactRef], arrays: ArtifactRef, config: TrainingConfig, root: Path | None
+) -> ArtifactRef:
+    """Average the members of a recipe in one model; a single one is the model."""
+    return stages.average_models(open_store(root), members, arrays, config)
+
+
 @task(name="export", task_run_name="export to ONNX", cache_policy=NO_CACHE)
 def export_model(model: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Export the model to ONNX, and check the export on the test images."""

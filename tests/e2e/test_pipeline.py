@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Lo
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, TaskRunSort
 from prefect.task_runners import ProcessPoolTaskRunner
 
-from digits.config import ModelConfig, PredictionConfig, TrainingConfig
+from digits.config import ModelConfig, PredictionConfig, PromotionPolicy, TrainingConfig
 from digits.errors import DataError
 from digits.registry import Registry
 from digits.serving import write_test_images
@@ -26,6 +26,7 @@ from digits.store import Store
 from flows.prediction import predict_folder
 from flows.training import train
 
+MLP = ModelConfig(architecture="mlp")
 HERE = Path(__file__).resolve().parents[2]
 
 
@@ -290,3 +291,18 @@ def test_an_interrupted_prediction_is_continued(
     summary = predict_folder(folder, "champion", table, PredictionConfig(), root)
     assert (summary.images, len(rows_of(table))) == (40_000, 40_000)
     assert summary.reused > 0
+
+
+def test_members_are_averaged_in_one_model(outcome: Outcome, root: Path) -> None:
+    """Each is trained by itself and found again; the lineage leads through the first to the arrays."""
+    settings = TrainingConfig(members=2, epochs=1)
+    policy = PromotionPolicy(promote=False)
+    averaged = train(("mnist-sample",), model=MLP, training=settings, promotion=policy, artifacts=root)
+    store = Store(root)
+    lineage = trace(store, Registry(store).version(averaged.version).artifact("evaluation"))
+    first, second, _ = (store.open(parent) for parent in lineage.model.parents)
+    assert [first.config["seed"], second.config["seed"], lineage.model.config["members"]] == [42, 43, 2]
+    assert (first.ref.kind, lineage.network.config["architecture"]) == ("model", "mlp")
+    assert averaged.facts["epochs"] == 1
+    assert averaged.facts["accuracy"] > 0.8
+    assert outcome.version != averaged.version

@@ -17,6 +17,7 @@ import pytest
 from digits import backend, models, training
 from digits.config import AugmentationConfig, ModelConfig, RecipeName, TrainingConfig, TrainingRun
 from digits.errors import ModelError
+from digits.printed import print_digits
 
 ARCHITECTURES = ["cnn", "mlp-2"]
 STILL = AugmentationConfig(rotation=0, shift=0, zoom=0, shear=0, stroke=0, blur=0, contrast=0, lines=0)
@@ -294,14 +295,14 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own(keras: Any) -> Non
     assert orders[0] != orders[1]
 
 
-def test_printed_digits_are_trained_on_where_the_classes_are_digits(
+def test_printed_and_written_digits_are_trained_on_where_the_classes_are_digits(
     keras: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each epoch has them too, with their labels; there are none among clothes."""
     train, _ = fitting.samples()
-    config = fitting.run_of("cnn", printed=1, augment=False).training
-    joined = training._with_print(train, config, tuple("0123456789"))
-    assert training._with_print(train, config, ("shirt", "coat")) is train
+    config = fitting.run_of("cnn", printed=1, written=3, augment=False).training
+    joined = training._with_made_digits(train, config, tuple("0123456789"))
+    assert training._with_made_digits(train, config, ("shirt", "coat")) is train
     batches = list(training._batches(joined, config, 0, classes=10))
     labels = np.concatenate([labels.argmax(axis=1) for _, labels, _ in batches])
     found = {
@@ -311,6 +312,7 @@ def test_printed_digits_are_trained_on_where_the_classes_are_digits(
     }
     printed = joined.second
     assert len(labels) == len(joined) == len(train) + len(printed)
+    assert len(printed) == len(print_digits(tuple("0123456789"), 1, seed=0, shape=train.shape)[1]) + 9
     assert {(image.tobytes(), int(label)) for image, label in zip(printed.pixels, printed.labels, strict=True)} < found
 
 
@@ -524,7 +526,9 @@ def test_the_onnx_export_says_what_keras_says(
 @pytest.mark.parametrize("recipe", get_args(RecipeName))
 def test_each_recipe_goes_from_network_to_export(keras: Any, tmp_path: Path, recipe: RecipeName) -> None:
     """Built, fitted for an epoch, saved, loaded and exported: the same is predicted in the end."""
-    chosen = TrainingRun(recipe=recipe, training=TrainingConfig(epochs=1, batch_size=64, printed=0)).resolved()
+    chosen = TrainingRun(
+        recipe=recipe, training=TrainingConfig(epochs=1, batch_size=64, printed=0, written=0)
+    ).resolved()
     network, history = fitting.fit(chosen, tmp_path / "c")
     assert np.isfinite(history[0]["loss"])
     models.save(network, tmp_path / "model.keras")
@@ -534,6 +538,27 @@ def test_each_recipe_goes_from_network_to_export(keras: Any, tmp_path: Path, rec
     models.export_onnx(loaded, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert np.allclose(session.run(None, {"images": images})[0], network.predict(images, verbose=0), atol=1e-4)
+
+
+def test_an_average_of_networks(keras: Any, tmp_path: Path) -> None:
+    """Its probabilities are the mean of theirs, saved, loaded and exported too; its measures are its own."""
+    samples = fitting.samples()[1]
+    images = samples.pixels[..., np.newaxis].astype(np.float32)
+    run = TrainingRun().resolved()
+    members = [models.build(run.model, input_shape=SHAPE, classes=10, seed=seed) for seed in (1, 2)]
+    expected = np.mean([member.predict(images, verbose=0) for member in members], axis=0)
+    models.save(models.average(members), tmp_path / "model.keras")
+    loaded = models.load(tmp_path / "model.keras")
+    assert np.allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
+    models.export_onnx(loaded, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert np.allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
+    measured = training.measure(loaded, samples)
+    right = expected.argmax(axis=1) == samples.labels
+    assert measured["validation_accuracy"] == pytest.approx(right.mean())
+    true = expected[np.arange(len(samples)), samples.labels]
+    assert measured["validation_loss"] == pytest.approx(-np.log(true).mean(), rel=1e-4)
+    assert training.mean_of([{"loss": 1.0}, {"loss": 3.0}]) == {"loss": 2.0}
 
 
 def test_a_configuration_without_an_architecture_is_refused(keras: Any) -> None:

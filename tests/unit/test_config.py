@@ -72,11 +72,23 @@ def test_the_recipes_are_those_of_the_tutorial_and_of_the_convolutional_network(
 
 @pytest.mark.parametrize("recipe", get_args(RecipeName))
 def test_a_recipe_has_the_network_and_the_training_that_is_recommended_for_it(recipe: RecipeName) -> None:
-    """As if its network had been chosen by hand; nothing stays open."""
+    """As if its network had been chosen by hand, but for what the recipe says; nothing stays open."""
     run = TrainingRun(recipe=recipe).resolved()
-    assert run.model.architecture == RECIPES[recipe]
-    assert run == run_of(RECIPES[recipe]).model_copy(update={"recipe": recipe}).resolved()
-    assert run.resolved() == run
+    architecture, changes = RECIPES[recipe]
+    assert run.model.architecture == architecture
+    by_hand = run_of(architecture).resolved()
+    assert run.training == by_hand.training.model_copy(update=dict(changes))
+    assert (run.model, run.arrays, run.resolved()) == (by_hand.model, by_hand.arrays, run)
+
+
+def test_members_have_seeds_of_their_own() -> None:
+    """And nothing else: each is trained as it would be alone."""
+    run = TrainingRun(recipe="best", training=TrainingConfig(seed=7)).resolved()
+    assert [how.seed for how in run.members()] == [7, 8, 9]
+    assert {how.model_copy(update={"seed": 7}) for how in run.members()} == {
+        run.training.model_copy(update={"members": 1})
+    }
+    assert TrainingRun().resolved().members() == [TrainingRun().resolved().training]
 
 
 def test_the_recommended_recipe_is_compact() -> None:
