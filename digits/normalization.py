@@ -483,7 +483,8 @@ def _levels(strength: Pixels, kept: Pixels, reach: int = _REACH) -> Pixels | Non
     if full < _LEAST_CONTRAST or (full < _FAINT and full < _OVER_NOISE * cv2.mean(strength, mask=1 - near)[0]):
         return None
     floor = int(full * _PAPER_NOISE)
-    levels: Pixels = cv2.multiply(cv2.subtract(strength, floor), near, scale=255 / (full - floor))
+    above = np.maximum(strength, floor) - floor
+    levels: Pixels = cv2.multiply(above, near, scale=255 / (full - floor))
     return levels
 
 

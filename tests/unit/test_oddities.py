@@ -42,6 +42,27 @@ def test_a_slope_of_light_is_even_and_a_thing_is_not():
     assert unevenness(thing) > 0.12
 
 
+def test_unevenness_is_what_a_plane_fitted_by_least_squares_leaves():
+    """For paper of any shape, a line and a dot as well."""
+    random = np.random.default_rng(7)
+    for height, width in ((60, 45), (28, 28), (4, 1), (1, 9), (1, 1), (2, 2)):
+        paper = (np.linspace(90, 200, width) + random.normal(0, 20, (height, width))).clip(0, 255).astype(np.uint8)
+        rows, columns = np.indices(paper.shape)
+        plane = np.stack([np.ones(paper.size), rows.ravel(), columns.ravel()], axis=1)
+        values = paper.ravel() / 255
+        left = values - plane @ np.linalg.lstsq(plane, values, rcond=None)[0]
+        assert unevenness(paper) == pytest.approx(np.sqrt((left**2).mean()), abs=1e-5)
+
+
+def test_a_picture_in_mnists_form_is_looked_at_but_once(monkeypatch):
+    """It is given back itself, and no ink is searched for."""
+    monkeypatch.setattr("digits.oddities.find_ink", None)
+    picture = np.zeros((28, 28), np.uint8)
+    picture[5:24, 11:18] = 255
+    assert look(picture).pixels is picture
+    assert look(picture).oddity == 0
+
+
 @pytest.mark.parametrize(
     ("confidence", "novelty", "expected"),
     [(0.99, -1.0, "ok"), (0.5, -1.0, "uncertain"), (0.5, 1.0, "not-a-digit"), (0.99, None, "ok"), (0.9, 0.0, "ok")],
