@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
-NO_DIGIT = 20.0
-"""Added to the novelty of a picture without a mark or with several: more than any network takes back."""
+NO_DIGIT = 1000.0
+"""Added to the novelty of a picture without a mark or with several: far more than a head takes back, which says less
+than -20 of one MNIST digit in eleven."""
 SHADOW, UNEVEN = 0.04, 0.12
 """Light on paper falls nearly as on a plane; what is left of it is measured as a root mean square, as a share of white.
 Ordinary photographs stay below the first, above which a picture is odd; the deepest shadows stay below the second,
