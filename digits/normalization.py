@@ -3,9 +3,10 @@
 MNIST's form (LeCun et al. 1998): light ink on black, its box scaled so that the longest side is 20 of 28 pixels, and
 its centre of mass at the centre of the field.
 
-The steps, each of which `find_ink` leaves to be looked at: shrink what is large; tell ink from paper by what stands out
-from its surroundings; take the paper away, shadows with it; cut at Otsu's threshold; drop frames and specks; stretch
-what is left from paper to ink. OpenCV does the work on pixels and is loaded with the first picture that needs it.
+The steps, which `find_ink` leaves to be looked at: shrink what is large; at a coarse scale, tell ink from paper by what
+stands out from its surroundings, take the paper away, shadows with it, cut at Otsu's threshold, drop frames and specks;
+cut what is left out of the page and stretch it from paper to ink. `place` takes a strong slant away, scales and
+centres. OpenCV does the work on pixels and is loaded with the first picture that needs it.
 """
 
 from collections.abc import Mapping
@@ -30,50 +31,66 @@ Box = tuple[int, int, int, int]
 SHAPE = (28, 28)
 SPEC: Mapping[str, Any] = {
     "recipe": "mnist",
-    "version": 2,
+    "version": 3,
     "box": 20,
     "field": 28,
     "mode": "auto",
 }
 """What is stored with a model, so that its images are always brought into the form it was trained on."""
 
+# What MNIST's form allows, in pixels: the longest side of the box, and how far off the middle the centre of mass is.
 _BOX = (18, 20)
 _OFF_CENTRE = 0.55
 _MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).astype(np.float32)
 
-_LARGEST = 160
-_COARSE = 64
-_COARSEST = 20
+# The longest side of the page, of the picture in which paper and digit are found, and of that whose medians are taken.
+_LARGEST, _COARSE, _COARSEST = 160, 64, 20
+
+# When paper is taken to be of one level: the picture is as small as this, its border differs by as few levels, or two
+# levels explain as much of its variance.
 _SMALL = 24
 _PLAIN = 8
 _TWO_LEVELS = 0.97
+
+# Levels of ink: the least at which it is full; below which it has to be as many times stronger than what is around it;
+# the least that counts for its box; which share of its levels full ink is not below, and what share of it is noise.
 _LEAST_CONTRAST = 12
-_FAINT = 24
-_OVER_NOISE = 7.5
+_FAINT, _OVER_NOISE = 24, 7.5
 _LEAST_INK = 32
+_FULL_INK = 0.95
 _PAPER_NOISE = 0.1
+
+# Levels that keep noise in the dark from counting: the darkest that paper is divided by, and what logarithms start at.
 _DARKEST_PAPER = 16
 _DARK_NOISE = 32
 _LEAST_VARIANCE = 1e-9
-_FULL_INK = 0.95
-_STRONG_SLANT = 0.5
-_MOST_UNSLANTED = 0.7
 
+# Pixels about the ink that was kept: how far its rims reach, and, in the coarse picture, what is cut out with it.
 _REACH = 2
 _MARGIN = 2
 
+# Windows, as shares of the longer side: two wider than strokes, the median of the paper, the mean for the polarity.
 _STROKE = 0.3
 _NARROW_STROKE = 0.2
 _NEIGHBOURHOOD = 0.6
 _SURROUNDINGS = 0.35
 
+# Frames: how wide a picture's edge is, how much of a row there is ink where it is a line, and how much of a part has to
+# be away from the edge, all as shares.
 _EDGE = 0.12
 _LINE = 0.6
 _INSIDE = 0.15
+
+# Parts beside the main one: smaller than this share of its area they are specks, further than this share of its side
+# they do not belong to it, and those as large as this share may be another digit. No more are weighed than so many.
 _SPECK = 0.06
 _APART = 0.1
 _DIGIT = 0.3
 _MOST_PARTS = 24
+
+# Columns a row: the slant that nearly all of MNIST's digits stay below, and the most that is taken from a stronger one.
+_STRONG_SLANT = 0.5
+_MOST_UNSLANTED = 0.7
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -149,8 +166,8 @@ def _scaled(pixels: Pixels, shape: tuple[int, int]) -> Pixels:
 
 
 @cache
-def _opencv() -> Any:
-    """Load OpenCV, and keep it to one thread: there is one process a CPU."""
+def opencv() -> Any:
+    """Give OpenCV, kept to one thread, as there is one process a CPU; the first call loads it."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -178,10 +195,10 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
         return None
     kept, others = chosen
     factor = _factor(page, _COARSE)
-    levels = _levels(strength, kept) if factor == 1 else _fine_levels(page, paper, kept, dark_on_light)
-    if levels is None:
+    found = _whole_levels(strength, kept) if factor == 1 else _fine_levels(page, paper, kept, dark_on_light)
+    if found is None:
         return None
-    box = _box_of(levels)
+    levels, box = found
     tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
     return Ink(page, paper, levels, box, dark_on_light, tuple(_times(other, factor) for other in others), tight)
 
@@ -199,19 +216,21 @@ def _shrunk(pixels: Pixels, largest: int) -> Pixels:
         return pixels
     rows, columns = max(1, height // factor), max(1, width // factor)
     whole = pixels[: rows * factor, : columns * factor]
-    cv2 = _opencv()
+    cv2 = opencv()
     smaller: Pixels = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
     return smaller
 
 
 def _factor(pixels: Pixels, largest: int) -> int:
-    return -(-max(pixels.shape) // largest)
+    """Say by what to divide the sides so that the longer one is at most so long."""
+    longest: int = max(pixels.shape)
+    return -(-longest // largest)
 
 
 def _enlarged(coarse: Pixels, page: Pixels) -> Pixels:
     if coarse.shape == page.shape:
         return coarse
-    cv2 = _opencv()
+    cv2 = opencv()
     larger: Pixels = cv2.resize(coarse, page.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return larger
 
@@ -219,8 +238,8 @@ def _enlarged(coarse: Pixels, page: Pixels) -> Pixels:
 def _is_even(page: Pixels) -> bool:
     if max(page.shape) <= _SMALL:
         return True
-    border = _border(page)
-    return int(border.max()) - int(border.min()) <= _PLAIN or _separation(_sampled(page)) >= _TWO_LEVELS
+    darkest, lightest, *_ = opencv().minMaxLoc(_border(page))
+    return bool(lightest - darkest <= _PLAIN) or _separation(_sampled(page)) >= _TWO_LEVELS
 
 
 def _sampled(page: Pixels) -> Pixels:
@@ -238,7 +257,7 @@ def _otsu(page: Pixels) -> Pixels:
 
     N. Otsu: A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     above: Pixels
     _, above = cv2.threshold(page, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     return above
@@ -246,7 +265,7 @@ def _otsu(page: Pixels) -> Pixels:
 
 def _separation(page: Pixels) -> float:
     """Give Otsu's eta, the share of the variance that is between the two parts: 1 where there are but two levels."""
-    cv2 = _opencv()
+    cv2 = opencv()
     above = _otsu(page)
     (mean,), (deviation,) = cv2.meanStdDev(page)
     upper = cv2.mean(page, mask=above)[0]
@@ -271,7 +290,7 @@ def _more_light(light: Pixels) -> float:
 
 def _quantile(values: Pixels, mask: Pixels, share: float) -> int:
     """Give the level that a share of the values where the mask is not 0 does not exceed."""
-    cumulated = _opencv().calcHist([values], [0], mask, [256], [0, 256]).cumsum()
+    cumulated = opencv().calcHist([values], [0], mask, [256], [0, 256]).cumsum()
     return int(cumulated.searchsorted(cumulated[-1] * share))
 
 
@@ -281,7 +300,7 @@ def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
     A morphological closing (opening, for light ink) fills strokes in; the smaller of two errs less: one with a window
     wider than any stroke, and one with a narrow window whose rest is removed by a median over most of the picture.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     side = max(page.shape)
     dark_on_light = _stands_out_dark(page)
     kind, nearer_ink = (cv2.MORPH_CLOSE, cv2.min) if dark_on_light else (cv2.MORPH_OPEN, cv2.max)
@@ -296,7 +315,7 @@ def _stands_out_dark(page: Pixels) -> bool:
     Two measures of the surroundings, a mean and a median, as each fails on other pictures; and the majority.
     Differences are taken of logarithms, as light multiplies.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     table = _logarithms()
     values = cv2.LUT(page, table)
     mean = cv2.blur(values, (_odd(max(page.shape) * _SURROUNDINGS),) * 2)
@@ -313,14 +332,14 @@ def _logarithms() -> Values:
 def _median(page: Pixels, share: float) -> Pixels:
     """Give the median of each pixel's surroundings, to a share of the picture's side, found at a coarser scale."""
     coarse = _shrunk(page, _COARSEST)
-    median: Pixels = _opencv().medianBlur(coarse, _odd(max(coarse.shape) * share))
+    median: Pixels = opencv().medianBlur(coarse, _odd(max(coarse.shape) * share))
     return _enlarged(median, page)
 
 
 def _skewness(values: Values) -> float:
     flat = values.ravel()
-    count, squares = len(flat), flat * flat
-    mean, square, cube = float(flat.sum()) / count, float(squares.sum()) / count, float(squares @ flat) / count
+    count = len(flat)
+    mean, square, cube = float(flat.mean()), float(flat @ flat) / count, float((flat * flat) @ flat) / count
     variance = square - mean**2
     return (cube - 3 * mean * square + 2 * mean**3) / variance**1.5 if variance > _LEAST_VARIANCE else 0.0
 
@@ -336,12 +355,12 @@ def _window(side: int) -> Pixels:
 
 def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
     """Say by how much each pixel differs from its paper towards the ink; in shadow, as much as it would in light."""
-    cv2 = _opencv()
+    cv2 = opencv()
     if not dark_on_light:
         lighter: Pixels = cv2.subtract(page, paper)
         return lighter
     usual = cv2.mean(paper)[0]
-    lit: Pixels = cv2.divide(cv2.subtract(paper, page), cv2.max(paper, _DARKEST_PAPER), scale=usual)
+    lit: Pixels = cv2.divide(cv2.subtract(paper, page), np.maximum(paper, _DARKEST_PAPER), scale=usual)
     return lit
 
 
@@ -354,7 +373,7 @@ def _mask(strength: Pixels, *, framed: bool) -> Pixels:
 
 def _erase_edge_lines(mask: Pixels) -> None:
     """Erase, in place, rows and columns near an edge that are ink for the most part, and what is outside of them."""
-    cv2 = _opencv()
+    cv2 = opencv()
     for side, axis in ((mask, 1), (mask.T, 0)):
         sums = cv2.reduce(mask, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().tolist()
         near, most = max(1, int(len(side) * _EDGE)), _LINE * side.shape[1]
@@ -369,7 +388,7 @@ def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tu
     Returns:
         (h, w) uint8 of 0 and 1, and the boxes of parts left out that are large; None where there is no ink.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
     if count == 1:
         return None
@@ -380,7 +399,7 @@ def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tu
     reach = _APART * max(main.box[2] - main.box[0], main.box[3] - main.box[1])
     others = [part for part in parts if part is not main and not part.frame]
     near = [part for part in others if part.area >= _SPECK * main.area and _gap(part.box, main.box) <= reach]
-    kept = labels == main.label
+    kept: npt.NDArray[np.bool_] = labels == main.label
     for part in near:
         kept |= labels == part.label
     large = tuple(part.box for part in others if part.area >= _DIGIT * main.area and part not in near)
@@ -426,24 +445,30 @@ def _gap(box: Box, other: Box) -> int:
     return max(box[0] - other[2], box[1] - other[3], other[0] - box[2], other[1] - box[3])
 
 
-def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool) -> Pixels | None:
-    """Give the ink of what was kept at the page's scale, cut out with a margin so that little has to be computed."""
-    cv2 = _opencv()
+def _whole_levels(strength: Pixels, kept: Pixels) -> tuple[Pixels, Box] | None:
+    levels = _levels(strength, kept)
+    return None if levels is None else (levels, _box_of(levels))
+
+
+def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool) -> tuple[Pixels, Box] | None:
+    """Give `_levels` at the page's scale, and their box, of a cut about what was kept so that little is computed."""
+    cv2 = opencv()
     factor = _factor(page, _COARSE)
     left, top, width, height = cv2.boundingRect(kept)
-    rows = slice(max(0, top - _MARGIN), top + height + _MARGIN)
-    columns = slice(max(0, left - _MARGIN), left + width + _MARGIN)
-    place = tuple(slice(part.start * factor, part.stop * factor) for part in (rows, columns))
-    cut = page[: len(kept) * factor, : kept.shape[1] * factor][place]
+    rows = slice(max(0, top - _MARGIN), min(top + height + _MARGIN, len(kept)))
+    columns = slice(max(0, left - _MARGIN), min(left + width + _MARGIN, kept.shape[1]))
+    place = slice(rows.start * factor, rows.stop * factor), slice(columns.start * factor, columns.stop * factor)
+    cut = page[place]
     strength = _strength(cut, _enlarged(paper[rows, columns], cut), dark_on_light)
-    levels = _levels(
-        strength, cv2.resize(kept[rows, columns], cut.shape[::-1], interpolation=cv2.INTER_NEAREST), factor
-    )
+    near = cv2.resize(kept[rows, columns], cut.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    levels = _levels(strength, near, factor)
     if levels is None:
         return None
     whole = np.zeros_like(page)
-    whole[: len(kept) * factor, : kept.shape[1] * factor][place] = levels
-    return whole
+    whole[place] = levels
+    top, left, bottom, right = _box_of(levels)
+    down, across = place[0].start, place[1].start
+    return whole, (top + down, left + across, bottom + down, right + across)
 
 
 def _levels(strength: Pixels, kept: Pixels, reach: int = _REACH) -> Pixels | None:
@@ -452,18 +477,19 @@ def _levels(strength: Pixels, kept: Pixels, reach: int = _REACH) -> Pixels | Non
     Faint ink counts where the rest of the page is smooth, so that it can't be noise. A little above the paper is
     noise, and 0 too.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     full = _quantile(strength, kept, _FULL_INK)
     near = cv2.dilate(kept, _window(2 * max(_REACH, reach) + 1))
     if full < _LEAST_CONTRAST or (full < _FAINT and full < _OVER_NOISE * cv2.mean(strength, mask=1 - near)[0]):
         return None
     floor = int(full * _PAPER_NOISE)
-    levels: Pixels = cv2.multiply(cv2.subtract(strength, floor), near, scale=255 / (full - floor))
+    above = np.maximum(strength, floor) - floor
+    levels: Pixels = cv2.multiply(above, near, scale=255 / (full - floor))
     return levels
 
 
 def _box_of(levels: Pixels) -> Box:
-    cv2 = _opencv()
+    cv2 = opencv()
     _, ink = cv2.threshold(levels, _LEAST_INK - 1, 1, cv2.THRESH_BINARY)
     left, top, width, height = cv2.boundingRect(ink)
     return top, left, top + height, left + width
@@ -475,7 +501,7 @@ def place(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     Where ink fills a square picture from edge to edge, its box was probably stretched to it, as some sets do; it gets
     the width that MNIST's boxes have.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     top, left, bottom, right = ink.box
     cut = _upright(ink.levels[top:bottom, left:right])
     scale = min(shape) * SPEC["box"] / SPEC["field"] / max(cut.shape)
@@ -495,7 +521,7 @@ def _upright(levels: Pixels) -> Pixels:
 
     The slant is that of the least-squares line through the ink's rows, from the second moments.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     moments = cv2.moments(levels)
     slant = moments["mu11"] / moments["mu02"] if moments["mu02"] else 0.0
     if abs(slant) <= _STRONG_SLANT:
@@ -516,7 +542,7 @@ def _usual_width(levels: Pixels) -> float:
     The power law is the least-squares fit to MNIST's training digits.
     """
     share = float(levels.mean()) / 255
-    return min(1.0, 0.44 * share**-0.43)
+    return float(min(1.0, 0.44 * share**-0.43))
 
 
 def _offset(moments: Mapping[str, float], axis: str, size: int, length: int) -> int:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from digits import config
+from digits import config, images
 from digits.images import (
     FORMATS,
     OTHER_EXTENSIONS,
@@ -410,6 +410,69 @@ def test_large_photos_are_decoded_reduced(size: tuple[int, int], scale: int, ori
     assert decoded.pixels.shape == (-(-height // scale), -(-width // scale))
     expected = np.asarray(Image.fromarray(decode(content).pixels).reduce(scale)).astype(int)
     assert np.abs(decoded.pixels.astype(int) - expected).max() <= 2
+
+
+def photo_of(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    """Give a slope of light, with grain that reduced decoding has to average as well."""
+    columns, rows = np.meshgrid(np.linspace(0, 110, size[0]), np.linspace(20, 120, size[1]))
+    grain = np.random.default_rng(5).integers(0, 6, (size[1], size[0]))
+    return Image.fromarray((columns + rows + grain).astype(np.uint8)).convert(mode)
+
+
+def asked_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Decode a file, and tell whether Pillow had a part in it."""
+    asked = []
+    long_way = images._decode
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_decode", lambda *given: asked.append(True) or long_way(*given))
+        decode(content, least_side=112)
+    return bool(asked)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(640, 480), (641, 479), (300, 224), (1200, 1001)])
+def test_a_jpeg_without_metadata_is_decoded_the_short_way(
+    size: tuple[int, int], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Pillow, to what the long way gives, which is within two levels of Pillow's at full size, averaged."""
+    content = encoded(photo_of(size, mode), "JPEG", quality=90)
+    assert not asked_pillow(content, monkeypatch)
+    short = decode(content, least_side=112)
+    monkeypatch.setattr(images, "_plain_jpeg", lambda *_: None)
+    long = decode(content, least_side=112)
+    assert np.array_equal(short.pixels, long.pixels)
+    assert (short.width, short.height) == (long.width, long.height) == size
+    scale = round(size[0] / short.pixels.shape[1])
+    whole = np.asarray(Image.fromarray(decode(content).pixels).reduce(scale)).astype(int)
+    inside = (slice(0, size[1] // scale), slice(0, size[0] // scale))  # at the rim libjpeg repeats pixels, Pillow cuts
+    assert np.abs(short.pixels.astype(int) - whole)[inside].max() <= 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}, id="exif"),
+        pytest.param({"icc_profile": b"a profile"}, id="profile"),
+        pytest.param({"comment": b"a comment"}, id="comment"),
+        pytest.param({"xmp": b"<x/>"}, id="xmp"),
+        pytest.param({"progressive": True}, id="progressive"),
+    ],
+)
+def test_a_jpeg_with_anything_else_in_it_is_shown_to_pillow(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orientation and kind are Pillow's to say; the pixels are the same where it says nothing of them."""
+    content = encoded(photo_of((640, 480)), "JPEG", quality=90, **options)
+    assert asked_pillow(content, monkeypatch)
+    plain = encoded(photo_of((640, 480)), "JPEG", quality=90)
+    assert np.array_equal(decode(content, least_side=112).pixels, decode(plain, least_side=112).pixels)
+
+
+def test_a_jpeg_that_is_cut_off_in_its_header_is_shown_to_pillow() -> None:
+    """Wherever: what is said of it is what Pillow says."""
+    content = encoded(photo_of((640, 480)), "JPEG")
+    for length in range(3, content.index(b"\xff\xda"), 40):
+        assert outcome(content[:length], least_side=112) == outcome(content[:length])
 
 
 def test_a_plain_png_that_is_a_bomb() -> None:

@@ -132,7 +132,7 @@ def test_any_picture_gives_an_input(pixels: Pixels, mode: Mode) -> None:
     assert result.dtype == np.uint8
 
 
-@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 2), (700, 3)])
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 2), (700, 3), (4, 1), (1, 4)])
 def test_extreme_shapes(shape: tuple[int, int]) -> None:
     """A line, or a dot."""
     pixels = np.zeros(shape, np.uint8)
@@ -243,15 +243,63 @@ def test_two_digits_side_by_side_can_be_told(digits: Pixels) -> None:
     assert len(ink.others) == 1
 
 
-def test_a_box_stretched_to_its_picture_gets_its_usual_width() -> None:
-    """Ink from edge to edge of a square, as some sets are cut; not where the picture is no square."""
-    square, high = np.zeros((16, 16), np.uint8), np.zeros((20, 16), np.uint8)
-    for picture in (square, high):
-        picture[0] = picture[-1] = 255
-        picture[np.arange(16), 15 - np.arange(16)] = 255
-        rows, columns = (np.flatnonzero(normalize(picture).any(axis=axis)) for axis in (1, 0))
-        assert np.ptp(rows) == 19
-        assert np.ptp(columns) == 14 if picture is square else 15
+def width_of(pixels: Pixels) -> int:
+    """Count the columns from the first to the last that holds ink."""
+    return int(np.ptp(np.flatnonzero((pixels > 63).any(axis=0)))) + 1
+
+
+def stretched(digit: Pixels, side: int) -> Pixels:
+    """Cut a digit's box out and scale it to a square."""
+    rows, columns = (np.flatnonzero((digit > 63).any(axis)) for axis in (1, 0))
+    box = Image.fromarray(digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    return np.asarray(box.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def test_a_box_stretched_to_its_picture_gets_about_the_width_that_it_had(digits: Pixels) -> None:
+    """Ink from edge to edge of a square, as some sets are cut: nearer by far than if it were left a square."""
+    widths = np.array([width_of(digit) for digit in digits[:200]])
+    found = np.array([width_of(normalize(stretched(digit, 16))) for digit in digits[:200]])
+    assert np.abs(found - widths).mean() < 0.65 * np.abs(20 - widths).mean()
+
+
+def test_a_box_that_fills_a_picture_which_is_no_square_keeps_its_proportions() -> None:
+    """Nothing was stretched there."""
+    picture = np.zeros((20, 16), np.uint8)
+    picture[:3] = picture[-3:] = picture[:, 7:9] = 255
+    assert width_of(normalize(picture)) == 16
+
+
+def slant_of(levels: npt.NDArray[np.float64]) -> float:
+    """Give the columns a row of the least-squares line through the rows of ink."""
+    rows, columns = np.indices(levels.shape)
+    mass = levels.sum()
+    down, across = rows - (rows * levels).sum() / mass, columns - (columns * levels).sum() / mass
+    return float((levels * down * across).sum() / (levels * down**2).sum())
+
+
+@pytest.mark.parametrize(("slant", "left"), [(0.3, 0.3), (-0.4, -0.4), (0.8, 0.5), (-1.0, -0.5), (1.4, 0.7)])
+def test_only_what_is_too_much_is_taken_from_a_slant(slant: float, left: float) -> None:
+    """A stroke in either direction: as it is up to a half, then a half, and at most so much is taken."""
+    picture = np.full((140, 220), 255, np.uint8)
+    for row in range(20, 120):
+        middle = round(110 + slant * (row - 70))
+        picture[row, middle - 6 : middle + 7] = 0
+    assert slant_of(normalize(picture).astype(np.float64)) == pytest.approx(left, abs=0.08)
+
+
+def test_faint_ink_on_smooth_paper_is_read(digits: Pixels) -> None:
+    """Hardly darker than its paper, which slopes, so that it is no blank page."""
+    slope = np.linspace(200, 240, 280)
+    differences = [
+        far(normalize((slope - 18 * page_of(digit)).round().astype(np.uint8)), digit) for digit in digits[:20]
+    ]
+    assert np.mean(differences) < 16
+
+
+def test_noise_as_strong_as_faint_ink_is_not() -> None:
+    """What stands out no more than the grain around it does is nothing."""
+    noise = np.random.default_rng(1).normal(0, 6, (150, 150))
+    assert find_ink((np.linspace(200, 240, 150) + noise).astype(np.uint8)) is None
 
 
 def test_thick_strokes_are_not_hollowed(digits: Pixels) -> None:

@@ -29,8 +29,11 @@ def test_a_blank_page_is_no_digit():
 
 
 def test_two_marks_side_by_side_are_no_digit():
-    """Only one of them would be predicted."""
-    assert look(np.hstack([one(1), one(2)])).oddity >= NO_DIGIT
+    """Only one of them would be predicted; however sure the network is of that one."""
+    oddity = look(np.hstack([one(1), one(2)])).oddity
+    assert oddity >= NO_DIGIT
+    (novelty,) = novelty_of(np.array([-90.0], np.float32), [oddity])
+    assert verdict(0.99, novelty, 0.9) == "not-a-digit"
 
 
 def test_a_slope_of_light_is_even_and_a_thing_is_not():
@@ -40,6 +43,27 @@ def test_a_slope_of_light_is_even_and_a_thing_is_not():
     thing[20:70, 15:50] = 180
     assert unevenness(slope) < 0.005
     assert unevenness(thing) > 0.12
+
+
+def test_unevenness_is_what_a_plane_fitted_by_least_squares_leaves():
+    """For paper of any shape, a line and a dot as well."""
+    random = np.random.default_rng(7)
+    for height, width in ((60, 45), (28, 28), (4, 1), (1, 9), (1, 1), (2, 2)):
+        paper = (np.linspace(90, 200, width) + random.normal(0, 20, (height, width))).clip(0, 255).astype(np.uint8)
+        rows, columns = np.indices(paper.shape)
+        plane = np.stack([np.ones(paper.size), rows.ravel(), columns.ravel()], axis=1)
+        values = paper.ravel() / 255
+        left = values - plane @ np.linalg.lstsq(plane, values, rcond=None)[0]
+        assert unevenness(paper) == pytest.approx(np.sqrt((left**2).mean()), abs=1e-5)
+
+
+def test_a_picture_in_mnists_form_is_looked_at_but_once(monkeypatch):
+    """It is given back itself, and no ink is searched for."""
+    monkeypatch.setattr("digits.oddities.find_ink", None)
+    picture = np.zeros((28, 28), np.uint8)
+    picture[5:24, 11:18] = 255
+    assert look(picture).pixels is picture
+    assert look(picture).oddity == 0
 
 
 @pytest.mark.parametrize(
