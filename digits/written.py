@@ -56,8 +56,7 @@ def _drawn(strokes: Sequence[Sequence[Point]], random: Random) -> Bytes:
     for line in lines:
         fine = np.rint(((line - corner) * _HEIGHT + _MARGIN) * _FINER).astype(np.int32)
         cv2.polylines(canvas, [fine.reshape(-1, 1, 2)], False, 255, width, cv2.LINE_AA, _SHIFT)
-    blurred: Bytes = cv2.GaussianBlur(canvas, (0, 0), random.uniform(0.5, 2.5))
-    return blurred
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), random.uniform(0.5, 2.5)), np.uint8)
 
 
 def _steered(point: Point, slant: float, random: Random) -> Point:
@@ -70,7 +69,7 @@ def _steered(point: Point, slant: float, random: Random) -> Point:
 
 def _flagged_one(random: Random) -> list[list[Point]]:
     """A stem, and a flag from its top down to the left: steeper than the bar of a seven, at most half as long."""
-    angle, length = np.deg2rad(random.uniform(25, 70)), random.uniform(0.2, 0.55)
+    angle, length = np.deg2rad(random.uniform(30, 70)), random.uniform(0.2, 0.5)
     return [[(-length * float(np.cos(angle)), length * float(np.sin(angle))), (0, 0), (0, 1)]]
 
 
