@@ -1,6 +1,6 @@
 """Test accuracy on MNIST of the recipes, and what they cost: the table in the README.
 
-python -m benchmarks accuracy                  # 10 to 15 minutes on two cores
+python -m benchmarks accuracy                  # half an hour on two cores, most of it for best
 python -m benchmarks accuracy --only quick     # beside the tutorial's network, timed in the same run
 
 Each training is run anew, in a store that is thrown away; MNIST is taken from the artifact root, where it is kept.

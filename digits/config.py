@@ -75,7 +75,7 @@ class TrainingConfig(Settings):
     """How the weights are fitted."""
 
     epochs: int | None = Field(None, ge=1, le=1000, description="Passes over the training images: 7 for `cnn`, "
-                               "13 for `compact`, 3 for `cropped`, 10 for the dense networks.")  # fmt: skip
+                               "20 for `compact`, 3 for `cropped`, 10 for the dense networks.")  # fmt: skip
     batch_size: int = Field(128, ge=1, le=4096, description="Images a step.")
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] | None = Field(
         None, description="`adamw` for convolutional networks, `adam` for the dense networks."

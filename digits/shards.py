@@ -26,7 +26,7 @@ from digits.folders import Entry, escape_path
 from digits.guards import Guard, Unguarded
 from digits.images import LEAST_SIDE, Decoded, DecodeError, Status, decode
 from digits.inference import ModelFiles, Predictor, load_runtime
-from digits.normalization import normalize
+from digits.normalization import opencv
 from digits.oddities import Look, look
 from digits.plans import Plan
 from digits.records import Record, write_file, write_record
@@ -38,7 +38,6 @@ from digits.verdicts import novelty_of, verdict
 SLICE = 256
 FAILURES_KEPT = 100
 LEAST_CERTAIN_KEPT = 25
-_ANY_SHAPE = (32, 32)
 _STATUS = [column.name for column in FIXED_COLUMNS].index("status")
 DONE, TAKEN = b"\n", b"-"
 _BLAMES: Mapping[Status, str] = {
@@ -302,7 +301,7 @@ def get_ready(directory: str, version: int, digest: str, *, photos: bool) -> Non
     with suppress(DigitsError):  # it comes again with the first shard, where somebody hears it
         _predictor(Path(directory), version, digest)
     if photos:
-        normalize(np.zeros(_ANY_SHAPE, np.uint8), "mnist")  # loads what only pictures in other forms need
+        opencv()
 
 
 def _tell_parent(words: bytes) -> None:

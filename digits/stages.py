@@ -178,11 +178,11 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
             "weights_sha256": read_json(trained.file("model.json"))["weights_sha256"],
         }
         _write_json(directory / "spec.json", spec)
-        predicted = load_predictor(directory).predict(test)
+        predictor = load_predictor(directory)
         expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
-        check_export(expected, predicted)
+        check_export(expected, predictor.predict(test))
         validation = _samples(opened, "validation")
-        measured = _calibration(load_predictor(directory).predict(validation.pixels), validation.labels)
+        measured = _calibration(predictor.predict(validation.pixels), validation.labels)
         _write_json(directory / "spec.json", {**spec, "calibration": measured})
         train = _samples(opened, "train")
         seed = trained.config["seed"]
