@@ -144,6 +144,14 @@ def _compile(network: Network, config: TrainingConfig, steps: int) -> None:
     }
     network.compile(_optimizer(keras, config, steps), losses[config.loss](), metrics=["accuracy"], jit_compile=False)
     network.optimizer.build(network.trainable_variables)
+    _build_metrics(network)
+
+
+def _build_metrics(network: Network) -> None:
+    """Let the metrics make their variables before the first step, which Keras traces a second time if it made some."""
+    one_hot = np.eye(1, network.output_shape[-1], dtype=np.float32)
+    network.compute_metrics(np.zeros((1, *network.input_shape[1:]), np.float32), one_hot, one_hot)
+    network.reset_metrics()
 
 
 def _optimizer(keras: Any, config: TrainingConfig, steps: int) -> Any:
