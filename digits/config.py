@@ -331,6 +331,21 @@ class PredictionConfig(Settings):
     processes: int | None = Field(None, ge=1, le=1024, description="Worker processes; empty: one a usable CPU.")
 
 
+class RetentionConfig(Settings):
+    """How long what nobody refers to is kept."""
+
+    artifact_days: float = Field(
+        30,
+        ge=1,
+        description="Artifacts that no model version has, or is made from, are removed when no run has made or found "
+        "them for so many days.",
+    )
+    work_days: float = Field(
+        30, ge=1, description="What an interrupted training or prediction would go on from is kept so many days."
+    )
+    temporary_hours: float = Field(24, ge=1, description="A file that a killed writer left is removed after so long.")
+
+
 def _filled(settings: Kind, recipe: Mapping[str, Any]) -> Kind:
     missing = {name: value for name, value in recipe.items() if getattr(settings, name) is None}
     return settings.model_copy(update=missing)

@@ -134,6 +134,8 @@ class Takeover:
         self._path, self._source, self._max_bytes, self._verify = path, source, max_bytes, verify
         self._lines = ledger.lines() if ledger else iter(())
         self.rows = self.unchanged = self.bytes = 0
+        self.settled = ledger is not None
+        """Whether the table and its ledger would come out as they are: nothing is new, has changed or has gone."""
 
     def fresh(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Write the file, and give the files that must be predicted; the listing and the ledger are by path."""
@@ -142,16 +144,19 @@ class Takeover:
             for entry in entries:
                 record, row = encode_entry(entry), b""
                 while line and line.record != record and line.entry.path < entry.path:
-                    line = next(self._lines, None)
+                    self.settled, line = False, next(self._lines, None)
                 if line and (line.record == record or line.entry.path == entry.path):
                     row = self._row(line, entry, record)
+                    self.settled &= line.mark == _KEEP and line.record == record
                     line = next(self._lines, None)
                 file.write(record + row + b"\0")
                 self.rows += 1
                 self.bytes += max(entry.size, 0)
                 self.unchanged += bool(row)
                 if not row:
+                    self.settled = False
                     yield entry
+            self.settled &= line is None
             file.flush()
             os.fsync(file.fileno())
 

@@ -23,6 +23,20 @@ def version_rows(registry: Registry) -> list[dict[str, Any]]:
     ]
 
 
+def promotion_rows(registry: Registry) -> list[dict[str, Any]]:
+    """Give a row for each change of champion, oldest first."""
+    return [
+        {
+            "number": entry.number,
+            "action": entry.action,
+            "version": entry.version,
+            "reasons": " ".join(entry.reasons),
+            "created": entry.created_at,
+        }
+        for entry in registry.promotions()
+    ]
+
+
 def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]:
     """Give all that is recorded of a version: its facts, its artifacts' places, its promotions."""
     champion = registry.champion()

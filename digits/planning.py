@@ -51,7 +51,7 @@ def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConf
     _check_recipe(model)
     try:
         work.mkdir(parents=True, exist_ok=True)
-        _sweep(work)
+        sweep_plans(work)
         with _temporary(work) as path:
             return _publish(_draft(source, model, options, out.absolute(), path), work)
     except OSError as error:
@@ -73,18 +73,19 @@ def _check_recipe(model: ModelFiles) -> None:
         )
 
 
-def _sweep(work: Path) -> None:
+def sweep_plans(work: Path, *, plan_seconds: float = _STALE_PLAN) -> list[Path]:
     """Remove what nobody will come back for: drafts whose makers were killed, plans that were left long ago."""
-    for path in work.glob("tmp-*"):
-        _remove_if_older(path, path, _STALE_DRAFT)
-    for path in work.glob(f"*/{PLAN_FILE}"):
-        _remove_if_older(path.parent, path.with_name("parts"), _STALE_PLAN)
+    drafts = [path for path in work.glob("tmp-*") if _remove_if_older(path, path, _STALE_DRAFT)]
+    plans = [path.parent for path in work.glob(f"*/{PLAN_FILE}")]
+    return drafts + [path for path in plans if _remove_if_older(path, path / "parts", plan_seconds)]
 
 
-def _remove_if_older(path: Path, changed: Path, seconds: float) -> None:
+def _remove_if_older(path: Path, changed: Path, seconds: float) -> bool:
     with suppress(OSError):
         if time.time() - changed.stat().st_mtime > seconds:
             remove_plan(path)
+            return True
+    return False
 
 
 @contextmanager
@@ -152,6 +153,7 @@ class _Past(NamedTuple):
             "recipe": self.recipe,
             "rows": takeover.rows,
             "unchanged": takeover.unchanged,
+            "settled": takeover.settled,
             "shard_size": _shard_size(takeover.rows, takeover.bytes, options),
             "sha256": hash_file(known),
             "least_certain": list(ledger.least_certain) if ledger else [],

@@ -67,7 +67,8 @@ class Plan:
         images: the number of images to predict: all rows, or in an incremental run those that are not known.
         skipped: what the folder holds besides, counted by reason.
         former: of an incremental run: `rows` of the table and how many a shard would have (`shard_size`), those that
-            are `unchanged`, the hash of the file of what is known, and what goes into the new ledger.
+            are `unchanged`, whether the table is `settled` as it is, the hash of the file of what is known, and what
+            goes into the new ledger.
     """
 
     path: Path
@@ -120,6 +121,11 @@ class Plan:
     def digest(self) -> str:
         """What was asked for: folder, listing, model, options, result."""
         return self.path.name
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the table of an incremental run is what it would be, so that there is nothing to do."""
+        return bool(self.former and self.former["settled"])
 
     @property
     def shards(self) -> range:

@@ -16,8 +16,14 @@ class Bar(Protocol):
 class Progress(Protocol):
     """Who is told of long work: a terminal, the Prefect log, or nobody."""
 
-    def start(self, label: str, total: int) -> Bar:
-        """Tell that work of so many steps begins."""
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
+        """Tell that work of so many steps begins.
+
+        Args:
+            label: what it is, in a few words.
+            total: the steps.
+            part: which one it is, from 0, of so many alike that follow one another, as the epochs of a training do.
+        """
 
 
 class _SilentBar:
@@ -29,7 +35,7 @@ class _SilentBar:
 
 
 class _Silent:
-    def start(self, label: str, total: int) -> Bar:  # noqa: ARG002 - nobody listens
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - nobody listens
         return _SilentBar()
 
 

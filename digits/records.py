@@ -6,6 +6,7 @@ A sealed record carries the SHA-256 of its own other fields, so that a flipped b
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ def sealed(record: Mapping[str, Any]) -> Record:
 def encode_record(record: Mapping[str, Any]) -> bytes:
     """Give the sealed record as indented JSON, with a newline at its end."""
     return (json.dumps(sealed(record), indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
+
+
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
 def decode_record(content: bytes, *, name: str) -> Record:
@@ -109,6 +113,11 @@ def create_record(path: Path, record: Mapping[str, Any]) -> bool:
             return False
     sync_directory(path.parent)
     return True
+
+
+def leftovers(directory: Path) -> Iterator[Path]:
+    """Give the temporary files below a directory: those of writers at work, and of writers that were killed."""
+    return (path for path in directory.rglob(".*.tmp") if _LEFTOVER.fullmatch(path.name) and path.is_file())
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Prediction with a registered model: the registry and the artifact store on one side, the engine on the other."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,21 @@ def default_table(store: Store, source: Path) -> Path:
     source = source.absolute()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.") or "images"
     return store.root / "predictions" / f"{name[:60]}-{digest_of(ascii(str(source)))[:8]}" / "predictions.csv"
+
+
+@contextmanager
+def inbox_turn(store: Store, folder: Path) -> Iterator[bool]:
+    """Be the only run at an inbox while the context lasts, and tell whether that is so; make the folder if it is not.
+
+    Raises:
+        UsageError: the folder is not there and can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: the inbox must be a folder, but: {error.strerror}") from error
+    with store.lock_if_free(f"inbox-{digest_of(ascii(str(folder.absolute())))[:32]}") as free:
+        yield free
 
 
 def plan(store: Store, source: Path, *, model: str, out: Path | None, options: PredictionConfig) -> Plan:

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -140,13 +140,69 @@ class Store:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold a named lock; the kernel drops it when its holder dies."""
+        with self._lock_file(name) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
+    def refs(self) -> dict[ArtifactRef, float]:
+        """Give every artifact that is there, with when it was made or last found, as seconds since the epoch."""
+        found = {}
+        for path in (manifest.parent for manifest in self.root.glob(f"*/*/{MANIFEST}")):
+            if _is_digest(path.name):
+                ref = ArtifactRef(path.parent.name, path.name)
+                with suppress(FileNotFoundError):
+                    found[ref] = self._used(ref)
+        return found
+
+    def _used(self, ref: ArtifactRef) -> float:
+        return max(path.stat().st_mtime for path in (self.path(ref), self.path(ref) / MANIFEST))
+
+    def parents(self, ref: ArtifactRef) -> list[ArtifactRef]:
+        """Give what an artifact was made from, by its manifest alone; nothing where it is not in the store."""
+        try:
+            return list(_recipe_fields(read_record(self.path(ref) / MANIFEST)["recipe"])["parents"])
+        except FileNotFoundError:
+            return []
+
+    def remove(self, ref: ArtifactRef, *, unused_since: float) -> bool:
+        """Remove an artifact, unless a run has found it since then; tell whether it is gone."""
+        with self.lock(f"{ref.kind}-{ref.digest}"):
+            if not self.has(ref) or self._used(ref) > unused_since:
+                return False
+            self.discard(self.path(ref))
+        return True
+
+    def discard(self, path: Path) -> None:
+        """Remove a file or a directory below the root: renamed first, so that no half of it is ever found."""
+        grave = self.root / "tmp" / secrets.token_hex(8)
+        with writing(self.root):
+            grave.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(grave)
+            if grave.is_dir():
+                shutil.rmtree(grave)
+            else:
+                grave.unlink()
+
+    @contextmanager
+    def lock_if_free(self, name: str) -> Iterator[bool]:
+        """Hold a named lock if nobody else does, and tell whether that is so."""
+        with self._lock_file(name) as descriptor:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+            else:
+                free = True
+            yield free
+
+    @contextmanager
+    def _lock_file(self, name: str) -> Iterator[int]:
         path = self.root / "locks" / name
         with writing(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -166,6 +222,8 @@ class Store:
             logger.warning("%s; it is made again", error)
             self._set_aside(ref)
             return False
+        with suppress(OSError):  # a store that can only be read has no retention either
+            os.utime(self.path(ref))
         logger.info("%s: found, not computed again", ref)
         return True
 
@@ -222,6 +280,10 @@ def reading(root: Path) -> Iterator[None]:
             f"{error.filename or root}: could not read from the artifact root {root} ({error.strerror or error}); "
             "check its permissions and its disk, or choose another place with --artifacts or DIGITS_ARTIFACTS"
         ) from error
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == hashlib.sha256().digest_size * 2 and set(name) <= set("0123456789abcdef")
 
 
 def _recipe_fields(record: Record) -> dict[str, Any]:

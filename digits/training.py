@@ -101,7 +101,7 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     _compile(fitted, config, steps)
     history = _resume(fitted, checkpoint)
     for epoch in range(len(history), config.epochs or 0):
-        bar = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps)
+        bar = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps, part=(epoch, config.epochs or 1))
         metrics = _fit_epoch(fitted, samples, config, epoch, bar) | _measure(fitted, validation)
         history.append(metrics)
         _save_checkpoint(fitted, history, checkpoint)

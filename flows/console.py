@@ -1,7 +1,7 @@
 """The console command `digits`. Prefect, TensorFlow and NumPy are imported only by the commands that need them.
 
-Exit codes: 0 done; 1 an unexpected failure; 2 usage; 3 dataset; 4 artifact store; 5 registry; 6 model; 7 no answer from
-the Prefect API with `--track`; 130 interrupted. `digits/errors.py` has the tree behind 2 to 6.
+Exit codes: 0 done; 1 an unexpected failure; 2 usage; 3 dataset; 4 artifact store; 5 registry; 6 model; 7 no Prefect
+server, worker or deployment where one is needed; 130 interrupted. `digits/errors.py` has the tree behind 2 to 6.
 """
 
 import os
@@ -45,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 dataset, 4 artifact store, 5 registry, 6 model, "
-    "7 no answer from the Prefect API, 130 interrupted.",
+    "7 no Prefect server, 130 interrupted.",
 )
 models_app = typer.Typer(help="List the model versions, or show one.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
@@ -55,6 +55,10 @@ Artifacts = Annotated[
     typer.Option(
         "--artifacts", help="Where artifacts live. [env: DIGITS_ARTIFACTS; default: artifacts/ of the project]"
     ),
+]
+State = Annotated[
+    Path | None,
+    typer.Option("--state", help="Where the system is kept. [env: DIGITS_STATE; default: system/ of the artifacts]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -307,6 +311,10 @@ def predict(
     ] = None,
     processes: Annotated[int | None, typer.Option(help="Worker processes. [default: one a usable CPU]")] = None,
     track: Annotated[bool, typer.Option("--track", help="Fail unless Prefect keeps the run.")] = False,
+    deploy: Annotated[
+        bool, typer.Option("--deploy", help="Have the deployment predict/folder do it, on its worker, and wait.")
+    ] = False,
+    state: State = None,
     artifacts: Artifacts = None,
     json: AsJson = False,
 ) -> None:
@@ -330,6 +338,9 @@ def predict(
         verify=verify,
         processes=processes,
     )
+    if deploy:
+        _predict_deployed(path.absolute(), model, out and out.absolute(), options, state, artifacts, json=json)
+        return
     run = _predict_tracked if _is_tracked(required=track) else _predict_here
     _print_summary(run(path.absolute(), model, out and out.absolute(), options, artifacts), json=json)
 
@@ -467,6 +478,80 @@ def inspect(
             "picture": picture,
         },
     )
+
+
+def _predict_deployed(
+    path: Path,
+    model: str,
+    out: Path | None,
+    options: "PredictionConfig",
+    state: Path | None,
+    artifacts: Path | None,
+    *,
+    json: bool,
+) -> None:
+    from flows import system_commands
+    from flows.terminal import print_json, print_pairs
+
+    place, ended = system_commands.submit(system_commands.system_of(state, artifacts), path, model, out, options)
+    if json:
+        print_json({**ended, "run": place})
+    else:
+        print_pairs(ended["name"], {"state": ended["state"], "result": ended["message"], "run": place})
+    if ended["state"] != "Completed":
+        sys.exit(1)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Of the server, if one is started.", min=1, max=65535)] = 4200,
+    state: State = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Start or find a Prefect server, deploy prefect.yaml, start a worker, and say where the UI is."""
+    from flows import system_commands
+
+    _print_facts("Running", system_commands.up(system_commands.system_of(state, artifacts), port), json=json)
+
+
+@app.command()
+def down(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Stop the worker and the server that `digits up` started, and nothing else."""
+    from flows import system_commands
+
+    _print_facts("Stopped", system_commands.down(system_commands.system_of(state, artifacts)), json=json)
+
+
+def _print_facts(title: str, facts: dict[str, object], *, json: bool) -> None:
+    from flows.terminal import print_json, print_pairs
+
+    if json:
+        print_json(facts)
+    else:
+        print_pairs(title, facts)
+
+
+@app.command()
+def status(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Show server, worker, deployments, last runs, champion, and what needs attention."""
+    from flows import system_commands
+    from flows.terminal import print_json, print_status
+
+    found = system_commands.status(system_commands.system_of(state, artifacts))
+    if json:
+        print_json(found)
+    else:
+        print_status(found)
+
+
+@app.command()
+def janitor(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Do the janitor's work now: end runs whose process is gone, remove what nothing refers to any more."""
+    from flows import system_commands
+
+    system = system_commands.system_of(state, artifacts)
+    _print_facts("Cleaned", system_commands.clean(system), json=json)
 
 
 @app.command()

@@ -1,23 +1,52 @@
-"""The prediction flow: from a folder of images to a table with one row an image."""
+"""The prediction flows: from a folder of images, or an inbox, to a table with one row an image."""
 
 from pathlib import Path
 
 from prefect import flow
 
-from digits.config import PredictionConfig
+from digits.config import PredictionConfig, artifact_root
 from digits.summaries import PredictionSummary
-from tasks.prediction import merge_predictions, plan_predictions, predict_shards, workers
+from flows.runs import announce_failure, announce_recovery, short, told
+from tasks.prediction import (
+    Plan,
+    inbox_turn,
+    leave_as_it_is,
+    merge_predictions,
+    name_run,
+    plan_predictions,
+    predict_shards,
+    workers,
+)
 from tasks.reporting import publish_predictions
 
+LONGEST_SECONDS = 24 * 3600
 
-@flow(name="predict", flow_run_name="predict {folder} with model {model}")
+
+def run_name() -> str:
+    """Name a run before its images are counted, such as `predict scans/2026-11 with model champion`."""
+    from prefect.runtime import flow_run
+
+    folder = flow_run.parameters.get("folder")
+    what = short(Path(folder)) if folder else "inbox"
+    return f"predict {what} with model {flow_run.parameters['model']}"
+
+
+@flow(
+    name="predict",
+    flow_run_name=run_name,
+    timeout_seconds=LONGEST_SECONDS,
+    on_failure=[announce_failure],
+    on_crashed=[announce_failure],
+    on_completion=[announce_recovery],
+)
+@told
 def predict_folder(
     folder: Path,
     model: str = "champion",
     out: Path | None = None,
     options: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
     artifacts: Path | None = None,
-) -> PredictionSummary:
+) -> tuple[PredictionSummary, str]:
     """Predict every image of a folder, and write a table with one row an image.
 
     A run that was killed is continued by the next one with the same parameters.
@@ -32,7 +61,52 @@ def predict_folder(
     """
     with workers(folder, model, options.processes, artifacts):
         plan = plan_predictions(folder, model, out, options, artifacts)
-        started = predict_shards(plan)
-        summary = merge_predictions(plan, started)
+        return _carry_out(plan, folder)
+
+
+@flow(
+    name="predict",
+    flow_run_name=run_name,
+    timeout_seconds=LONGEST_SECONDS,
+    on_failure=[announce_failure],
+    on_crashed=[announce_failure],
+    on_completion=[announce_recovery],
+)
+@told
+def predict_inbox(
+    folder: Path | None = None,
+    model: str = "champion",
+    out: Path | None = None,
+    options: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
+    artifacts: Path | None = None,
+) -> tuple[PredictionSummary | None, str]:
+    """Predict what is new or changed in an inbox since the champion last predicted it; the table has all its images.
+
+    While another run is at the same inbox, there is nothing to do.
+
+    Args:
+        folder: The inbox, on the worker; it is made if it is not there. Empty: `inbox/` under the artifact root.
+        model: `champion`, or the number of a model version; when it is another one, all images are predicted anew.
+        out: The table to keep, on the worker; its extension says its format: `.csv`, `.parquet` or `.jsonl`. Empty:
+            `predictions/<folder>-<plan>/predictions.csv` under the artifact root.
+        options: How images become rows; `incremental` is on.
+        artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
+    """
+    folder = folder or artifact_root(artifacts) / "inbox"
+    with inbox_turn(folder, artifacts) as ours:
+        if not ours:
+            return None, f"another run is at {folder} already"
+        options = options.model_copy(update={"incremental": True})
+        plan = plan_predictions(folder, model, out, options, artifacts)
+        if plan.is_settled:
+            return None, leave_as_it_is(plan)
+        with workers(folder, model, options.processes, artifacts):
+            return _carry_out(plan, folder)
+
+
+def _carry_out(plan: Plan, folder: Path) -> tuple[PredictionSummary, str]:
+    name_run(f"predict {short(folder)} {plan.images:,} images with model {plan.model.version}")
+    started = predict_shards(plan)
+    summary = merge_predictions(plan, started)
     publish_predictions(summary)
-    return summary
+    return summary, f"{summary.images:,} images are in {summary.out}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -55,7 +56,7 @@ class _DrawnBar:
 class DrawnProgress:
     """A bar on standard error for each piece of work; where that is no terminal, its last state only."""
 
-    def start(self, label: str, total: int) -> Bar:
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - a bar a part
         """Begin a bar below what was printed so far."""
         drawing = Progress(
             TextColumn("{task.description:<14}"),
@@ -95,3 +96,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*map(str, row))
     out.print(table)
+
+
+def print_status(status: Mapping[str, Any]) -> None:
+    """Print the state of a system: what needs a person first, then the facts, deployments, and last runs."""
+    for sentence in status["attention"]:
+        out.print(f"[bold red]needs attention[/bold red]: {escape(sentence)}")
+    if not status["attention"]:
+        out.print("[bold green]all is well[/bold green]")
+    print_pairs("System", {name: status[name] or "none" for name in ("api", "server", "worker", "champion")})
+    for title, rows in (("Deployments", status["deployments"]), ("Last runs", status["runs"])):
+        if rows:
+            out.print(f"[bold]{title}[/bold]")
+            print_table(list(rows[0]), [[escape(str(value)) for value in row.values()] for row in rows])

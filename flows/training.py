@@ -6,6 +6,7 @@ from prefect import flow
 
 from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, RecipeName, TrainingConfig, TrainingRun
 from digits.stages import Outcome
+from flows.runs import announce_failure, announce_recovery, told
 from tasks.reporting import publish_training, publish_versions
 from tasks.training import (
     average_models,
@@ -21,6 +22,7 @@ from tasks.training import (
 )
 
 DEFAULTS = TrainingRun()
+LONGEST_SECONDS = 12 * 3600
 
 
 def run_name() -> str:
@@ -34,7 +36,15 @@ def run_name() -> str:
     return f"train {names} {run.model.architecture} {run.training.epochs} epochs"
 
 
-@flow(name="train", flow_run_name=run_name)
+@flow(
+    name="train",
+    flow_run_name=run_name,
+    timeout_seconds=LONGEST_SECONDS,
+    on_failure=[announce_failure],
+    on_crashed=[announce_failure],
+    on_completion=[announce_recovery],
+)
+@told
 def train(
     datasets: tuple[str, ...] = DEFAULTS.datasets,
     recipe: RecipeName = DEFAULTS.recipe,
@@ -43,7 +53,7 @@ def train(
     arrays: ArraysConfig = DEFAULTS.arrays,
     promotion: PromotionPolicy = DEFAULTS.promotion,
     artifacts: Path | None = None,
-) -> Outcome:
+) -> tuple[Outcome, str]:
     """Train a model, evaluate it, register it, and promote it to champion if it is good enough.
 
     A step whose result is in the artifact store already is not run again.
@@ -73,4 +83,4 @@ def train(
     outcome = promote_model(version, new, run.promotion, artifacts)
     publish_training(outcome, artifacts)
     publish_versions(artifacts)
-    return outcome
+    return outcome, f"model version {outcome.version}: {' '.join(outcome.reasons)}"

@@ -10,13 +10,29 @@ from queue import SimpleQueue
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 
 from digits import predictions, serving
 from digits.config import PredictionConfig
-from digits.plans import Plan
+from digits.plans import Plan, remove_plan
 from digits.summaries import PredictionSummary
-from tasks.edge import log_to_run, open_store, progress
+from tasks.edge import library_log, log_to_run, open_store, progress_for, tell
+
+__all__ = [
+    "Plan",
+    "inbox_turn",
+    "leave_as_it_is",
+    "lend_crew",
+    "merge_predictions",
+    "name_run",
+    "plan_predictions",
+    "predict_group",
+    "predict_shards",
+    "present_crew",
+    "workers",
+]
 
 _own_crew = predictions.Crew(1)
 """The worker of a process that runs a task at a time for a flow in another process."""
@@ -58,10 +74,38 @@ def workers(folder: Path, model: str, processes: int | None, root: Path | None) 
             _crew.reset(token)
 
 
+@contextmanager
+def inbox_turn(folder: Path, root: Path | None) -> Iterator[bool]:
+    """Have an inbox for oneself, if nobody else is at it, and tell whether that is so; make it if there is none.
+
+    The kernel ends the turn of a run that was killed.
+    """
+    store = open_store(root)
+    with serving.inbox_turn(store, folder) as ours:
+        yield ours
+
+
 @task(name="plan", task_run_name="plan {folder.name}", cache_policy=NO_CACHE)
 def plan_predictions(folder: Path, model: str, out: Path | None, options: PredictionConfig, root: Path | None) -> Plan:
     """List the folder once, and cut the listing into shards."""
     return serving.plan(open_store(root), folder, model=model, out=out, options=options)
+
+
+def name_run(name: str) -> None:
+    """Give the flow run a better name, now that more is known."""
+    context = FlowRunContext.get()
+    if context and context.flow_run:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(context.flow_run.id, name=name)
+
+
+def leave_as_it_is(plan: Plan) -> str:
+    """Tell that an inbox has nothing new, and drop the plan that found so; give the sentence."""
+    sentence = f"nothing is new in {plan.source}: its {(plan.former or {})['rows']:,} images are in {plan.out}"
+    library_log.info("%s", sentence)
+    remove_plan(plan.path)
+    tell("digits.inbox.empty", f"digits.inbox.{plan.source.name}", str(plan.source), table=str(plan.out))
+    return sentence
 
 
 @task(
@@ -90,7 +134,7 @@ def predict_shards(plan: Plan) -> float:
     started, most = time.time(), present_crew().most
     ended = SimpleQueue[PrefectFuture[int]]()
     groups = iter(plan.groups(most))
-    bar = progress.get().start("Predicting", plan.images)
+    bar = progress_for("prediction-progress").start("Predicting", plan.images)
     try:
         running = _submit(plan, islice(groups, most + 1), ended)
         while running:

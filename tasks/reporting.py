@@ -1,39 +1,101 @@
-"""What the operator reads in the Prefect UI: Prefect artifacts made from reports and tables of the library."""
+"""What the operator reads in the Prefect UI: Prefect artifacts and events, from reports and tables of the library."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
 
 from digits import stages
-from digits.listing import version_rows
+from digits.listing import promotion_rows, version_rows
 from digits.registry import Registry
 from digits.reports import prediction_markdown
+from digits.retention import Removed
 from digits.stages import Outcome
 from digits.summaries import PredictionSummary, read_picture
-from tasks.edge import open_store
+from tasks.edge import open_store, tell
 
 NEWEST = 50
 """Model versions in the table; the older ones are in `digits models`."""
 
 
-@task(name="publish report", task_run_name="publish report", cache_policy=NO_CACHE)
+RETRIES = 5
+BACKOFF = exponential_backoff(backoff_factor=2)
+"""For tasks that talk to the Prefect server only, which may be restarting: after 2, 4, 8, 16, 32 seconds."""
+
+
+@task(
+    name="publish report",
+    task_run_name="publish report",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=BACKOFF,
+)
 def publish_training(outcome: Outcome, root: Path | None) -> None:
-    """Put the model's report, headed by the decision on it, where the UI shows it."""
+    """Put the model's report, headed by the decision on it, where the UI shows it, and tell of the decision."""
     report = stages.decided_report(open_store(root), outcome)
     create_markdown_artifact(report, key="model-report", description=f"Model version {outcome.version}")
+    if outcome.new:
+        tell(
+            f"digits.model.{'promoted' if outcome.promoted else 'rejected'}",
+            f"digits.model.{outcome.version}",
+            f"model version {outcome.version}",
+            accuracy=outcome.facts["accuracy"],
+            reasons=list(outcome.reasons),
+            champion=outcome.champion,
+        )
 
 
-@task(name="publish versions", task_run_name="publish versions", cache_policy=NO_CACHE)
+@task(
+    name="publish versions",
+    task_run_name="publish versions",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=BACKOFF,
+)
 def publish_versions(root: Path | None) -> None:
-    """Put the table of model versions where the UI shows it."""
-    rows = version_rows(Registry(open_store(root)))
+    """Put the tables of model versions and of promotions where the UI shows them."""
+    registry = Registry(open_store(root))
+    rows, promotions = version_rows(registry), promotion_rows(registry)
     create_table_artifact(rows[-NEWEST:], key="model-versions", description="Model versions, newest last")
+    create_table_artifact(promotions[-NEWEST:], key="promotions", description="Changes of champion, newest last")
 
 
-@task(name="publish predictions", task_run_name="publish predictions", cache_policy=NO_CACHE)
+@task(
+    name="publish predictions",
+    task_run_name="publish predictions",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=BACKOFF,
+)
 def publish_predictions(summary: PredictionSummary) -> None:
-    """Put the summary of a prediction run where the UI shows it."""
+    """Put the summary of a prediction run where the UI shows it, and tell of the table."""
     report = prediction_markdown(summary.as_record(), read_picture(summary))
     create_markdown_artifact(report, key="predictions", description=str(summary.out))
+    tell(
+        "digits.predictions.written",
+        f"digits.predictions.{summary.source.name}",
+        str(summary.out),
+        images=summary.images,
+        model_version=summary.model_version,
+        statuses=dict(summary.statuses),
+    )
+
+
+@task(
+    name="publish janitor",
+    task_run_name="publish janitor",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=BACKOFF,
+)
+def publish_cleaning(crashed: Sequence[Mapping[str, object]], removed: Sequence[Removed]) -> None:
+    """Put what the janitor did where the UI shows it."""
+    rows: list[dict[str, Any]] = [
+        *map(dict, crashed),
+        *({"what": "removed", "which": one.path, "why": one.reason} for one in removed),
+    ]
+    create_table_artifact(rows[:NEWEST], key="janitor", description=f"{len(rows)} things put in order")

@@ -1,22 +1,42 @@
 """The Prefect steps of training: each is a call of the library's stage of the same purpose."""
 
 from pathlib import Path
+from typing import Any
 
-from prefect import task
+from prefect import State, Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.runtime import deployment
 
 from digits import stages
 from digits.config import ArraysConfig, Mode, ModelConfig, PromotionPolicy, TrainingConfig
+from digits.errors import DownloadError
+from digits.progress import SILENT
 from digits.registry import ModelVersion
 from digits.stages import Outcome
 from digits.store import ArtifactRef
-from tasks.edge import open_store, progress
+from tasks.edge import open_store, progress, progress_for
+
+RETRY_AFTER_SECONDS: list[float] = [60, 300, 900]
+"""A mirror that is down at night is often back in a quarter of an hour."""
 
 
-@task(name="download", task_run_name="download {source}", cache_policy=NO_CACHE)
+def _may_heal(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - called by Prefect
+    """Tell whether it was the network, and nobody sits at a terminal and waits."""
+    return deployment.id is not None and isinstance(state.result(raise_on_failure=False), DownloadError)
+
+
+@task(
+    name="download",
+    task_run_name="download {source}",
+    cache_policy=NO_CACHE,
+    retries=len(RETRY_AFTER_SECONDS),
+    retry_delay_seconds=RETRY_AFTER_SECONDS,
+    retry_condition_fn=_may_heal,
+)
 def download_dataset(source: str, normalize: Mode, root: Path | None) -> ArtifactRef:
-    """Have a dataset in the store; the routes of a download retry by themselves."""
-    return stages.download_dataset(open_store(root), source, normalize=normalize, progress=progress.get())
+    """Have a dataset in the store; when all its routes fail, a scheduled run tries them again later."""
+    return stages.download_dataset(open_store(root), source, normalize=normalize, progress=progress.get() or SILENT)
 
 
 @task(name="preprocess", task_run_name="preprocess", cache_policy=NO_CACHE)
@@ -34,7 +54,7 @@ def build_network(arrays: ArtifactRef, config: ModelConfig, seed: int, root: Pat
 @task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
 def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, root: Path | None) -> ArtifactRef:
     """Fit the network, or go on from the last finished epoch of a run that was killed."""
-    return stages.train_network(open_store(root), network, arrays, config, progress=progress.get())
+    return stages.train_network(open_store(root), network, arrays, config, progress=progress_for("training-progress"))
 
 
 @task(name="average", task_run_name="average", cache_policy=NO_CACHE)

@@ -1,0 +1,70 @@
+"""Whether the process behind something that claims to be at work is still there, as Linux tells it in /proc.
+
+A process is known by its number, which is given again after it has ended; so its environment is looked at, or when it
+began: one that began after the work did is another one.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+PROC = Path("/proc")
+_BEGAN_FIELD = 19
+"""Of /proc/PID/stat, counted from behind the name: ticks since the machine was started (proc(5), `starttime`)."""
+CLOCK_SECONDS = 2.0
+"""By which a time of the server's and one of this machine's kernel may be off when both are the same machine's."""
+
+
+def is_alive(process: str, *, marker: str, since: float) -> bool | None:
+    """Tell whether a process that began some work is there.
+
+    Args:
+        process: `HOST:PID`, as Prefect records it.
+        marker: is in its environment, if it was started for this work.
+        since: when the work began, as seconds since the epoch.
+
+    Returns:
+        None when it can't be told from here: another host, no /proc, not a process.
+    """
+    host, _, number = process.rpartition(":")
+    if host != socket.gethostname() or not number.isdigit() or not PROC.is_dir():
+        return None
+    place = PROC / number
+    try:
+        if marker.encode() in (place / "environ").read_bytes():
+            return not _is_zombie(place)
+        return not _is_zombie(place) and _began(place) <= since + CLOCK_SECONDS
+    except FileNotFoundError:
+        return False
+    except OSError:  # another user's process, or one that is just ending
+        return None
+
+
+def ours() -> str:
+    """Give this process as `is_alive` takes it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def with_marker(marker: str) -> Iterator[int]:
+    """Give the processes that have something in their environment, of those that may be looked at."""
+    for place in PROC.glob("[0-9]*"):
+        with suppress(OSError):
+            if marker.encode() in (place / "environ").read_bytes() and not _is_zombie(place):
+                yield int(place.name)
+
+
+def _fields(place: Path) -> list[str]:
+    return (place / "stat").read_text().rpartition(")")[2].split()
+
+
+def _is_zombie(place: Path) -> bool:
+    return _fields(place)[0] in "ZX"
+
+
+def _began(place: Path) -> float:
+    """Give when a process began, as seconds since the epoch."""
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - up + int(_fields(place)[_BEGAN_FIELD]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,119 @@
+"""What may go from an artifact root: what nothing refers to and no run has used for long, and what kills have left.
+
+Kept for ever: the artifacts of every model version and all that those were made from, and the tables of predictions.
+Kept for a while: artifacts that a run has made or found lately, with what those were made from, since one may be about
+to use them; checkpoints of trainings and plans of predictions, since an interrupted run goes on from them.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from digits.config import RetentionConfig
+from digits.planning import sweep_plans
+from digits.records import leftovers
+from digits.registry import Registry
+from digits.store import ArtifactRef, Store
+
+DAY, HOUR = 24 * 3600, 3600
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Something that is gone: its path below the artifact root, the bytes of its files, and why."""
+
+    path: str
+    bytes: int
+    reason: str
+
+
+def sweep(store: Store, config: RetentionConfig) -> list[Removed]:
+    """Remove what is past its time, and tell what that was; one process at a time, and safe beside any run.
+
+    Raises:
+        CorruptArtifactError: a record of the registry or a manifest is damaged, so it can't be told what must be kept;
+            no artifact was removed.
+        StoreError: something can't be removed.
+    """
+    with store.lock("sweep"):
+        now = time.time()
+        removed = [_discard(store, path, reason) for path, reason in _left(store, config, now)]
+        plans = sweep_plans(store.root / "work" / "predictions", plan_seconds=config.work_days * DAY)
+        removed += [Removed(_below(store, path), 0, "a prediction that nobody went on with") for path in plans]
+        oldest = now - config.artifact_days * DAY
+        removed += _sweep_artifacts(store, oldest)
+    for one in removed:
+        logger.info("removed %s: %s", one.path, one.reason)
+    return removed
+
+
+def unused(used: dict[ArtifactRef, float], kept: set[ArtifactRef], oldest: float) -> list[ArtifactRef]:
+    """Give what may go of artifacts with the time of their last use: not kept, and unused since `oldest`."""
+    return sorted((ref for ref, time in used.items() if time <= oldest and ref not in kept), key=lambda ref: used[ref])
+
+
+def with_ancestors(store: Store, refs: Iterable[ArtifactRef]) -> set[ArtifactRef]:
+    """Give artifacts and all that they were made from."""
+    found: set[ArtifactRef] = set()
+    waiting = list(refs)
+    while waiting:
+        ref = waiting.pop()
+        if ref not in found:
+            found.add(ref)
+            waiting += store.parents(ref)
+    return found
+
+
+def _sweep_artifacts(store: Store, oldest: float) -> list[Removed]:
+    used = store.refs()
+    named = [version.artifact(kind) for version in Registry(store).versions() for kind in version.artifacts]
+    recent = [ref for ref, time in used.items() if time > oldest]
+    removed = []
+    for ref in unused(used, with_ancestors(store, [*named, *recent]), oldest):
+        size = _size(store.path(ref))
+        if store.remove(ref, unused_since=oldest):
+            removed.append(Removed(_below(store, store.path(ref)), size, "in no model version, and long unused"))
+    return removed
+
+
+def _left(store: Store, config: RetentionConfig, now: float) -> Iterator[tuple[Path, str]]:
+    """Give what kills have left, and what was set aside, once nobody comes back for it."""
+    killed = "left by a writer that was killed"
+    kinds = (
+        (store.root.glob("tmp/*"), config.temporary_hours * HOUR, killed),
+        *((leftovers(store.root / name), config.temporary_hours * HOUR, killed) for name in _WRITTEN),
+        (store.root.glob("work/train-*.npz"), config.work_days * DAY, "a training that nobody went on with"),
+        (store.root.glob("damaged/*"), config.artifact_days * DAY, "damaged, and made again since"),
+    )
+    for paths, seconds, reason in kinds:
+        yield from ((path, reason) for path in list(paths) if now - _changed(path) > seconds)
+
+
+_WRITTEN = ("registry", "work", "predictions", "inspections", "demo")
+"""The directories where files are replaced beside themselves."""
+
+
+def _changed(path: Path) -> float:
+    """Give when a file, or a directory or anything in it, was last changed; never, where it has just gone."""
+    times = [float("inf")]
+    with suppress(OSError):
+        times = [entry.lstat().st_mtime for entry in (path, *path.rglob("*"))]
+    return max(times)
+
+
+def _discard(store: Store, path: Path, reason: str) -> Removed:
+    size = _size(path)
+    store.discard(path)
+    return Removed(_below(store, path), size, reason)
+
+
+def _below(store: Store, path: Path) -> str:
+    return path.relative_to(store.root).as_posix()
+
+
+def _size(path: Path) -> int:
+    return sum(file.lstat().st_size for file in (path, *path.rglob("*")) if file.is_file())

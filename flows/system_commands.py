@@ -1,0 +1,170 @@
+"""The commands `up`, `down`, `status` and `janitor`, and predicting through a deployment."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from digits.config import artifact_root
+from flows.operations import (
+    OperationsError,
+    System,
+    client_environment,
+    ensure_deployments,
+    ensure_server,
+    ensure_worker,
+    require_access,
+    state_directory,
+)
+
+if TYPE_CHECKING:
+    from digits.config import PredictionConfig
+
+UI_PAGE = "/runs"
+
+
+def system_of(state: Path | None, artifacts: Path | None) -> System:
+    """Give the system of a state directory and an artifact root, each as chosen or configured."""
+    root = artifact_root(artifacts)
+    return System(state_directory(state, root), root)
+
+
+def up(system: System, port: int) -> dict[str, object]:
+    """Have a server, what it must know, and a worker; say what was there and what was made.
+
+    Raises:
+        OperationsError: something can't be had; what was started before stays, and the next `up` goes on.
+    """
+    from flows.terminal import say
+
+    with system.turn():
+        found = system.api()[0] is not None
+        say("looking for a Prefect server" if found else "starting a Prefect server (5 to 20 s, the first time longer)")
+        api, ours = ensure_server(system, port)
+        use(api)
+        deployed = ensure_deployments(system, api)
+        if deployed:
+            say("deployed what is in prefect.yaml")
+        started = ensure_worker(system, api)
+        crashed = _reap()
+    return {
+        "ui": api.removesuffix("/api"),
+        "server": ("running already" if found else "started") + ("" if ours else ", not by digits"),
+        "worker": "started" if started else "running already",
+        "deployments": "deployed" if deployed else "as they were",
+        **({"crashed": ", ".join(crashed)} if crashed else {}),
+        "state": system.state,
+        "artifacts": system.root,
+        "to track runs of your own": f"export PREFECT_API_URL={api}",
+    }
+
+
+def down(system: System) -> dict[str, object]:
+    """Stop the worker and the server, those that `up` started; say which."""
+    if not system.state.is_dir():
+        return {"nothing": f"was started from {system.state}"}
+    with system.turn():
+        record = system.server.record()
+        worker = system.worker.stop()
+        crashed: list[str] = []
+        if record:
+            use(record["api"])
+            crashed = _reap()
+        server = system.server.stop()
+    return {
+        "worker": "stopped" if worker else "was not running",
+        "server": "stopped" if server else "was not started by digits up, or not running",
+        **({"interrupted": ", ".join(crashed)} if crashed else {}),
+    }
+
+
+def use(api: str) -> None:
+    """Have this process talk to a Prefect API; before Prefect is imported."""
+    os.environ.update(client_environment(api))
+
+
+def find(system: System) -> str:
+    """Give the API of the system, and have this process talk to it.
+
+    Raises:
+        OperationsError: there is none, or it wants another password.
+    """
+    api, _ = system.api()
+    if api is None:
+        raise OperationsError("no Prefect server runs here, and none is configured; `digits up` starts one")
+    require_access(api)
+    use(api)
+    return api
+
+
+def _reap() -> list[str]:
+    from tasks.reaping import reap
+
+    return [str(row["which"]) for row in reap() if row["what"] == "crashed"]
+
+
+def status(system: System) -> dict[str, Any]:
+    """Give the state of the system as JSON values."""
+    from flows.status import look
+
+    api, _ = system.api()
+    if api:
+        use(api)
+    return asdict(look(system))
+
+
+def clean(system: System) -> dict[str, object]:
+    """Do what the janitor does; say what was done. Without a server, only the artifact store is swept."""
+    from digits import retention
+    from digits.config import RetentionConfig
+    from digits.store import Store
+
+    api, _ = system.api()
+    crashed = "no Prefect server, so not looked for"
+    if api:
+        find(system)
+        crashed = ", ".join(_reap()) or "none"
+    removed = retention.sweep(Store(system.root), RetentionConfig())
+    return {
+        "runs set to crashed": crashed,
+        "removed": f"{len(removed)} files and directories, {sum(one.bytes for one in removed) / 1e6:,.1f} MB",
+        **{one.path: one.reason for one in removed},
+    }
+
+
+def submit(
+    system: System, folder: Path, model: str, out: Path | None, options: "PredictionConfig"
+) -> tuple[str, dict[str, Any]]:
+    """Have the deployment predict a folder, and wait for the end; give where the run is in the UI, and its state.
+
+    Raises:
+        OperationsError: there is no such deployment, or no server.
+    """
+    from flows.terminal import say
+
+    api = find(system)
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound
+
+    changed = options.model_dump(mode="json", exclude_unset=True)
+    parameters = {"folder": str(folder), "model": model, "out": out and str(out), "options": changed}
+    try:
+        run: Any = run_deployment("predict/folder", parameters=parameters, timeout=0)
+    except ObjectNotFound as error:
+        raise OperationsError(f"{api} has no deployment predict/folder; `digits up` makes it") from error
+    place = f"{api.removesuffix('/api')}/runs/flow-run/{run.id}"
+    say(f"submitted; the run is at {place}")
+    return place, _wait(run.id)
+
+
+def _wait(run: Any) -> dict[str, Any]:
+    import time
+
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        while True:
+            found = client.read_flow_run(run)
+            if found.state is not None and found.state.is_final():
+                return {"name": found.name, "state": found.state.name, "message": found.state.message or ""}
+            time.sleep(0.5)

@@ -1,0 +1,17 @@
+"""The Prefect step of retention."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from digits import retention
+from digits.config import RetentionConfig
+from digits.retention import Removed
+from tasks.edge import open_store
+
+
+@task(name="sweep", task_run_name="sweep the artifact store", cache_policy=NO_CACHE)
+def sweep_store(config: RetentionConfig, root: Path | None) -> list[Removed]:
+    """Remove what is past its time from the artifact store."""
+    return retention.sweep(open_store(root), config)
