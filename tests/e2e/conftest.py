@@ -1,13 +1,17 @@
 """One real Prefect server for all end-to-end tests, and one small model trained through the real flow."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from systems import RunningSystem, free_port
 
+from digits import serving
 from digits.config import ModelConfig
 from digits.stages import Outcome
+from digits.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +37,24 @@ def outcome(server: str, root: Path) -> Outcome:
     from flows.training import train
 
     return train(datasets=("mnist-sample",), model=ModelConfig(architecture="mlp"), artifacts=root)
+
+
+@pytest.fixture(scope="session")
+def system(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """Have `digits up` run, with the champion of the other tests; stop it in the end."""
+    home = tmp_path_factory.mktemp("home")
+    running = RunningSystem(root, home / "the system", home, free_port())
+    running.up()
+    yield running
+    running.down()
+
+
+@pytest.fixture(scope="session")
+def folder(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder of real digits, and one file that is none."""
+    every = serving.write_test_images(Store(root), outcome.version, tmp_path_factory.mktemp("all"))
+    folder = tmp_path_factory.mktemp("the scans")
+    for number, path in enumerate(sorted(every.rglob("*.png"))[::25]):
+        shutil.copy(path, folder / f"{number:03}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder

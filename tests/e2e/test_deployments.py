@@ -1,13 +1,17 @@
 """The deployments of prefect.yaml, deployed to a real Prefect server with no question asked."""
 
+import asyncio
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.server.schemas.schedules import CronSchedule
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -29,13 +33,16 @@ def deployments(server: str) -> dict[str, Any]:
     for _ in range(2):
         prefect("--no-prompt", "deploy", "--all", api=server)
     with get_client(sync_client=True) as client:
-        found = [client.read_deployment_by_name(name) for name in ("train/nightly-retrain", "predict/predict-folder")]
+        found = [
+            client.read_deployment_by_name(name)
+            for name in ("train/nightly", "predict/folder", "predict/inbox", "janitor/janitor")
+        ]
     return {deployment.name: deployment for deployment in found}
 
 
 def test_the_nightly_retraining_runs_one_at_a_time(deployments: dict[str, Any]) -> None:
     """It has a schedule with a time zone, and a late night is not queued behind the one before."""
-    nightly = deployments["nightly-retrain"]
+    nightly = deployments["nightly"]
     (schedule,) = nightly.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == ("15 2 * * *", "Etc/UTC", True)
     assert nightly.global_concurrency_limit.limit == 1
@@ -45,11 +52,36 @@ def test_the_nightly_retraining_runs_one_at_a_time(deployments: dict[str, Any]) 
 
 def test_the_form_knows_types_bounds_and_meanings(deployments: dict[str, Any]) -> None:
     """What the Prefect UI makes a form of: each parameter with its description, each number with its bounds."""
-    schema = deployments["nightly-retrain"].parameter_openapi_schema
+    schema = deployments["nightly"].parameter_openapi_schema
     assert all(value.get("description") for value in schema["properties"].values())
     epochs = schema["definitions"]["TrainingConfig"]["properties"]["epochs"]
     assert {"minimum": 1, "maximum": 1000, "type": "integer"} in epochs["anyOf"]
     assert "Passes over" in epochs["description"]
-    folder = deployments["predict-folder"].parameter_openapi_schema
+    folder = deployments["folder"].parameter_openapi_schema
     assert folder["required"] == ["folder"]
     assert folder["definitions"]["PredictionConfig"]["properties"]["normalize"]["enum"] == ["auto", "mnist", "none"]
+
+
+def test_what_runs_by_itself_runs_one_at_a_time(deployments: dict[str, Any]) -> None:
+    """The inbox every few minutes, the janitor every hour; a run that finds another at work is cancelled."""
+    for name, cron in (("inbox", "*/5 * * * *"), ("janitor", "40 * * * *")):
+        (schedule,) = deployments[name].schedules
+        assert schedule.schedule.cron == cron
+        assert deployments[name].global_concurrency_limit.limit == 1
+        assert deployments[name].concurrency_options.collision_strategy == "CANCEL_NEW"
+    assert deployments["folder"].schedules == []
+
+
+def test_a_change_of_the_clock_loses_no_night_and_doubles_none() -> None:
+    """By the server's own calendar, for the time zones of people who move theirs to Berlin or New York."""
+    for zone, first in (
+        ("Europe/Berlin", "2027-03-27"),
+        ("Europe/Berlin", "2027-10-30"),
+        ("America/New_York", "2027-03-13"),
+    ):
+        start = datetime.fromisoformat(f"{first}T00:00").replace(tzinfo=ZoneInfo(zone))
+        schedule = CronSchedule(cron="15 2 * * *", timezone=zone)
+        dates = asyncio.run(schedule.get_dates(n=4, start=start))
+        assert [date.astimezone(ZoneInfo(zone)).date() for date in dates] == [
+            start.date() + timedelta(days=number) for number in range(4)
+        ]

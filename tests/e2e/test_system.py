@@ -1,0 +1,216 @@
+"""`digits up` to a running system, seen as its operator sees it: commands, the real UI in a real browser."""
+
+import base64
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from systems import PATIENCE, RunningSystem, free_port, wait_for
+
+from digits.summaries import picture_path
+
+IMAGES = 40
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start Chromium without a screen; Debian has it, and its driver."""
+    places = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in places:
+        pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(places[0])
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1400,1200"):
+        options.add_argument(f"--{argument}")
+    options.add_argument(f"--user-data-dir={profile}")
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(places[1])))
+    yield driver
+    driver.quit()
+
+
+def listening(port: int) -> set[str]:
+    """Give the IPv4 addresses, as hexadecimal, at which the kernel has somebody listen at a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    places = [line[1].split(":") for line in lines if line[3] == "0A"]
+    return {address for address, number in places if int(number, 16) == port}
+
+
+def show(browser: Any, system: RunningSystem, page: str, text: str) -> None:
+    """Open a page of the UI, and wait until it says something."""
+    browser.get(f"{system.url}{page}")
+    WebDriverWait(browser, PATIENCE).until(lambda it: text in it.find_element(By.TAG_NAME, "body").text)
+
+
+def picture_shown(browser: Any) -> str:
+    """Wait for a picture that has been drawn; give its source."""
+
+    def drawn(it: Any) -> str | None:
+        for image in it.find_elements(By.CSS_SELECTOR, "img[src^='data:image/png']"):
+            if it.execute_script("return arguments[0].naturalWidth", image) > 0:
+                return str(image.get_attribute("src"))
+        return None
+
+    return str(WebDriverWait(browser, PATIENCE).until(drawn))
+
+
+def test_up_again_changes_nothing(system: RunningSystem) -> None:
+    """Server, worker and deployments are found; the state is for its owner only, and on loopback."""
+    before = system.process("server"), system.process("worker")
+    found = system.up()
+    assert (found["server"], found["worker"], found["deployments"]) == (
+        "running already",
+        "running already",
+        "as they were",
+    )
+    assert (system.process("server"), system.process("worker")) == before
+    assert stat.S_IMODE(system.state.stat().st_mode) == 0o700
+    assert stat.S_IMODE((system.state / "prefect" / "prefect.db").stat().st_mode) & 0o077 == 0
+    assert listening(system.port) == {"0100007F"}  # 127.0.0.1, the last byte first
+
+
+def test_status_is_quiet_when_all_is_well(system: RunningSystem) -> None:
+    """It knows the deployments, when each runs next, and the champion."""
+    wait_for(
+        lambda: all(one["following"] for one in system.status()["deployments"] if "cron" in one["schedule"]), "runs"
+    )
+    status = wait_for(
+        lambda: (found := system.status())["deployments"][0]["following"] and found, "the next night's run"
+    )
+    assert status["attention"] == []
+    assert [one["name"] for one in status["deployments"]] == [
+        "train/nightly",
+        "predict/folder",
+        "predict/inbox",
+        "janitor/janitor",
+    ]
+    assert status["champion"].startswith("version 1, ")
+    assert "1 online" in status["worker"]
+
+
+def test_a_folder_from_the_form(system: RunningSystem, browser: Any, folder: Path) -> None:
+    """The analyst's way: the form, the run's page, the artifact with the pictures of this very run."""
+    deployment = system.ask("/deployments/name/predict/folder")
+    show(browser, system, f"/deployments/deployment/{deployment['id']}/run", "A folder of images")
+    browser.find_elements(By.TAG_NAME, "textarea")[0].send_keys(str(folder))
+    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+    chosen = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_DESC"}
+    (run,) = wait_for(lambda: system.ask("/flow_runs/filter", chosen), "the run")
+    message = system.ended(run["id"])["message"]
+    name = f"predict {folder.parent.name}/{folder.name} {IMAGES + 1} images with model 1"
+    show(browser, system, f"/runs/flow-run/{run['id']}", name)
+    WebDriverWait(browser, PATIENCE).until(lambda it: "Completed" in it.find_element(By.TAG_NAME, "body").text)
+    artifact = system.artifact("predictions")
+    assert artifact["flow_run_id"] == run["id"]
+    show(browser, system, f"/artifacts/artifact/{artifact['id']}", "broken.png")
+    table = Path(message.rpartition(" are in ")[2])
+    expected = base64.b64encode(picture_path(table).read_bytes()).decode("ascii")
+    assert picture_shown(browser) == f"data:image/png;base64,{expected}"
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    assert len(rows) == IMAGES + 1
+    assert dict(rows.status.value_counts())["not-an-image"] == 1
+    (event,) = [one for one in system.events("digits.predictions.written") if one["payload"]["images"] == IMAGES + 1]
+    assert event["resource"]["prefect.resource.name"] == str(table)
+    progress = system.artifact("prediction-progress")
+    assert (progress["flow_run_id"], float(progress["data"])) == (run["id"], 100)
+
+
+def test_a_folder_by_command(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
+    """`digits predict --deploy` waits for the worker, and says where the table is."""
+    out = tmp_path / "table.csv"
+    ended = system.digits("predict", str(folder), "--out", str(out), "--deploy", "--top-k", "2", "--json")
+    assert (ended["state"], ended["message"]) == ("Completed", f"{IMAGES + 1} images are in {out}")
+    assert "top2" in pd.read_csv(out).columns
+
+
+def test_a_failure_is_one_sentence(system: RunningSystem) -> None:
+    """What the run's page says can be acted on; the traceback is in the log, and an event tells of it."""
+    run = system.run("predict/folder", folder="/no/such/folder")
+    state = system.ended(run, "FAILED")
+    assert "/no/such/folder" in state["message"]
+    assert "\n" not in state["message"]
+    assert not state["message"].startswith("Flow run encountered")
+    wanted = {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 40}}}
+    wait_for(lambda: any("Traceback" in one["message"] for one in system.ask("/logs/filter", wanted)), "the traceback")
+    assert (
+        wait_for(lambda: system.events("digits.run.failed"), "the event")[0]["payload"]["message"] == state["message"]
+    )
+    assert any("the last run" in sentence for sentence in system.status()["attention"])
+
+
+def test_a_night(system: RunningSystem, browser: Any, folder: Path) -> None:
+    """A better model is promoted, with its report in the UI; the promotion has the inbox predicted with it at once."""
+    inbox = system.root / "inbox"
+    inbox.mkdir(exist_ok=True)
+    shutil.copy(folder / "000.png", inbox)
+    run = system.run(
+        "train/nightly", datasets=["mnist-sample"], model={"architecture": "mlp"}, training={"epochs": 25, "seed": 3}
+    )
+    message = system.ended(run)["message"]
+    assert message.startswith("model version 2: ")
+    promoted = system.events("digits.model.promoted")
+    assert promoted[0]["resource"]["prefect.resource.id"] == "digits.model.2", message
+    assert system.ask(f"/flow_runs/{run}")["name"] == "train mnist-sample mlp 25 epochs"
+    artifact = system.artifact("model-report")
+    show(browser, system, f"/artifacts/artifact/{artifact['id']}", "Version 2: promoted to champion")
+    assert picture_shown(browser)
+    assert system.status()["champion"].startswith("version 2, ")
+    (table,) = wait_for(lambda: list((system.root / "predictions").glob("inbox-*/predictions.csv")), "the inbox")
+    wait_for(lambda: list(pd.read_csv(table, dtype=str).model_version) == ["2"], "the champion's rows")
+    logs = system.ask("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}, "limit": 200})
+    assert 5 <= len(logs) <= 60, [line["message"] for line in logs]
+
+
+def test_the_inbox_takes_what_is_new(system: RunningSystem, folder: Path) -> None:
+    """Only that, and nothing where nothing is; runs that overlap leave one row an image."""
+    inbox = system.root / "other inbox"
+    inbox.mkdir()
+    for name in ("000.png", "001.png"):
+        shutil.copy(folder / name, inbox)
+    system.ended(system.run("predict/inbox", folder=str(inbox)))
+    for path in inbox.iterdir():
+        os.utime(path, (1, 1))
+    system.ended(system.run("predict/inbox", folder=str(inbox)))
+    first = system.run("predict/inbox", folder=str(inbox))
+    assert system.ended(first)["message"].startswith("nothing is new in ")
+    assert wait_for(lambda: system.events("digits.inbox.empty"), "the event")
+    shutil.copy(folder / "002.png", inbox)
+    runs = [system.run("predict/inbox", folder=str(inbox)) for _ in range(3)]
+    states = [system.ended(run, "COMPLETED", "CANCELLED") for run in runs]
+    assert any("3 images are in" in (state["message"] or "") for state in states), states
+    (table,) = (system.root / "predictions").glob("other-inbox-*/predictions.csv")
+    assert sorted(pd.read_csv(table).path) == ["000.png", "001.png", "002.png"]
+
+
+def test_clear_words_where_it_can_not_start(system: RunningSystem, tmp_path: Path) -> None:
+    """A port that is taken, a server of somebody else's, one that does not answer."""
+    other = RunningSystem(system.root, tmp_path / "state", system.home, free_port())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", other.port))
+        taken.listen()
+        assert "give another --port" in other.digits("up", "--port", str(other.port), code=7)
+    assert "has not started" in other.digits("up", "--port", str(system.port), code=7)
+    gone = f"http://127.0.0.1:{free_port()}/api"
+    assert "does not answer" in other.digits("up", code=7, PREFECT_API_URL=gone)
+    assert "was not running" in other.digits("down")
+    assert any("digits up" in sentence for sentence in other.status()["attention"])
+    assert "digits up" in other.digits("predict", str(tmp_path), "--deploy", code=7)
+
+
+def test_a_foreign_server_is_used_and_left_alone(system: RunningSystem, tmp_path: Path) -> None:
+    """With PREFECT_API_URL, `up` starts only a worker, and `down` stops only that."""
+    other = RunningSystem(system.root, tmp_path / "state", system.home, system.port)
+    found = other.up(PREFECT_API_URL=f"{system.url}/api")
+    assert (found["server"], found["worker"]) == ("running already, not by digits", "started")
+    assert other.down()["server"].startswith("was not started by digits up")
+    assert system.status()["attention"] is not None
+    assert system.ask("/health") is True
