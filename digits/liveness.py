@@ -7,8 +7,6 @@ began: one that began after the work did is another one.
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -22,7 +20,7 @@ def is_alive(process: str, *, marker: str, since: float) -> bool | None:
     """Tell whether a process that began some work is there.
 
     Args:
-        process: `HOST:PID`, as Prefect records it.
+        process: `HOST:PID`, from `this_process`.
         marker: is in its environment, if it was started for this work.
         since: when the work began, as seconds since the epoch.
 
@@ -43,17 +41,9 @@ def is_alive(process: str, *, marker: str, since: float) -> bool | None:
         return None
 
 
-def ours() -> str:
+def this_process() -> str:
     """Give this process as `is_alive` takes it."""
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def with_marker(marker: str) -> Iterator[int]:
-    """Give the processes that have something in their environment, of those that may be looked at."""
-    for place in PROC.glob("[0-9]*"):
-        with suppress(OSError):
-            if marker.encode() in (place / "environ").read_bytes() and not _is_zombie(place):
-                yield int(place.name)
 
 
 def _fields(place: Path) -> list[str]:

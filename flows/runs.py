@@ -15,6 +15,7 @@ from prefect.states import Completed, Failed
 
 from digits.errors import DigitsError
 from tasks.edge import tell
+from tasks.reaping import label_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,11 +25,12 @@ NAMED_PARTS = 2
 def told(function: Callable[P, tuple[R, str]]) -> Callable[P, R]:
     """Have a flow end in a sentence: the second part of its result, or the message of an expected error.
 
-    The traceback of an expected error goes to the run's log.
+    The traceback of an expected error goes to the run's log. It begins with saying which process it is.
     """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
+        label_run()
         try:
             result, sentence = function(*args, **kwargs)
         except DigitsError as error:

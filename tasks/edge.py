@@ -59,7 +59,7 @@ class PublishedProgress:
         number, count = part
         if self._artifact is None:
             self._artifact = cast(
-                "UUID", create_progress_artifact(100 * number / count, key=self._key, description=self._key)
+                "UUID", create_progress_artifact(100 * number / count, key=self._key, description=label)
             )
         return _PublishedBar(self._artifact, label, total, part)
 

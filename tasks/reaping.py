@@ -12,14 +12,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
-from digits.liveness import is_alive
+from digits.liveness import is_alive, this_process
 from tasks.edge import library_log, log_to_run
 
 FLOWS = ("train", "predict", "janitor")
-PENDING_SECONDS = 15 * 60
-"""After which a run that was handed to a worker, and never got a process, is given up; usual are 2 to 10."""
+LABEL = "digits.process"
+UNLABELLED_SECONDS = 15 * 60
+"""After which a run that has not said which process it is will not any more: its first act is to say so."""
 _PAGE = 200
 _AT_WORK = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 
@@ -32,21 +34,28 @@ class Verdict(Enum):
     UNKNOWN = "its process can't be seen from here"
 
 
-def judge(state: StateType, age: float, *, alive: bool | None) -> Verdict:
+def judge(state: StateType, age: float, *, labelled: bool, alive: bool | None) -> Verdict:
     """Decide about a run.
 
     Args:
         state: that it claims.
         age: seconds for which it has.
-        alive: whether its process is there; None: none is known, or it can't be seen.
+        labelled: whether it has said which process it is.
+        alive: whether that process is there; None: it can't be seen.
     """
     if state not in _AT_WORK or alive:
         return Verdict.LEAVE
-    if alive is False:
-        return Verdict.CRASH
-    if state == StateType.PENDING:
-        return Verdict.CRASH if age > PENDING_SECONDS else Verdict.LEAVE
-    return Verdict.UNKNOWN
+    if not labelled:
+        return Verdict.CRASH if age > UNLABELLED_SECONDS else Verdict.LEAVE
+    return Verdict.UNKNOWN if alive is None else Verdict.CRASH
+
+
+def label_run() -> None:
+    """Say which process the flow run is, so that others can tell whether it is there."""
+    context = FlowRunContext.get()
+    if context and context.flow_run:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run_labels(context.flow_run.id, {LABEL: this_process()})
 
 
 @task(name="reap", task_run_name="reap runs whose process is gone", cache_policy=NO_CACHE)
@@ -87,12 +96,11 @@ def verdict_on(run: FlowRun) -> Verdict:
     """Look for a run's process, and decide."""
     if run.state is None:
         return Verdict.LEAVE
+    process = run.labels.get(LABEL)
     began = run.start_time or run.state.timestamp
-    alive = run.infrastructure_pid and is_alive(
-        run.infrastructure_pid, marker=f"FLOW_RUN_ID={run.id}", since=began.timestamp()
-    )
+    alive = process and is_alive(str(process), marker=f"FLOW_RUN_ID={run.id}", since=began.timestamp())
     age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
-    return judge(run.state.type, age, alive=alive if isinstance(alive, bool) else None)
+    return judge(run.state.type, age, labelled=bool(process), alive=alive if isinstance(alive, bool) else None)
 
 
 def _crash(client: SyncPrefectClient, run: FlowRun) -> dict[str, object] | None:
@@ -100,7 +108,7 @@ def _crash(client: SyncPrefectClient, run: FlowRun) -> dict[str, object] | None:
     now = client.read_flow_run(run.id)
     if now.state is None or run.state is None or now.state.id != run.state.id or verdict_on(now) is not Verdict.CRASH:
         return None
-    why = f"the process of this run ({now.infrastructure_pid or 'never started'}) is gone; the next run goes on"
+    why = f"the process of this run ({now.labels.get(LABEL, 'which never began')}) is gone; the next run goes on"
     client.set_flow_run_state(run.id, Crashed(message=why))
     library_log.warning("%s: set to Crashed, since %s", now.name, why)
     return {"what": "crashed", "which": now.name, "why": why}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -111,9 +110,10 @@ class RunningSystem:
         return state
 
     def at_work(self, run: str) -> int:
-        """Wait until a run is at work; give its process."""
-        wait_for(lambda: self.state_of(run)["type"] == "RUNNING", f"the beginning of {run}")
-        return int(self.ask(f"/flow_runs/{run}")["infrastructure_pid"].rpartition(":")[2])
+        """Wait until a run is at work and has said which process it is; give that."""
+        label = wait_for(lambda: self.ask(f"/flow_runs/{run}")["labels"].get("digits.process"), f"{run} at work")
+        assert self.state_of(run)["type"] == "RUNNING"
+        return int(label.rpartition(":")[2])
 
     def process(self, name: str) -> int:
         """Give the process of the server or the worker."""
@@ -144,8 +144,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def kill(process: int) -> None:
-    """Kill a process and what it started in its session."""
-    os.kill(process, signal.SIGKILL)
