@@ -32,12 +32,13 @@ def is_alive(process: str, *, marker: str, since: float) -> bool | None:
         return None
     place = PROC / number
     try:
-        if marker.encode() in (place / "environ").read_bytes():
-            return not _is_zombie(place)
-        return not _is_zombie(place) and _began(place) <= since + CLOCK_SECONDS
-    except FileNotFoundError:
+        if _is_zombie(place):
+            return False
+        ours = marker.encode() in (place / "environ").read_bytes()
+        return ours or _began(place) <= since + CLOCK_SECONDS
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    except OSError:  # another user's process, or one that is just ending
+    except OSError:  # another user's process
         return None
 
 

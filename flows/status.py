@@ -14,9 +14,10 @@ from flows.api import Access, access
 from flows.operations import DEPLOYMENTS, POOL, System
 
 RUNS_SHOWN = 8
+ON_DEMAND = "on demand"
 LATE = timedelta(minutes=10)
+SCHEDULER = timedelta(minutes=2)
 LEAST_FREE_BYTES = 2 * 10**9
-DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Findings:
         missing: deployments that are not there.
         bad: the deployments' last runs that failed or crashed.
         late: the number of runs that should have begun.
+        unscheduled: deployments with a schedule whose next run the server has not made.
         gone: runs that claim to be at work while their process is gone.
         champion: the version, or what is wrong with the registry.
         free: bytes on the disk of the artifacts.
@@ -74,6 +76,7 @@ class Findings:
     missing: Sequence[str] = ()
     bad: Sequence[Run] = ()
     late: int = 0
+    unscheduled: Sequence[str] = ()
     gone: Sequence[str] = ()
     champion: "ModelVersion | DigitsError | None" = None
     free: int = LEAST_FREE_BYTES
@@ -92,6 +95,10 @@ def attention(seen: Findings) -> list[str]:
         sentences += [f"{run.deployment}: the last run, {run.name}, is {run.state}: {run.message}" for run in seen.bad]
         if seen.late:
             sentences.append(f"{seen.late} runs are late by more than {LATE.seconds // 60} minutes")
+        sentences += [
+            f"{name} has a schedule, but no run ahead: see whether the server's scheduler works"
+            for name in seen.unscheduled
+        ]
         sentences += [f"{name} claims to run, but its process is gone; `digits janitor` ends it" for name in seen.gone]
     if isinstance(seen.champion, DigitsError):
         sentences.append(str(seen.champion))
@@ -132,27 +139,34 @@ def _ask(api: str, ours: bool, champion: "ModelVersion | DigitsError | None", fr
 
     with get_client(sync_client=True) as client:
         flows = {flow.id: flow.name for flow in client.read_flows()}
-        deployments = {one.id: f"{flows.get(one.flow_id, '?')}/{one.name}" for one in client.read_deployments()}
+        known = {one.id: one for one in client.read_deployments()}
+        deployments = {key: f"{flows.get(one.flow_id, '?')}/{one.name}" for key, one in known.items()}
         ours_only = {key: name for key, name in deployments.items() if name in DEPLOYMENTS}
         recent = _runs(client, FLOWS, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 200)
         waiting = _runs(
             client, FLOWS, {"state": {"type": {"any_": ["SCHEDULED"]}}}, "NEXT_SCHEDULED_START_TIME_ASC", 200
         )
         gone = [run.name for run in runs_at_work(client) if verdict_on(run) is Verdict.CRASH]
-        schedules = {one.id: one.schedules for one in client.read_deployments()}
         workers = online_workers()
     told = [_run(run, deployments) for run in recent]
     last = {run.deployment_id: (run, line) for run, line in reversed(list(zip(recent, told, strict=True)))}
+    rows = [
+        Deployment(name, _schedule(known[key].schedules), _following(key, waiting))
+        for key, name in sorted(ours_only.items(), key=lambda item: DEPLOYMENTS.index(item[1]))
+    ]
+    made = {deployment.name: deployment for deployment in rows}
     seen = Findings(
         Access.OPEN,
         api,
         workers=workers,
-        missing=sorted(set(DEPLOYMENTS) - set(deployments.values())),
+        missing=sorted(set(DEPLOYMENTS) - set(made)),
         bad=[line for key, (run, line) in last.items() if key in ours_only and is_bad(run)],
-        late=sum(
-            run.expected_start_time is not None and run.expected_start_time < datetime.now(UTC) - LATE
-            for run in waiting
-        ),
+        late=sum(_is_late(run) for run in waiting),
+        unscheduled=[
+            deployments[key]
+            for key in ours_only
+            if _schedule(known[key].schedules) != ON_DEMAND and not _following(key, waiting) and _is_old(known[key])
+        ],
         gone=gone,
         champion=champion,
         free=free,
@@ -162,13 +176,15 @@ def _ask(api: str, ours: bool, champion: "ModelVersion | DigitsError | None", fr
         f"{'started by digits up' if ours else 'not ours'}, {_database(ours)}",
         f"{workers} online in the pool {POOL}" if workers else "none online",
         _told(champion),
-        [
-            Deployment(name, _schedule(schedules[key]), _following(key, waiting))
-            for key, name in sorted(ours_only.items(), key=lambda item: DEPLOYMENTS.index(item[1]))
-        ],
+        rows,
         told[:RUNS_SHOWN],
         attention(seen),
     )
+
+
+def _is_old(deployment: Any) -> bool:
+    """Tell whether the scheduler has had the time to see a deployment: it looks every minute."""
+    return deployment.updated is not None and bool(deployment.updated < datetime.now(UTC) - SCHEDULER)
 
 
 def _is_late(run: Any) -> bool:
@@ -201,7 +217,7 @@ def _time(moment: datetime | None) -> str:
 
 def _schedule(schedules: Sequence[Any]) -> str:
     active = [one.schedule for one in schedules if one.active]
-    return ", ".join(f"{getattr(one, 'cron', one)} {getattr(one, 'timezone', '')}" for one in active) or "on demand"
+    return ", ".join(f"{getattr(one, 'cron', one)} {getattr(one, 'timezone', '')}" for one in active) or ON_DEMAND
 
 
 def _following(key: Any, waiting: Sequence[Any]) -> str:

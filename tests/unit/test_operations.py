@@ -1,0 +1,118 @@
+"""What decides in the running system, without a server."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from digits.errors import RegistryError
+from digits.registry import ModelVersion
+from flows.api import Access, access
+from flows.operations import OperationsError, Service, System, client_environment, state_directory, wait_until
+from flows.status import Findings, Run, attention
+
+CHAMPION = ModelVersion(3, {}, "", {"accuracy": 0.99, "datasets": ["mnist"]})
+WELL = Findings(Access.OPEN, "http://x/api", workers=1, champion=CHAMPION)
+
+
+def test_the_state_is_where_the_user_says(tmp_path: Path) -> None:
+    """The option, then the variable, then below the artifacts."""
+    root, other = tmp_path / "a", tmp_path / "b"
+    assert state_directory(other, root, {"DIGITS_STATE": "/c"}) == other
+    assert state_directory(None, root, {"DIGITS_STATE": "/c"}) == Path("/c")
+    assert state_directory(None, root, {}) == root / "system"
+
+
+def test_a_server_s_own_password_is_the_client_s_too() -> None:
+    """Unless another one is given."""
+    assert "PREFECT_API_AUTH_STRING" not in client_environment("u", {})
+    assert client_environment("u", {"PREFECT_SERVER_API_AUTH_STRING": "a:b"}) == {
+        "PREFECT_SERVER_API_AUTH_STRING": "a:b",
+        "PREFECT_API_AUTH_STRING": "a:b",
+        "PREFECT_API_URL": "u",
+    }
+    both = {"PREFECT_SERVER_API_AUTH_STRING": "a:b", "PREFECT_API_AUTH_STRING": "c:d"}
+    assert client_environment("u", both)["PREFECT_API_AUTH_STRING"] == "c:d"
+
+
+def test_nothing_needs_a_person_when_all_is_well() -> None:
+    """No sentence."""
+    assert attention(WELL) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"workers": 0}, "no worker is online"),
+        ({"missing": ["train/nightly"]}, "not deployed: train/nightly"),
+        ({"bad": [Run("r", "train/nightly", "Failed", "", "the disk is full")]}, "Failed: the disk is full"),
+        ({"late": 2}, "2 runs are late"),
+        ({"unscheduled": ["train/nightly"]}, "train/nightly has a schedule, but no run ahead"),
+        ({"gone": ["train x"]}, "train x claims to run"),
+        ({"champion": None}, "there is no champion"),
+        ({"champion": RegistryError("damaged")}, "damaged"),
+        ({"free": 10**9}, "only 1.0 GB are free"),
+        ({"access": None, "api": None}, "`digits up` starts one"),
+        ({"access": Access.ABSENT}, "does not answer"),
+        ({"access": Access.DENIED}, "PREFECT_API_AUTH_STRING"),
+    ],
+)
+def test_what_needs_a_person_is_a_sentence(change: dict[str, object], words: str) -> None:
+    """One thing, one sentence, with what to do."""
+    (sentence,) = attention(Findings(**{**vars(WELL), **change}))  # type: ignore[arg-type]
+    assert words in sentence
+
+
+def test_a_service_is_known_by_its_lock(tmp_path: Path) -> None:
+    """While it lives; killed, there is none, whoever has its number then."""
+    service = Service(tmp_path, "server")
+    assert service.record() is None
+    assert not service.stop()
+    process = service.start([sys.executable, "-c", "print('hello', flush=True); input()"], {}, api="http://x")
+    process.wait()
+    assert service.record() is None
+    assert "hello" in service.last_words()
+    process = service.start([sys.executable, "-c", "import time; time.sleep(60)"], {}, api="http://x")
+    assert service.record() == {"pid": process.pid, "api": "http://x"}
+    assert service.stop()
+    assert process.wait() < 0
+    assert service.record() is None
+
+
+def test_only_one_up_at_a_time(tmp_path: Path) -> None:
+    """The second is told to wait, and the directory is the owner's alone."""
+    system = System(tmp_path / "state", tmp_path)
+    with system.turn(), pytest.raises(OperationsError, match="wait for it"), system.turn():
+        pass
+    assert system.state.stat().st_mode & 0o777 == 0o700
+
+
+def test_waiting_ends(tmp_path: Path) -> None:
+    """With the truth, or in time."""
+    assert wait_until(lambda: True, 0)
+    assert not wait_until(lambda: False, 0.01)
+
+
+def test_no_server_is_absent() -> None:
+    """Also where the address is none."""
+    assert access("http://127.0.0.1:9/api", {}) is Access.ABSENT
+    assert access("not an address", {}) is Access.ABSENT
+
+
+def test_what_is_deployed_on_machines_is_valid(tmp_path: Path) -> None:
+    """The units, by systemd itself, with the code where it is here."""
+    here = Path(__file__).resolve().parents[2]
+    units = []
+    for path in sorted((here / "deploy").glob("*.service")):
+        unit = tmp_path / path.name
+        unit.write_text(path.read_text().replace("/opt/digits/.venv/bin/prefect", "/bin/true"))
+        units.append(unit)
+    assert len(units) == 2
+    try:
+        told = subprocess.run(
+            ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False, timeout=60
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no systemd-analyze here (Debian: systemd)")
+    assert (told.returncode, told.stderr) == (0, "")
