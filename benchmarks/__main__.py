@@ -11,7 +11,19 @@ from itertools import dropwhile, takewhile
 from benchmarks.machine import describe
 
 QUICK = ("start", "prediction", "incremental", "allocator")
-SLOW = ("accuracy", "architectures", "fuzz", "honesty", "kills", "memory", "normalising", "photos", "sets")
+SLOW = (
+    "accuracy",
+    "architectures",
+    "fuzz",
+    "honesty",
+    "kills",
+    "memory",
+    "normalising",
+    "photos",
+    "screenshots",
+    "sets",
+    "system",
+)
 
 
 def main(arguments: list[str]) -> int:

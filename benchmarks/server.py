@@ -19,7 +19,7 @@ PATIENCE = 120
 @contextmanager
 def prefect_server(home: Path) -> Iterator[dict[str, str]]:
     """Start a server on a free port; give the environment of programs that are to use it."""
-    port = _free_port()
+    port = free_port()
     environment = {**untracked(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     command = [sys.executable, "-W", "ignore", "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
     home.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,8 @@ def untracked(home: Path) -> dict[str, str]:
     return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port that nobody listens at."""
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         port: int = made.getsockname()[1]

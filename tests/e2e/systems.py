@@ -15,6 +15,7 @@ import requests
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 PATIENCE = 120
+BUSY = 20
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,15 @@ class RunningSystem:
 
     def ask(self, path: str, body: Any = None) -> Any:
         """Ask the API."""
-        body = None if body is None else json.dumps(body)
-        asked = requests.request(
-            "GET" if body is None else "POST",
-            f"{self.url}/api{path}",
-            data=body,
-            headers={"Content-Type": "application/json"},
-            auth=self.password,
-            timeout=30,
-        )
+        method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
+        headers = {"Content-Type": "application/json"}
+        for _ in range(BUSY):
+            asked = requests.request(
+                method, f"{self.url}/api{path}", data=data, headers=headers, auth=self.password, timeout=30
+            )
+            if asked.status_code != requests.codes.unavailable:  # as Prefect's own clients do
+                break
+            time.sleep(1)
         asked.raise_for_status()
         return asked.json()
 

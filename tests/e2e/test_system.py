@@ -11,11 +11,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
-from systems import PATIENCE, RunningSystem, free_port, wait_for
+from systems import RunningSystem, free_port, wait_for
 
+from benchmarks.browser import chromium, is_here, picture_shown, show, submit_folder, wait_for_text
 from digits.summaries import picture_path
 
 IMAGES = 40
@@ -23,19 +21,11 @@ IMAGES = 40
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Start Chromium without a screen; Debian has it, and its driver."""
-    places = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in places:
+    """Start Chromium without a screen."""
+    if not is_here():
         pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(places[0])
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1400,1200"):
-        options.add_argument(f"--{argument}")
-    options.add_argument(f"--user-data-dir={profile}")
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(places[1])))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
 
 
 def listening(port: int) -> set[str]:
@@ -43,24 +33,6 @@ def listening(port: int) -> set[str]:
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     places = [line[1].split(":") for line in lines if line[3] == "0A"]
     return {address for address, number in places if int(number, 16) == port}
-
-
-def show(browser: Any, system: RunningSystem, page: str, text: str) -> None:
-    """Open a page of the UI, and wait until it says something."""
-    browser.get(f"{system.url}{page}")
-    WebDriverWait(browser, PATIENCE).until(lambda it: text in it.find_element(By.TAG_NAME, "body").text)
-
-
-def picture_shown(browser: Any) -> str:
-    """Wait for a picture that has been drawn; give its source."""
-
-    def drawn(it: Any) -> str | None:
-        for image in it.find_elements(By.CSS_SELECTOR, "img[src^='data:image/png']"):
-            if it.execute_script("return arguments[0].naturalWidth", image) > 0:
-                return str(image.get_attribute("src"))
-        return None
-
-    return str(WebDriverWait(browser, PATIENCE).until(drawn))
 
 
 def test_up_again_changes_nothing(system: RunningSystem) -> None:
@@ -100,18 +72,16 @@ def test_status_is_quiet_when_all_is_well(system: RunningSystem) -> None:
 def test_a_folder_from_the_form(system: RunningSystem, browser: Any, folder: Path) -> None:
     """The analyst's way: the form, the run's page, the artifact with the pictures of this very run."""
     deployment = system.ask("/deployments/name/predict/folder")
-    show(browser, system, f"/deployments/deployment/{deployment['id']}/run", "A folder of images")
-    browser.find_elements(By.TAG_NAME, "textarea")[0].send_keys(str(folder))
-    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+    submit_folder(browser, system.url, deployment["id"], folder)
     chosen = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_DESC"}
     (run,) = wait_for(lambda: system.ask("/flow_runs/filter", chosen), "the run")
     message = system.ended(run["id"])["message"]
     name = f"predict {folder.parent.name}/{folder.name} {IMAGES + 1} images with model 1"
-    show(browser, system, f"/runs/flow-run/{run['id']}", name)
-    WebDriverWait(browser, PATIENCE).until(lambda it: "Completed" in it.find_element(By.TAG_NAME, "body").text)
+    show(browser, f"{system.url}/runs/flow-run/{run['id']}", name)
+    wait_for_text(browser, "Completed")
     artifact = system.artifact("predictions")
     assert artifact["flow_run_id"] == run["id"]
-    show(browser, system, f"/artifacts/artifact/{artifact['id']}", "broken.png")
+    show(browser, f"{system.url}/artifacts/artifact/{artifact['id']}", "broken.png")
     table = Path(message.rpartition(" are in ")[2])
     expected = base64.b64encode(picture_path(table).read_bytes()).decode("ascii")
     assert picture_shown(browser) == f"data:image/png;base64,{expected}"
@@ -161,7 +131,7 @@ def test_a_night(system: RunningSystem, browser: Any, folder: Path) -> None:
     assert promoted[0]["resource"]["prefect.resource.id"] == "digits.model.2", message
     assert system.ask(f"/flow_runs/{run}")["name"] == "train mnist-sample mlp 25 epochs"
     artifact = system.artifact("model-report")
-    show(browser, system, f"/artifacts/artifact/{artifact['id']}", "Version 2: promoted to champion")
+    show(browser, f"{system.url}/artifacts/artifact/{artifact['id']}", "Version 2: promoted to champion")
     assert picture_shown(browser)
     assert system.status()["champion"].startswith("version 2, ")
     (table,) = wait_for(lambda: list((system.root / "predictions").glob("inbox-*/predictions.csv")), "the inbox")

@@ -1,0 +1,68 @@
+"""A real Chromium without a screen, and the pages of the Prefect UI in it."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+PATIENCE = 120
+PROGRAMS = ("chromium", "chromedriver")
+"""Of Debian's packages chromium and chromium-driver."""
+
+
+def is_here() -> bool:
+    """Tell whether there is a browser with its driver."""
+    return all(map(shutil.which, PROGRAMS))
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[Any]:
+    """Start it, with a profile of its own."""
+    browser, driver = map(shutil.which, PROGRAMS)
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(browser)
+    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1400,1200"):
+        options.add_argument(f"--{argument}")
+    options.add_argument(f"--user-data-dir={profile}")
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(driver)))
+    try:
+        yield started
+    finally:
+        started.quit()
+
+
+def show(browser: Any, page: str, text: str) -> None:
+    """Open a page, and wait until it says something."""
+    browser.get(page)
+    wait_for_text(browser, text)
+
+
+def wait_for_text(browser: Any, text: str) -> None:
+    """Wait until the page says something."""
+    WebDriverWait(browser, PATIENCE).until(lambda it: text in it.find_element(By.TAG_NAME, "body").text)
+
+
+def picture_shown(browser: Any) -> str:
+    """Wait for a picture within the page that has been drawn; give its source."""
+
+    def drawn(it: Any) -> str | None:
+        for image in it.find_elements(By.CSS_SELECTOR, "img[src^='data:image/png']"):
+            if it.execute_script("return arguments[0].naturalWidth", image) > 0:
+                return str(image.get_attribute("src"))
+        return None
+
+    return str(WebDriverWait(browser, PATIENCE).until(drawn))
+
+
+def submit_folder(browser: Any, ui: str, deployment: str, folder: Path, picture: Path | None = None) -> None:
+    """Fill in the form of predict/folder, as a person does, and send it off."""
+    show(browser, f"{ui}/deployments/deployment/{deployment}/run", "A folder of images")
+    browser.find_elements(By.TAG_NAME, "textarea")[0].send_keys(str(folder))
+    if picture:
+        browser.save_screenshot(str(picture))
+    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()

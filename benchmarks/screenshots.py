@@ -1,0 +1,92 @@
+"""The four screenshots of the README and the guide: a system of its own, a training, a folder predicted by the form.
+
+python -m benchmarks screenshots                 # into docs/pictures; two minutes; needs Debian's chromium
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import browser
+from benchmarks.pictures import write_images
+from benchmarks.server import free_port, untracked
+
+PLACE = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+IMAGES = 1_204
+
+
+def main() -> None:
+    """Make them."""
+    parser = argparse.ArgumentParser(description="The screenshots of the documentation.")
+    parser.add_argument("--out", type=Path, default=PLACE)
+    out = parser.parse_args().out
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        port = free_port()
+        environment = {**untracked(place / "home"), "HOME": name, "DIGITS_ARTIFACTS": str(place / "artifacts")}
+        (place / "scans").mkdir()
+        write_images(place / "scans" / "2026-11", IMAGES)
+        try:
+            _digits(environment, "up", "--port", str(port))
+            os.environ.update(environment, PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
+            with browser.chromium(place / "profile") as started:
+                _take(started, f"http://127.0.0.1:{port}", place / "scans" / "2026-11", out)
+        finally:
+            _digits(environment, "down")
+
+
+def _digits(environment: dict[str, str], *arguments: str) -> None:
+    command = [str(Path(sys.executable).with_name("digits")), *arguments]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+def _take(started: Any, ui: str, folder: Path, out: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.deployments import run_deployment
+
+    trained: Any = run_deployment(
+        "train/nightly", parameters={"datasets": ["mnist-sample"], "recipe": "quick"}, timeout=600
+    )
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("predict/folder")
+        browser.submit_folder(started, ui, str(deployment.id), folder, out / "ui-form.png")
+        run = _ended(client, deployment.id)
+        browser.show(started, f"{ui}/runs/flow-run/{run}", "Completed")
+        time.sleep(3)  # until the graph of the tasks is drawn
+        started.save_screenshot(str(out / "ui-run.png"))
+        for key, chosen, text in (("predictions", run, "least certain"), ("model-report", trained.id, "Version 1")):
+            artifact = _artifact(client, key, chosen)
+            browser.show(started, f"{ui}/artifacts/artifact/{artifact}", text)
+            browser.picture_shown(started)
+            started.set_window_size(1400, 2200)
+            started.save_screenshot(str(out / f"ui-{key.removeprefix('model-')}.png"))
+            started.set_window_size(1400, 1200)
+    print(f"ui-form.png, ui-run.png, ui-predictions.png and ui-report.png are in {out}", flush=True)
+
+
+def _ended(client: Any, deployment: Any) -> Any:
+    from prefect.client.schemas.filters import FlowRunFilter
+
+    chosen = FlowRunFilter.model_validate({"deployment_id": {"any_": [deployment]}})
+    while True:
+        for run in client.read_flow_runs(flow_run_filter=chosen):
+            if run.state.is_final():
+                return run.id
+        time.sleep(0.5)
+
+
+def _artifact(client: Any, key: str, run: Any) -> Any:
+    from prefect.client.schemas.filters import ArtifactFilter
+
+    chosen = ArtifactFilter.model_validate({"key": {"any_": [key]}, "flow_run_id": {"any_": [run]}})
+    (artifact,) = client.read_artifacts(artifact_filter=chosen)
+    return artifact.id
+
+
+if __name__ == "__main__":
+    main()
