@@ -20,8 +20,6 @@ from flows.operations import (
 if TYPE_CHECKING:
     from digits.config import PredictionConfig
 
-UI_PAGE = "/runs"
-
 
 def system_of(state: Path | None, artifacts: Path | None) -> System:
     """Give the system of a state directory and an artifact root, each as chosen or configured."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from systems import RunningSystem, free_port
 
 from digits import serving
 from digits.config import ModelConfig
@@ -36,17 +35,19 @@ def outcome(server: str, root: Path) -> Outcome:
     """Train a small network on the sample through the real flow."""
     from flows.training import train
 
-    return train(datasets=("mnist-sample",), model=ModelConfig(architecture="mlp"), artifacts=root)
+    outcome = train(datasets=("mnist-sample",), model=ModelConfig(architecture="mlp"), artifacts=root)
+    shutil.copytree(root, _untouched(root))
+    return outcome
 
 
-@pytest.fixture(scope="session")
-def system(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Have `digits up` run, with the champion of the other tests; stop it in the end."""
-    home = tmp_path_factory.mktemp("home")
-    running = RunningSystem(root, home / "the system", home, free_port())
-    running.up()
-    yield running
-    running.down()
+def _untouched(root: Path) -> Path:
+    return root.with_name("as it was")
+
+
+@pytest.fixture(scope="module")
+def own_root(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a copy of the artifact root with nothing but that one model, for tests that train more."""
+    return Path(shutil.copytree(_untouched(root), tmp_path_factory.mktemp("root") / "artifacts with a space"))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import pytest
 from systems import RunningSystem, free_port, wait_for
 
 from digits.registry import Registry
-from digits.stages import Outcome
 from digits.store import Store
 
 NIGHT: dict[str, Any] = {"datasets": ["mnist-sample"], "model": {"architecture": "mlp"}}
@@ -22,10 +21,10 @@ COPIES = 60
 
 
 @pytest.fixture(scope="module")
-def system(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """Have a system of its own, since its parts are killed here."""
     home = tmp_path_factory.mktemp("home")
-    running = RunningSystem(root, home / "state", home, free_port())
+    running = RunningSystem(own_root, home / "state", home, free_port())
     running.up()
     yield running
     running.up()
@@ -64,9 +63,9 @@ def test_a_flow_that_is_killed_has_crashed(system: RunningSystem, many: Path) ->
     assert wait_for(lambda: system.events("digits.run.recovered"), "the recovery")[0]["payload"]["run"]
 
 
-def test_a_worker_that_is_killed_with_its_run(system: RunningSystem, root: Path) -> None:
+def test_a_worker_that_is_killed_with_its_run(system: RunningSystem) -> None:
     """The run claims to be at work until `up` or the janitor looks; then the next night proceeds, champion intact."""
-    champion = Registry(Store(root)).champion()
+    champion = Registry(Store(system.root)).champion()
     run = system.run("train/nightly", **NIGHT, training={"epochs": 900})
     flow = system.at_work(run)
     worker = system.process("worker")
@@ -77,7 +76,7 @@ def test_a_worker_that_is_killed_with_its_run(system: RunningSystem, root: Path)
     assert any("process is gone" in sentence for sentence in system.status()["attention"])
     assert "crashed" in system.up()
     assert system.ended(run, "CRASHED")["message"].endswith("the next run goes on")
-    assert Registry(Store(root)).champion() == champion
+    assert Registry(Store(system.root)).champion() == champion
     system.ended(system.run("train/nightly", **NIGHT, training={"epochs": 2}))
 
 

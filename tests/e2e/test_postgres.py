@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from systems import RunningSystem, free_port
 
-from digits.stages import Outcome
-
 PASSWORD = "operator:a secret of the tests"  # noqa: S105 - of a server that lives for a minute
 
 
@@ -50,13 +48,11 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def system(
-    outcome: Outcome, root: Path, database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningSystem]:
+def system(own_root: Path, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """Have a system on it."""
     home = tmp_path_factory.mktemp("home")
     secrets = (("PREFECT_SERVER_DATABASE_CONNECTION_URL", database), ("PREFECT_SERVER_API_AUTH_STRING", PASSWORD))
-    running = RunningSystem(root, home / "state", home, free_port(), secrets)
+    running = RunningSystem(own_root, home / "state", home, free_port(), secrets)
     running.up()
     yield running
     running.down()

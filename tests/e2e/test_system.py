@@ -20,6 +20,16 @@ IMAGES = 40
 
 
 @pytest.fixture(scope="module")
+def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """Have `digits up` run; stop it in the end."""
+    home = tmp_path_factory.mktemp("home")
+    running = RunningSystem(own_root, home / "the system", home, free_port())
+    running.up()
+    yield running
+    running.down()
+
+
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start Chromium without a screen."""
     if not is_here():

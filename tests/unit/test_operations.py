@@ -1,7 +1,10 @@
 """What decides in the running system, without a server."""
 
+import base64
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,32 @@ def test_no_server_is_absent() -> None:
     """Also where the address is none."""
     assert access("http://127.0.0.1:9/api", {}) is Access.ABSENT
     assert access("not an address", {}) is Access.ABSENT
+
+
+def test_a_server_that_wants_a_password() -> None:
+    """It is there, and lets in who has it; Prefect Cloud is asked for nothing but an answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = "Basic " + base64.b64encode(b"me:secret").decode()
+            health = self.path.endswith("/health")
+            self.send_response(200 if health or self.headers.get("Authorization") == wanted else 401)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        assert access(url, {}) is Access.DENIED
+        assert access(url, {"PREFECT_API_AUTH_STRING": "me:wrong"}) is Access.DENIED
+        assert access(url, {"PREFECT_API_AUTH_STRING": "me:secret"}) is Access.OPEN
+        assert access(url, {"PREFECT_SERVER_API_AUTH_STRING": "me:secret"}) is Access.OPEN
+        assert access(f"{url}/accounts/1/workspaces/2", {}) is Access.OPEN
+        server.shutdown()
+        thread.join()
 
 
 def test_what_is_deployed_on_machines_is_valid(tmp_path: Path) -> None:

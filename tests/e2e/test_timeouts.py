@@ -1,0 +1,76 @@
+"""Runs that take too long end, and so does their work."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from digits.config import ModelConfig, PredictionConfig, TrainingConfig
+from digits.stages import Outcome
+from flows.prediction import predict_folder
+from flows.training import train
+
+EPOCHS = 500
+
+
+def children() -> set[int]:
+    """Give the processes that this one has started and that are there."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (place / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            found.add(int(place.name))
+    return found
+
+
+def test_a_training_that_takes_too_long_ends(outcome: Outcome, root: Path) -> None:
+    """In the middle of its epochs, with what it had finished kept for the next run."""
+    started = time.monotonic()
+    state = train.with_options(timeout_seconds=8)(
+        datasets=("mnist-sample",),
+        model=ModelConfig(architecture="mlp"),
+        training=TrainingConfig(epochs=EPOCHS, seed=77),
+        artifacts=root,
+        return_state=True,
+    )
+    assert (state.name, state.type.value) == ("TimedOut", "FAILED")
+    assert "exceeded timeout of 8" in (state.message or "")
+    assert time.monotonic() - started < 60
+    (checkpoint,) = (root / "work").glob("train-*.npz")
+    changed = checkpoint.stat().st_mtime
+    time.sleep(1)
+    assert checkpoint.stat().st_mtime == changed
+
+
+def test_a_prediction_that_takes_too_long_ends_with_its_workers(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """No process of it goes on, and no table is there."""
+    before = children()
+    folder = tmp_path / "large"
+    folder.mkdir()
+    Image.effect_noise((4000, 4000), 90).save(folder / "0.png")
+    for number in range(1, 300):
+        os.link(folder / "0.png", folder / f"{number}.png")
+    out = tmp_path / "table.csv"
+    state = predict_folder.with_options(timeout_seconds=6)(
+        folder, out=out, options=PredictionConfig(processes=2), artifacts=root, return_state=True
+    )
+    assert state.name == "TimedOut", state
+    assert not out.exists()
+    deadline = time.monotonic() + 10
+    while children() - before:
+        assert time.monotonic() < deadline, children() - before
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("folder", ["/no/such/folder"])
+def test_a_failed_run_says_one_sentence(outcome: Outcome, root: Path, folder: str) -> None:
+    """The message of the state is that of the error, and the error is what the caller gets."""
+    state = predict_folder(Path(folder), artifacts=root, return_state=True)
+    assert state.message is not None
+    assert folder in state.message
+    assert state.name == "Failed"
