@@ -59,7 +59,7 @@ def _take(started: Any, ui: str, folder: Path, out: Path) -> None:
         browser.show(started, f"{ui}/runs/flow-run/{run}", "Completed")
         time.sleep(3)  # until the graph of the tasks is drawn
         started.save_screenshot(str(out / "ui-run.png"))
-        for key, chosen, text in (("predictions", run, "least certain"), ("model-report", trained.id, "Version 1")):
+        for key, chosen, text in (("predictions", run, "Least certain"), ("model-report", trained.id, "Version 1")):
             artifact = _artifact(client, key, chosen)
             browser.show(started, f"{ui}/artifacts/artifact/{artifact}", text)
             browser.picture_shown(started)

@@ -648,8 +648,11 @@ def _printable(text: str, keep: str = "") -> str:
 
 
 def _markdown(text: str) -> str:
-    """Give text with all that could be markup as character references, which no markdown takes for structure."""
-    return re.sub(r"[^\w\s.,%/()'-]|_", lambda match: f"&#{ord(match[0])};", _printable(text))
+    """Give text with all that could be markup behind backslashes (CommonMark 0.31, 2.4).
+
+    Not as character references: one of Prefect's two UIs shows them as they are.
+    """
+    return re.sub(r"[!-$&*+:-@\[-`{-~]", r"\\\g<0>", _printable(text))
 
 
 def _markdown_table(table: Table) -> str:

@@ -108,9 +108,19 @@ def leave_as_it_is(plan: Plan) -> str:
     return sentence
 
 
+def group_name() -> str:
+    """Name a task after its shards, counted from 1: `predict shards 3-4 of 32`."""
+    from prefect.runtime import task_run
+
+    shards: range = task_run.parameters["shards"]
+    count = task_run.parameters["plan"].shards.stop
+    first, last = shards.start + 1, shards.stop
+    return f"predict shard {last} of {count}" if first == last else f"predict shards {first}-{last} of {count}"
+
+
 @task(
     name="predict",
-    task_run_name="predict shards {shards.start}-{shards.stop} of {plan.shards.stop}",
+    task_run_name=group_name,
     cache_policy=NO_CACHE,
 )
 def predict_group(plan: Plan, shards: range) -> int:
