@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from digits.config import RetentionConfig
-from flows.runs import announce_failure, announce_recovery, told
+from flows.runs import WATCHED, told
 from tasks.cleaning import sweep_store
 from tasks.reaping import reap_runs
 from tasks.reporting import publish_cleaning
@@ -17,9 +17,7 @@ LONGEST_SECONDS = 3600
     name="janitor",
     flow_run_name="janitor",
     timeout_seconds=LONGEST_SECONDS,
-    on_failure=[announce_failure],
-    on_crashed=[announce_failure],
-    on_completion=[announce_recovery],
+    **WATCHED,
 )
 @told
 def clean_up(

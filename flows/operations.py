@@ -319,7 +319,7 @@ def ensure_worker(system: System, api: str) -> bool:
     if record:
         raise OperationsError(f"the worker that runs is one of {record['api']}, not of {api}; run `digits down` first")
     environment = {
-        **client_environment(api),
+        **_without_secrets_of_the_server(client_environment(api)),
         "PREFECT_HOME": str(system.state / "prefect"),
         "DIGITS_ARTIFACTS": str(system.root),
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
@@ -331,6 +331,11 @@ def ensure_worker(system: System, api: str) -> bool:
     if process.poll() is not None:
         raise OperationsError(f"the worker did not start; {system.worker.last_words()}")
     return True
+
+
+def _without_secrets_of_the_server(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what a worker, and so each run, has no need of: the server's database and password."""
+    return {name: value for name, value in environment.items() if not name.startswith("PREFECT_SERVER_")}
 
 
 def online_workers() -> int:

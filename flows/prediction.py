@@ -6,7 +6,7 @@ from prefect import flow
 
 from digits.config import PredictionConfig, artifact_root
 from digits.summaries import PredictionSummary
-from flows.runs import announce_failure, announce_recovery, short, told
+from flows.runs import WATCHED, short, told
 from tasks.prediction import (
     Plan,
     inbox_turn,
@@ -35,9 +35,7 @@ def run_name() -> str:
     name="predict",
     flow_run_name=run_name,
     timeout_seconds=LONGEST_SECONDS,
-    on_failure=[announce_failure],
-    on_crashed=[announce_failure],
-    on_completion=[announce_recovery],
+    **WATCHED,
 )
 @told
 def predict_folder(
@@ -68,9 +66,7 @@ def predict_folder(
     name="predict",
     flow_run_name=run_name,
     timeout_seconds=LONGEST_SECONDS,
-    on_failure=[announce_failure],
-    on_crashed=[announce_failure],
-    on_completion=[announce_recovery],
+    **WATCHED,
 )
 @told
 def predict_inbox(

@@ -84,3 +84,11 @@ def _run_before(run: FlowRun) -> FlowRun | None:
             limit=1,
         )
     return ended[0] if ended else None
+
+
+WATCHED: dict[str, Any] = {
+    "on_failure": [announce_failure],
+    "on_crashed": [announce_failure],
+    "on_completion": [announce_recovery],
+}
+"""The hooks of every flow."""

@@ -6,7 +6,7 @@ from prefect import flow
 
 from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, RecipeName, TrainingConfig, TrainingRun
 from digits.stages import Outcome
-from flows.runs import announce_failure, announce_recovery, told
+from flows.runs import WATCHED, told
 from tasks.reporting import publish_training, publish_versions
 from tasks.training import (
     average_models,
@@ -40,9 +40,7 @@ def run_name() -> str:
     name="train",
     flow_run_name=run_name,
     timeout_seconds=LONGEST_SECONDS,
-    on_failure=[announce_failure],
-    on_crashed=[announce_failure],
-    on_completion=[announce_recovery],
+    **WATCHED,
 )
 @told
 def train(

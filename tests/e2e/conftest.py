@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from systems import RunningSystem
 
+from benchmarks.server import free_port
 from digits import serving
 from digits.config import ModelConfig
 from digits.stages import Outcome
@@ -59,3 +61,13 @@ def folder(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactor
         shutil.copy(path, folder / f"{number:03}.png")
     (folder / "broken.png").write_bytes(b"no picture")
     return folder
+
+
+@pytest.fixture(scope="module")
+def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """Have `digits up` run, for the tests of a module; stop it in the end."""
+    home = tmp_path_factory.mktemp("home")
+    running = RunningSystem(own_root, home / "the system", home, free_port())
+    running.up()
+    yield running
+    running.down()

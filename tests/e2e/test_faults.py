@@ -4,13 +4,12 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from systems import RunningSystem, free_port, wait_for
+from systems import RunningSystem, wait_for
 
 from digits.registry import Registry
 from digits.store import Store
@@ -18,17 +17,6 @@ from digits.store import Store
 NIGHT: dict[str, Any] = {"datasets": ["mnist-sample"], "model": {"architecture": "mlp"}}
 COPIES = 60
 """Of each image, as hard links: enough for a run of some seconds."""
-
-
-@pytest.fixture(scope="module")
-def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Have a system of its own, since its parts are killed here."""
-    home = tmp_path_factory.mktemp("home")
-    running = RunningSystem(own_root, home / "state", home, free_port())
-    running.up()
-    yield running
-    running.up()
-    running.down()
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +89,15 @@ def test_the_janitor_ends_what_is_gone_and_nothing_else(system: RunningSystem) -
     assert system.ended(second, "CANCELLED"), "one night at a time"
     os.kill(process, signal.SIGKILL)
     system.ended(alive, "CRASHED")
+
+
+def test_runs_that_are_late_do_not_pile_up(system: RunningSystem) -> None:
+    """What came due while no worker was there is one run when it comes back, not one for each night."""
+    os.kill(system.process("worker"), signal.SIGKILL)
+    late = [system.run("train/nightly", **NIGHT, training={"epochs": 60, "seed": number}) for number in range(5)]
+    system.up()
+    ends = [system.ended(run, "COMPLETED", "CANCELLED")["type"] for run in late]
+    assert sorted(ends) == [*["CANCELLED"] * 4, "COMPLETED"]
 
 
 def test_a_server_that_is_restarted_in_mid_run(system: RunningSystem, many: Path) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from systems import RunningSystem, free_port
+from systems import RunningSystem
+
+from benchmarks.server import free_port
 
 PASSWORD = "operator:a secret of the tests"  # noqa: S105 - of a server that lives for a minute
 
@@ -65,6 +67,8 @@ def test_everything_is_in_postgres_and_behind_the_password(system: RunningSystem
     assert system.digits("predict", str(folder), "--out", str(out), "--deploy", "--json")["state"] == "Completed"
     assert out.is_file()
     assert not (system.state / "prefect" / "prefect.db").exists()
+    given = Path(f"/proc/{system.process('worker')}/environ").read_bytes()
+    assert b"PREFECT_SERVER_" not in given, "a run has no need of the database's password"
     written = [path for path in system.state.rglob("*") if path.is_file()]
     assert written
     assert not any(b"a secret of the tests" in path.read_bytes() for path in written)

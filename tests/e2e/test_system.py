@@ -11,22 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from systems import RunningSystem, free_port, wait_for
+from systems import RunningSystem, wait_for
 
 from benchmarks.browser import chromium, is_here, picture_shown, show, submit_folder, wait_for_text
+from benchmarks.server import free_port
 from digits.summaries import picture_path
 
 IMAGES = 40
-
-
-@pytest.fixture(scope="module")
-def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Have `digits up` run; stop it in the end."""
-    home = tmp_path_factory.mktemp("home")
-    running = RunningSystem(own_root, home / "the system", home, free_port())
-    running.up()
-    yield running
-    running.down()
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +89,9 @@ def test_a_folder_from_the_form(system: RunningSystem, browser: Any, folder: Pat
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     assert len(rows) == IMAGES + 1
     assert dict(rows.status.value_counts())["not-an-image"] == 1
-    (event,) = [one for one in system.events("digits.predictions.written") if one["payload"]["images"] == IMAGES + 1]
-    assert event["resource"]["prefect.resource.name"] == str(table)
+    written = wait_for(lambda: system.events("digits.predictions.written"), "the event")
+    assert written[0]["payload"]["images"] == IMAGES + 1
+    assert written[0]["resource"]["prefect.resource.name"] == str(table)
     progress = system.artifact("prediction-progress")
     assert (progress["flow_run_id"], float(progress["data"])) == (run["id"], 100)
 
@@ -137,9 +129,10 @@ def test_a_night(system: RunningSystem, browser: Any, folder: Path) -> None:
     )
     message = system.ended(run)["message"]
     assert message.startswith("model version 2: ")
-    promoted = system.events("digits.model.promoted")
+    promoted = wait_for(lambda: system.events("digits.model.promoted"), "the event")
     assert promoted[0]["resource"]["prefect.resource.id"] == "digits.model.2", message
     assert system.ask(f"/flow_runs/{run}")["name"] == "train mnist-sample mlp 25 epochs"
+    assert float(system.artifact("training-progress")["data"]) == 100
     artifact = system.artifact("model-report")
     show(browser, f"{system.url}/artifacts/artifact/{artifact['id']}", "Version 2: promoted to champion")
     assert picture_shown(browser)

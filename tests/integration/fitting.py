@@ -59,7 +59,7 @@ class InSecondEpoch:
         self._act = act
         self._epochs = self._steps = 0
 
-    def start(self, label: str, total: int) -> Bar:
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
         """Count epochs."""
         self._epochs, self._steps = self._epochs + 1, 0
         return self

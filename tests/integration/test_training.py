@@ -258,8 +258,8 @@ def test_progress_is_told_of_every_step(keras: Any, tmp_path: Path) -> None:
     told: list[Any] = []
 
     class Listener:
-        def start(self, label: str, total: int) -> "Listener":
-            told.append((label, total))
+        def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> "Listener":
+            told.append((label, total, part))
             return self
 
         def advance(self, steps: int = 1, note: str = "") -> None:
@@ -269,9 +269,9 @@ def test_progress_is_told_of_every_step(keras: Any, tmp_path: Path) -> None:
             told.append(note)
 
     fitting.fit(fitting.run_of("mlp-2", epochs=2), tmp_path / "c", Listener())
-    assert told[:12] == [("epoch 1/2", 11), *[1] * 11]
+    assert told[:12] == [("epoch 1/2", 11, (0, 2)), *[1] * 11]
     assert told[12].startswith("accuracy ")
-    assert told[13] == ("epoch 2/2", 11)
+    assert told[13] == ("epoch 2/2", 11, (1, 2))
     assert len(told) == 26
 
 

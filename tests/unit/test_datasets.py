@@ -381,7 +381,7 @@ class TestImageFolder:
         told = []
 
         class Listener:
-            def start(self, label, total):
+            def start(self, label, total, *, part=(0, 1)):
                 told.append(total)
                 return self
 

@@ -398,7 +398,7 @@ class Listener:
     def __init__(self):
         self.bars = []
 
-    def start(self, label, total):
+    def start(self, label, total, *, part=(0, 1)):
         """Start a bar."""
         self.bars.append(ListeningBar(label, total))
         return self.bars[-1]

@@ -421,3 +421,29 @@ def test_a_file_that_can_not_be_compared_is_predicted(job: Job, monkeypatch: pyt
     monkeypatch.setattr(sources, "read_entry", gone)
     summary = predict_folder(job.folder, **job.arguments())
     assert (summary.unchanged, summary.statuses["vanished"]) == (10, 1)
+
+
+def test_what_is_settled_need_not_be_written_again(job: Job) -> None:
+    """A run that would leave table and ledger as they are says so; one that would change either does not."""
+    assert not job.plan().is_settled, "there is no table yet"
+    job.run()
+    assert job.plan().is_settled
+    (job.folder / "0001.png").unlink()
+    assert not job.plan().is_settled, "a file has gone"
+    job.run()
+    max(job.folder.rglob("*.png")).unlink()
+    assert not job.plan().is_settled, "the last file has gone"
+    job.run()
+    assert job.plan().is_settled
+    write(job.folder / "zz.png", 5)
+    assert not job.plan().is_settled, "a file is new"
+    job.run()
+    assert not job.plan().is_settled, "a young file must be looked at once more"
+    job.age()
+    job.run()
+    assert job.plan().is_settled
+
+
+def test_a_run_that_is_not_incremental_is_never_settled(job: Job) -> None:
+    """It has no past."""
+    assert not plan_predictions(job.folder, **job.arguments(incremental=False)).is_settled

@@ -40,7 +40,7 @@ class Steps:
         self.done: list[int] = []
         self.closed = False
 
-    def start(self, label: str, total: int) -> "Steps":
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> "Steps":
         """Begin."""
         assert label == "Predicting"
         self.total = total
