@@ -20,6 +20,8 @@ from flows.operations import (
 if TYPE_CHECKING:
     from digits.config import PredictionConfig
 
+POLL_SECONDS = 0.5
+
 
 def system_of(state: Path | None, artifacts: Path | None) -> System:
     """Give the system of a state directory and an artifact root, each as chosen or configured."""
@@ -156,13 +158,29 @@ def submit(
 
 
 def _wait(run: Any) -> dict[str, Any]:
+    """Wait for a run's end, with a bar that follows its progress artifact."""
     import time
 
     from prefect.client.orchestration import get_client
 
+    from flows.terminal import DrawnProgress
+
+    done, bar = 0, DrawnProgress().start("Predicting", 100)
     with get_client(sync_client=True) as client:
         while True:
             found = client.read_flow_run(run)
+            percent = _percent(client, run)
+            bar.advance(percent - done)
+            done = percent
             if found.state is not None and found.state.is_final():
+                bar.close(found.state.name or "")
                 return {"name": found.name, "state": found.state.name, "message": found.state.message or ""}
-            time.sleep(0.5)
+            time.sleep(POLL_SECONDS)
+
+
+def _percent(client: Any, run: Any) -> int:
+    from prefect.client.schemas.filters import ArtifactFilter
+
+    chosen = {"key": {"any_": ["prediction-progress"]}, "flow_run_id": {"any_": [run]}}
+    found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(chosen), limit=1)
+    return int(float(found[0].data)) if found else 0

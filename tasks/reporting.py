@@ -1,6 +1,7 @@
 """What the operator reads in the Prefect UI: Prefect artifacts and events, from reports and tables of the library."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from digits import stages
+from digits.drift import find_drift
 from digits.listing import promotion_rows, version_rows
 from digits.registry import Registry
 from digits.reports import prediction_markdown
 from digits.retention import Removed
 from digits.stages import Outcome
 from digits.summaries import PredictionSummary, read_picture
-from tasks.edge import open_store, tell
+from tasks.edge import library_log, open_store, tell
 
 NEWEST = 50
 """Model versions in the table; the older ones are in `digits models`."""
@@ -71,8 +73,8 @@ def publish_versions(root: Path | None) -> None:
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_predictions(summary: PredictionSummary) -> None:
-    """Put the summary of a prediction run where the UI shows it, and tell of the table."""
+def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
+    """Put the summary of a prediction run where the UI shows it, and tell of the table, and of drift."""
     report = prediction_markdown(summary.as_record(), read_picture(summary))
     create_markdown_artifact(report, key="predictions", description=str(summary.out))
     tell(
@@ -83,6 +85,11 @@ def publish_predictions(summary: PredictionSummary) -> None:
         model_version=summary.model_version,
         statuses=dict(summary.statuses),
     )
+    facts = Registry(open_store(root)).version(summary.model_version).facts
+    rejected, predicted = summary.statuses.get("not-a-digit", 0), sum(summary.predictions.values())
+    if drift := find_drift(rejected, predicted, facts.get("rejected_share")):
+        library_log.warning("drift: %s", drift.sentence)
+        tell("digits.drift", f"digits.predictions.{summary.source.name}", str(summary.out), **asdict(drift))
 
 
 @task(

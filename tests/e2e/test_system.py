@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from systems import RunningSystem, wait_for
 
 from benchmarks.browser import chromium, is_here, picture_shown, show, submit_folder, wait_for_text
@@ -102,6 +104,18 @@ def test_a_folder_by_command(system: RunningSystem, folder: Path, tmp_path: Path
     ended = system.digits("predict", str(folder), "--out", str(out), "--deploy", "--top-k", "2", "--json")
     assert (ended["state"], ended["message"]) == ("Completed", f"{IMAGES + 1} images are in {out}")
     assert "top2" in pd.read_csv(out).columns
+
+
+def test_pictures_that_are_no_digits_are_drift(system: RunningSystem, tmp_path: Path) -> None:
+    """An event tells of a folder that is unlike the test images, and none of a folder like them."""
+    assert system.events("digits.drift") == []
+    random = np.random.default_rng(1)
+    for number in range(60):
+        Image.fromarray(random.integers(0, 256, (28, 28), np.uint8)).save(tmp_path / f"{number}.png")
+    system.ended(system.run("predict/folder", folder=str(tmp_path)))
+    (event,) = wait_for(lambda: system.events("digits.drift"), "the event")
+    assert event["resource"]["prefect.resource.id"] == f"digits.predictions.{tmp_path.name}"
+    assert event["payload"]["found"] > 0.5
 
 
 def test_a_failure_is_one_sentence(system: RunningSystem) -> None:
