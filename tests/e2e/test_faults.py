@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from systems import RunningSystem, wait_for
 
+from digits.liveness import is_alive
 from digits.registry import Registry
 from digits.store import Store
 
@@ -89,6 +91,16 @@ def test_the_janitor_ends_what_is_gone_and_nothing_else(system: RunningSystem) -
     assert system.ended(second, "CANCELLED"), "one night at a time"
     os.kill(process, signal.SIGKILL)
     system.ended(alive, "CRASHED")
+
+
+def test_down_ends_what_is_at_work_and_says_so(system: RunningSystem) -> None:
+    """Nothing of it goes on, the run is told to have crashed, and the system comes back."""
+    run = system.run("train/nightly", **NIGHT, training={"epochs": 900, "seed": 8})
+    process = system.at_work(run)
+    assert "900 epochs" in system.down()["interrupted"]
+    assert not is_alive(f"{socket.gethostname()}:{process}", marker=run, since=0)
+    assert system.up()["worker"] == "started"
+    system.ended(run, "CRASHED")
 
 
 def test_runs_that_are_late_do_not_pile_up(system: RunningSystem) -> None:
