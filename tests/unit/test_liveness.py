@@ -52,3 +52,14 @@ def test_what_can_not_be_seen_is_not_judged(monkeypatch: pytest.MonkeyPatch, tmp
     (tmp_path / "12" / "stat").write_text("12 (a name) S 1")
     monkeypatch.setattr(liveness, "PROC", tmp_path)
     assert is_alive(f"{HERE}:12", marker="x", since=now) is None
+
+
+def test_a_process_that_only_waits_to_be_asked_for_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Some kernels still show an environment of it."""
+    place = tmp_path / "12"
+    place.mkdir()
+    (place / "environ").write_bytes(b"PREFECT__FLOW_RUN_ID=abc")
+    monkeypatch.setattr(liveness, "PROC", tmp_path)
+    for state, there in (("Z", False), ("X", False), ("S", True)):
+        (place / "stat").write_text(f"12 (a name) {state} 1")
+        assert is_alive(f"{HERE}:12", marker="FLOW_RUN_ID=abc", since=0) is there
