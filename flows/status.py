@@ -14,6 +14,8 @@ from flows.api import Access, access
 from flows.operations import DEPLOYMENTS, POOL, System
 
 RUNS_SHOWN = 8
+MOST_AHEAD = 200
+"""The server makes at most a hundred runs ahead of each schedule; the next night is among so many."""
 ON_DEMAND = "on demand"
 LATE = timedelta(minutes=10)
 SCHEDULER = timedelta(minutes=2)
@@ -142,14 +144,18 @@ def _ask(api: str, ours: bool, champion: "ModelVersion | DigitsError | None", fr
         known = {one.id: one for one in client.read_deployments()}
         deployments = {key: f"{flows.get(one.flow_id, '?')}/{one.name}" for key, one in known.items()}
         ours_only = {key: name for key, name in deployments.items() if name in DEPLOYMENTS}
-        recent = _runs(client, FLOWS, {"start_time": {"is_null_": False}}, "START_TIME_DESC", 200)
+        begun = {"start_time": {"is_null_": False}}
+        recent = _runs(client, FLOWS, begun, "START_TIME_DESC", RUNS_SHOWN)
+        last = [
+            run
+            for key in ours_only
+            for run in _runs(client, FLOWS, {**begun, "deployment_id": {"any_": [key]}}, "START_TIME_DESC", 1)
+        ]
         waiting = _runs(
-            client, FLOWS, {"state": {"type": {"any_": ["SCHEDULED"]}}}, "NEXT_SCHEDULED_START_TIME_ASC", 200
+            client, FLOWS, {"state": {"type": {"any_": ["SCHEDULED"]}}}, "NEXT_SCHEDULED_START_TIME_ASC", MOST_AHEAD
         )
         gone = [run.name for run in runs_at_work(client) if verdict_on(run) is Verdict.CRASH]
         workers = online_workers()
-    told = [_run(run, deployments) for run in recent]
-    last = {run.deployment_id: (run, line) for run, line in reversed(list(zip(recent, told, strict=True)))}
     rows = [
         Deployment(name, _schedule(known[key].schedules), _following(key, waiting))
         for key, name in sorted(ours_only.items(), key=lambda item: DEPLOYMENTS.index(item[1]))
@@ -160,7 +166,7 @@ def _ask(api: str, ours: bool, champion: "ModelVersion | DigitsError | None", fr
         api,
         workers=workers,
         missing=sorted(set(DEPLOYMENTS) - set(made)),
-        bad=[line for key, (run, line) in last.items() if key in ours_only and is_bad(run)],
+        bad=[_run(run, deployments) for run in last if is_bad(run)],
         late=sum(_is_late(run) for run in waiting),
         unscheduled=[
             deployments[key]
@@ -177,7 +183,7 @@ def _ask(api: str, ours: bool, champion: "ModelVersion | DigitsError | None", fr
         f"{workers} online in the pool {POOL}" if workers else "none online",
         _told(champion),
         rows,
-        told[:RUNS_SHOWN],
+        [_run(run, deployments) for run in recent],
         attention(seen),
     )
 
