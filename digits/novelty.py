@@ -27,8 +27,8 @@ Floats = npt.NDArray[np.float32]
 Random = np.random.Generator
 
 OUTPUT = "novelty"
-UNITS, HEADS = 32, 2
-FLAGGED = 0.0095
+UNITS, HEADS = 32, 8
+FLAGGED = 0.008
 """Share of the validation images that may be flagged: they are harder than test images, of which less is."""
 _NEGATIVES = 12_000
 _DIGITS = 16_000
