@@ -341,7 +341,10 @@ class RetentionConfig(Settings):
         "them for so many days.",
     )
     work_days: float = Field(
-        30, ge=1, description="What an interrupted training or prediction would go on from is kept so many days."
+        30,
+        ge=1,
+        description="What an interrupted training or prediction would go on from is kept so many days; a prediction's "
+        "30 at most, since each prediction removes older ones.",
     )
     temporary_hours: float = Field(24, ge=1, description="A file that a killed writer left is removed after so long.")
 

@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 
 from digits.errors import UsageError
 from digits.images import DecodeError
+from digits.records import TEMPORARY
 from digits.selection import HEAD_BYTES, Selection
 
 DENIED_SIZE = -1
@@ -28,7 +29,6 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = re.compile(rb"[\x00-\x1f\x7f%]|[\x80-\xff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%\udc80-\udcff]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
-_TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 OUR_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _NEEDS_DOT = ("=", "+", "-", "@", "./")
 
@@ -251,7 +251,7 @@ class Ours:
         """Tell whether a name in a directory (with `/` at its end) is ours."""
         if not self._paths:
             return False
-        temporary = _TEMPORARY.fullmatch(name)
+        temporary = TEMPORARY.fullmatch(name)
         if temporary:
             return any(path.startswith(directory + temporary[1]) for path in self._paths)
         return directory + name in self._paths

@@ -17,6 +17,8 @@ from digits.errors import CorruptArtifactError
 
 Record = dict[str, Any]
 SEAL = "sha256_of_record"
+TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
+"""The name of a file that is being written, with that of the file whose place it takes, or its first characters."""
 
 
 def canonical_json(value: object) -> bytes:
@@ -44,9 +46,6 @@ def sealed(record: Mapping[str, Any]) -> Record:
 def encode_record(record: Mapping[str, Any]) -> bytes:
     """Give the sealed record as indented JSON, with a newline at its end."""
     return (json.dumps(sealed(record), indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
-
-
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
 def decode_record(content: bytes, *, name: str) -> Record:
@@ -117,7 +116,9 @@ def create_record(path: Path, record: Mapping[str, Any]) -> bool:
 
 def leftovers(directory: Path) -> Iterator[Path]:
     """Give the temporary files below a directory: those of writers at work, and of writers that were killed."""
-    return (path for path in directory.rglob(".*.tmp") if _LEFTOVER.fullmatch(path.name) and path.is_file())
+    return (
+        path for path in directory.rglob(".*.tmp") if TEMPORARY.fullmatch(os.fsencode(path.name)) and path.is_file()
+    )
 
 
 @contextmanager

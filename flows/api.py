@@ -36,16 +36,21 @@ class Access(Enum):
     ABSENT = "absent"
 
 
+def password(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Give what to talk to the API with, `USER:PASSWORD`; that of a server of one's own when no other is given."""
+    return environment.get("PREFECT_API_AUTH_STRING") or environment.get("PREFECT_SERVER_API_AUTH_STRING")
+
+
 def access(url: str, environment: Mapping[str, str] = os.environ, *, seconds: float = 3) -> Access:
     """Tell whether a Prefect API is there and takes our password; its health page, unlike others, asks for none.
 
-    The password is `PREFECT_API_AUTH_STRING`, or else that of a server of one's own. Prefect Cloud has keys instead,
+    Prefect Cloud has keys instead,
     which Prefect itself looks for: that it answers is all that is asked.
     """
     if "/accounts/" in url:
         return Access.OPEN if answers(url, seconds=seconds) else Access.ABSENT
-    password = environment.get("PREFECT_API_AUTH_STRING") or environment.get("PREFECT_SERVER_API_AUTH_STRING")
-    headers = {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"} if password else {}
+    word = password(environment)
+    headers = {"Authorization": f"Basic {base64.b64encode(word.encode()).decode()}"} if word else {}
     try:
         request = urllib.request.Request(f"{url.rstrip('/')}/admin/version", headers=headers)  # noqa: S310 - as above
         with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310

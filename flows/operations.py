@@ -25,7 +25,7 @@ from typing import Any
 
 from digits.errors import DigitsError
 from digits.records import digest_of, hash_file, write_file
-from flows.api import Access, access, configured_api
+from flows.api import Access, access, configured_api, password
 
 POOL = "digits"
 DEPLOYMENTS = ("train/nightly", "predict/folder", "predict/inbox", "janitor/janitor")
@@ -76,7 +76,8 @@ class Service:
         except FileNotFoundError:
             return None
         except BlockingIOError:
-            return dict(json.loads(self.lock.read_text("utf-8") or "{}"))
+            written = self.lock.read_text("utf-8")
+            return dict(json.loads(written)) if written else None  # it is just being started
         return None
 
     def start(self, command: list[str], environment: Mapping[str, str], **about: object) -> "subprocess.Popen[bytes]":
@@ -165,12 +166,9 @@ class System:
 
 
 def client_environment(api: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Give the environment of a process that talks to the API.
-
-    The password of a server of one's own is also the one to talk to it with, when no other is given.
-    """
-    password = environment.get("PREFECT_API_AUTH_STRING") or environment.get("PREFECT_SERVER_API_AUTH_STRING")
-    given = {"PREFECT_API_AUTH_STRING": password} if password else {}
+    """Give the environment of a process that talks to the API."""
+    word = password(environment)
+    given = {"PREFECT_API_AUTH_STRING": word} if word else {}
     return {**environment, "PREFECT_API_URL": api, **given}
 
 
@@ -225,9 +223,7 @@ def _start_server(system: System, port: int) -> str:
         os.umask(kept)
     wait_until(lambda: process.poll() is not None or access(api) is not Access.ABSENT, _START_SECONDS)
     if process.poll() is not None:
-        raise OperationsError(
-            f"the Prefect server did not start; {system.server.log} ends:\n{system.server.last_words()}"
-        )
+        raise OperationsError(f"the Prefect server did not start; {system.server.last_words()}")
     return api
 
 
@@ -266,16 +262,18 @@ def ensure_deployments(system: System, api: str) -> bool:
             client.read_work_pool(POOL)
         except ObjectNotFound:
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        known = {f"{_flow_name(client, one)}/{one.name}" for one in client.read_deployments()}
-    if note.is_file() and note.read_text() == wanted and known.issuperset(DEPLOYMENTS):
+        known = deployments_by_name(client)
+    if note.is_file() and note.read_text() == wanted and known.keys() >= set(DEPLOYMENTS):
         return False
     prefect(["--no-prompt", "deploy", "--all"], api)
     write_file(note, wanted.encode())
     return True
 
 
-def _flow_name(client: Any, deployment: Any) -> str:
-    return str(client.read_flow(deployment.flow_id).name)
+def deployments_by_name(client: Any) -> dict[str, Any]:
+    """Give what is deployed, by `FLOW/DEPLOYMENT`."""
+    flows = {flow.id: flow.name for flow in client.read_flows()}
+    return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in client.read_deployments()}
 
 
 def _fingerprint(api: str) -> str:

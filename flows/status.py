@@ -135,14 +135,14 @@ def look(system: System) -> Status:
 def _ask(api: str, ours: bool, champion: "ModelVersion | DigitsError | None", free: int) -> Status:
     from prefect.client.orchestration import get_client
 
-    from flows.operations import online_workers
+    from flows.operations import deployments_by_name, online_workers
     from flows.runs import is_bad
     from tasks.reaping import FLOWS, Verdict, runs_at_work, verdict_on
 
     with get_client(sync_client=True) as client:
-        flows = {flow.id: flow.name for flow in client.read_flows()}
-        known = {one.id: one for one in client.read_deployments()}
-        deployments = {key: f"{flows.get(one.flow_id, '?')}/{one.name}" for key, one in known.items()}
+        named = deployments_by_name(client)
+        known = {one.id: one for one in named.values()}
+        deployments = {one.id: name for name, one in named.items()}
         ours_only = {key: name for key, name in deployments.items() if name in DEPLOYMENTS}
         begun = {"start_time": {"is_null_": False}}
         recent = _runs(client, FLOWS, begun, "START_TIME_DESC", RUNS_SHOWN)

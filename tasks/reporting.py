@@ -10,8 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from digits import stages
-from digits.drift import find_drift
+from digits import serving, stages
 from digits.listing import promotion_rows, version_rows
 from digits.registry import Registry
 from digits.reports import prediction_markdown
@@ -85,9 +84,7 @@ def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
         model_version=summary.model_version,
         statuses=dict(summary.statuses),
     )
-    facts = Registry(open_store(root)).version(summary.model_version).facts
-    rejected, predicted = summary.statuses.get("not-a-digit", 0), sum(summary.predictions.values())
-    if drift := find_drift(rejected, predicted, facts.get("rejected_share")):
+    if drift := serving.drift_of(open_store(root), summary):
         library_log.warning("drift: %s", drift.sentence)
         tell("digits.drift", f"digits.predictions.{summary.source.name}", str(summary.out), **asdict(drift))
 
