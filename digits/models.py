@@ -16,6 +16,7 @@ import numpy.typing as npt
 from digits.backend import load_keras
 from digits.config import Architecture, ModelConfig
 from digits.errors import ModelError
+from digits.vetting import require_own_keras
 
 Network = Any
 """A `keras.Model`: (N, height, width, 1) float32 in 0..255 -> (N, classes) probabilities. Keras has no stubs."""
@@ -232,14 +233,14 @@ def save(network: Network, path: Path) -> None:
 
 
 def load(path: Path) -> Network:
-    """Load a `.keras` file that was verified before, in safe mode.
+    """Load a `.keras` file of an artifact that was opened, so verified: looked through first, and in safe mode.
 
     Raises:
-        ModelError: it is not a model that Keras loads safely.
+        ModelError: something is in it that `build` and `average` do not make, or Keras can't load it safely.
     """
-    keras = load_keras()
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        require_own_keras(path.read_bytes(), name=path.name)
+        return load_keras().saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise ModelError(f"{path.name} is not a model that Keras loads safely: {error}") from error
 

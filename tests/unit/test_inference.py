@@ -110,8 +110,11 @@ def test_a_spec_that_makes_no_sense(copy: Path, values: dict[str, Any]) -> None:
 
 
 def test_a_damaged_network_can_not_be_loaded(copy: Path) -> None:
-    """ONNX Runtime's own words are in the message."""
+    """Whether it is no ONNX at all, or none that ONNX Runtime takes."""
     (copy / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelError, match="expected an ONNX file that Digits wrote"):
+        load_predictor(copy)
+    (copy / "model.onnx").write_bytes(b"")
     with pytest.raises(ModelError, match="ONNX Runtime can't load it"):
         load_predictor(copy)
 
