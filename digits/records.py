@@ -45,18 +45,24 @@ def sealed(record: Mapping[str, Any]) -> Record:
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
     """Give the sealed record as indented JSON, with a newline at its end."""
-    return (json.dumps(sealed(record), indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
+    return _indented(sealed(record)) + b"\n"
+
+
+def _indented(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, indent=1, sort_keys=True, allow_nan=False).encode("ascii")
 
 
 def decode_record(content: bytes, *, name: str) -> Record:
     """Read a sealed record back.
 
     Raises:
-        CorruptArtifactError: it is no JSON object, or its hash is not the one it carries.
+        CorruptArtifactError: it is no JSON object, its hash is not the one it carries, or it is not written as we do,
+            so that a changed byte is found even where it changes no value.
     """
     try:
         record = json.loads(content)
-        intact = isinstance(record, dict) and record.get(SEAL) == sealed(record)[SEAL]
+        whole = sealed(record) if isinstance(record, dict) else {}
+        intact = record == whole and content in (_indented(whole) + b"\n", canonical_json(whole))
     except ValueError:
         intact = False
     if not intact:

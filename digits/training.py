@@ -4,6 +4,9 @@ All randomness is a function of the seed and the epoch's number (order, augmenta
 checkpoint holds (dropout), so a run that resumes from an epoch's end goes on as if it had never stopped.
 """
 
+import hashlib
+import io
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +20,10 @@ from digits.augmentation import distort
 from digits.backend import load_keras
 from digits.config import AugmentationConfig, TrainingConfig
 from digits.errors import CorruptArtifactError
-from digits.models import Network, copy_variables, values_digest, with_fused_normalization
+from digits.models import Network, copy_variables, with_fused_normalization
 from digits.printed import are_digits, print_digits
 from digits.progress import SILENT, Bar, Progress
-from digits.records import decode_record, encode_record, replacing
+from digits.records import replacing
 from digits.written import write_digits
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,6 +31,7 @@ Labels = npt.NDArray[np.uint8]
 Batch = tuple[npt.NDArray[Any], ...]
 History = list[dict[str, float]]
 EVALUATION_BATCH = 500
+_DIGEST_SIZE = hashlib.sha256().digest_size
 logger = logging.getLogger(__name__)
 
 
@@ -289,32 +293,40 @@ def _state(network: Network) -> list[Any]:
 
 
 def _save_checkpoint(network: Network, history: History, path: Path) -> None:
-    values = [variable.numpy() for variable in _state(network)]
-    record = np.frombuffer(encode_record({"history": history, "state": values_digest(values)}), np.uint8)
+    values = {f"v{number}": variable.numpy() for number, variable in enumerate(_state(network))}
+    content = io.BytesIO()
+    np.savez(content, history=np.frombuffer(json.dumps(history).encode(), np.uint8), **values)
     with replacing(path) as file:
-        np.savez(file, record=record, **{f"v{number}": value for number, value in enumerate(values)})
+        file.write(hashlib.sha256(content.getbuffer()).digest())
+        file.write(content.getbuffer())
 
 
-def _require_state(values: list[npt.NDArray[Any]], digest: str) -> None:
-    """Compare with what was saved: the checksums in a zip file do not cover an array that its header cuts short."""
-    if (found := values_digest(values)) != digest:
-        raise CorruptArtifactError(f"its state should have SHA-256 {digest[:12]}, found {found[:12]}")
+def read_checkpoint(path: Path) -> tuple[History, list[npt.NDArray[Any]]]:
+    """Read how a training went so far, and the state that its next epoch begins with.
+
+    Raises:
+        CorruptArtifactError: the file was damaged after it was written.
+        OSError: it can't be read.
+    """
+    content = path.read_bytes()
+    digest, saved = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+    if hashlib.sha256(saved).digest() != digest:
+        raise CorruptArtifactError(f"{path}: the checkpoint was damaged after it was written; its epochs can be redone")
+    with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
+        history: History = json.loads(arrays["history"].tobytes())
+        return history, [arrays[f"v{number}"] for number in range(len(arrays.files) - 1)]
 
 
 def _resume(network: Network, path: Path) -> History:
     """Put a checkpoint's state into the network, if there is one that can be read."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            record = decode_record(saved["record"].tobytes(), name=path.name)
-            values = [saved[f"v{number}"] for number in range(len(saved.files) - 1)]
-        _require_state(values, record["state"])
+        history, values = read_checkpoint(path)
     except FileNotFoundError:
         return []
-    except Exception as error:  # noqa: BLE001 - zipfile and numpy raise a dozen kinds on damage; the epochs can be redone
-        logger.warning("the checkpoint %s can't be read (%s); training starts from the first epoch", path.name, error)
+    except (CorruptArtifactError, OSError) as error:
+        logger.warning("%s; training starts from the first epoch", error)
         return []
     for variable, value in zip(_state(network), values, strict=True):
         variable.assign(value)
-    history: History = record["history"]
     logger.info("resumed after epoch %d", len(history))
     return history

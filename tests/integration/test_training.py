@@ -164,20 +164,18 @@ def test_a_damaged_checkpoint_is_told_and_training_starts_over(
 
 
 def test_no_flipped_bit_of_a_checkpoint_gets_into_a_network(keras: Any, tmp_path: Path) -> None:
-    """Flipped in a header, where its checksum can be dodged, or anywhere: it is found, or changed nothing."""
+    """Wherever it is: it is found, and training starts over."""
     run = fitting.run_of("mlp-2", epochs=1)
     checkpoint = tmp_path / "c"
     network = small_network(run.training)
     training._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
-    saved = [variable.numpy() for variable in training._state(network)]
     content = checkpoint.read_bytes()
-    for position in interesting_positions(content):
+    assert training._resume(network, checkpoint) == [{"loss": 1.0}]
+    zeroed(network)
+    for position in range(0, len(content), 199):
         checkpoint.write_bytes(content[:position] + bytes([content[position] ^ 2]) + content[position + 1 :])
-        zeroed(network)
-        history = training._resume(network, checkpoint)
-        state = [variable.numpy() for variable in training._state(network)]
-        expected = saved if history else [np.zeros_like(value) for value in saved]
-        assert all(np.array_equal(*pair) for pair in zip(state, expected, strict=True)), position
+        assert training._resume(network, checkpoint) == [], position
+    assert not any(variable.numpy().any() for variable in training._state(network))
 
 
 def small_network(config: TrainingConfig) -> Any:
@@ -192,12 +190,6 @@ def zeroed(network: Any) -> None:
     """Put zeros in every variable."""
     for variable in training._state(network):
         variable.assign(np.zeros(variable.shape, variable.dtype))
-
-
-def interesting_positions(content: bytes) -> list[int]:
-    """Give the places in the header of an array larger than a reader's buffer, and some everywhere."""
-    header = content.index(b"(784, 16)") // 128 * 128
-    return [*range(header - 64, header + 128), *range(0, len(content), 4999)]
 
 
 def test_a_full_disk_ends_training_with_an_error_of_the_disk(keras: Any, tmp_path: Path) -> None:

@@ -71,18 +71,13 @@ def test_what_json_has_no_word_for_is_refused() -> None:
 
 
 def test_every_flipped_bit_of_a_record_is_found() -> None:
-    """Whichever bit is flipped: the damage is found, or only the case of a hexadecimal escape has changed."""
-    content = encode_record(RECORD)
-    harmless = 0
+    """Whichever it is, also where it changes no value: the case of an escape or of an exponent."""
+    content = encode_record({**RECORD, "loss": 1e-05})
     for position in range(len(content) * 8):
         damaged = bytearray(content)
         damaged[position // 8] ^= 1 << position % 8
-        try:
-            assert decode_record(bytes(damaged), name="x") == RECORD
-            harmless += 1
-        except CorruptArtifactError:
-            continue
-    assert harmless <= 2, "the two letters of \\u00fc may be capitals"
+        with pytest.raises(CorruptArtifactError):
+            decode_record(bytes(damaged), name="x")
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff\xfe", b'{"a": 1}', b'{"a": NaN}', b"{"])
