@@ -4,7 +4,7 @@ make licences
 """
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from itertools import groupby
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def licence_of(name: str) -> str:
         told = metadata(name)
     except PackageNotFoundError:
         raise LookupError(f"{name} is not installed here: add its licence to _BY_HAND in {__file__}") from None
-    expression, text = told.get("License-Expression"), (told.get("License") or "").strip()
+    expression, text = (_field(told, name) for name in ("License-Expression", "License"))
     if expression:
         return expression
     classifiers = [line.removeprefix(_CLASSIFIER) for line in told.get_all("Classifier") or () if _CLASSIFIER in line]
@@ -117,6 +117,10 @@ def licence_of(name: str) -> str:
     if classifiers:
         return " OR ".join(_NAMES[line] for line in classifiers)
     raise LookupError(f"{name} does not state its licence: add it to _BY_HAND in {__file__}, and where you found it")
+
+
+def _field(told: PackageMetadata, name: str) -> str:
+    return told[name].strip() if name in told else ""
 
 
 def _is_copyleft(licence: str) -> bool:
