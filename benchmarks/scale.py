@@ -6,7 +6,8 @@ python -m benchmarks scale --directories 500         # spread over so many, inst
 
 Whole runs of `digits predict`, the small and the large folder in turn, so that a machine with other work to do slows
 both down: the small one several times before each large one, of which the median counts. Images a second are the
-summary's: from the first worker's start to the rename of the table. Memory is the sum of the proportional set sizes
+summary's: from the first worker's start to the rename of the table. CPU time an image, which other work changes less,
+is that of the whole run less that of a run with one image. Memory is the sum of the proportional set sizes
 (PSS) of the command and all processes below it, looked at every 50 ms; the most that was seen counts. Then a run of the
 large folder gets SIGKILL, with all its processes, when half of its shards are committed, and the same command goes on
 under strace, which tells how many names were read from the folder.
@@ -18,6 +19,7 @@ makes one), copied.
 import argparse
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -54,10 +56,11 @@ _GLANCE = 0.02
 
 
 class Run(NamedTuple):
-    """What a run took: the most bytes held at once, and images a second."""
+    """What a run took: the most bytes held at once, images a second, and seconds of CPU time."""
 
     peak: int
     rate: float
+    cpu: float
 
 
 @dataclass
@@ -88,16 +91,29 @@ class Folder:
 
     def predict(self) -> Run:
         """Predict it, undisturbed."""
+        before = _cpu_seconds()
         process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         with process, MemoryWatch(process.pid) as watch:
             output, _ = process.communicate()
-        self.runs.append(Run(watch.peak, float(_summary(process.returncode, output, self.count)["images_per_second"])))
+        rate = _summary(process.returncode, output, self.count)["images_per_second"]
+        self.runs.append(Run(watch.peak, rate, _cpu_seconds() - before))
         return self.runs[-1]
 
     @property
     def peak(self) -> int:
         """The most bytes of all runs."""
         return max(run.peak for run in self.runs)
+
+    def cpu_beyond(self, start: "Folder") -> float:
+        """Give the seconds of CPU time an image, over those of the start."""
+        whole, begin = (median(run.cpu for run in folder.runs) for folder in (self, start))
+        return (whole - begin) / self.count
+
+
+def _cpu_seconds() -> float:
+    """Give what all runs that have ended have taken, with all processes below them."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _summary(status: int, output: bytes, count: int) -> dict[str, float]:
@@ -112,25 +128,26 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         store = copy_champion(artifact_root(), place / "artifacts")
-        small, large = (
-            Folder(place / f"{count}", count, store) for count in (min(10_000, options.images // 10), options.images)
+        one, small, large = (
+            Folder(place / f"{count}", count, store) for count in (1, min(10_000, options.images // 10), options.images)
         )
-        for folder in (small, large):
+        for folder in (one, small, large):
             link_images(folder.images, folder.count, directories=options.directories)
-        faults = [*_compare(small, large, options.rounds), *_interrupt(large)]
+        faults = [*_compare(one, small, large, options.rounds), *_interrupt(large)]
     for fault in faults:
         print(f"missed: {fault}")
     return int(bool(faults))
 
 
-def _compare(small: Folder, large: Folder, rounds: int) -> Iterator[str]:
-    """Predict both in turn; print what each took."""
-    ratios = [_round(small, large) for _ in range(rounds)]
+def _compare(one: Folder, small: Folder, large: Folder, rounds: int) -> Iterator[str]:
+    """Predict them in turn; print what each took."""
+    ratios = [_round(one, small, large) for _ in range(rounds)]
     for folder in (small, large):
         rates = sorted(run.rate for run in folder.runs)
         print(
             f"{folder.count:>9,} images: {folder.peak / 1e6:4.0f} MB at most, "
-            f"{median(rates):6,.0f} images a second ({rates[0]:,.0f} to {rates[-1]:,.0f} in {len(rates)} runs)"
+            f"{median(rates):6,.0f} images a second ({rates[0]:,.0f} to {rates[-1]:,.0f} in {len(rates)} runs), "
+            f"{folder.cpu_beyond(one) * 1e6:.0f} microseconds of CPU time an image"
         )
     growth, speed = large.peak / small.peak, median(ratios)
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
@@ -143,8 +160,9 @@ def _compare(small: Folder, large: Folder, rounds: int) -> Iterator[str]:
         yield "speed"
 
 
-def _round(small: Folder, large: Folder) -> float:
+def _round(one: Folder, small: Folder, large: Folder) -> float:
     """Give the large folder's images a second, in terms of the small one's."""
+    one.predict()
     usual = median(small.predict().rate for _ in range(SMALL_RUNS))
     return large.predict().rate / usual
 

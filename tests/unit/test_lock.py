@@ -40,14 +40,27 @@ def test_what_is_installed_fits_together() -> None:
 
 def test_what_is_asked_for_is_locked() -> None:
     """Every dependency of pyproject.toml on every platform, the bounds that keep Prefect's server working too."""
-    project = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    wanted = asked_for()
     versions = {each.name: each.version for each in locked()}
     unmet = [
         one for one in map(Requirement, wanted) if versions.get(canonicalize_name(one.name), "0") not in one.specifier
     ]
     assert unmet == []
     assert {"fastapi<0.151", "sqlalchemy<2.1"} <= set(wanted)
+
+
+def asked_for() -> list[str]:
+    """Read the dependencies of pyproject.toml, those of the extras too."""
+    project = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+
+
+def test_each_dependency_has_its_reason() -> None:
+    """In the documentation, and no other one has."""
+    rows = re.findall(r"^\| ([a-z].*?) \| ", (HERE / "docs" / "dependencies.md").read_text(), re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"[a-z][\w-]+", re.sub(r"\(.*?\)", "", row))} - {"package"}
+    named = {Requirement(one).name for one in asked_for()} - {"tensorflow"}
+    assert told == named
 
 
 def test_every_entry_has_hashes() -> None:
