@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from faults import no_space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -95,3 +96,13 @@ def test_what_can_not_be_put_aside_is_no_unreadable_folder(tmp_path: Path) -> No
     """It is an error, for the caller to tell."""
     with pytest.raises(FileNotFoundError):
         list(Listing(tmp_path, scratch=tmp_path / "nowhere"))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_full_disk_is_no_unreadable_folder_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left out of the listing without a word."""
+    for number in range(7):
+        (tmp_path / f"{number}.png").touch()
+    monkeypatch.setattr(sorting, "_write", lambda *_: no_space())
+    with pytest.raises(OSError, match="No space left"):
+        list(Listing(tmp_path))
