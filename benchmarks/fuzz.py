@@ -1,7 +1,7 @@
 """Damaged pictures by the thousand through `digits predict`: a row each, nothing dies of them, none costs too much.
 
 python -m benchmarks fuzz                        # 2,000 files
-python -m benchmarks fuzz --count 100000         # in batches of 5,000: half an hour on two cores
+python -m benchmarks fuzz --count 100000         # in batches of 5,000: 10 to 30 minutes on two cores
 python -m benchmarks fuzz --keep FOLDER          # and leave them there
 
 The files are whole pictures of all six formats, changed at random one to three times: bits flipped, bytes set, cut off,
