@@ -2,14 +2,16 @@
 # make demo    trains, evaluates, promotes, predicts a folder, says where everything is
 # make test    the tests;  make check  lint, types, import layers and the tests
 # make bench   the measurements behind the numbers in the README
-# make lock    resolves the dependencies anew
+# make lock    resolves what pyproject.toml asks for, and keeps the versions that still fit; make upgrade takes the newest
+# make audit   known vulnerabilities of what is locked;  make licences  writes docs/licences.md
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -W ignore::SyntaxWarning -m
 READY := .venv/.ready
+LOCK := requirements.lock
 
-.PHONY: setup demo test lint check bench lock clean
+.PHONY: setup demo test lint check bench lock upgrade audit licences clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -39,9 +41,16 @@ check: lint test
 bench: setup
 	@$(RUN) benchmarks
 
-lock: setup
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --extra train --extra dev \
-	  --no-header pyproject.toml -o requirements.lock
+lock upgrade: setup
+	@$(BIN)/uv pip compile --quiet $(if $(filter upgrade,$@),--upgrade) --universal --generate-hashes --no-strip-extras --python-version 3.11 \
+	  --extra train --extra dev --no-header pyproject.toml -o $(LOCK)
+
+# What does not concern Digits is passed over by --ignore-vuln ID, with the reason and the date here.
+audit: setup
+	@$(RUN) benchmarks.audit
+
+licences: setup
+	@$(RUN) benchmarks.licences
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

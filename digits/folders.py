@@ -8,15 +8,17 @@ import errno
 import os
 import re
 import stat
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from digits.errors import UsageError
 from digits.images import DecodeError
 from digits.records import TEMPORARY
 from digits.selection import HEAD_BYTES, Selection
+from digits.sorting import in_order
 
 DENIED_SIZE = -1
 """The size of a file in the listing whose directory may be read, but not entered."""
@@ -142,6 +144,8 @@ class Listing:
         recursive: whether to descend.
         selection: which files to take.
         ours: files and directories to leave out, such as our own output.
+        scratch: a directory for what a folder of very many files has to put aside while it is sorted; None: that for
+            temporary files.
 
     The reasons in `skipped`: `link`, `fifo`, `socket`, `device`, `other-file` (no image's extension), `excluded` (a
     folder with all that is in it counts once), `not-included`, `sub-folder` (not descended into), `unreadable-folder`,
@@ -149,23 +153,30 @@ class Listing:
     """
 
     def __init__(
-        self, root: Path, *, recursive: bool = True, selection: Selection | None = None, ours: Iterable[Path] = ()
+        self,
+        root: Path,
+        *,
+        recursive: bool = True,
+        selection: Selection | None = None,
+        ours: Iterable[Path] = (),
+        scratch: Path | None = None,
     ) -> None:
         self.root = root
         self.skipped: Counter[str] = Counter()
         self._recursive = recursive
         self._selection = selection or Selection()
         self._ours = Ours(root, ours)
+        self._scratch = scratch
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
-        with Beneath(self.root) as beneath:
-            yield from self._walk(beneath)
+        with Beneath(self.root) as beneath, tempfile.TemporaryFile(buffering=0, dir=self._scratch) as aside:
+            yield from self._walk(beneath, aside)
 
-    def _walk(self, beneath: Beneath) -> Iterator[Entry]:
+    def _walk(self, beneath: Beneath, aside: BinaryIO) -> Iterator[Entry]:
         """Walk in depth, without recursion: a folder may be nested deeper than Python's stack."""
         above: set[_Identity | None] = set()
-        levels = [self._scan(beneath, b"", above)]
+        levels = [self._scan(beneath, aside, b"", above)]
         while levels:
             directory, identity, records = levels[-1]
             record = next(records, None)
@@ -177,9 +188,9 @@ class Listing:
             if numbers:
                 yield Entry(directory + name, *map(int, numbers.split()))
             else:
-                levels.append(self._scan(beneath, directory + name, above))
+                levels.append(self._scan(beneath, aside, directory + name, above))
 
-    def _scan(self, beneath: Beneath, directory: bytes, above: set[_Identity | None]) -> _Level:
+    def _scan(self, beneath: Beneath, aside: BinaryIO, directory: bytes, above: set[_Identity | None]) -> _Level:
         """Read one directory into records that sort as the paths do: a name, NUL, and a file's numbers."""
         try:
             descriptor = beneath.directory(directory.rstrip(b"/"))
@@ -188,13 +199,13 @@ class Listing:
             if identity in above:
                 return self._left_out("loop", directory)
             with os.scandir(descriptor) as entries:
-                records = [record for entry in entries if (record := self._record(entry, directory, descriptor))]
+                records = in_order(filter(None, (self._record(each, directory, descriptor) for each in entries)), aside)
         except PermissionError:
             return self._left_out("unreadable-folder", directory)
         except (FileNotFoundError, NotADirectoryError):
             return self._left_out("vanished", directory)
         above.add(identity)
-        return _Level(directory, identity, iter(sorted(records)))
+        return _Level(directory, identity, records)
 
     def _left_out(self, reason: str, directory: bytes) -> _Level:
         self.skipped[reason] += 1

@@ -105,7 +105,7 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
     chosen = _options_for(model, options)
     ours = (out, summary_path(out), picture_path(out), path.parent)
     former: Record | None = None
-    with _found(source, options, ours) as found:
+    with _found(source, options, ours, path) as found:
         if options.incremental:
             past = _Past(path.parent, found, out, _digest_of_recipe(model, chosen, found.archive))
             former = {**past.write(listing, path, options), "listed_at": listed_at}
@@ -170,11 +170,11 @@ class _Found(NamedTuple):
 
 
 @contextmanager
-def _found(source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> Iterator[_Found]:
+def _found(source: Path, options: PredictionConfig, ours: tuple[Path, ...], scratch: Path) -> Iterator[_Found]:
     """Find what the user named: a folder or some of its files, an archive, one image."""
     root, name = resolve_source(source)
     if name is None:
-        listing = _listing_of(root, source, options, ours)
+        listing = _listing_of(root, source, options, ours, scratch)
         yield _Found(root, listing, listing.skipped)
         return
     if options.files_from is not None:
@@ -188,10 +188,12 @@ def _found(source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> I
         yield _Found(image, members, members.skipped, archive.identity)
 
 
-def _listing_of(root: Path, source: Path, options: PredictionConfig, ours: tuple[Path, ...]) -> Listing | Named:
+def _listing_of(
+    root: Path, source: Path, options: PredictionConfig, ours: tuple[Path, ...], scratch: Path
+) -> Listing | Named:
     selection = _selection_of(options)
     if options.files_from is None:
-        return Listing(root, recursive=options.recursive, selection=selection, ours=ours)
+        return Listing(root, recursive=options.recursive, selection=selection, ours=ours, scratch=scratch)
     names = read_names(options.files_from)
     aliases = (source.absolute(),)
     return Named(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=ours)

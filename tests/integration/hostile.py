@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,9 @@ NAMES = [
     b"\"dir,ectory\"/'x'.png",
 ]
 """Of regular files with pictures in them."""
+
+ZEROES = os.makedev(1, 5)
+"""The device that never ends."""
 
 DEPTH = 25
 LONG = b"x" * 200
@@ -151,6 +155,9 @@ class Tree:
         with socket.socket(socket.AF_UNIX) as made:
             made.bind(str(self.root / "socket.png"))
         self._skip("socket")
+        with suppress(PermissionError):  # only root may make one
+            os.mknod(self.root / "device.png", stat.S_IFCHR | 0o666, ZEROES)
+            self._skip("device")
         (self.root / "directory.png").mkdir()
 
     def _forbid(self) -> None:

@@ -1,5 +1,6 @@
 """Odd and damaged pictures through the console command: a row each, the right pixels, bearable costs."""
 
+import csv
 import os
 import struct
 import subprocess
@@ -10,11 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hostile import picture
 from PIL import Image, ImageOps
 
-from benchmarks.fuzz import predict
+from benchmarks.fuzz import Found, _report, predict
 from benchmarks.hardship import Cost, costs_of
 from benchmarks.mutations import ODD_IMAGES
+from benchmarks.networks import tiny_store
+from benchmarks.server import untracked
+from benchmarks.start import DIGITS
 from digits.images import DecodeError, decode
 
 HERE = Path(__file__).resolve().parents[2]
@@ -29,6 +34,23 @@ from digits import images
 
 real = images.decode
 images.decode = lambda content, **options: os.abort() if len(content) % 50 == 0 else real(content, **options)
+"""
+DEADLY_DECODER = """
+import ctypes
+from digits import images
+
+real = images.decode
+
+def decode(content, **options):
+    if content.endswith(b"SEGV"):
+        ctypes.string_at(0)
+    if content.endswith(b"MEMORY"):
+        bytearray(600 * 2**20)
+    while content.endswith(b"HANG"):
+        pass
+    return real(content, **options)
+
+images.decode = decode
 """
 ODD_FILES = sorted(
     (path for path in ODD_IMAGES.rglob("*.*") if path.suffix in (".png", ".jpg")),
@@ -119,6 +141,21 @@ def test_two_thousand_damaged_pictures() -> None:
     assert "2,000 damaged files" in result.stdout
 
 
+@pytest.mark.parametrize("names", [["a.png"], ["a.png", "a.png", "b.png"], ["a.png", "c.png"]])
+def test_a_row_too_few_or_too_many_is_told(names: list[str], tmp_path: Path) -> None:
+    """It is a broken promise, as a missing one is."""
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path in paths:
+        Image.new("L", (28, 28)).save(path)
+    found = Found()
+    found.take(paths, [{"path": name, "status": "ok"} for name in names])
+    assert [fault for fault in _report(found) if "have no row" in fault]
+    whole = Found()
+    whole.take(paths, [{"path": path.name, "status": "ok"} for path in paths])
+    assert list(_report(whole)) == []
+    assert sorted(cost.name for cost in whole.costs) == ["a.png", "b.png"]
+
+
 def test_what_is_expensive_is_told() -> None:
     """A broken promise is the measurement's failure."""
     assert Cost("x.png", "ok", seconds=9.9, growth=511 * 2**20).bearable
@@ -134,3 +171,41 @@ def test_a_decoder_that_dies_is_outlived(tmp_path: Path, monkeypatch: pytest.Mon
     for path in files:
         path.write_bytes(b"x" * int(path.stem))
     assert [cost.outcome for cost in costs_of(files)] == ["not-an-image", "crashed", "not-an-image"]
+
+
+def test_pictures_that_kill_their_decoder_cost_a_row_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a segmentation fault, by eating memory, by never ending: the command goes on, and names each."""
+    (tmp_path / "in").mkdir()
+    for number in range(30):
+        picture(number).save(tmp_path / "in" / f"{number:02}.png")
+    for number, word in ((7, b"SEGV"), (8, b"MEMORY"), (20, b"HANG")):
+        with (tmp_path / "in" / f"{number:02}.png").open("ab") as file:
+            file.write(word)
+    tiny_store(tmp_path / "store")
+    expected, _ = predicted(tmp_path)
+    assert {row["status"] for row in expected.values()} == {"ok"}
+    (tmp_path / "sitecustomize.py").write_text(DEADLY_DECODER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(HERE)]))
+    found, errors = predicted(tmp_path)
+    fates = {"07.png": "crashed", "08.png": "too-large", "20.png": "timeout"}
+    assert {path: row["status"] for path, row in found.items() if row != expected[path]} == fates
+    assert found.keys() == expected.keys()
+    assert all(found[path]["error"] and found[path]["sha256"] == expected[path]["sha256"] for path in fates)
+    assert "killed by signal 11 at 07.png" in errors
+    assert "killed by signal 14 at 20.png" in errors
+
+
+def predicted(place: Path) -> tuple[dict[str, dict[str, str]], str]:
+    """Predict a folder by the command; give its rows by path, and what the command says besides."""
+    table = place / "table.csv"
+    options = ["--artifacts", str(place / "store"), "--max-seconds", "3"]
+    done = subprocess.run(
+        [DIGITS, "predict", str(place / "in"), "--out", str(table), *options],
+        env=untracked(place),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with table.open(newline="", encoding="utf-8") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}, " ".join(done.stderr.split())

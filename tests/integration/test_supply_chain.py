@@ -1,0 +1,166 @@
+"""What is installed works together, is known to be sound where that can be asked, and can be locked again."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import audit
+from benchmarks.locked import LOCK, Locked, locked
+
+HERE = Path(__file__).resolve().parents[2]
+VULNERABLE = "pillow"
+ADVISORY = {
+    "id": "PYSEC-0000-1",
+    "summary": "reads what it should not",
+    "affected": [
+        {
+            "package": {"name": VULNERABLE, "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "99.1"}]}],
+        }
+    ],
+}
+
+
+def test_the_server_of_prefect_can_be_imported(tmp_path: Path) -> None:
+    """And its application made: `import prefect` alone works with versions of fastapi with which no server starts."""
+    program = "from prefect.server.api.server import create_app; print(len(create_app().routes) > 0)"
+    environment = {"PATH": "", "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+class Database(ThreadingHTTPServer):
+    """A database of vulnerabilities that answers as OSV does: about each distribution in turn.
+
+    Args:
+        known: the advisories about `VULNERABLE`.
+        asleep: never answer.
+    """
+
+    def __init__(self, known: list[Any], *, asleep: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.known, self.asleep = known, asleep
+        self.asked: set[tuple[str, str]] = set()
+        self.end = threading.Event()
+
+    @property
+    def option(self) -> str:
+        """Name it to pip-audit."""
+        return f"--osv-url=http://127.0.0.1:{self.server_port}/v1/query"
+
+
+class Answer(BaseHTTPRequestHandler):
+    """One of its answers."""
+
+    server: Database
+
+    def do_POST(self) -> None:
+        """Tell what is known of a version."""
+        if self.server.asleep:
+            self.server.end.wait()
+            return
+        query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = query["package"]["name"]
+        self.server.asked.add((name, query["version"]))
+        body = json.dumps({"vulns": self.server.known} if name == VULNERABLE and self.server.known else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def database(*known: Any, asleep: bool = False) -> Iterator[Database]:
+    """Have a database answer while the block runs."""
+    with Database(list(known), asleep=asleep) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield made
+        made.end.set()
+        made.shutdown()
+        thread.join()
+
+
+def test_what_is_vulnerable_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    """By name, with the remedy."""
+    with database(ADVISORY) as made:
+        assert audit.main([made.option]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"pillow \S+: PYSEC-0000-1, mended in 99\.1: reads what it should not", line)
+
+
+def test_what_does_not_concern_us_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the option that the Makefile would have."""
+    with database(ADVISORY) as made:
+        assert audit.main([made.option, "--ignore-vuln", "PYSEC-0000-1"]) == 0
+    assert "no vulnerability is known" in capsys.readouterr().out
+
+
+def test_everything_that_is_installed_is_asked_about(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the locked version."""
+    with database() as made:
+        assert audit.main([made.option]) == 0
+        assert made.asked == {(each.name, each.version) for each in locked() if each.here}
+    assert (
+        capsys.readouterr().out
+        == f"{len(made.asked)} of {len(made.asked)} locked distributions audited, no vulnerability is known\n"
+    )
+
+
+def test_without_an_answer_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a line, and goes on: nobody is there, or whoever is there says nothing."""
+    with database(asleep=True) as asleep:
+        assert audit.main([asleep.option, "--timeout", "1"]) == 0
+    assert audit.main([asleep.option]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert line.startswith("not audited, as the database of vulnerabilities could not be asked: ")
+
+
+def test_its_time_is_bounded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However patient each question is."""
+    monkeypatch.setattr(audit, "PATIENCE", 2)
+    with database(asleep=True) as asleep:
+        assert audit.main([asleep.option, "--timeout", "60"]) == 0
+    assert capsys.readouterr().out.endswith("could not be asked: no end within 2 s\n")
+
+
+def test_a_lock_that_can_not_be_read_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """That is our own fault, whether the database can be asked or not."""
+    monkeypatch.setattr(audit, "LOCK", tmp_path / "lock")
+    (tmp_path / "lock").write_text("pillow==13.0.0\n")
+    assert audit.main([]) == 1
+    assert "hash" in capsys.readouterr().out
+
+
+def test_the_lock_is_what_is_resolved(tmp_path: Path) -> None:
+    """`make lock` changes nothing, but for hashes of files that have come since; all that were there still are."""
+    again = Path(shutil.copy(LOCK, tmp_path))
+    done = subprocess.run(["make", "lock", f"LOCK={again}"], cwd=HERE, capture_output=True, text=True, check=False)
+    if "error sending request" in done.stderr:
+        pytest.skip("no package index can be asked")
+    assert done.returncode == 0, done.stderr
+    found, ours = by_version(again), by_version(LOCK)
+    assert found.keys() == ours.keys()
+    assert all(each.hashes <= found[key].hashes for key, each in ours.items())
+
+
+def by_version(path: Path) -> dict[tuple[str, str], Locked]:
+    """Read a lock."""
+    return {(each.name, each.version): each for each in locked(path)}
