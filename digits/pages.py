@@ -134,6 +134,8 @@ th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var
 thead th { color: var(--muted); font-weight: 500; font-size: 13px; }
 tbody th { font-weight: 500; white-space: nowrap; padding-right: 28px; }
 table.numbers td, table.numbers thead th:not(:first-child) { text-align: right; }
+table.wide th, table.wide td { white-space: nowrap; overflow-wrap: normal; }
+table.wide tbody th { padding-right: 14px; }
 table.facts th { width: 1%; color: var(--muted); font-weight: 400; }
 figure { margin: 0; padding: 14px 14px 10px; }
 figure img { display: block; width: 100%; height: auto; border-radius: 4px; }
@@ -178,7 +180,7 @@ def html_text(text: str) -> str:
 
 
 def html_table(table: Table, kind: str) -> str:
-    """Give a table of `facts` by name, or of `numbers` under a header."""
+    """Give a table of `facts` by name, or of `numbers` under a header; a `wide` one is scrolled, not squeezed."""
     header, rows = table
     head = "".join(f'<th scope="col">{html_text(name)}</th>' for name in header)
     lines = "".join(

@@ -113,7 +113,7 @@ def _leaves(written: Mapping[str, Any], source: str, prefix: str = "") -> Iterat
         name = f"{prefix}{key}"
         if not isinstance(value, Mapping):
             raise UsageError(f"{source}: {name}: expected {{ low, high }} or {{ choices }}, found {value!r}")
-        if value and not any(isinstance(below, Mapping) for below in value.values()):
+        if value.keys() & {*Range.model_fields, *Choice.model_fields}:
             yield name, value
         else:
             yield from _leaves(value, source, f"{name}.")

@@ -133,4 +133,4 @@ class Study:
 
 def _trial_of(path: Path) -> Trial:
     record = read_record(path)
-    return Trial(**{**record, "state": State(record["state"])})
+    return Trial(**{**record, "state": State(record["state"]), "history": tuple(record["history"])})

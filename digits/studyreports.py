@@ -147,7 +147,8 @@ def _draw_points(axes: "Axes", report: StudyReport, position: Callable[[Trial], 
                 marker=marker,
                 color=STATES_COLOURS[state],
                 s=26,
-                linewidths=1.3 if marker == "x" else 0,
+                linewidths=1.2 if marker == "x" else 0,
+                alpha=0.9 if state is State.COMPLETE else 0.6,
                 label=str(state) if named else None,
                 zorder=2,
             )
@@ -164,6 +165,8 @@ def _style_losses(axes: "Axes", title: str, *, x: str, y: str) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7), numticks=12))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
+    axes.margins(0.06, 0.1)
 
 
 def importances_figure(report: StudyReport) -> bytes:
@@ -217,8 +220,17 @@ def _scale(axes: "Axes", dimension: Dimension) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(which="minor", length=0)
     else:
         axes.locator_params(axis="x", nbins=5)
+    if isinstance(dimension, Range):
+        _show_whole(axes, dimension)
+
+
+def _show_whole(axes: "Axes", dimension: Range) -> None:
+    """Show the whole range, and what lies outside of it, as the settings as they were may."""
+    axes.update_datalim([(end, LEAST_LOSS) for end in (dimension.low, dimension.high)], updatey=False)
+    axes.autoscale_view(scaley=False)
 
 
 def parallel_figure(report: StudyReport) -> bytes:
@@ -341,7 +353,7 @@ def trial_rows(trials: Sequence[Trial]) -> list[dict[str, str]]:
             "accuracy": f"{trial.history[-1]['validation_accuracy']:.2%}" if trial.history else "",
             "epochs": str(len(trial.history)),
             "seconds": f"{trial.seconds:.0f}",
-            **{short_name(name): value_text(value) for name, value in trial.values.items()},
+            **{short_name(name).replace("_", " "): value_text(value) for name, value in trial.values.items()},
         }
         for trial in trials
     ]
@@ -439,9 +451,9 @@ def as_html(report: StudyReport, pictures: Mapping[str, bytes]) -> str:
         *html_findings(findings(report)),
         *(html_figure(title, picture, _CAPTIONS[title](report)) for title, picture in pictures.items()),
         "<h2>Best trials</h2>",
-        html_table(_table(ranked(report.trials)[:BEST_SHOWN]), "numbers"),
+        html_table(_table(ranked(report.trials)[:BEST_SHOWN]), "numbers wide"),
         "<h2>How it was made</h2>",
-        html_details("Each trial", html_table(_table(report.trials), "numbers")),
+        html_details("Each trial", html_table(_table(report.trials), "numbers wide")),
         html_details("Search space", html_table(facts_table(_space_facts(report.space)), "facts")),
         html_details("Settings as they were", html_table(facts_table(report.run.model_dump(mode="json")), "facts")),
     ]

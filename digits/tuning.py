@@ -86,7 +86,7 @@ class _Watch:
         self.history: History = ()
 
     def __call__(self, history: History) -> None:
-        self.history = list(history)
+        self.history = tuple(history)
         if is_hopeless(self._study.space, self._others, history, epochs=self._study.run.training.epochs or 1):
             raise _HopelessError
         if self._budget.is_spent:
@@ -161,7 +161,7 @@ def _fitted(study: Study, trial: Trial, watch: _Watch, progress: Progress) -> Tr
             checkpoint.unlink(missing_ok=True)
         return replace(trial, state=state, history=watch.history)
     history = stages.read_json(store.open(model).file("model.json"))["history"]
-    return replace(trial, state=State.COMPLETE, history=history, model=model.digest)
+    return replace(trial, state=State.COMPLETE, history=tuple(history), model=model.digest)
 
 
 def describe(trial: Trial) -> str:
