@@ -117,10 +117,15 @@ def history_figure(report: StudyReport) -> bytes:
         best = _best_so_far(report.complete)
         axes.step([number for number, _ in best], [loss for _, loss in best], where="post", color=ORANGE, linewidth=1.8,
                   label="best so far")  # fmt: skip
-        _style_losses(axes, "", x="trial", y=LOSS)
+        _style_losses(axes, x="trial", y=LOSS)
         axes.locator_params(axis="x", integer=True, nbins=12, min_n_ticks=1)
-        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right")
+        _legend_above(axes)
         return as_png(drawn)
+
+
+def _legend_above(axes: "Axes", **options: Any) -> None:
+    """Put the legend where it hides nothing."""
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=5, **options)
 
 
 def _best_so_far(complete: Sequence[Trial]) -> list[tuple[int, float]]:
@@ -156,13 +161,13 @@ def _draw_points(axes: "Axes", report: StudyReport, position: Callable[[Trial], 
                  linewidths=1.8, zorder=3, label="best" if named else None)  # fmt: skip
 
 
-def _style_losses(axes: "Axes", title: str, *, x: str, y: str) -> None:
-    """Have losses on a logarithmic scale with readable numbers."""
+def _style_losses(axes: "Axes", *, x: str, y: str, marked: Sequence[int] = (1, 2, 3, 5, 7)) -> None:
+    """Have losses on a logarithmic scale with readable numbers: these of each power of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
-    style(axes, title, x=x, y=y)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7), numticks=12))
+    style(axes, x=x, y=y)
+    axes.yaxis.set_major_locator(LogLocator(subs=marked, numticks=12))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
@@ -199,7 +204,7 @@ def slices_figure(report: StudyReport) -> bytes:
 def _draw_slice(axes: "Axes", report: StudyReport, name: str, *, label: str) -> None:
     dimension = report.space[name]
     _draw_points(axes, report, lambda trial: _position(dimension, trial.values[name]), named=False)
-    _style_losses(axes, "", x=short_name(name), y=label)
+    _style_losses(axes, x=short_name(name), y=label, marked=(1, 3))
     _scale(axes, dimension)
 
 
@@ -268,7 +273,7 @@ def _draw_rails(axes: "Axes", space: Space) -> None:
     """Draw an axis for each setting, with its ends, or its choices."""
     style(axes, grid=False)
     axes.set(xlim=(-0.35, len(space) - 0.65), ylim=(-0.1, 1.12), yticks=[])
-    axes.set_xticks(range(len(space)), [short_name(name).replace("_", "\n") for name in space], color=INK)
+    axes.set_xticks(range(len(space)), [short_name(name).replace(" ", "\n") for name in space], color=INK)
     for place, dimension in enumerate(space.values()):
         axes.axvline(place, color=FAINT, linewidth=1.2, zorder=1)
         for value in _marked(dimension):
@@ -280,6 +285,7 @@ def _draw_rails(axes: "Axes", space: Space) -> None:
                 fontsize=8,
                 color=MUTED,
                 zorder=4,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
             )
 
 
@@ -295,9 +301,9 @@ def curves_figure(report: StudyReport) -> bytes:
             if trial.history and trial is not report.best:
                 _draw_curve(axes, trial, STATES_COLOURS[trial.state], 0.45 if trial.state is State.COMPLETE else 0.6)
         _draw_curve(axes, report.best, ORANGE, 1, linewidth=2.2)
-        _style_losses(axes, "", x="epoch", y=LOSS)
+        _style_losses(axes, x="epoch", y=LOSS)
         axes.locator_params(axis="x", integer=True, nbins=10, min_n_ticks=1)
-        axes.legend(handles=_curve_legend(report), frameon=False, fontsize=9, labelcolor=INK)
+        _legend_above(axes, handles=_curve_legend(report))
         return as_png(drawn)
 
 
@@ -329,12 +335,12 @@ def _given_up(report: StudyReport) -> list[Trial]:
 
 
 def short_name(name: str) -> str:
-    """Give the last part of a hyperparameter's name."""
-    return name.rpartition(".")[2]
+    """Give the last part of a hyperparameter's name, in words."""
+    return name.rpartition(".")[2].replace("_", " ")
 
 
 def values_text(values: Values) -> str:
-    """Give the values of a trial in a few words: `learning_rate 0.004, dropout 0.2`."""
+    """Give the values of a trial in a few words: `learning rate 0.004, dropout 0.2`."""
     return ", ".join(f"{short_name(name)} {value_text(value)}" for name, value in values.items())
 
 
@@ -349,11 +355,11 @@ def trial_rows(trials: Sequence[Trial]) -> list[dict[str, str]]:
         {
             "trial": str(trial.number),
             "state": str(trial.state),
-            "loss": "" if trial.loss is None else f"{trial.loss:.4f}",
+            "validation loss": "" if trial.loss is None else f"{trial.loss:.4f}",
             "accuracy": f"{trial.history[-1]['validation_accuracy']:.2%}" if trial.history else "",
             "epochs": str(len(trial.history)),
             "seconds": f"{trial.seconds:.0f}",
-            **{short_name(name).replace("_", " "): value_text(value) for name, value in trial.values.items()},
+            **{short_name(name): value_text(value) for name, value in trial.values.items()},
         }
         for trial in trials
     ]
@@ -366,9 +372,14 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
     )
 
 
-def _table(trials: Sequence[Trial]) -> Table:
-    rows = trial_rows(trials)
+def _table(rows: Sequence[Mapping[str, str]]) -> Table:
     return list(rows[0]), [list(row.values()) for row in rows]
+
+
+def best_rows(trials: Sequence[Trial], most: int) -> list[dict[str, str]]:
+    """Give a row for each of the best trials, with what may differ between complete ones."""
+    rows = trial_rows(ranked(trials)[:most])
+    return [{name: value for name, value in row.items() if name not in ("state", "epochs", "seconds")} for row in rows]
 
 
 def _headlines(report: StudyReport) -> dict[str, str]:
@@ -451,9 +462,9 @@ def as_html(report: StudyReport, pictures: Mapping[str, bytes]) -> str:
         *html_findings(findings(report)),
         *(html_figure(title, picture, _CAPTIONS[title](report)) for title, picture in pictures.items()),
         "<h2>Best trials</h2>",
-        html_table(_table(ranked(report.trials)[:BEST_SHOWN]), "numbers wide"),
+        html_table(_table(best_rows(report.trials, BEST_SHOWN)), "numbers wide"),
         "<h2>How it was made</h2>",
-        html_details("Each trial", html_table(_table(report.trials), "numbers wide")),
+        html_details("Each trial", html_table(_table(trial_rows(report.trials)), "numbers wide")),
         html_details("Search space", html_table(facts_table(_space_facts(report.space)), "facts")),
         html_details("Settings as they were", html_table(facts_table(report.run.model_dump(mode="json")), "facts")),
     ]
@@ -473,7 +484,7 @@ def as_markdown(report: StudyReport, pictures: Mapping[str, bytes]) -> str:
             for part in markdown_figure(title, picture, _CAPTIONS[title](report))
         ),
         "## Best trials",
-        markdown_table(_table(ranked(report.trials)[:BEST_SHOWN])),
+        markdown_table(_table(best_rows(report.trials, BEST_SHOWN))),
         "## Search space",
         markdown_table(facts_table(_space_facts(report.space))),
     ]

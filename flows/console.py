@@ -197,13 +197,13 @@ def tune(
 
 
 def _print_tuned(tuned: "Tuned", trials: int, *, json: bool) -> None:
-    from digits.studyreports import ranked, trial_rows
+    from digits.studyreports import best_rows
     from flows.terminal import print_json, print_pairs, print_table
 
     if json:
         print_json(tuned.as_record())
         return
-    rows = trial_rows(ranked(tuned.trials)[:_BEST_SHOWN])
+    rows = best_rows(tuned.trials, _BEST_SHOWN)
     print_table(list(rows[0]), [list(row.values()) for row in rows])
     counts = _counts(tuned.counts())
     lines = {

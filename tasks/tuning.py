@@ -47,7 +47,7 @@ def run_trials(study: Study, trials: int, minutes: float | None) -> None:
 
 
 def trial_name() -> str:
-    """Name a task after what is tried: `trial 7: learning_rate 0.004, dropout 0.2`."""
+    """Name a task after what is tried: `trial 7: learning rate 0.004, dropout 0.2`."""
     from prefect.runtime import task_run
 
     trial: Trial = task_run.parameters["trial"]
