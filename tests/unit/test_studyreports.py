@@ -84,6 +84,12 @@ def whole() -> StudyReport:
     return report_of(*complete, *others)
 
 
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, bytes]:
+    """The pictures of that report, drawn once."""
+    return study_pictures(whole())
+
+
 def opened(png: bytes) -> np.ndarray:
     """Give a PNG as (height, width, 3) integers."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
@@ -95,15 +101,13 @@ def share_of(png: bytes, colour: str) -> float:
     return float((np.abs(opened(png) - wanted).max(axis=2) < 12).mean())
 
 
-def test_all_pictures_are_drawn_of_a_study_in_which_all_happened() -> None:
+def test_all_pictures_are_drawn_of_a_study_in_which_all_happened(pictures: dict[str, bytes]) -> None:
     """The best is orange wherever there is one; the same study gives the same bytes."""
-    report = whole()
-    pictures = study_pictures(report)
     assert set(pictures) == ALL
     assert [*pictures] == [HISTORY, IMPORTANCES, SLICES, PARALLEL, CURVES]
     for title in ALL - {IMPORTANCES}:
         assert share_of(pictures[title], ORANGE) > 0.0005, title
-    assert study_pictures(whole()) == pictures
+    assert history_figure(whole()) == pictures[HISTORY]
 
 
 @pytest.mark.parametrize("losses", [(0.5,), (0.0,)])
@@ -160,10 +164,9 @@ def test_a_change_is_shown_with_what_was() -> None:
     assert re.search(r"batch size</th><td>\d+</td>", page)
 
 
-def test_the_page_is_whole_and_safe() -> None:
+def test_the_page_is_whole_and_safe(pictures: dict[str, bytes]) -> None:
     """Names from outside stay text; nothing is fetched."""
-    report = whole()
-    page = as_html(report, study_pictures(report))
+    page = as_html(whole(), pictures)
     assert "&lt;b&gt;mine" in page
     assert "<b>mine" not in page
     assert "http" not in page.replace("http-equiv", "")
@@ -172,10 +175,9 @@ def test_the_page_is_whole_and_safe() -> None:
     assert "0.0001 to 0.1, logarithmic" in page
 
 
-def test_the_markdown_holds_together() -> None:
+def test_the_markdown_holds_together(pictures: dict[str, bytes]) -> None:
     """Headings, tables and pictures, as the Prefect UI renders them."""
-    report = whole()
-    markdown = as_markdown(report, study_pictures(report))
+    markdown = as_markdown(whole(), pictures)
     rendered = MarkdownIt("commonmark").enable("table").render(markdown)
     assert rendered.count("<img") == len(ALL)
     assert rendered.count("<table>") == 3
