@@ -4,7 +4,6 @@ A trial is a training like any other: its network is found or fitted in the arti
 epoch. It is measured on the validation images; the test images are not looked at.
 """
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +21,9 @@ from digits.search import History, State, Trial, best_of, is_hopeless
 from digits.spaces import Space, checked, default_space, with_values
 from digits.store import ArtifactRef, Store, writing
 from digits.studies import Study
-from digits.studyreports import StudyReport, as_html, as_markdown, study_pictures, values_text
+from digits.studyreports import StudyReport, as_html, as_markdown, study_pictures
 
 MINUTE = 60
-logger = logging.getLogger(__name__)
 
 
 def begin(store: Store, run: TrainingRun, space: Space | None, arrays: ArtifactRef, *, seed: int) -> Study:
@@ -142,7 +140,6 @@ def run_trial(study: Study, trial: Trial, budget: Budget, progress: Progress) ->
     if ended.state is not State.UNFINISHED:
         study.finish(ended)
     bar.end(describe(ended))
-    logger.info("trial %d (%s): %s", ended.number, values_text(ended.values), describe(ended))
     return ended
 
 
