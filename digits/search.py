@@ -8,6 +8,7 @@ Vizier, KDD 2017 (the rule for giving up). F. Hutter, H. Hoos, K. Leyton-Brown: 
 Hyperparameter Importance, ICML 2014 (fANOVA).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,8 +92,8 @@ def propose(space: Space, trials: Sequence[Trial], *, number: int, seed: int) ->
 def is_hopeless(space: Space, trials: Sequence[Trial], history: History, *, epochs: int) -> bool:
     """Tell whether a trial should be given up: its best loss so far is among the worst quarter of others at this epoch.
 
-    A third of the epochs is waited for, since a rising learning rate looks bad at first. Those that are compared with
-    are complete, so they are the better ones; with the median as the limit hardly any trial gets through.
+    Half of the epochs are waited for: while the learning rate is high, the losses say little of the end. Those that
+    are compared with are complete, so they are the better ones; the median would be too strict.
 
     Args:
         space: checked.
@@ -104,7 +105,7 @@ def is_hopeless(space: Space, trials: Sequence[Trial], history: History, *, epoc
 
     if not history:
         return False
-    pruner = optuna.pruners.PercentilePruner(KEPT_PERCENT, COMPLETE_BEFORE_PRUNING, max(1, epochs // 3))
+    pruner = optuna.pruners.PercentilePruner(KEPT_PERCENT, COMPLETE_BEFORE_PRUNING, math.ceil(epochs / 2))
     return pruner.prune(_study(space, trials), _frozen(space, Trial(0, {}, history=history)))
 
 

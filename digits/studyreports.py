@@ -384,8 +384,8 @@ def best_rows(trials: Sequence[Trial], most: int) -> list[dict[str, str]]:
 
 def _headlines(report: StudyReport) -> dict[str, str]:
     return {
-        "validation loss of the best": f"{report.best.loss:.4f}",
-        "its validation accuracy": f"{report.best.history[-1]['validation_accuracy']:.2%}",
+        "validation loss": f"{report.best.loss:.4f}",
+        "validation accuracy": f"{report.best.history[-1]['validation_accuracy']:.2%}",
         "trials": str(len(report.trials)),
         "given up early": str(len(_given_up(report))),
     }

@@ -166,7 +166,7 @@ def tune(
     space: Annotated[
         Path | None, typer.Option(help="A TOML file of ranges and choices. [default: what suits the network]")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, max=10_000, help="That the study is to have in all.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, max=1000, help="That the study is to have in all.")] = 20,
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="After which no epoch is begun. [default: no limit]")
     ] = None,

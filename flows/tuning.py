@@ -36,7 +36,7 @@ def run_name() -> str:
 def tune(
     run: TrainingRun = TrainingRun(),  # noqa: B008 - frozen
     space: dict[str, Dimension] | None = None,
-    trials: Annotated[int, Field(ge=1, le=10_000)] = TRIALS,
+    trials: Annotated[int, Field(ge=1, le=1000)] = TRIALS,
     minutes: Annotated[float, Field(gt=0)] | None = None,
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     out: Path | None = None,

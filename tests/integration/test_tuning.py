@@ -74,13 +74,17 @@ def test_the_same_seed_searches_the_same(searched: Study, tmp_path: Path) -> Non
 
 
 def test_a_search_that_was_killed_ends_as_an_undisturbed_one(searched: Study, tmp_path: Path) -> None:
-    """SIGKILL in the middle of a trial: finished ones are not done again, that one goes on after its last epoch."""
+    """SIGKILL in the middle of a trial: finished ones are not done again, that one goes on after its last epoch.
+
+    While its process is alive nobody else takes it.
+    """
     command = [sys.executable, searching.__file__, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "hanging\n"
+        study = searching.begin(tmp_path)
+        assert searching.search(study, Budget(searching.KILLED_TRIAL + 1)) == []
         process.send_signal(signal.SIGKILL)
-    study = searching.begin(tmp_path)
     finished = {path: path.stat().st_mtime_ns for path in study.path.glob("trial-0000[01].json")}
     assert [trial.state for trial in study.trials()][searching.KILLED_TRIAL :] == [State.UNFINISHED]
     assert list((tmp_path / "work").glob("train-*"))

@@ -108,11 +108,13 @@ def test_a_trial_among_the_worst_quarter_is_given_up() -> None:
     assert not is_hopeless(SPACE, others, [], epochs=3)
 
 
-def test_no_trial_is_given_up_in_the_first_third() -> None:
-    """A rising learning rate looks bad at first."""
+def test_no_trial_is_given_up_in_the_first_half() -> None:
+    """While the learning rate is high, losses say little of the end."""
     others = [trial(number, *[0.5] * 6) for number in range(COMPLETE_BEFORE_PRUNING)]
-    assert not is_hopeless(SPACE, others, epochs(0.9), epochs=6)
-    assert is_hopeless(SPACE, others, epochs(0.9, 0.9), epochs=6)
+    assert not is_hopeless(SPACE, others, epochs(0.9, 0.9), epochs=6)
+    assert is_hopeless(SPACE, others, epochs(0.9, 0.9, 0.9), epochs=6)
+    assert is_hopeless(SPACE, others, epochs(0.9, 0.9, 0.9), epochs=5)
+    assert not is_hopeless(SPACE, others, epochs(0.9, 0.9), epochs=5)
 
 
 def test_what_matters_is_found() -> None:
