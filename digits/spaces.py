@@ -176,17 +176,23 @@ def value_in(run: TrainingRun, name: str) -> Any:
 
 def default_space(run: TrainingRun) -> dict[str, Dimension]:
     """Give what is worth searching for the network of a resolved run, around what is recommended for it."""
-    architecture = run.model.architecture or "compact"
-    return checked(_DENSE if architecture in ("mlp", "mlp-2") else _convolutional(run), run, source=architecture)
+    architecture = str(run.model.architecture)
+    return checked(_dense(run) if architecture in _DENSE else _convolutional(run), run, source=architecture)
 
 
-_DENSE: Space = {
-    "model.hidden": Choice(choices=([64], [128], [256], [512])),
-    "model.dropout": Range(low=0.0, high=0.7),
-    "training.learning_rate": Range(low=2e-4, high=2e-2, log=True),
-    "training.batch_size": Choice(choices=(32, 64, 128, 256)),
-    "training.label_smoothing": Range(low=0.0, high=0.2),
-}
+_DENSE = ("mlp", "mlp-2")
+
+
+def _dense(run: TrainingRun) -> Space:
+    """All hidden layers have the same width, as many as there are."""
+    depth = len(run.model.hidden or ())
+    return {
+        "model.hidden": Choice(choices=tuple([width] * depth for width in (64, 128, 256, 512))),
+        "model.dropout": Range(low=0.0, high=0.7),
+        "training.learning_rate": Range(low=2e-4, high=2e-2, log=True),
+        "training.batch_size": Choice(choices=(32, 64, 128, 256)),
+        "training.label_smoothing": Range(low=0.0, high=0.2),
+    }
 
 
 def _convolutional(run: TrainingRun) -> Space:

@@ -170,7 +170,9 @@ def tune(
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="After which no epoch is begun. [default: no limit]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the search; another one begins another study.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Of the search; another one begins another study.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="The file for train --config. [default: best.toml of the study]")
     ] = None,

@@ -91,7 +91,7 @@ def test_by_itself_the_space_is_around_what_is_recommended(architecture: Any) ->
     assert "training.learning_rate" in space
     assert ("training.augmentation.rotation" in space) == bool(run.training.augment)
     inside = {name: dimension.has(value_in(run, name)) for name, dimension in space.items()}
-    assert all(inside.values()) or architecture == "mlp-2", inside
+    assert all(inside.values()), inside
 
 
 def test_strong_augmentation_stays_within_bounds() -> None:
