@@ -35,7 +35,7 @@ def fit_temperature(probabilities: npt.ArrayLike, labels: npt.NDArray[Any]) -> f
     Returns:
         Below 1 where the network is less certain than it is right, above 1 where it is more; 4 decimals.
     """
-    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), _TINY))
+    logits = _logits(probabilities)
     low, high = float(np.log(_LOWEST)), float(np.log(_HIGHEST))
     for _ in range(_STEPS):
         span = (high - low) * _GOLDEN
@@ -50,6 +50,16 @@ def _cross_entropy(logits: Floats, labels: npt.NDArray[Any], log_temperature: fl
     scaled = logits / np.exp(log_temperature)
     scaled -= scaled.max(axis=1, keepdims=True)
     return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]).mean())
+
+
+def calibrated_loss(probabilities: npt.ArrayLike, labels: npt.NDArray[Any]) -> float:
+    """Give the mean cross-entropy of (N, C) probabilities, in nats, after the temperature of `fit_temperature`."""
+    temperature = fit_temperature(probabilities, labels)
+    return _cross_entropy(_logits(probabilities), labels, float(np.log(temperature)))
+
+
+def _logits(probabilities: npt.ArrayLike) -> Floats:
+    return np.log(np.maximum(np.asarray(probabilities, np.float64), _TINY))
 
 
 def calibrated(probabilities: Probabilities, temperature: float) -> Probabilities:

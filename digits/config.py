@@ -200,6 +200,19 @@ class TrainingRun(Settings):
         }
         return self.model_copy(update=parts)
 
+    def differences(self) -> dict[str, Any]:
+        """Give what a configuration file has to say to mean this run, which is resolved; JSON values."""
+        plain = type(self)(recipe=self.recipe).resolved()
+        by_hand = plain.model.architecture != self.model.architecture
+        if by_hand:
+            model = ModelConfig(architecture=self.model.architecture)
+            plain = type(self)(recipe=self.recipe, model=model).resolved()
+        ours, theirs = (run.model_dump(mode="json") for run in (self, plain))
+        said = {"datasets": ours.pop("datasets"), "recipe": ours.pop("recipe")}
+        if by_hand:
+            said["model"] = {"architecture": self.model.architecture}
+        return overlaid(said, _differing(ours, theirs))
+
     def members(self) -> list[TrainingConfig]:
         """Give how each network is fitted of those that are averaged; of a resolved run."""
         seeds = range(self.training.seed, self.training.seed + (self.training.members or 1))
@@ -347,6 +360,15 @@ class RetentionConfig(Settings):
         "30 at most, since each prediction removes older ones.",
     )
     temporary_hours: float = Field(24, ge=1, description="A file that a killed writer left is removed after so long.")
+
+
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what differs by section and name; a setting that is a table itself is given whole."""
+    return {
+        section: found
+        for section, settings in ours.items()
+        if (found := {name: value for name, value in settings.items() if value != theirs[section][name]})
+    }
 
 
 def _filled(settings: Kind, recipe: Mapping[str, Any]) -> Kind:

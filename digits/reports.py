@@ -1,17 +1,7 @@
-"""What people read after a run: figures, the report of a model, the summary of a prediction.
+"""What people read after a run: figures, the report of a model, the summary of a prediction."""
 
-Reports are whole in themselves: styles and pictures are inside, nothing is fetched, nothing is executed. Text from
-outside (file names, class names, error messages) is escaped, so that it can't become markup.
-"""
-
-import html
-import io
-import logging
 import math
-import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +9,34 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.evaluation import CALIBRATION_BINS, NOISE_LIMIT, Evaluation, Mistake, ReliabilityBin
+from digits.pages import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    Table,
+    as_png,
+    facts_table,
+    figure,
+    html_code,
+    html_details,
+    html_figure,
+    html_findings,
+    html_page,
+    html_table,
+    in_words,
+    markdown_code,
+    markdown_figure,
+    markdown_list,
+    markdown_table,
+    markdown_text,
+    printable,
+    style,
+)
 from digits.pictures import contact_sheet, data_uri
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 History = Sequence[Mapping[str, float]]
 Pixels = npt.NDArray[np.uint8]
@@ -38,59 +51,14 @@ LEAST_CERTAIN = "Least certain, flagged first with --max-error"
 REJECTED = "Taken for no digit"
 MISTAKES = "Most confident mistakes"
 
-DPI = 160
-COLOURS = 96
 SAMPLES_A_CLASS = 14
 MOST_NUMBERED_CLASSES = 20
 SHOWN_MISTAKES = 24
 MOST_ROWS = 20
 LONGEST_LABEL, LABELS_IN_A_ROW = 24, 80
-INK, MUTED, FAINT = "#26292e", "#6b7280", "#e5e5e0"
-BLUE, ORANGE, PALE_BLUE, PALE_ORANGE = "#2563a8", "#d9730d", "#dbe7f4", "#f6c99b"
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _figure(width: float, height: float, ground: str = "white") -> "Iterator[Figure]":
-    """Give an empty figure of so many inches, without pyplot, its windows and its global list of figures.
-
-    Matplotlib's notes on its caches are kept quiet: they say nothing to people who only asked for a report.
-    """
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        from matplotlib.figure import Figure
-
-        yield Figure((width, height), DPI, layout="constrained", facecolor=ground)
-    finally:
-        logger.setLevel(level)
-
-
-def _png(figure: "Figure") -> bytes:
-    """Give a figure as a PNG with a palette: the same figure gives the same bytes."""
-    from PIL import Image
-
-    drawn, buffer = io.BytesIO(), io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
-        figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _style(axes: "Axes", title: str = "", *, x: str = "", y: str = "", grid: bool = True) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=8)
-    axes.set_xlabel(x, fontsize=9.5, color=MUTED)
-    axes.set_ylabel(y, fontsize=9.5, color=MUTED)
-    axes.tick_params(colors=MUTED, labelsize=9, length=0)
-    axes.set_axisbelow(True)
-    if grid:
-        axes.grid(color=FAINT, linewidth=0.8)
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def samples_figure(pixels: Pixels, labels: Labels, class_names: Sequence[str]) -> bytes:
@@ -106,15 +74,15 @@ def samples_figure(pixels: Pixels, labels: Labels, class_names: Sequence[str]) -
     """
     mosaic = np.concatenate([_row(pixels[labels == label]) for label in range(len(class_names))])
     names, step = _tick_labels(class_names), mosaic.shape[0] / len(class_names)
-    with _figure(7, 0.15 + 6.6 * mosaic.shape[0] / mosaic.shape[1], ground="black") as figure:
-        axes = figure.add_subplot()
+    with figure(7, 0.15 + 6.6 * mosaic.shape[0] / mosaic.shape[1], ground="black") as drawn:
+        axes = drawn.add_subplot()
         axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        _style(axes, grid=False)
+        style(axes, grid=False)
         axes.set_xticks([])
         axes.set_yticks(
             [step * (row + 0.5) - 0.5 for row in range(len(class_names))], names, color="silver", parse_math=False
         )
-        return _png(figure)
+        return as_png(drawn)
 
 
 def _row(pixels: Pixels) -> Pixels:
@@ -134,11 +102,11 @@ def curves_figure(history: History) -> bytes:
     Returns:
         A PNG.
     """
-    with _figure(7, 2.9) as figure:
-        for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    with figure(7, 2.9) as drawn:
+        for axes, metric in zip(drawn.subplots(1, 2), ("loss", "accuracy"), strict=True):
             _draw_curves(axes, history, metric)
-        figure.axes[1].yaxis.set_major_formatter(lambda value, _: f"{value * 100:.4g}%")
-        return _png(figure)
+        drawn.axes[1].yaxis.set_major_formatter(lambda value, _: f"{value * 100:.4g}%")
+        return as_png(drawn)
 
 
 def _draw_curves(axes: "Axes", history: History, metric: str) -> None:
@@ -147,7 +115,7 @@ def _draw_curves(axes: "Axes", history: History, metric: str) -> None:
         axes.plot(
             epochs, [epoch[key] for epoch in history], label=label, color=colour, linewidth=2, marker="o", markersize=4
         )
-    _style(axes, metric.capitalize(), x="epoch")
+    style(axes, metric.capitalize(), x="epoch")
     axes.locator_params(axis="x", integer=True, nbins=8, min_n_ticks=1)
     axes.set_xlim(0.75, len(history) + 0.25)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
@@ -156,10 +124,10 @@ def _draw_curves(axes: "Axes", history: History, metric: str) -> None:
 def confusion_figure(evaluation: Evaluation) -> bytes:
     """Draw the confusion matrix: right predictions in blue, wrong ones in orange, the darker the more. A PNG."""
     matrix, names = np.array(evaluation.confusion), _tick_labels(evaluation.class_names)
-    with _figure(7, 5.2) as figure:
-        axes = figure.add_subplot()
+    with figure(7, 5.2) as drawn:
+        axes = drawn.add_subplot()
         axes.imshow(_confusion_colours(matrix), aspect="auto")
-        _style(axes, x="predicted", y="true", grid=False)
+        style(axes, x="predicted", y="true", grid=False)
         ids = range(len(matrix))
         axes.set_xticks(ids, names, rotation=_rotation(names), parse_math=False)
         axes.set_yticks(ids, names, parse_math=False)
@@ -168,7 +136,7 @@ def confusion_figure(evaluation: Evaluation) -> bytes:
         axes.grid(which="minor", color="white", linewidth=1.5)
         axes.tick_params(which="both", length=0)
         _number_cells(axes, matrix)
-        return _png(figure)
+        return as_png(drawn)
 
 
 def _confusion_colours(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -187,7 +155,7 @@ def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 
 def _tick_labels(class_names: Sequence[str]) -> list[str]:
-    names = map(_printable, class_names)
+    names = map(printable, class_names)
     return [name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 3]}..." for name in names]
 
 
@@ -212,29 +180,29 @@ def reliability_figure(evaluation: Evaluation) -> bytes:
     A reliability diagram after Guo et al. 2017 (see `digits.evaluation.calibration_error`), with the 95 % interval of
     each bin's accuracy, since most bins of a good model hold few images.
     """
-    with _figure(7, 4.6) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    with figure(7, 4.6) as drawn:
+        upper, lower = drawn.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
         _draw_accuracy(upper, evaluation.bins)
-        _style(upper, f"Expected calibration error {evaluation.ece:.4f}", y="accuracy")
+        style(upper, f"Expected calibration error {evaluation.ece:.4f}", y="accuracy")
         upper.set(xlim=(0, 1.005), ylim=(0, 1.02))
         upper.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left")
         _bars(lower, evaluation.bins, [group.count for group in evaluation.bins], MUTED)
-        _style(lower, x="confidence", y="images")
+        style(lower, x="confidence", y="images")
         lower.set_yscale("log")
         lower.set_ylim(bottom=0.7)
-        return _png(figure)
+        return as_png(drawn)
 
 
 def risk_figure(evaluation: Evaluation) -> bytes:
     """Draw the error among the most certain images against their share, as a PNG: what abstaining buys."""
-    with _figure(7, 3.2) as figure:
-        axes = figure.subplots()
+    with figure(7, 3.2) as drawn:
+        axes = drawn.subplots()
         shares = [100 * point.coverage for point in evaluation.risk]
         axes.plot(shares, [100 * point.error for point in evaluation.risk], color=BLUE, linewidth=1.8)
-        _style(axes, "Error among what is answered", x="most certain images answered, %", y="wrong, %")
+        style(axes, "Error among what is answered", x="most certain images answered, %", y="wrong, %")
         axes.set_ylim(bottom=0)
-        return _png(figure)
+        return as_png(drawn)
 
 
 def _draw_accuracy(axes: "Axes", bins: Sequence[ReliabilityBin]) -> None:
@@ -345,9 +313,6 @@ class ModelReport:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-
-
 def _headlines(evaluation: Evaluation) -> dict[str, str]:
     return {
         "test accuracy": f"{evaluation.accuracy:.2%}",
@@ -355,32 +320,6 @@ def _headlines(evaluation: Evaluation) -> dict[str, str]:
         "loss": f"{evaluation.loss:.4f}",
         "calibration error": f"{evaluation.ece:.4f}",
     }
-
-
-def _facts_table(facts: Mapping[str, Any]) -> Table:
-    return ("", ""), [(name, _text(value)) for name, value in _flattened(facts)]
-
-
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flattened(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return (" " if any(_is_sentence(part) for part in value) else ", ").join(map(_text, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
-    return "none" if value in (None, {}) else str(value)
-
-
-def _is_sentence(value: object) -> bool:
-    return isinstance(value, str) and value.endswith(".")
 
 
 def _class_table(evaluation: Evaluation) -> Table:
@@ -457,136 +396,53 @@ _CAPTIONS: dict[str, Callable[[ModelReport], str]] = {
 
 # --- as a page -------------------------------------------------------------------------------------------------------
 
-_CSS = """
-:root { color-scheme: light dark; --ground: #fafaf7; --card: #fff; --ink: #26292e; --muted: #6b7280; --line: #e5e5e0;
-  --accent: #2563a8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #16181c; --card: #1f2227; --ink: #e4e5e8; --muted: #9aa0aa; --line: #33373e; --accent: #7fb2e8; }
-  img.chart { filter: invert(1) hue-rotate(180deg); mix-blend-mode: screen; }
-  img.photo { filter: brightness(.88); }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 820px; margin: 0 auto; padding: 40px 20px 64px; }
-h1 { font-size: 30px; line-height: 1.2; margin: 0 0 20px; letter-spacing: -.01em; }
-h2 { font-size: 19px; margin: 44px 0 12px; }
-dl.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 0 0 28px; }
-dl.tiles div, figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-dl.tiles div { padding: 12px 16px; display: flex; flex-direction: column-reverse; }
-dl.tiles dt { color: var(--muted); font-size: 13px; }
-dl.tiles dd { margin: 0; font-size: 23px; font-weight: 600; font-variant-numeric: tabular-nums; }
-dl.tiles div:first-child dd { color: var(--accent); }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: anywhere; }
-thead th { color: var(--muted); font-weight: 500; font-size: 13px; }
-tbody th { font-weight: 500; white-space: nowrap; padding-right: 28px; }
-table.numbers td, table.numbers thead th:not(:first-child) { text-align: right; }
-table.facts th { width: 1%; color: var(--muted); font-weight: 400; }
-figure { margin: 0; padding: 14px 14px 10px; }
-figure img { display: block; width: 100%; height: auto; border-radius: 4px; }
-figcaption { color: var(--muted); font-size: 13.5px; margin-top: 10px; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px; overflow-x: auto;
-  font: 12.5px/1.35 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-details { border-top: 1px solid var(--line); padding: 12px 0; }
-details:last-of-type { border-bottom: 1px solid var(--line); }
-summary { cursor: pointer; font-weight: 600; }
-details > :last-child { margin-top: 12px; margin-bottom: 0; }
-ul { padding-left: 20px; margin: 0; }
-li { margin: 4px 0; }
-@media print { figure { break-inside: avoid; } }
-"""
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _PHOTOS = frozenset({SAMPLES, MISTAKES, LEAST_CERTAIN, REJECTED})
 
 
 def as_html(report: ModelReport) -> str:
     """Give the report as one page that needs no other file, in the light or dark of the reader's system."""
-    tiles = "".join(
-        f"<div><dt>{_html(name)}</dt><dd>{_html(value)}</dd></div>"
-        for name, value in _headlines(report.evaluation).items()
-    )
     body = [
-        f"<h1>{_html(report.title)}</h1>",
-        f'<dl class="tiles">{tiles}</dl>',
-        _html_table(_facts_table(report.facts), "facts"),
-        *_html_findings(report.findings),
-        *(_html_figure(title, png, report) for title, png in report.pictures.items()),
+        html_table(facts_table(report.facts), "facts"),
+        *html_findings(report.findings),
+        *(
+            html_figure(title, png, _caption(title, report), kind="photo" if title in _PHOTOS else "chart")
+            for title, png in report.pictures.items()
+        ),
         "<h2>Each class</h2>",
-        _html_table(_class_table(report.evaluation), "numbers"),
+        html_table(_class_table(report.evaluation), "numbers"),
         "<h2>How it was made</h2>",
-        _html_details("Each epoch", _html_table(_history_table(report.history), "numbers")),
-        _html_details("Network", f"<pre>{html.escape(_printable(report.network, keep=_NEWLINE))}</pre>"),
-        _html_details("Configuration", _html_table(_facts_table(report.config), "facts")),
-        _html_details("Lineage", _html_table(_facts_table(report.lineage), "facts")),
+        html_details("Each epoch", html_table(_history_table(report.history), "numbers")),
+        html_details("Network", html_code(report.network)),
+        html_details("Configuration", html_table(facts_table(report.config), "facts")),
+        html_details("Lineage", html_table(facts_table(report.lineage), "facts")),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_html(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _html(text: str) -> str:
-    return html.escape(_printable(text))
-
-
-def _html_table(table: Table, kind: str) -> str:
-    header, rows = table
-    head = "".join(f'<th scope="col">{_html(name)}</th>' for name in header)
-    lines = "".join(
-        f'<tr><th scope="row">{_html(first)}</th>{"".join(f"<td>{_html(cell)}</td>" for cell in rest)}</tr>\n'
-        for first, *rest in rows
-    )
-    thead = f"<thead><tr>{head}</tr></thead>\n" if any(header) else ""
-    return f'<div class="scroll"><table class="{kind}">\n{thead}<tbody>\n{lines}</tbody></table></div>'
-
-
-def _html_findings(findings: Sequence[str]) -> Iterable[str]:
-    if findings:
-        yield "<h2>Findings</h2>"
-        yield f"<ul>{''.join(f'<li>{_html(finding)}</li>' for finding in findings)}</ul>"
-
-
-def _html_figure(title: str, png: bytes, report: ModelReport) -> str:
-    caption, kind = _html(_caption(title, report)), "photo" if title in _PHOTOS else "chart"
-    return (
-        f'<h2>{_html(title)}</h2>\n<figure><img class="{kind}" alt="{_html(title)}. {caption}" src="{data_uri(png)}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _html_details(title: str, body: str) -> str:
-    return f"<details><summary>{_html(title)}</summary>\n{body}</details>"
+    return html_page(report.title, _headlines(report.evaluation), body)
 
 
 # --- as markdown -----------------------------------------------------------------------------------------------------
-
-_NEWLINE = "\n"
 
 
 def as_markdown(report: ModelReport) -> str:
     """Give the report as markdown, with its pictures as data URIs: a Prefect artifact shows them."""
     parts = [
-        f"# {_markdown(report.title)}",
-        _markdown_table(_facts_table({**_headlines(report.evaluation), **report.facts})),
-        *(["## Findings", _markdown_list(report.findings)] if report.findings else []),
-        *(part for title, png in report.pictures.items() for part in _markdown_figure(title, png, report)),
+        f"# {markdown_text(report.title)}",
+        markdown_table(facts_table({**_headlines(report.evaluation), **report.facts})),
+        *(["## Findings", markdown_list(report.findings)] if report.findings else []),
+        *(
+            part
+            for title, png in report.pictures.items()
+            for part in markdown_figure(title, png, _caption(title, report))
+        ),
         "## Each class",
-        _markdown_table(_class_table(report.evaluation)),
+        markdown_table(_class_table(report.evaluation)),
         "## Each epoch",
-        _markdown_table(_history_table(report.history)),
+        markdown_table(_history_table(report.history)),
         "## Network",
-        _markdown_code(report.network),
+        markdown_code(report.network),
         "## Configuration",
-        _markdown_table(_facts_table(report.config)),
+        markdown_table(facts_table(report.config)),
         "## Lineage",
-        _markdown_table(_facts_table(report.lineage)),
+        markdown_table(facts_table(report.lineage)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -603,10 +459,10 @@ def prediction_markdown(summary: Mapping[str, Any], picture: bytes | None) -> st
             last of the summary.
     """
     plain = {key: value for key, value in summary.items() if not _is_section(value)}
-    parts = [_markdown_table(_facts_table({_words(key): value for key, value in plain.items()}))]
+    parts = [markdown_table(facts_table({_words(key): value for key, value in plain.items()}))]
     for key, value in summary.items():
         if key not in plain and value:
-            parts += [f"## {_markdown(_words(key).capitalize())}", _markdown_section(value)]
+            parts += [f"## {markdown_text(_words(key).capitalize())}", _markdown_section(value)]
     if picture is not None:
         parts += [*_heading_of_picture(summary), f"![The least certain predictions]({data_uri(picture)})"]
     return "\n\n".join(parts) + "\n"
@@ -628,55 +484,8 @@ def _words(name: str) -> str:
 
 def _markdown_section(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     if isinstance(value, Mapping):
-        return _markdown_table((("", "count"), [(str(name), _text(count)) for name, count in value.items()]))
+        return markdown_table((("", "count"), [(str(name), in_words(count)) for name, count in value.items()]))
     columns = list(value[0])
-    shown = [[_text(row.get(column, "")) for column in columns] for row in value[:MOST_ROWS]]
+    shown = [[in_words(row.get(column, "")) for column in columns] for row in value[:MOST_ROWS]]
     more = f"\n\nOnly the first {MOST_ROWS} are shown." if len(value) > MOST_ROWS else ""
-    return _markdown_table((columns, shown)) + more
-
-
-def _printable(text: str, keep: str = "") -> str:
-    r"""Replace what is invisible, turns text around or can't be encoded by its escape, such as \u202e."""
-    return "".join(
-        character
-        if character.isprintable() or character in keep
-        else " "
-        if character.isspace()
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
-
-
-def _markdown(text: str) -> str:
-    """Give text with all that could be markup behind backslashes (CommonMark 0.31, 2.4).
-
-    Not as character references: one of Prefect's two UIs shows them as they are.
-    """
-    return re.sub(r"[!-$&*+:-@\[-`{-~]", r"\\\g<0>", _printable(text))
-
-
-def _markdown_table(table: Table) -> str:
-    header, rows = table
-    rules = ["---:" if rows and any(header) and _is_numeric(column) else "---" for column in zip(*rows, strict=True)]
-    lines = [[_markdown(cell) for cell in row] for row in (header, *rows)]
-    lines.insert(1, rules or ["---"] * len(header))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _is_numeric(cells: Iterable[str]) -> bool:
-    return all(re.fullmatch(r"[\d.,]+%?|none", cell) for cell in cells)
-
-
-def _markdown_list(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {_markdown(sentence)}" for sentence in sentences)
-
-
-def _markdown_figure(title: str, png: bytes, report: ModelReport) -> Iterable[str]:
-    caption = _markdown(_caption(title, report))
-    return (f"## {_markdown(title)}", f"![{_markdown(title)}. {caption}]({data_uri(png)})", caption)
-
-
-def _markdown_code(text: str) -> str:
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{_printable(text, keep=_NEWLINE)}\n{fence}"
+    return markdown_table((columns, shown)) + more

@@ -5,7 +5,7 @@ these functions.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from digits.store import Artifact, ArtifactRef, Recipe, Store, code_version
 
 if TYPE_CHECKING:
     from digits.reports import ModelReport
+    from digits.training import History
 
 MAX_EXPORT_DIFFERENCE = 1e-4
 """Largest difference between a probability of the ONNX model and of the Keras model; float32 sums differ by 1e-6."""
@@ -101,14 +102,25 @@ def build_network(store: Store, arrays: ArtifactRef, config: ModelConfig, *, see
     return store.produce(recipe, write)
 
 
-def train_network(
-    store: Store, network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, *, progress: Progress = SILENT
+def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watches
+    store: Store,
+    network: ArtifactRef,
+    arrays: ArtifactRef,
+    config: TrainingConfig,
+    *,
+    progress: Progress = SILENT,
+    before_epoch: Callable[["History"], None] | None = None,
 ) -> ArtifactRef:
-    """Fit a network to the training arrays; a run that was killed goes on from its last finished epoch."""
+    """Fit a network to the training arrays; a run that was killed goes on from its last finished epoch.
+
+    Raises:
+        ModelError: the training diverged.
+        Exception: what `before_epoch` raises, as `training.fit` has it.
+    """
     from digits import models, training
 
-    recipe = Recipe("model", config.model_dump(mode="json"), (network, arrays), code_version("digits.training"))
-    checkpoint = store.root / "work" / f"train-{recipe.ref.digest}.npz"
+    recipe = model_recipe(network, arrays, config)
+    checkpoint = checkpoint_of(store, recipe)
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
@@ -121,6 +133,7 @@ def train_network(
             checkpoint=checkpoint,
             class_names=read_json(opened.file("arrays.json"))["class_names"],
             progress=progress,
+            before_epoch=before_epoch,
         )
         models.save(model, directory / "model.keras")
         _write_json(directory / "model.json", {"history": history, "weights_sha256": models.weights_digest(model)})
@@ -128,6 +141,16 @@ def train_network(
     reference = store.produce(recipe, write)
     checkpoint.unlink(missing_ok=True)
     return reference
+
+
+def model_recipe(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig) -> Recipe:
+    """Give the recipe of a fitted network."""
+    return Recipe("model", config.model_dump(mode="json"), (network, arrays), code_version("digits.training"))
+
+
+def checkpoint_of(store: Store, recipe: Recipe) -> Path:
+    """Give the file from which the fit of a recipe goes on."""
+    return store.root / "work" / f"train-{recipe.ref.digest}.npz"
 
 
 def average_models(

@@ -8,7 +8,8 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import numpy.typing as npt
 
 from digits.augmentation import distort
 from digits.backend import load_keras
+from digits.calibration import calibrated_loss
 from digits.config import AugmentationConfig, TrainingConfig
-from digits.errors import CorruptArtifactError
+from digits.errors import CorruptArtifactError, ModelError
 from digits.models import Network, copy_variables, with_fused_normalization
 from digits.printed import are_digits, print_digits
 from digits.progress import SILENT, Bar, Progress
@@ -84,6 +86,7 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     checkpoint: Path,
     class_names: Sequence[str] = (),
     progress: Progress = SILENT,
+    before_epoch: Callable[[History], None] | None = None,
 ) -> History:
     """Fit a network in place and say how it went.
 
@@ -95,9 +98,16 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
         checkpoint: a file that is written after each epoch, and continued from when it is there.
         class_names: what the labels stand for; where they are digits, `config.printed` and `config.written` add some.
         progress: is told of every step.
+        before_epoch: is called before each epoch with how it went so far, also when that was in another process; what
+            it raises ends the fit, which can go on from the checkpoint.
 
     Returns:
-        `loss`, `accuracy`, `validation_loss` and `validation_accuracy` of each epoch.
+        `loss`, `accuracy`, `validation_loss`, `validation_accuracy` and `validation_calibrated_loss` of each epoch. The
+        last is the one to compare fits by: cross-entropy in nats after the temperature that an export would fit, so
+        that neither the kind of loss nor label smoothing are in it.
+
+    Raises:
+        ModelError: the loss or the weights are no finite numbers any more.
     """
     samples = _with_made_digits(train, config, class_names)
     steps = -(-len(samples) // config.batch_size)
@@ -105,8 +115,11 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     _compile(fitted, config, steps)
     history = _resume(fitted, checkpoint)
     for epoch in range(len(history), config.epochs or 0):
+        if before_epoch:
+            before_epoch(history)
         bar = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps, part=(epoch, config.epochs or 1))
         metrics = _fit_epoch(fitted, samples, config, epoch, bar) | _measure(fitted, validation)
+        _require_finite(metrics, epoch, config)
         history.append(metrics)
         _save_checkpoint(fitted, history, checkpoint)
         bar.close(describe(metrics))
@@ -128,6 +141,14 @@ def _with_made_digits(train: Samples, config: TrainingConfig, class_names: Seque
     pixels, labels = (np.concatenate(parts) for parts in zip(*made, strict=True))
     logger.info("%d made digits are added to %d training images", len(labels), len(train))
     return _Joined(train, Samples(pixels, labels))
+
+
+def _require_finite(metrics: dict[str, float], epoch: int, config: TrainingConfig) -> None:
+    if not all(map(math.isfinite, metrics.values())):
+        raise ModelError(
+            f"the training diverged: after epoch {epoch + 1} the loss is no finite number; a lower learning rate than "
+            f"{config.learning_rate:g} may help"
+        )
 
 
 def describe(metrics: dict[str, float]) -> str:
@@ -194,23 +215,31 @@ def _measure(network: Network, validation: Samples) -> dict[str, float]:
     """Evaluate with the averaged weights where there are any, and put the others back."""
     kept = [variable.numpy() for variable in network.trainable_variables]
     network.optimizer.finalize_variable_values(network.trainable_variables)
-    one_hot = np.eye(network.output_shape[-1], dtype=np.float32)[validation.labels]
-    images = validation.pixels[..., np.newaxis].astype(np.float32)
-    measured = network.evaluate(images, one_hot, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True)
+    probabilities = _predict(network, validation)
     for variable, value in zip(network.trainable_variables, kept, strict=True):
         variable.assign(value)
-    return {f"validation_{name}": float(measured[name]) for name in ("loss", "accuracy")}
+    one_hot = np.eye(network.output_shape[-1], dtype=np.float32)[validation.labels]
+    return {"validation_loss": float(network.loss(one_hot, probabilities)), **_compared(probabilities, validation)}
 
 
 def measure(network: Network, samples: Samples) -> dict[str, float]:
-    """Give the `validation_loss`, cross-entropy in nats, and the `validation_accuracy` of a network on samples."""
+    """Give what `fit` tells of validation for a network that has no loss of its own: `validation_loss` is in nats."""
+    probabilities = _predict(network, samples)
+    true = probabilities[np.arange(len(samples)), samples.labels].astype(np.float64)
+    loss = float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
+    return {"validation_loss": loss, **_compared(probabilities, samples)}
+
+
+def _predict(network: Network, samples: Samples) -> npt.NDArray[np.float32]:
     images = samples.pixels[..., np.newaxis].astype(np.float32)
-    probabilities = network.predict(images, batch_size=EVALUATION_BATCH, verbose=0).astype(np.float64)
-    true = probabilities[np.arange(len(samples)), samples.labels]
-    right = probabilities.argmax(axis=1) == samples.labels
+    probabilities: npt.NDArray[np.float32] = network.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
+    return probabilities
+
+
+def _compared(probabilities: npt.NDArray[np.float32], samples: Samples) -> dict[str, float]:
     return {
-        "validation_loss": float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean()),
-        "validation_accuracy": float(right.mean()),
+        "validation_accuracy": float((probabilities.argmax(axis=1) == samples.labels).mean()),
+        "validation_calibrated_loss": calibrated_loss(probabilities, samples.labels),
     }
 
 

@@ -5,6 +5,7 @@ server, worker or deployment where one is needed; 130 interrupted. `digits/error
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from digits.config import PredictionConfig, TrainingRun
     from digits.stages import Outcome
     from digits.summaries import PredictionSummary
+    from digits.tuning import Tuned
     from digits.workers import Crew
 
 NO_API = 7
 INTERRUPTED = 130
 _MOST_LIKELY = 4
+_BEST_SHOWN = 5
 _ALLOCATIONS = 50_000
 """Before garbage is looked for: with Python's 700 that is a tenth of the time of importing Prefect."""
 
@@ -144,6 +147,79 @@ def train(
     _print_outcome(outcome, json=json)
 
 
+@app.command()
+def tune(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
+    ] = None,
+    recipe: Annotated[
+        Literal["default", "quick", "best"] | None,
+        typer.Option(help="What is tuned, if no architecture is chosen. [default: default]"),
+    ] = None,
+    architecture: Annotated[
+        Literal["cnn", "compact", "cropped", "mlp", "mlp-2"] | None,
+        typer.Option(help="The network, with its own defaults. [default: the recipe's]"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of each trial. [default: the recipe's]")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file as for train: the settings to begin with.")] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="A TOML file of ranges and choices. [default: what suits the network]")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, max=1000, help="That the study is to have in all.")] = 20,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="After which no epoch is begun. [default: no limit]")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Of the search; another one begins another study.")
+    ] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The file for train --config. [default: best.toml of the study]")
+    ] = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Search settings with a lower loss on the validation images, within a budget, and write the best as a file."""
+    from digits.config import load_toml
+    from digits.spaces import read_space
+
+    options = {
+        "datasets": dataset or None,
+        "recipe": recipe,
+        "model": {"architecture": architecture},
+        "training": {"epochs": epochs},
+    }
+    run = _training_run(options, config)
+    searched = read_space(load_toml(space), run.resolved(), source=str(space)) if space else None
+    _begin_flow()
+    from flows import tuning
+
+    tuned = tuning.tune(run, searched, trials, minutes, seed, out and out.absolute(), artifacts)
+    _print_tuned(tuned, trials, json=json)
+
+
+def _print_tuned(tuned: "Tuned", trials: int, *, json: bool) -> None:
+    from digits.studyreports import best_rows
+    from flows.terminal import print_json, print_pairs, print_table
+
+    if json:
+        print_json(tuned.as_record())
+        return
+    rows = best_rows(tuned.trials, _BEST_SHOWN)
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    counts = _counts(tuned.counts())
+    lines = {
+        "best": f"trial {tuned.best.number}: validation loss {tuned.best.loss:.4f}",
+        "trials": counts
+        if len(tuned.trials) >= trials
+        else f"{counts}; {trials} were asked for, the same command goes on",
+        "report": tuned.report,
+        "settings": tuned.config,
+        "next": f"digits train --config {shlex.quote(str(tuned.config))}",
+    }
+    print_pairs(f"Study {tuned.study}", lines)
+
+
 def _training_run(options: dict[str, Any], path: Path | None) -> "TrainingRun":
     from digits.config import TrainingRun, load_toml, overlaid, parse
 
@@ -152,21 +228,27 @@ def _training_run(options: dict[str, Any], path: Path | None) -> "TrainingRun":
 
 
 def _train(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
-    """Run the training flow in this process, with bars instead of Prefect's log on the terminal."""
+    """Run the training flow in this process."""
+    _begin_flow()
+    from flows import training
+
+    outcome: Outcome = training.train(
+        **{name: getattr(run, name) for name in type(run).model_fields}, artifacts=artifacts
+    )
+    return outcome
+
+
+def _begin_flow() -> None:
+    """Prepare for a flow in this process, with bars instead of Prefect's log on the terminal."""
     from flows.api import configured_api
     from flows.terminal import DrawnProgress, say
 
     _quiet_prefect()
     if configured_api() is None:
         say("no Prefect API is configured: the run is kept by a temporary server (10 to 25 s to start)")
-    from flows import training
     from tasks.edge import progress
 
     progress.set(DrawnProgress())
-    outcome: Outcome = training.train(
-        **{name: getattr(run, name) for name in type(run).model_fields}, artifacts=artifacts
-    )
-    return outcome
 
 
 def _quiet_prefect() -> None:

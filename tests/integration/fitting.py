@@ -41,10 +41,12 @@ def build(run: TrainingRun) -> models.Network:
     return models.build(run.model, input_shape=(28, 28), classes=10, seed=run.training.seed)
 
 
-def fit(run: TrainingRun, checkpoint: Path, progress: Progress = SILENT) -> tuple[models.Network, training.History]:
+def fit(
+    run: TrainingRun, checkpoint: Path, progress: Progress = SILENT, **options: Any
+) -> tuple[models.Network, training.History]:
     """Build and fit; give the network and how it went."""
     network = build(run)
-    return network, training.fit(network, *samples(), run.training, checkpoint=checkpoint, progress=progress)
+    return network, training.fit(network, *samples(), run.training, checkpoint=checkpoint, progress=progress, **options)
 
 
 def digest(run: TrainingRun, checkpoint: Path, progress: Progress = SILENT) -> str:

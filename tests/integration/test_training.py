@@ -138,6 +138,34 @@ def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
     assert history == fitted["mlp-2"][1]
 
 
+def test_who_looks_before_each_epoch_may_end_a_training(
+    digests: dict[str, str], fitted: dict[str, Any], tmp_path: Path
+) -> None:
+    """It is told of every epoch so far, also of those of another process; the same weights in the end."""
+    seen: list[training.History] = []
+
+    def look(history: training.History) -> None:
+        seen.append(list(history))
+        if len(seen) == 2:
+            raise KeyError("enough")
+
+    run = fitting.run_of("mlp-2")
+    whole = fitted["mlp-2"][1]
+    with pytest.raises(KeyError, match="enough"):
+        fitting.fit(run, tmp_path / "c", before_epoch=look)
+    network, _ = fitting.fit(run, tmp_path / "c", before_epoch=look)
+    assert seen == [[], whole[:1], whole[:1], whole[:2]]
+    assert models.weights_digest(network) == digests["mlp-2"]
+
+
+def test_a_training_that_diverges_is_told_of(tmp_path: Path) -> None:
+    """In a sentence; the checkpoint has no number in it that is none."""
+    run = fitting.run_of("mlp-2", optimizer="sgd", learning_rate=10.0, loss="mean-squared-error", weight_decay=1.0)
+    with pytest.raises(ModelError, match=r"diverged: after epoch \d .* lower learning rate than 10 "):
+        fitting.fit(run, tmp_path / "c")
+    assert not (tmp_path / "c").exists() or b"NaN" not in (tmp_path / "c").read_bytes()
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_finished_training_is_not_repeated(
     digests: dict[str, str], fitted: dict[str, Any], name: str, caplog: pytest.LogCaptureFixture
@@ -219,7 +247,9 @@ def test_fitting_learns(fitted: dict[str, Any], name: str) -> None:
     assert len(history) == 3
     assert history[-1]["loss"] < history[0]["loss"]
     assert history[-1]["validation_accuracy"] > 0.3
-    assert all(set(metrics) == {"loss", "accuracy", "validation_loss", "validation_accuracy"} for metrics in history)
+    validation = {"validation_loss", "validation_accuracy", "validation_calibrated_loss"}
+    assert all(set(metrics) == {"loss", "accuracy"} | validation for metrics in history)
+    assert all(metrics["validation_calibrated_loss"] <= metrics["validation_loss"] + 1e-6 for metrics in history)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

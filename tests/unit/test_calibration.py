@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import log_loss
 
-from digits.calibration import calibrated, fit_temperature, risk_steps, threshold_for, upper_bound
+from digits.calibration import calibrated, calibrated_loss, fit_temperature, risk_steps, threshold_for, upper_bound
 from digits.errors import UsageError
 
 
@@ -23,6 +24,17 @@ def test_a_known_temperature_is_found(temperature):
     logits = random.normal(0, 2, (40_000, 5))
     labels = (softmax(logits).cumsum(axis=1) > random.random((40_000, 1))).argmax(axis=1)
     assert fit_temperature(softmax(logits * temperature), labels) == pytest.approx(temperature, rel=0.04)
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
+def test_the_calibrated_loss_does_not_mind_a_temperature(temperature):
+    """It is that of the best one, whatever the network's own was, and scikit-learn's."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, (2_000, 5))
+    labels = (softmax(logits).cumsum(axis=1) > random.random((2_000, 1))).argmax(axis=1)
+    best = calibrated(softmax(logits), fit_temperature(softmax(logits), labels)).astype(np.float64)
+    expected = log_loss(labels, best / best.sum(axis=1, keepdims=True))
+    assert calibrated_loss(softmax(logits * temperature), labels) == pytest.approx(expected, rel=1e-4)
 
 
 def test_calibrating_is_a_softmax_at_a_temperature():

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
@@ -47,6 +48,41 @@ def test_a_resolved_run_leaves_nothing_open(architecture: str) -> None:
     ]
     assert TrainingRun.model_validate(values) == run
     assert run.resolved() == run
+
+
+@pytest.mark.parametrize("recipe", get_args(RecipeName))
+@pytest.mark.parametrize("architecture", [None, *ARCHITECTURES])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"training": {"learning_rate": 0.5, "augmentation": {"zoom": 0.1}}, "model": {"hidden": (8, 8, 8, 8)}},
+        {"training": {"members": 2}, "arrays": {"validation_fraction": 0.3}, "promotion": {"promote": False}},
+    ],
+)
+def test_what_differs_from_the_recipe_says_it_all(
+    recipe: RecipeName, architecture: str | None, said: dict[str, Any], tmp_path: Path
+) -> None:
+    """Written to a file and read again, it means the same run."""
+    written = overlaid(
+        {"recipe": recipe, "datasets": ["a", 'b " \\']}, overlaid(said, {"model": {"architecture": architecture}})
+    )
+    run = parse(TrainingRun, written, source="test").resolved()
+    file = tmp_path / "run.toml"
+    file.write_text(tomli_w.dumps(run.differences()), "utf-8")
+    assert parse(TrainingRun, load_toml(file), source="file").resolved() == run
+
+
+def test_what_the_recipe_has_is_not_said() -> None:
+    """A file shows what is special about a run."""
+    assert TrainingRun(recipe="quick").resolved().differences() == {"datasets": ["mnist"], "recipe": "quick"}
+    run = run_of("mlp", epochs=3).resolved()
+    assert run.differences() == {
+        "datasets": ["mnist"],
+        "recipe": "default",
+        "model": {"architecture": "mlp"},
+        "training": {"epochs": 3},
+    }
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

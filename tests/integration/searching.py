@@ -1,0 +1,92 @@
+"""Small searches, for tests and for a process that is killed in the middle of one: `python searching.py ROOT`."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fitting import samples
+
+from digits import stages, tuning
+from digits.config import TrainingRun, parse
+from digits.progress import SILENT, Bar, Progress
+from digits.search import Trial
+from digits.spaces import Choice, Range, Space
+from digits.store import Store
+from digits.studies import Study
+from digits.tuning import Budget
+
+SETTINGS: Mapping[str, Any] = {
+    "model": {"architecture": "mlp", "hidden": (32,)},
+    "training": {"epochs": 3, "batch_size": 32},
+}
+SPACE: Space = {
+    "model.dropout": Range(low=0.0, high=0.8),
+    "training.batch_size": Choice(choices=(16, 32, 64)),
+    "training.learning_rate": Range(low=1e-5, high=1e-2, log=True),
+}
+KILLED_TRIAL = 2
+
+
+def begin(root: Path, *, space: Space = SPACE, seed: int = 0, **training: Any) -> Study:
+    """Begin or find a study of 320 real digits and few weights."""
+    store = Store(root)
+    data = root / "data.npz"
+    if not data.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        train, test = samples()
+        np.savez(data, x_train=train.pixels, y_train=train.labels, x_test=test.pixels, y_test=test.labels)
+    values = {**SETTINGS, "datasets": (str(data),), "training": {**SETTINGS["training"], **training}}
+    run = parse(TrainingRun, values, source="test").resolved()
+    source = stages.download_dataset(store, str(data))
+    return tuning.begin(store, run, space, stages.prepare_arrays(store, [source], run.arrays), seed=seed)
+
+
+def search(study: Study, budget: Any, progress: Progress = SILENT) -> list[Trial]:
+    """Run trials until the study has enough or the time is over; give those that were run."""
+    ran = []
+    while not budget.is_spent:
+        with study.claim(budget.trials) as trial:
+            if trial is None:
+                break
+            ran.append(tuning.run_trial(study, trial, budget, progress))
+    return ran
+
+
+class InTrial:
+    """Progress that does something in the middle of the second epoch of a trial."""
+
+    def __init__(self, number: int, act: Callable[[], None]) -> None:
+        self._label, self._act = f"trial {number}", act
+        self._steps = self._total = 0
+
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
+        """Count the steps of that trial."""
+        self._steps, self._total = 0, total if label == self._label else 0
+        return self
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Act when half of its epochs are done."""
+        self._steps += steps
+        if self._total and self._steps == self._total // 2:
+            self._act()
+
+    def close(self, note: str = "") -> None:
+        """Go on."""
+
+
+def main(root: Path) -> None:
+    """Search, and hang in the middle of a trial."""
+
+    def hang() -> None:
+        sys.stdout.write("hanging\n")
+        sys.stdout.flush()
+        time.sleep(600)
+
+    search(begin(root), Budget(6), InTrial(KILLED_TRIAL, hang))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,207 @@
+"""Searches with real trainings: budgets, pruning, kills, and settings that mean what was found."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import searching
+
+from digits import stages, tuning
+from digits.config import TrainingRun, load_toml, parse
+from digits.errors import ModelError, UsageError
+from digits.search import State, Trial
+from digits.spaces import Choice, Range, with_values
+from digits.studies import Study
+from digits.tuning import Budget
+
+TRIALS = 8
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of eight trials, undisturbed."""
+    study = searching.begin(tmp_path_factory.mktemp("searched"))
+    searching.search(study, Budget(TRIALS))
+    return study
+
+
+def results(study: Study, count: int = TRIALS) -> list[Any]:
+    """Give what a search comes to: all but the time it took."""
+    return [(one.number, one.values, one.state, one.history, one.model) for one in study.trials()[:count]]
+
+
+def models_of(study: Study) -> set[str]:
+    """Give the fitted networks in the store."""
+    return {path.name for path in (study.store.root / "model").iterdir()}
+
+
+def test_a_study_has_as_many_trials_as_were_asked_for(searched: Study) -> None:
+    """The first one has the settings as they were; each complete one has its network in the store."""
+    trials = searched.trials()
+    assert [trial.number for trial in trials] == list(range(TRIALS))
+    assert with_values(searched.run, trials[0].values) == searched.run
+    complete = [trial for trial in trials if trial.state is State.COMPLETE]
+    assert {trial.model for trial in complete} == models_of(searched)
+    assert all(len(trial.history) == 3 for trial in complete)
+
+
+def test_hopeless_trials_are_given_up(searched: Study) -> None:
+    """With a small learning rate; before their last epoch, and without anything left to go on from."""
+    pruned = [trial for trial in searched.trials() if trial.state is State.PRUNED]
+    assert pruned
+    assert all(1 <= len(trial.history) < 3 and trial.model is None for trial in pruned)
+    assert not list((searched.store.root / "work").glob("train-*"))
+    best = tuning.conclude(searched).best
+    assert all(trial.values["training.learning_rate"] < best.values["training.learning_rate"] for trial in pruned)
+
+
+def test_the_same_search_does_nothing_again(searched: Study) -> None:
+    """And a larger one goes on from it."""
+    before = {path: path.stat().st_mtime_ns for path in searched.path.glob("trial-*")}
+    again = searching.begin(searched.store.root)
+    assert searching.search(again, Budget(TRIALS)) == []
+    assert {path: path.stat().st_mtime_ns for path in again.path.glob("trial-*")} == before
+
+
+def test_the_same_seed_searches_the_same(searched: Study, tmp_path: Path) -> None:
+    """In another place: the same settings, the same losses, the same networks."""
+    other = searching.begin(tmp_path / "other")
+    searching.search(other, Budget(3))
+    assert [result[:4] for result in results(other)] == [result[:4] for result in results(searched, 3)]
+
+
+def test_a_search_that_was_killed_ends_as_an_undisturbed_one(searched: Study, tmp_path: Path) -> None:
+    """SIGKILL in the middle of a trial: finished ones are not done again, that one goes on after its last epoch.
+
+    While its process is alive nobody else takes it.
+    """
+    command = [sys.executable, searching.__file__, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "hanging\n"
+        study = searching.begin(tmp_path)
+        assert searching.search(study, Budget(searching.KILLED_TRIAL + 1)) == []
+        process.send_signal(signal.SIGKILL)
+    finished = {path: path.stat().st_mtime_ns for path in study.path.glob("trial-0000[01].json")}
+    assert [trial.state for trial in study.trials()][searching.KILLED_TRIAL :] == [State.UNFINISHED]
+    assert list((tmp_path / "work").glob("train-*"))
+    started: list[tuple[str, int]] = []
+
+    class Noting(searching.InTrial):
+        def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Any:
+            started.append((label, part[0]))
+            return self
+
+    ran = searching.search(study, Budget(5), Noting(-1, lambda: None))
+    assert started == [("trial 2", 2), ("trial 3", 3), ("trial 4", 4)]
+    assert [trial.number for trial in ran] == [2, 3, 4]
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert [result[:4] for result in results(study)] == [result[:4] for result in results(searched, 5)]
+
+
+class AfterLooks:
+    """A budget whose time is over after so many looks at it."""
+
+    def __init__(self, looks: int, trials: int = TRIALS) -> None:
+        self.trials, self._looks = trials, looks
+
+    @property
+    def is_spent(self) -> bool:
+        """Count."""
+        self._looks -= 1
+        return self._looks < 0
+
+
+def test_no_epoch_is_begun_when_the_time_is_over(searched: Study, tmp_path: Path) -> None:
+    """The trial under way is left where it is, and goes on another time; a trial's progress is whole."""
+    study = searching.begin(tmp_path)
+    with pytest.raises(UsageError, match="no trial was finished"):
+        tuning.conclude(study)
+    (left,) = searching.search(study, AfterLooks(3))  # before the trial, its first epoch, its second
+    assert left.state is State.UNFINISHED
+    assert len(list((tmp_path / "work").glob("train-*"))) == 1
+    with pytest.raises(UsageError, match="the same command goes on"):
+        tuning.conclude(study)
+    noted: list[int] = []
+
+    class Noting(searching.InTrial):
+        def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Any:
+            noted.append(total)
+            return self
+
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            noted.append(steps)
+
+    searching.search(study, Budget(1), Noting(0, lambda: None))
+    assert sum(noted[1:]) == noted[0] > noted[1] > 1
+    assert [result[:4] for result in results(study)] == [result[:4] for result in results(searched, 1)]
+
+
+def test_a_budget_of_time_ends() -> None:
+    """By the clock; without one it never does."""
+    assert Budget.of(3, 1e-9).is_spent
+    assert not Budget.of(3, 10).is_spent
+    assert not Budget.of(3, None).is_spent
+
+
+def test_the_best_settings_are_a_configuration(searched: Study, tmp_path: Path) -> None:
+    """It means the best trial's run, whose network the training finds; where it was found is told in it."""
+    tuned = tuning.conclude(searched, tmp_path / "new" / "best.toml")
+    complete = [trial for trial in searched.trials() if trial.state is State.COMPLETE]
+    assert tuned.best.loss == min(trial.loss or 0 for trial in complete)
+    run = parse(TrainingRun, load_toml(tuned.config), source="best.toml").resolved()
+    assert run == tuned.settings == with_values(searched.run, tuned.best.values)
+    before = models_of(searched)
+    network = stages.build_network(searched.store, searched.arrays, run.model, seed=run.training.seed)
+    model = stages.train_network(searched.store, network, searched.arrays, run.training)
+    assert model.digest == tuned.best.model
+    assert models_of(searched) == before
+    text = tuned.config.read_text("utf-8")
+    assert f"trial {tuned.best.number} of {TRIALS}, study {searched.name}" in text
+    again = tuning.conclude(searched, tmp_path / "again.toml")
+    assert again.config.read_bytes() == tuned.config.read_bytes()
+    assert tuned.report.read_text("utf-8").count("<figure>") >= 4
+    assert tuned.as_record()["trials"] == tuned.counts()
+    assert sum(tuned.counts().values()) == tuned.finished == TRIALS
+
+
+def test_what_diverges_is_a_trial_like_another(tmp_path: Path) -> None:
+    """It is not tried again, and the best is one that did not."""
+    training = {"optimizer": "sgd", "weight_decay": 1.0, "loss": "mean-squared-error", "learning_rate": 0.01}
+    choice = Choice(choices=(0.01, 10.0))
+    study = searching.begin(tmp_path, space={"training.learning_rate": choice}, **training)
+    searching.search(study, Budget(4))
+    by_rate = {trial.values["training.learning_rate"]: trial.state for trial in study.trials()}
+    assert by_rate == {0.01: State.COMPLETE, 10.0: State.DIVERGED}
+    assert tuning.conclude(study).best.values == {"training.learning_rate": 0.01}
+    training = {**training, "learning_rate": 10.0}
+    hopeless = searching.begin(tmp_path, space={"training.learning_rate": Range(low=9.0, high=10.0)}, **training)
+    searching.search(hopeless, Budget(1))
+    with pytest.raises(ModelError, match="all 1 trials diverged"):
+        tuning.conclude(hopeless)
+
+
+def test_a_space_of_its_own_is_what_suits_the_network(tmp_path: Path) -> None:
+    """Where none is given; one that does not fit is refused."""
+    study = searching.begin(tmp_path)
+    by_itself = tuning.begin(study.store, study.run, None, study.arrays, seed=0)
+    assert "training.label_smoothing" in by_itself.space
+    with pytest.raises(UsageError, match=r"space: training\.speed"):
+        tuning.begin(study.store, study.run, {"training.speed": Range(low=1, high=2)}, study.arrays, seed=0)
+
+
+def test_a_trial_is_described() -> None:
+    """In a few words, however it ended."""
+    epoch = {"validation_calibrated_loss": 0.25, "validation_accuracy": 0.9}
+    said = {
+        state: tuning.describe(Trial(1, {}, state, history))
+        for state, history in {State.COMPLETE: (epoch,), State.PRUNED: (epoch, epoch), State.DIVERGED: ()}.items()
+    }
+    assert said == {
+        State.COMPLETE: "loss 0.2500, accuracy 90.00%",
+        State.PRUNED: "pruned after epoch 2: loss 0.2500, accuracy 90.00%",
+        State.DIVERGED: "diverged in the first epoch",
+    }
