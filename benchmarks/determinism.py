@@ -14,7 +14,6 @@ far off they are is printed, and fails nothing.
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -121,8 +120,8 @@ def distance(first: Life, other: Life) -> str:
     others = int((first.probabilities.argmax(axis=1) != other.probabilities.argmax(axis=1)).sum())
     same = "the same weights" if first.made["weights"] == other.made["weights"] else "other weights"
     return (
-        f"{same}; {others} of {len(first.probabilities):,} test images get another class, probabilities are up to {off:.2g} "
-        f"off, the accuracy is {other.right:.2%} beside {first.right:.2%}"
+        f"{same}; {others} of {len(first.probabilities):,} test images get another class, probabilities are up to "
+        f"{off:.2g} off, the accuracy is {other.right:.2%} beside {first.right:.2%}"
     )
 
 
