@@ -12,6 +12,7 @@ import numpy.typing as npt
 from digits.calibration import Step, calibrated
 from digits.errors import ModelError
 from digits.records import digest_of, hash_file
+from digits.vetting import vet_onnx
 
 if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.config import Mode
@@ -186,7 +187,8 @@ def _open_session(model: ModelFiles) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = 4
+    content = vet_onnx(model.onnx)
     try:
-        return onnxruntime.InferenceSession(str(model.onnx), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise ModelError(f"{model.onnx}: ONNX Runtime can't load it: {error}") from error

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from digits.backend import load_keras
 from digits.config import Architecture, ModelConfig
 from digits.errors import ModelError
+from digits.vetting import vet_keras
 
 Network = Any
 """A `keras.Model`: (N, height, width, 1) float32 in 0..255 -> (N, classes) probabilities. Keras has no stubs."""
@@ -232,11 +233,12 @@ def save(network: Network, path: Path) -> None:
 
 
 def load(path: Path) -> Network:
-    """Load a `.keras` file that was verified before, in safe mode.
+    """Load a `.keras` file that was verified before, in safe mode, once `vetting` has found nothing foreign in it.
 
     Raises:
-        ModelError: it is not a model that Keras loads safely.
+        ModelError: it is not a model of ours, or none that Keras loads safely.
     """
+    vet_keras(path)
     keras = load_keras()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -49,15 +49,15 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
 
 
 def decode_record(content: bytes, *, name: str) -> Record:
-    """Read a sealed record back.
+    """Read a sealed record back: every byte must be as it was written, spaces too.
 
     Raises:
         CorruptArtifactError: it is no JSON object, or its hash is not the one it carries.
     """
     try:
         record = json.loads(content)
-        intact = isinstance(record, dict) and record.get(SEAL) == sealed(record)[SEAL]
-    except ValueError:
+        intact = isinstance(record, dict) and SEAL in record and content == encode_record(record)
+    except (ValueError, RecursionError):
         intact = False
     if not intact:
         raise CorruptArtifactError(
