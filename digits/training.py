@@ -301,13 +301,19 @@ def _require_state(values: list[npt.NDArray[Any]], digest: str) -> None:
         raise CorruptArtifactError(f"its state should have SHA-256 {digest[:12]}, found {found[:12]}")
 
 
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
+    """Read a checkpoint's record and state; on damage zipfile and numpy raise a dozen kinds of errors."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+        record = decode_record(saved["record"].tobytes(), name=path.name)
+        values = [saved[f"v{number}"] for number in range(len(saved.files) - 1)]
+    _require_state(values, record["state"])
+    return record, values
+
+
 def _resume(network: Network, path: Path) -> History:
     """Put a checkpoint's state into the network, if there is one that can be read."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            record = decode_record(saved["record"].tobytes(), name=path.name)
-            values = [saved[f"v{number}"] for number in range(len(saved.files) - 1)]
-        _require_state(values, record["state"])
+        record, values = read_checkpoint(path)
     except FileNotFoundError:
         return []
     except Exception as error:  # noqa: BLE001 - zipfile and numpy raise a dozen kinds on damage; the epochs can be redone

@@ -63,9 +63,7 @@ def vet_keras(path: Path) -> None:
     try:
         content = _read(path)
         config, weights = _members(content)
-        for module, name, registered in _classes(json.loads(config), depth=0):
-            if (module, name) not in CLASSES or registered not in {None, name}:
-                raise ModelError(f"the class {module}.{name} (registered as {registered}) is none of our networks'")
+        _vet_config(json.loads(config))
         _vet_weights(weights)
     except ModelError as error:
         raise _refused(path, str(error)) from error
@@ -123,6 +121,12 @@ def _vet_member(member: zipfile.ZipInfo) -> None:
         raise ModelError(f"{member.filename} is encrypted")
     if member.filename != WEIGHTS and member.file_size > MAX_CONFIG_BYTES:
         raise ModelError(f"{member.filename} has {member.file_size:,} bytes, at most {MAX_CONFIG_BYTES:,} are read")
+
+
+def _vet_config(config: Any) -> None:
+    for module, name, registered in _classes(config, depth=0):
+        if (module, name) not in CLASSES or registered not in {None, name}:
+            raise ModelError(f"the class {module}.{name} (registered as {registered}) is none of our networks'")
 
 
 def _classes(value: Any, *, depth: int) -> Iterator[tuple[Any, Any, Any]]:

@@ -112,7 +112,7 @@ def test_a_spec_that_makes_no_sense(copy: Path, values: dict[str, Any]) -> None:
 def test_a_damaged_network_can_not_be_loaded(copy: Path) -> None:
     """ONNX Runtime's own words are in the message."""
     (copy / "model.onnx").write_bytes(b"no network")
-    with pytest.raises(ModelError, match="ONNX Runtime can't load it"):
+    with pytest.raises(ModelError, match="model.onnx is not a model that Digits loads"):
         load_predictor(copy)
 
 
