@@ -78,9 +78,9 @@ class Repair:
 
 def verify(store: Store, *, progress: Progress = SILENT) -> Verification:
     """Check everything; nothing is changed, and no damage keeps it from looking at the rest."""
-    things = list(things(store))
-    damaged = [_damage_of(store, thing, wrong) for thing, wrong in _wrong(things, progress)]
-    return Verification(dict(Counter(thing.kind for thing in things)), damaged)
+    found = list(things(store))
+    damaged = [_damage_of(store, thing, wrong) for thing, wrong in _wrong(found, progress)]
+    return Verification(dict(Counter(thing.kind for thing in found)), damaged)
 
 
 def repair(store: Store, *, progress: Progress = SILENT) -> Repair:
@@ -164,9 +164,9 @@ def _make_again(store: Store, recipe: Recipe, progress: Progress) -> str:
     return ""
 
 
-def _wrong(things: Sequence[Thing], progress: Progress) -> Iterator[tuple[Thing, str]]:
-    bar = progress.start("Verifying", len(things))
-    for thing in things:
+def _wrong(found: Sequence[Thing], progress: Progress) -> Iterator[tuple[Thing, str]]:
+    bar = progress.start("Verifying", len(found))
+    for thing in found:
         try:
             thing.check()
         except Exception as error:  # noqa: BLE001 - damaged bytes make any reader fail in any way

@@ -67,7 +67,16 @@ def vet_keras(path: Path) -> None:
         _vet_weights(weights)
     except ModelError as error:
         raise _refused(path, str(error)) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise _refused(path, f"it can't be read ({str(error) or type(error).__name__})") from error
 
 
@@ -124,6 +133,8 @@ def _vet_member(member: zipfile.ZipInfo) -> None:
 
 
 def _vet_config(config: Any) -> None:
+    """Look at all that is built; how the whole was compiled for training is not, as it is loaded uncompiled."""
+    config = {name: value for name, value in config.items() if name != "compile_config"}
     for module, name, registered in _classes(config, depth=0):
         if (module, name) not in CLASSES or registered not in {None, name}:
             raise ModelError(f"the class {module}.{name} (registered as {registered}) is none of our networks'")
@@ -136,6 +147,8 @@ def _classes(value: Any, *, depth: int) -> Iterator[tuple[Any, Any, Any]]:
     if isinstance(value, dict):
         if {"class_name", "module", "registered_name"} & value.keys():
             yield value.get("module"), value.get("class_name"), value.get("registered_name")
+        if value.get("compile_config"):
+            raise ModelError("a part of it would be compiled")
         _vet_activation(value)
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
