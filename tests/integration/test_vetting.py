@@ -51,7 +51,10 @@ def with_layer(sound: dict[str, bytes], **layer: Any) -> dict[str, bytes]:
 def lambda_that_writes(canary: Path) -> dict[str, Any]:
     """A Lambda layer whose marshalled code writes a file."""
     code = compile(f"lambda x: (open({str(canary)!r}, 'w').close(), x)[1]", "x", "eval").co_consts[0]
-    function = {"class_name": "__lambda__", "config": {"code": b64encode(marshal.dumps(code)).decode()}}
+    function = {
+        "class_name": "__lambda__",
+        "config": {"code": b64encode(marshal.dumps(code)).decode(), "defaults": None, "closure": None},
+    }
     return {"module": "keras.layers", "class_name": "Lambda", "config": {"name": "rescaling", "function": function}}
 
 
