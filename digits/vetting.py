@@ -199,7 +199,7 @@ def _vet_message(message: memoryview, kind: str, *, depth: int) -> None:
             raise ModelError(f"it has a {part} of its own")
         if part == "domain" and (not isinstance(value, memoryview) or bytes(value).decode() not in ONNX_DOMAINS):
             raise ModelError(f"it needs foreign operators, {_shown(value)}")
-        if part in _PARTS:
+        if part is not None and part in _PARTS:
             if not isinstance(value, memoryview):
                 raise ModelError(f"its {part} is a number")
             _vet_message(value, part, depth=depth + 1)

@@ -110,9 +110,9 @@ def test_a_spec_that_makes_no_sense(copy: Path, values: dict[str, Any]) -> None:
 
 
 def test_a_damaged_network_can_not_be_loaded(copy: Path) -> None:
-    """ONNX Runtime's own words are in the message."""
+    """It is refused before ONNX Runtime sees it."""
     (copy / "model.onnx").write_bytes(b"no network")
-    with pytest.raises(ModelError, match="model.onnx is not a model that Digits loads"):
+    with pytest.raises(ModelError, match=r"model\.onnx is not a model that Digits loads"):
         load_predictor(copy)
 
 
