@@ -97,8 +97,7 @@ def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
         return None
     try:
         place = directory / hash_file(table)
-        record = read_record(place.with_suffix(".json"))
-        rows = _verified(place.with_suffix(".rows"), record["sha256"])
+        record, rows = read_ledger(place.with_suffix(".json"))
     except FileNotFoundError:
         logger.warning("%s: not the table that the last incremental run wrote; all is predicted again", table)
         return None
@@ -109,6 +108,17 @@ def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
         logger.info("%s: the model, an option or the code is another one; all is predicted again", table)
         return None
     return Ledger(rows, record["least_certain"])
+
+
+def read_ledger(seal: Path) -> tuple[Record, Path]:
+    """Give the record of a ledger and the file of its rows.
+
+    Raises:
+        CorruptArtifactError: one of them was damaged.
+        FileNotFoundError: one of them is missing.
+    """
+    record = read_record(seal)
+    return record, _verified(seal.with_suffix(".rows"), record["sha256"])
 
 
 def _verified(path: Path, digest: str) -> Path:

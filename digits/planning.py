@@ -114,7 +114,20 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
     skipped = dict(sorted(found.skipped.items()))
     size = _shard_size(listing.images, listing.bytes, options)
     offsets = listing.offsets(size)
-    plan = Plan(path, found.place, found.archive, out, model, chosen, offsets, size, listing.images, skipped, former)
+    plan = Plan(
+        path,
+        found.place,
+        found.archive,
+        out,
+        model,
+        chosen,
+        offsets,
+        size,
+        listing.images,
+        skipped,
+        former,
+        listing.digest,
+    )
     plan.write()
     return plan, _digest_of_request(plan, listing.digest)
 

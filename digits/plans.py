@@ -69,6 +69,7 @@ class Plan:
         former: of an incremental run: `rows` of the table and how many a shard would have (`shard_size`), those that
             are `unchanged`, whether the table is `settled` as it is, the hash of the file of what is known, and what
             goes into the new ledger.
+        listing_sha256: hash of the listing's file.
     """
 
     path: Path
@@ -82,6 +83,7 @@ class Plan:
     images: int
     skipped: Mapping[str, int]
     former: Record | None = None
+    listing_sha256: str = ""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -104,11 +106,13 @@ class Plan:
             images=record["images"],
             skipped=record["skipped"],
             former=record["former"],
+            listing_sha256=record["listing_sha256"],
         )
 
     def write(self) -> None:
         """Write the plan's record into its directory."""
-        record = {name: getattr(self, name) for name in ("archive", "offsets", "shard_size", "images", "former")}
+        names = ("archive", "offsets", "shard_size", "images", "former", "listing_sha256")
+        record = {name: getattr(self, name) for name in names}
         model = {**asdict(self.model), "onnx": str(self.model.onnx)}
         places = {"source": str(self.source), "out": str(self.out)}
         options = self.options._asdict()

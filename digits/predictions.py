@@ -187,7 +187,7 @@ def _shards_of(plan: Plan, rows: Iterator[Record], totals: "_Totals") -> Iterato
 def _verified_parts(plan: Plan, totals: "_Totals") -> Iterator[bytes]:
     for shard in plan.shards:
         try:
-            seal, part = _verified_part(plan, shard)
+            seal, part = verified_part(plan, shard)
         except (CorruptArtifactError, FileNotFoundError) as error:
             plan.uncommit(shard)
             raise CorruptArtifactError(f"shard {shard} must be made again: {error}") from error
@@ -195,7 +195,13 @@ def _verified_parts(plan: Plan, totals: "_Totals") -> Iterator[bytes]:
         yield part
 
 
-def _verified_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
+def verified_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
+    """Give the seal and the rows of a shard that is done.
+
+    Raises:
+        CorruptArtifactError: one of them was damaged.
+        FileNotFoundError: one of them is missing.
+    """
     seal = read_record(plan.part(shard, ".json"))
     part = plan.part(shard, ".part").read_bytes()
     if hashlib.sha256(part).hexdigest() != seal["sha256"]:

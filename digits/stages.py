@@ -31,6 +31,52 @@ MAX_EXPORT_DIFFERENCE = 1e-4
 """Largest difference between a probability of the ONNX model and of the Keras model; float32 sums differ by 1e-6."""
 DATASET_FILES = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
+_CODE: Mapping[str, tuple[str, ...]] = {
+    "dataset": ("digits.datasets",),
+    "arrays": ("digits.arrays",),
+    "network": ("digits.models",),
+    "model": ("digits.training",),
+    "onnx": ("digits.models", "digits.inference", "digits.novelty", "digits.calibration"),
+    "evaluation": ("digits.evaluation", "digits.inference"),
+    "report": ("digits.reports",),
+}
+"""The modules that make each kind of artifact, in the order in which they are made from each other."""
+KINDS = tuple(_CODE)
+
+
+def code_of(kind: str) -> str:
+    """Give the version of the code that makes a kind of artifact; numbers in a report come from elsewhere."""
+    return code_version(*_CODE[kind], **({"libraries": ()} if kind == "report" else {}))
+
+
+def make_again(store: Store, recipe: Recipe, *, progress: Progress = SILENT) -> ArtifactRef:
+    """Have the artifact of a recipe that one of these steps made; the recipe's parents must be there."""
+    config, parents = dict(recipe.config), recipe.parents
+    makers: dict[str, Callable[[], ArtifactRef]] = {
+        "dataset": lambda: download_dataset(store, config["source"], normalize=config["normalize"], progress=progress),
+        "arrays": lambda: prepare_arrays(store, parents, ArraysConfig(**config)),
+        "network": lambda: _network_again(store, parents[0], config),
+        "model": lambda: _model_again(store, parents, TrainingConfig(**config), progress),
+        "onnx": lambda: export_model(store, *parents),
+        "evaluation": lambda: evaluate_model(store, *parents),
+        "report": lambda: report_model(store, *parents),
+    }
+    return makers[recipe.kind]()
+
+
+def _network_again(store: Store, arrays: ArtifactRef, config: dict[str, Any]) -> ArtifactRef:
+    seed = config.pop("seed")
+    return build_network(store, arrays, ModelConfig(**config), seed=seed)
+
+
+def _model_again(
+    store: Store, parents: Sequence[ArtifactRef], config: TrainingConfig, progress: Progress
+) -> ArtifactRef:
+    first, *others, arrays = parents
+    if first.kind == "model":
+        return average_models(store, [first, *others], arrays, config)
+    return train_network(store, first, arrays, config, progress=progress)
+
 
 def download_dataset(
     store: Store, source: str, *, normalize: Mode = "auto", progress: Progress = SILENT
@@ -50,7 +96,7 @@ def download_dataset(
         _write_json(directory / "dataset.json", about)
 
     identity = {**datasets.identify(source), "normalize": normalize}
-    return store.produce(Recipe("dataset", identity, code=code_version("digits.datasets")), write)
+    return store.produce(Recipe("dataset", identity, code=code_of("dataset")), write)
 
 
 def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysConfig) -> ArtifactRef:
@@ -80,7 +126,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
         about = {"class_names": data.class_names, "findings": [asdict(finding) for finding in findings]}
         _write_json(directory / "arrays.json", about)
 
-    recipe = Recipe("arrays", config.model_dump(), tuple(sources), code_version("digits.arrays"))
+    recipe = Recipe("arrays", config.model_dump(), tuple(sources), code_of("arrays"))
     return store.produce(recipe, write)
 
 
@@ -96,9 +142,7 @@ def build_network(store: Store, arrays: ArtifactRef, config: ModelConfig, *, see
         models.save(network, directory / "network.keras")
         write_file(directory / "summary.txt", models.summary(network).encode())
 
-    recipe = Recipe(
-        "network", {**config.model_dump(mode="json"), "seed": seed}, (arrays,), code_version("digits.models")
-    )
+    recipe = Recipe("network", {**config.model_dump(mode="json"), "seed": seed}, (arrays,), code_of("network"))
     return store.produce(recipe, write)
 
 
@@ -145,7 +189,7 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
 
 def model_recipe(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig) -> Recipe:
     """Give the recipe of a fitted network."""
-    return Recipe("model", config.model_dump(mode="json"), (network, arrays), code_version("digits.training"))
+    return Recipe("model", config.model_dump(mode="json"), (network, arrays), code_of("model"))
 
 
 def checkpoint_of(store: Store, recipe: Recipe) -> Path:
@@ -174,7 +218,7 @@ def average_models(
         models.save(model, directory / "model.keras")
         _write_json(directory / "model.json", {"history": history, "weights_sha256": models.weights_digest(model)})
 
-    recipe = Recipe("model", config.model_dump(mode="json"), (*members, arrays), code_version("digits.training"))
+    recipe = Recipe("model", config.model_dump(mode="json"), (*members, arrays), code_of("model"))
     return store.produce(recipe, write)
 
 
@@ -211,8 +255,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         seed = trained.config["seed"]
         novelty.add_novelty(directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed)
 
-    code = code_version("digits.models", "digits.inference", "digits.novelty", "digits.calibration")
-    recipe = Recipe("onnx", {}, (model, arrays), code)
+    recipe = Recipe("onnx", {}, (model, arrays), code_of("onnx"))
     return store.produce(recipe, write)
 
 
@@ -254,7 +297,7 @@ def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> 
         _write_json(directory / "evaluation.json", evaluation.as_record())
         np.save(directory / "y_prob.npy", y_prob, allow_pickle=False)
 
-    recipe = Recipe("evaluation", {}, (exported, arrays), code_version("digits.evaluation", "digits.inference"))
+    recipe = Recipe("evaluation", {}, (exported, arrays), code_of("evaluation"))
     return store.produce(recipe, write)
 
 
@@ -400,7 +443,7 @@ def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
         write_file(directory / "report.html", reports.as_html(report).encode())
         write_file(directory / "report.md", reports.as_markdown(report).encode())
 
-    recipe = Recipe("report", {}, (evaluation,), code_version("digits.reports", libraries=()))
+    recipe = Recipe("report", {}, (evaluation,), code_of("report"))
     return store.produce(recipe, write)
 
 

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import logging
 import os
 import secrets
@@ -123,8 +124,25 @@ class Store:
             if Recipe(**_recipe_fields(artifact.manifest["recipe"])).ref != ref:
                 raise CorruptArtifactError(f"{ref}: its manifest belongs to another artifact; delete {path}")
             for name, expected in artifact.manifest["files"].items():
+                _require_inside(ref, name)
                 _verify_file(ref, path / name, expected)
         return artifact
+
+    def recipe(self, ref: ArtifactRef) -> Recipe | None:
+        """Give what made an artifact, however damaged it is; None where its manifest does not tell any more.
+
+        The digest in its name is the recipe's, so a recipe that fits it is right whatever else has changed.
+        """
+        try:
+            found = Recipe(**_recipe_fields(json.loads((self.path(ref) / MANIFEST).read_bytes())["recipe"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        return found if found.ref == ref else None
+
+    def strangers(self, artifact: Artifact) -> list[str]:
+        """Give the names of files in an artifact's directory that are not in its manifest."""
+        found = {path.relative_to(artifact.path).as_posix() for path in artifact.path.rglob("*") if not path.is_dir()}
+        return sorted(found - {MANIFEST, *artifact.manifest["files"]})
 
     def produce(self, recipe: Recipe, write: Callable[[Path], None]) -> ArtifactRef:
         """Find the recipe's artifact, or make it: `write` fills an empty directory.
@@ -288,6 +306,11 @@ def _is_digest(name: str) -> bool:
 
 def _recipe_fields(record: Record) -> dict[str, Any]:
     return {**record, "parents": tuple(ArtifactRef(*parent) for parent in record["parents"])}
+
+
+def _require_inside(ref: ArtifactRef, name: str) -> None:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise CorruptArtifactError(f"{ref}: its manifest names {name!r}, a file outside of it; delete it")
 
 
 def _verify_file(ref: ArtifactRef, path: Path, expected: Mapping[str, Any]) -> None:

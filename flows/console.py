@@ -639,6 +639,22 @@ def janitor(state: State = None, artifacts: Artifacts = None, json: AsJson = Fal
 
 
 @app.command()
+def verify(artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Hash everything under the artifact root again, and say what is damaged and what to do; exit code 4 if any is."""
+    from flows import verification_commands
+
+    sys.exit(verification_commands.verify(artifacts, json=json))
+
+
+@app.command()
+def repair(artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Make again what is damaged and has a recipe, and say what is left; exit code 4 if anything is."""
+    from flows import verification_commands
+
+    sys.exit(verification_commands.repair(artifacts, json=json))
+
+
+@app.command()
 def demo(artifacts: Artifacts = None) -> None:
     """Train on MNIST, promote the model, predict its test images as PNG files, and say where everything is."""
     from digits.config import TrainingRun, artifact_root

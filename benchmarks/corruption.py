@@ -1,0 +1,177 @@
+"""Single bits flipped in files of every kind: each must be found by whoever opens the file, before it is used.
+
+python -m benchmarks corruption
+python -m benchmarks corruption --flips 500 --repairs 5 --seed 7
+
+A store is made by training on `mnist-sample`, with a prediction that was interrupted and the ledger of an incremental
+one. Each flip is undone once it was found, or not. Then artifacts that have a recipe are damaged and made again.
+"""
+
+import argparse
+import hashlib
+import logging
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.pictures import write_images
+from digits import serving, stages, verification
+from digits.config import PredictionConfig, TrainingRun, parse
+from digits.shards import run_worker
+from digits.store import ArtifactRef, Store
+from digits.verification import Thing
+
+KINDS_REPAIRED = ("network", "model", "onnx", "evaluation", "report")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file and the look that a reader of it takes first."""
+
+    kind: str
+    path: Path
+    check: Callable[[], None]
+
+
+def make_store(root: Path, folder: Path) -> Store:
+    """Train the quickest network, leave a prediction half done, and predict incrementally."""
+    store = Store(root)
+    model = {"architecture": "mlp", "hidden": (16,)}
+    run = parse(TrainingRun, {"model": model, "training": {"epochs": 1, "augment": False}}, source="").resolved()
+    dataset = stages.download_dataset(store, "mnist-sample")
+    arrays = stages.prepare_arrays(store, [dataset], run.arrays)
+    network = stages.build_network(store, arrays, run.model, seed=1)
+    trained = stages.train_network(store, network, arrays, run.training)
+    evaluation = stages.evaluate_model(store, stages.export_model(store, trained, arrays), arrays)
+    report = stages.report_model(store, evaluation)
+    version, new = stages.register_model(store, evaluation, report)
+    stages.promote_model(store, version, new=new, policy=run.promotion)
+    write_images(folder, 60)
+    options = PredictionConfig(processes=1, incremental=True)
+    serving.predict(store, folder, out=root / "predictions" / "known.csv", options=options)
+    plan = serving.plan(store, folder, model="champion", out=None, options=PredictionConfig(shard_size=20))
+    run_worker(plan)
+    return store
+
+
+def targets(store: Store) -> list[Target]:
+    """Give each file with the check of the thing it belongs to."""
+    found = []
+    for thing in verification.things(store):
+        found += [Target(_kind(thing, path), path, thing.check) for path in _files(thing)]
+    return found
+
+
+def _kind(thing: Thing, path: Path) -> str:
+    return "manifest" if path.name == "manifest.json" else thing.kind
+
+
+def _files(thing: Thing) -> list[Path]:
+    if thing.ref:
+        return [path for path in thing.path.rglob("*") if path.is_file()]
+    if thing.kind == "plan":
+        return [thing.path / "plan.json", thing.path / "listing"]
+    if thing.kind == "part":
+        return [thing.path, thing.path.with_suffix(".part")]
+    return [] if thing.path.is_dir() else [thing.path]
+
+
+@contextmanager
+def flipped(path: Path, draws: random.Random) -> Iterator[None]:
+    """Have one bit of a file be another while the context lasts."""
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+    path.write_bytes(damaged)
+    try:
+        yield
+    finally:
+        path.write_bytes(content)
+
+
+def flip(found: list[Target], count: int, seed: int) -> tuple[Counter[str], Counter[str]]:
+    """Flip bits, as many in each kind; count flips and those that were served."""
+    draws = random.Random(seed)  # noqa: S311
+    kinds = sorted({target.kind for target in found})
+    flips, served = Counter[str](), Counter[str]()
+    for number in range(count):
+        kind = kinds[number % len(kinds)]
+        target = draws.choice([one for one in found if one.kind == kind])
+        with flipped(target.path, draws):
+            flips[kind] += 1
+            served[kind] += _is_served(target.check)
+    return flips, served
+
+
+def _is_served(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except Exception:  # noqa: BLE001 - any refusal is one
+        return False
+    return True
+
+
+def mend(store: Store, count: int, seed: int) -> int:
+    """Damage artifacts with a recipe and repair each; count those that came out as they were."""
+    draws = random.Random(seed)  # noqa: S311
+    logged: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("digits").addHandler(handler)
+    refs = [ref for ref in store.refs() if ref.kind in KINDS_REPAIRED]
+    good = 0
+    for number in range(count):
+        ref = refs[number % len(refs)]
+        before, logged[:] = _content(store, ref), []
+        path = draws.choice([path for path in store.path(ref).iterdir() if path.name != "manifest.json"])
+        damaged = bytearray(path.read_bytes())
+        damaged[draws.randrange(len(damaged))] ^= 1 << draws.randrange(8)
+        path.write_bytes(damaged)
+        done = verification.repair(store)
+        good += len(done.repaired) == 1 and not done.left and bool(logged) and _content(store, ref) == before
+    return good
+
+
+def _content(store: Store, ref: ArtifactRef) -> str:
+    """Name what an artifact says: weights of a network, whose file has a date; otherwise its bytes."""
+    from digits import models
+
+    artifact = store.open(ref)
+    digest = hashlib.sha256()
+    for name in sorted(artifact.manifest["files"]):
+        path = artifact.file(name)
+        digest.update(
+            models.weights_digest(models.load(path)).encode() if path.suffix == ".keras" else path.read_bytes()
+        )
+    return digest.hexdigest()
+
+
+def main() -> int:
+    """Measure; the exit code is 1 if anything damaged was served or not made again."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--flips", type=int, default=10_000)
+    parser.add_argument("--repairs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        store = make_store(Path(name) / "artifacts", Path(name) / "scans")
+        begun = time.perf_counter()
+        flips, served = flip(targets(store), chosen.flips, chosen.seed)
+        print(f"{'kind':<12}{'flips':>8}{'detected':>10}{'served':>8}")
+        for kind, count in flips.items():
+            print(f"{kind:<12}{count:>8,}{count - served[kind]:>10,}{served[kind]:>8}")
+        print(f"{flips.total():,} flips, {served.total()} served, in {time.perf_counter() - begun:.0f} s", flush=True)
+        begun = time.perf_counter()
+        good = mend(store, chosen.repairs, chosen.seed)
+        print(f"{good} of {chosen.repairs} made again, the same, in {time.perf_counter() - begun:.0f} s")
+    return int(served.total() > 0 or good < chosen.repairs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

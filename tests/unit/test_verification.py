@@ -1,0 +1,69 @@
+"""`verify` finds what is damaged, wherever it is; `repair` removes or makes again, and says what it can't."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from digits import verification
+from digits.records import write_record
+from digits.registry import Registry
+from digits.store import ArtifactRef, Recipe, Store
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Store, ArtifactRef]:
+    """A store with an artifact of no step, a version that has it, a summary and a checkpoint that is none."""
+    store = Store(tmp_path)
+    ref = store.produce(
+        Recipe("onnx", {}, code="another"), lambda path: (path / "model.onnx").write_bytes(b"12") and None
+    )
+    Registry(store).register(artifacts={"onnx": ref.digest}, weights_sha256="", facts={})
+    write_record(tmp_path / "predictions" / "x.summary.json", {"images": 1})
+    return store, ref
+
+
+def test_what_is_sound_is_found_sound(made: tuple[Store, ArtifactRef]) -> None:
+    """One of each."""
+    found = verification.verify(made[0])
+    assert found.damaged == []
+    assert found.table() == [("onnx", 1, 1, 0), ("registry", 2, 2, 0), ("summary", 1, 1, 0)]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_any_flipped_bit_of_an_artifact_is_found(made: tuple[Store, ArtifactRef], name: str) -> None:
+    """Also where it changes no value, such as a space of the manifest."""
+    store, ref = made
+    path = store.path(ref) / name
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert [one.kind for one in verification.verify(store).damaged] == ["onnx"]
+
+
+def test_odd_things_are_damage_and_no_crash(made: tuple[Store, ArtifactRef]) -> None:
+    """A stranger in an artifact, a directory for a record, garbage for a checkpoint."""
+    store, ref = made
+    (store.path(ref) / "stranger").touch()
+    (store.root / "registry" / "versions" / "000002.json").mkdir()
+    (store.root / "work").mkdir()
+    (store.root / "work" / "train-x.npz").write_text("garbage")
+    kinds = {one.kind for one in verification.verify(store).damaged}
+    assert kinds == {"onnx", "registry", "checkpoint"}
+
+
+def test_repair_removes_what_runs_make_again_and_says_what_it_can_not_do(made: tuple[Store, ArtifactRef]) -> None:
+    """Another version of the code can't be run; a registry's record has no recipe."""
+    store, ref = made
+    (store.path(ref) / "model.onnx").write_bytes(b"other")
+    (store.root / "work").mkdir()
+    checkpoint = store.root / "work" / "train-x.npz"
+    checkpoint.touch()
+    record = store.root / "registry" / "versions" / "000001.json"
+    record.write_text(json.dumps({}))
+    done = verification.repair(store)
+    assert done.repaired == ["work/train-x.npz: removed"]
+    assert not checkpoint.exists()
+    remedies = {one.kind: one.remedy for one in done.left}
+    assert "another version of the code" in remedies["onnx"]
+    assert "backup" in remedies["registry"]
