@@ -26,7 +26,7 @@ from tests.faults.shim import ERRORS, Shim
 from tests.faults.workloads import Place, Workload, base, lasting
 
 LONG_AGO = 3 * 24 * 3600
-_GLANCE = 0.001
+_TRIES = 10
 _SET_SECUREBITS, _NO_ROOT, _CAPABILITY_VERSION = 28, 3, 0x20080522
 Tree = dict[str, Any]
 """Files below a place, by path, each with what two runs have in common of it."""
@@ -141,10 +141,7 @@ class Bench:
 
     def _disturbed(self, fault: Fault, draws: random.Random) -> tuple[int, bool]:
         if fault.kind == "kill":
-            process = self._start()
-            time.sleep(draws.random() * self._seconds)
-            kill_tree(process)
-            return process.returncode or 0, process.returncode != 0
+            return self._killed(draws)
         roots = [self._place.path / root for root in fault.roots]
         armed = self._shim.armed(
             self._place.store, self._place.out, at=fault.at, error=fault.error, for_good=fault.for_good
@@ -156,6 +153,17 @@ class Bench:
         for root in roots:
             _set_writable(root, True)
         return status, self._shim.seen().hits > 0 if fault.kind == "call" else status != 0
+
+    def _killed(self, draws: random.Random) -> tuple[int, bool]:
+        """Kill at an instant; draw another one where the run had ended, a few times."""
+        for _ in range(_TRIES):
+            self._renew()
+            process = self._start()
+            time.sleep(draws.random() * self._seconds)
+            kill_tree(process)
+            if process.returncode != 0:
+                break
+        return process.returncode or 0, process.returncode != 0
 
     def _ended(self, fault: Fault, status: int) -> Iterator[str]:
         said = self._said()

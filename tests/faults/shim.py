@@ -1,6 +1,6 @@
 """The preloaded shim, `shim.c`, from Python: built once, told through a shared file which call is to fail.
 
-Which calls it sees was checked with `strace -f`: see `tests/faults/test_shim.py`, which counts with both.
+Which calls it sees was checked with `strace -f`: see `tests/faults/test_harness.py`, which counts with both.
 """
 
 import errno

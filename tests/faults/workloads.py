@@ -25,7 +25,7 @@ IMAGES = 400
 DAY = 24 * 3600
 TRAINING: dict[str, Any] = {
     "datasets": ("mnist-sample",),
-    "model": {"architecture": "compact", "hidden": (4, 4, 4, 8, 8), "dropout": 0.1},
+    "model": {"architecture": "compact", "hidden": (4, 4, 8, 8), "dropout": 0.1},
     "training": {"epochs": 3, "batch_size": 500, "members": 2, "augment": True, "printed": 0, "written": 0},
 }
 """A small network with everything that a resumed run must put back: cosine schedule, moving average, dropout."""
@@ -222,9 +222,7 @@ WORKLOADS: Mapping[str, Workload] = {
     "promote": Workload(console("promote", "1"), once=True),
     "rollback": Workload(console("rollback"), once=True),
     "clean": Workload(_sweep, prepare=_long_unused),
-    "train": Workload(
-        _train, prepare=_has_arrays, committed=_committed_epochs, taken_over=_resumed_epochs, heavy=True
-    ),
+    "train": Workload(_train, prepare=_has_arrays, committed=_committed_epochs, taken_over=_resumed_epochs, heavy=True),
 }
 
 
