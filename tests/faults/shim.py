@@ -26,7 +26,7 @@ _LAYOUT = struct.Struct(f"8i32s{_PATH_MAX}s{_PATH_MAX}s")
 
 @dataclass(frozen=True)
 class Seen:
-    """What the shim counted: the calls below the roots, how many of them failed, and of which kind the first one was."""
+    """What the shim counted: the calls below the roots, how many of them failed, and the kind of the first of those."""
 
     calls: int
     hits: int

@@ -1,11 +1,13 @@
 """The commands that are disturbed: how the place is prepared for each, how it is run, what it has committed."""
 
+import io
 import json
 import logging
 import os
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,7 +232,9 @@ OF_THE_RUN = ("created_at", "seconds", "images_per_second", "reused", "sha256_of
 
 
 def lasting(content: bytes, name: str) -> Any:
-    """Give what two runs have in common of a file: all of it, but for times in JSON."""
+    """Give what two runs have in common of a file: all but times in JSON, and of a network its weights."""
+    if name.endswith(".keras"):
+        return _weights(content)
     if not name.endswith(".json"):
         return content
     try:
@@ -239,7 +243,17 @@ def lasting(content: bytes, name: str) -> Any:
         return content
 
 
+def _weights(content: bytes) -> bytes:
+    """Give the weights in a file of Keras's, which says besides when it was saved; a damaged one as it is."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            return file.read("model.weights.h5")
+    except (zipfile.BadZipFile, KeyError):
+        return content
+
+
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_times(part) for key, part in value.items() if key not in OF_THE_RUN}
+        kept = {key: part for key, part in value.items() if key not in OF_THE_RUN and not key.endswith(".keras")}
+        return {key: _without_times(part) for key, part in kept.items()}
     return [_without_times(part) for part in value] if isinstance(value, list) else value
