@@ -1,6 +1,6 @@
 """Run measurements: `python -m benchmarks` for the quick ones, or with the names of those wanted.
 
-Each is a module of its own, run in a fresh process. Options go to the one that is named: `python -m benchmarks kills
+Each is a module of its own, run in a fresh process. Options go to the one that is named: `python -m benchmarks fuzz
 --rounds 100`; `--help` after a name says which there are.
 """
 
@@ -18,7 +18,6 @@ SLOW = (
     "determinism",
     "fuzz",
     "honesty",
-    "kills",
     "normalising",
     "photos",
     "scale",

@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -225,7 +225,8 @@ class Plan:
         try:
             yield _try_lock(descriptor) and not self.is_committed(shard)
         finally:
-            os.close(descriptor)
+            with suppress(OSError):  # nothing was written to it, and the kernel has let it go all the same
+                os.close(descriptor)
 
 
 def _model_from(record: Record) -> ModelFiles:

@@ -125,7 +125,8 @@ def _merging(plan: Plan) -> Iterator[bool]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # nothing was written to it, and the kernel has let it go all the same
+            os.close(descriptor)
 
 
 def _published_by_another(plan: Plan) -> PredictionSummary:

@@ -222,7 +222,8 @@ class Store:
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            with suppress(OSError):  # nothing was written to it, and the kernel has let it go all the same
+                os.close(descriptor)
 
     def workspace(self, name: str) -> Path:
         """Give a directory for work that outlives a kill, such as checkpoints; who made it removes it."""

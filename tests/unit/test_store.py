@@ -1,5 +1,6 @@
 """The artifact store: whole or not at all, found again, verified, one writer at a time."""
 
+import errno
 import importlib.metadata
 import os
 import re
@@ -347,6 +348,21 @@ def test_other_recipes_do_not_wait_for_each_other(store: Store) -> None:
     """A lock is on one digest: while one artifact is made, others can be."""
     with store.lock(f"{RECIPE.ref.kind}-{RECIPE.ref.digest}"), faults.at_most(10):
         store.produce(Recipe("arrays", {"fraction": 0.3}), write)
+
+
+def test_a_lock_file_that_fails_to_close_hides_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work under the lock is done, or has an error of its own to tell; nothing was written to the lock's file."""
+    close = os.close
+
+    def close_with_error(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", close_with_error)
+    with store.lock("a"):
+        pass
+    with pytest.raises(StoreError, match="full"), store.lock("a"):
+        raise StoreError("full")
 
 
 def test_a_lock_is_held_by_one(store: Store) -> None:

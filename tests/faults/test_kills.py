@@ -44,7 +44,7 @@ def kills(*options: str, broken_by: tuple[Path, str] | None = None) -> subproces
         folder, code = broken_by
         (folder / "sitecustomize.py").write_text(code)
         path.insert(0, str(folder))
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.kills", "--images", "700", *options]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.faults.kills", "--images", "700", *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
 

@@ -1,8 +1,8 @@
 """Runs of `digits predict` that are killed at random instants, and continued: nothing lost, nothing done twice.
 
-python -m benchmarks kills                        # 1,000 kills, 20 to 30 minutes on two cores
-python -m benchmarks kills --seed 7 --only 123    # one of them again
-python -m benchmarks kills --rounds 20 --prefect  # the tracked route, with a server of its own
+python -m tests.faults.kills                        # 1,000 kills, 20 to 30 minutes on two cores
+python -m tests.faults.kills --seed 7 --only 123    # one of them again
+python -m tests.faults.kills --rounds 20 --prefect  # the tracked route, with a server of its own
 
 In each round the command runs on the same images, and at an instant that the round draws it gets SIGKILL, with every
 process below it. Then the same command runs to its end. A round fails unless

@@ -1,0 +1,184 @@
+"""The harness itself: a few rounds of it pass, and what is broken on purpose it finds out."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.networks import tiny_store
+from digits.registry import Registry
+from digits.store import Store
+from tests.faults.shim import ERRORS, Shim, environment
+
+HERE = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(not (shutil.which("cc") or shutil.which("gcc")), reason="needs a C compiler")
+
+IN_PLACE = """
+import os, pathlib
+from digits import records
+
+def link(source, target):
+    with open(target, "wb") as file:
+        content = pathlib.Path(source).read_bytes()
+        file.write(content[: len(content) // 2])
+        file.flush()
+        file.write(content[len(content) // 2 :])
+
+os.link = link
+"""
+"""A record that is written where readers look for it, in two writes."""
+
+LITTER = """
+import secrets
+from digits import registry
+
+real = registry.create_record
+def create_record(path, record):
+    path.with_name(f"tmp-{secrets.token_hex(4)}").write_bytes(b"x")
+    created = real(path, record)
+    for left in path.parent.glob("tmp-*"):
+        left.unlink()
+    return created
+
+registry.create_record = create_record
+"""
+"""A temporary file that nobody removes after a fault."""
+
+TRACEBACKS = """
+import contextlib
+from digits import registry
+
+registry.writing = lambda root: contextlib.nullcontext()
+"""
+"""Failures to write that no sentence is made of."""
+
+
+def faults(*options: str, broken_by: tuple[Path, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run some rounds, with code that every interpreter runs when it starts."""
+    path = [str(HERE)]
+    if broken_by:
+        folder, code = broken_by
+        (folder / "sitecustomize.py").write_text(code)
+        path.insert(0, str(folder))
+    command = [sys.executable, "-W", "ignore", "-m", "tests.faults", *options]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["promote", "predict"])
+def test_calls_that_fail(name: str) -> None:
+    """A few of them with each error, once and for good."""
+    result = faults("--workload", name, "--fault", "call", "--sample", "2", "--seed", "3")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"| {name} | call | 8 | 8 | 0 |" in result.stdout
+
+
+def test_a_record_that_is_written_in_place_is_found_out(tmp_path: Path) -> None:
+    """By the call that fails in the middle of it."""
+    result = faults("--workload", "promote", "--fault", "call", "--sample", "7", broken_by=(tmp_path, IN_PLACE))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "was neither as before nor as after" in result.stdout
+
+
+def test_what_is_left_for_ever_is_found_out(tmp_path: Path) -> None:
+    """A file that the janitor does not know."""
+    result = faults("--workload", "promote", "--fault", "call", "--sample", "8", broken_by=(tmp_path, LITTER))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "is left" in result.stdout
+
+
+def test_tracebacks_are_found_out(tmp_path: Path) -> None:
+    """An expected failure must end in a sentence."""
+    result = faults("--workload", "promote", "--fault", "call", "--sample", "8", broken_by=(tmp_path, TRACEBACKS))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "it ended with 1 at a call to" in result.stdout
+
+
+WRITER = """
+import os, sys
+root = sys.argv[1]
+seen = []
+def attempt(what):
+    try:
+        what()
+        seen.append("done")
+    except OSError as error:
+        seen.append(error.errno)
+file = open(f"{root}/a", "wb", buffering=0)
+attempt(lambda: file.write(b"1"))
+attempt(lambda: os.fsync(file.fileno()))
+attempt(file.close)
+attempt(lambda: os.rename(f"{root}/a", f"{root}/b"))
+attempt(lambda: os.link(f"{root}/b", f"{root}/c"))
+attempt(lambda: os.mkdir(f"{root}/d"))
+attempt(lambda: os.unlink(f"{root}/b"))
+print(seen)
+"""
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("for_good", [False, True])
+def test_the_nth_call_fails_and_no_other(tmp_path: Path, error: str, *, for_good: bool) -> None:
+    """In another process, that was started with the shim."""
+    code, kinds = ERRORS[error], ["write", "fsync", "close", "rename", "link", "mkdir", "unlink"]
+    variables = environment(tmp_path)
+    shim = Shim(Path(variables["FAULTS_CONTROL"]))
+    for number, kind in enumerate(kinds, 2):  # the first one opens
+        root = tmp_path / f"root-{number}"
+        root.mkdir()
+        with shim.armed(root, at=number, error=error, for_good=for_good):
+            command = [sys.executable, "-c", WRITER, str(root)]
+            ended = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=True)
+        seen = ast.literal_eval(ended.stdout)
+        assert seen[: number - 2] == ["done"] * (number - 2)
+        assert seen[number - 2] == code
+        if for_good:
+            assert set(seen[number - 2 :]) == {code}
+        assert shim.seen().kind == kind
+
+
+CALLS = "openat,open,creat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,mkdir"
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_no_call_goes_past_the_shim(tmp_path: Path) -> None:
+    """The kernel sees as many calls that write below the root as the shim does, for a rollback."""
+    variables = environment(tmp_path)
+    shim, root, trace = Shim(Path(variables["FAULTS_CONTROL"])), tmp_path / "root", tmp_path / "trace"
+    tiny_store(root)
+    Registry(Store(root)).promote(_second(root), reasons=["a test"])
+    command = [str(Path(sys.executable).with_name("digits")), "rollback", "--artifacts", str(root)]
+    strace = [
+        "strace",
+        "-f",
+        "-y",
+        "-qq",
+        "-o",
+        str(trace),
+        "-e",
+        f"trace={CALLS},close,ftruncate,mkdirat,unlinkat,rmdir",
+    ]
+    with shim.armed(root, error="ENOSPC"):
+        preload = [f"-E{name}={value}" for name, value in variables.items()]
+        subprocess.run([*strace, *preload, *command], check=True, capture_output=True)
+    assert shim.seen().calls == sum(_counts(line, str(root)) for line in trace.read_text().splitlines())
+
+
+def _second(root: Path) -> int:
+    store = Store(root)
+    version, _ = Registry(store).register(artifacts={}, weights_sha256="another", facts={})
+    return version.number
+
+
+def _counts(line: str, root: str) -> bool:
+    """Tell whether a traced call writes below the root: closing counts where something could have been written."""
+    call = line.split(maxsplit=1)[1]
+    if root not in call or "resumed>" in call:
+        return False
+    if call.startswith("open"):
+        return "O_WRONLY" in call or "O_RDWR" in call or "O_CREAT" in call
+    return not call.startswith("close(") or ".tmp>" in call or "/locks/" in call
