@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.networks import make_store, small_network, tiny_network
 from benchmarks.pictures import write_images
 from digits.errors import DigitsError
 from digits.plans import Plan
-from digits.records import decode_record, read_record
+from digits.records import read_record
 from digits.store import Store
 from digits.summaries import summary_path
+from digits.training import read_checkpoint
 
 IMAGES = 400
 DAY = 24 * 3600
@@ -184,8 +183,7 @@ def _has_arrays(place: Place) -> None:
 def _committed_epochs(place: Place) -> int | None:
     """Count the epochs in the checkpoint of the member that is being fitted."""
     for path in (place.store / "work").glob("train-*.npz"):
-        with np.load(path, allow_pickle=False) as saved:
-            return len(decode_record(saved["record"].tobytes(), name=path.name)["history"])
+        return len(read_checkpoint(path)[0])
     return None
 
 
