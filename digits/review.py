@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from digits.labels import NOT_A_DIGIT, SKIP
+from digits.records import Record
 
 Stratum = Literal["uncertain", "not-a-digit", "sample"]
 STRATA: tuple[Stratum, ...] = ("uncertain", "not-a-digit", "sample")
@@ -163,6 +164,11 @@ class Progress:
     total: Mapping[Stratum, int]
     confident: Estimate | None
     table: Estimate | None
+
+    def as_record(self) -> Record:
+        """Give it as JSON values."""
+        estimates = {"confident": self.confident, "table": self.table}
+        return {**vars(self), **{name: found and found._asdict() for name, found in estimates.items()}}
 
 
 def progress_of(
