@@ -324,8 +324,8 @@ def _class_names(files: Iterable[_Labelled]) -> tuple[str, ...]:
     faults = [name for name in names if not name.isprintable() or name[0] in "=+-@"]
     if faults:
         raise DataError(f"{_some(faults)} can't be written into a table as class names; rename them")
-    if not 1 < len(names) <= MAX_CLASSES:
-        raise DataError(f"there are {len(names)} classes ({_some(names)}), expected 2 to {MAX_CLASSES} folders")
+    if len(names) > MAX_CLASSES:
+        raise DataError(f"there are {len(names)} classes ({_some(names)}), expected up to {MAX_CLASSES} folders")
     return tuple(names)
 
 

@@ -104,7 +104,7 @@ def _cells(text: str, name: str) -> Iterator[tuple[int, str, str]]:
         for number, row in enumerate(rows, 2):
             cells = dict(zip(columns, row, strict=False))
             if cells.get("label", "").strip():
-                yield number, cells["sha256"].strip().lower(), cells["label"]
+                yield number, cells.get("sha256", "").strip().lower(), cells["label"]
     except csv.Error as error:
         raise UsageError(f"{name}: expected a CSV file, but: {error}") from error
 

@@ -7,7 +7,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from digits.errors import UsageError
 Value = str | int | float | None
 Row = Sequence[Value]
 Kind = Literal["text", "integer", "number"]
+Rows = Generator[Mapping[str, Any], None, None]
 
 DECIMALS = 6
 _QUOTED = re.compile(r'[",\r\n]')
@@ -59,7 +61,7 @@ class Format(Protocol):
     def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
         """Write a whole table from its parts."""
 
-    def read(self, file: BinaryIO) -> Iterator[Mapping[str, Any]]:
+    def read(self, file: BinaryIO) -> Rows:
         """Give the rows of a table by the columns' names; what is empty is None or an empty text."""
 
 
@@ -83,8 +85,8 @@ def read_table(path: Path) -> Iterator[Mapping[str, Any]]:
     """
     table = format_of(path)
     try:
-        with path.open("rb") as file:
-            for row in table.read(file):
+        with path.open("rb") as file, closing(table.read(file)) as rows:
+            for row in rows:
                 missing = [column.name for column in FIXED_COLUMNS if column.name not in row]
                 if missing:
                     raise UsageError(f"{path}: expected a table of predictions, but it has no column {missing[0]}")
@@ -113,9 +115,13 @@ class Csv:
         file.write(",".join(column.name for column in columns).encode() + b"\n")
         file.writelines(parts)
 
-    def read(self, file: BinaryIO) -> Iterator[Mapping[str, Any]]:
+    def read(self, file: BinaryIO) -> Rows:
         """Give the rows; every value is a text."""
-        yield from csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        try:
+            yield from csv.DictReader(text, strict=True)
+        finally:
+            text.detach()
 
 
 def _text_cells(values: Sequence[Any]) -> list[str]:
@@ -156,7 +162,7 @@ class JsonLines:
         """Write the parts."""
         file.writelines(parts)
 
-    def read(self, file: BinaryIO) -> Iterator[Mapping[str, Any]]:
+    def read(self, file: BinaryIO) -> Rows:
         """Give the rows."""
         yield from map(json.loads, file)
 
@@ -185,7 +191,7 @@ class Parquet:
             for part in parts:
                 writer.write_table(pq.read_table(pa.BufferReader(part)))
 
-    def read(self, file: BinaryIO) -> Iterator[Mapping[str, Any]]:
+    def read(self, file: BinaryIO) -> Rows:
         """Give the rows."""
         import pyarrow.parquet as pq
 
