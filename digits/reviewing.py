@@ -288,9 +288,8 @@ def _source_of(table: Path) -> Path:
     try:
         source = Path(read_record(summary)["source"])
     except (OSError, CorruptArtifactError, KeyError) as error:
-        raise UsageError(
-            f"{summary}: it should say where the images are, but: {error}; name them by --images"
-        ) from error
+        said = "is not there" if isinstance(error, OSError) else "is damaged"
+        raise UsageError(f"{summary}: it should say where the images are, but {said}; give --images") from error
     if not source.exists():
         raise UsageError(f"{source}: the images were there, says {summary.name}, but are not; give --images")
     return source
