@@ -20,6 +20,7 @@ SLOW = (
     "memory",
     "normalising",
     "photos",
+    "reviewing",
     "screenshots",
     "sets",
     "system",

@@ -182,7 +182,8 @@ class LabelLog:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            sync_directory(self.directory)
+            if not self._end:
+                sync_directory(self.directory)
             yield descriptor
         finally:
             os.close(descriptor)

@@ -14,6 +14,7 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -179,7 +180,7 @@ def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: boo
     config = uvicorn.Config(
         application(review, token), log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
-    with socket.socket() as listening:
+    with socket.socket() as listening, suppress(KeyboardInterrupt):
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((ADDRESS, port))
@@ -190,10 +191,7 @@ def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: boo
         tell(address)
         if browse and _has_screen():
             webbrowser.open(address)
-        try:
-            uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:
-            return
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _has_screen() -> bool:
