@@ -88,7 +88,9 @@ def _fail(message: str, code: int) -> None:
 def train(
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
+        typer.Option(
+            help="mnist, mnist-sample, fashion-mnist, reviewed, an .npz, a folder of IDX files or of <class>/*.png."
+        ),
     ] = None,
     recipe: Annotated[
         Literal["default", "quick", "best"] | None,

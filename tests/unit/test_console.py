@@ -8,7 +8,18 @@ from flows.console import app
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["predict"], ["models"], ["models", "show"], ["promote"], ["rollback"], ["inspect"], ["demo"]],
+    [
+        [],
+        ["train"],
+        ["predict"],
+        ["models"],
+        ["models", "show"],
+        ["promote"],
+        ["rollback"],
+        ["inspect"],
+        ["review"],
+        ["demo"],
+    ],
 )
 def test_every_command_has_help(command: list[str]) -> None:
     """Which is also when Typer looks at the commands' options."""
