@@ -155,20 +155,20 @@ class TestEstimate:
 
 
 def simulated(seed: int, *, stop: int | None = None) -> tuple[float, Any]:
-    """Review a table of 2,000 with known truths by somebody who stops after a while; give the truth and what is told.
+    """Review a table of 500 with known truths by somebody who stops after a while; give the truth and what is told.
 
     Wrong rows are found among the least confident, so that a sample that prefers some rows would show.
     """
     generator = random.Random(seed)  # noqa: S311
     rows, truth = [], {}
-    for number in range(seed * 10_000, seed * 10_000 + 2000):
+    for number in range(seed * 1000, seed * 1000 + 500):
         confidence = generator.random()
-        one = image(number, "uncertain" if confidence < 0.05 else "ok", confidence=confidence)
+        one = image(number, "uncertain" if confidence < 0.1 else "ok", confidence=confidence)
         rows.append(one)
         is_wrong = generator.random() < 0.3 * (1 - confidence)
         truth[one.sha256] = "not-a-digit" if is_wrong else one.prediction
-    selection = select(rows, size=150)
-    asked = selection.queue[: stop or generator.randrange(30, len(selection.queue))]
+    selection = select(rows, size=60)
+    asked = selection.queue[: stop or generator.randrange(20, len(selection.queue))]
     answers = {picked.image.sha256: truth[picked.image.sha256] for picked in asked}
     chosen = [one for one in rows if stop or one.status == "ok"]
     share = sum(truth[one.sha256] == one.prediction for one in chosen) / len(chosen)
@@ -193,15 +193,15 @@ class TestProgress:
         told = [(truth, progress.confident) for truth, progress in found]
         covered = sum(one.low <= truth <= one.high for truth, one in told)
         assert covered / SIMULATED >= 0.95
-        assert abs(sum(one.share - truth for truth, one in told)) / SIMULATED < 0.003
+        assert abs(sum(one.share - truth for truth, one in told)) / SIMULATED < 0.004
 
     def test_a_whole_review_covers_the_accuracy_of_all_rows(self) -> None:
         """Once the flagged ones are all answered, and not before."""
         found = [simulated(seed, stop=10_000) for seed in range(SIMULATED)]
         covered = sum(progress.table.low <= truth <= progress.table.high for truth, progress in found)
         assert covered / SIMULATED >= 0.95
-        assert all(progress.table.population == 2000 for _, progress in found)
-        assert simulated(1, stop=60)[1].table is None
+        assert all(progress.table.population == 500 for _, progress in found)
+        assert simulated(1, stop=20)[1].table is None
 
     def test_only_the_beginning_of_the_random_order_counts(self) -> None:
         """An image that was labelled for another reason says nothing before its turn."""
