@@ -18,7 +18,7 @@ from test_labels import ANSWER
 
 from digits.config import ArraysConfig
 from digits.labels import LabelLog, Undo
-from digits.stages import download_dataset, prepare_arrays
+from digits.stages import Lineage, _own_facts, _own_headline, download_dataset, prepare_arrays
 from digits.store import Artifact, ArtifactRef, Store
 
 CONFIG = ArraysConfig(validation_fraction=0.2, own_share=0.25)
@@ -137,6 +137,19 @@ def test_a_label_more_makes_new_arrays_and_the_same_labels_find_the_old_ones(sto
     plain = prepared(store, "mnist-sample")
     assert "labels.csv" not in plain.manifest["files"]
     assert json.loads(plain.file("arrays.json").read_text())["own"] == {"images": 0, "rows": 0}
+
+
+def test_a_model_s_facts_say_how_much_was_labelled_here(store: Store) -> None:
+    """How many images, and the share that they had by being repeated."""
+    told = []
+    for sources in (["mnist-sample", "reviewed"], ["mnist-sample"]):
+        arrays = prepared(store, *sources)
+        told.append(_own_facts(Lineage(arrays, arrays, arrays, arrays, arrays, ())))
+    assert told == [{"own_images": 80, "own_share": 0.25}, {}]
+    assert _own_headline(told[0]) == {
+        "Labelled here": "80 images; 25.0% of the training images, by being repeated",
+    }
+    assert _own_headline(told[1]) == {}
 
 
 def test_a_labelled_folder_is_mixed_in_the_same_way(store: Store, tmp_path: Path) -> None:
