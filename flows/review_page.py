@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +32,7 @@ from digits.reviewing import Review
 ADDRESS = "127.0.0.1"
 PAGE = Path(__file__).with_name("review.html")
 TOKEN_HEADER = "X-Digits-Token"  # noqa: S105 - its name
+NO_TOKEN = "open the address that `digits review` has printed: it has the token"  # noqa: S105 - a sentence
 HISTORY = 200
 """Answers of earlier sittings that can be taken back by undo."""
 MOST_ITEMS = 100
@@ -67,22 +68,20 @@ def application(review: Review, token: str) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, go_on: Callable[..., Any]) -> Response:
-        response: Response = await go_on(request)
+        """Ask for the token before anything else of a request is read."""
+        place = request.query_params if request.url.path == "/" else request.headers
+        given = place.get("token" if request.url.path == "/" else TOKEN_HEADER, "")
+        may = secrets.compare_digest(given.encode(), token.encode())
+        response: Response = await go_on(request) if may else JSONResponse({"error": NO_TOKEN}, 403)
         response.headers.update(headers)
         return response
 
-    def in_query(given: Annotated[str, Query(alias="token")] = "") -> None:
-        _require(given, token)
-
-    def in_header(given: Annotated[str, Header(alias=TOKEN_HEADER)] = "") -> None:
-        _require(given, token)
-
-    @app.get("/", dependencies=[Depends(in_query)])
+    @app.get("/")
     def show() -> HTMLResponse:
         return HTMLResponse(page)
 
-    app.include_router(_reading(review), prefix="/api", dependencies=[Depends(in_header)])
-    app.include_router(_answering(review), prefix="/api", dependencies=[Depends(in_header)])
+    app.include_router(_reading(review), prefix="/api")
+    app.include_router(_answering(review), prefix="/api")
     return app
 
 
@@ -139,11 +138,6 @@ async def _refuse(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 409 if isinstance(error, (DecodeError, UsageError)) else 503)
 
 
-def _require(given: str, token: str) -> None:
-    if not secrets.compare_digest(given.encode(), token.encode()):
-        raise HTTPException(403, "open the address that `digits review` has printed: it has the token")
-
-
 def _described(review: Review, place: int) -> dict[str, Any]:
     picked = review.queue[place]
     answer = review.answer_to(picked)
@@ -178,7 +172,12 @@ def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: boo
     """
     token = secrets.token_urlsafe(24)
     config = uvicorn.Config(
-        application(review, token), log_level="critical", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        application(review, token),
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
     )
     with socket.socket() as listening, suppress(KeyboardInterrupt):
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

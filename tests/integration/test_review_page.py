@@ -70,7 +70,7 @@ def name(number: int) -> str:
     return f"{number:032x}"
 
 
-ROUTES = ["/", "/api/review", "/api/images?start=0&count=1", "/api/images/0"]
+ROUTES = ["/", "/api/review", "/api/images?start=0&count=1", "/api/images/0", "/docs", "/nothing", "//"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -126,6 +126,7 @@ def test_every_answer_has_the_headers(page: Page) -> None:
     """Refusals too."""
     for found in (page.ask("/api/review"), requests.get(page.base, timeout=SECONDS), page.ask("/nothing")):
         assert found.headers["X-Content-Type-Options"] == "nosniff"
+        assert "Server" not in found.headers
         assert "default-src 'none'" in found.headers["Content-Security-Policy"]
 
 
