@@ -20,6 +20,7 @@ SLOW = (
     "honesty",
     "normalising",
     "photos",
+    "reviewing",
     "scale",
     "screenshots",
     "sets",

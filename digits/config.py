@@ -146,6 +146,11 @@ class ArraysConfig(Settings):
         le=0.5,
         description="Share of the training images held back: .1 for convolutional networks, .2 otherwise.",
     )
+    own_share: Fraction = Field(
+        0.1,
+        description="Share of the training images that those labelled here, `reviewed` and folders of labelled images, "
+        "are to make beside a published dataset: they are repeated until they do, each at most 50 times.",
+    )
     split_seed: int = Field(0, ge=0, lt=2**31, description="Of the stratified split.")
     max_duplicates: Fraction = Field(
         0.001, description="Share of the test images that may be in the training images too, byte for byte."
@@ -173,8 +178,9 @@ class TrainingRun(Settings):
         ("mnist",),
         min_length=1,
         max_length=16,
-        description="`mnist`, `mnist-sample`, `fashion-mnist`, the path of an `.npz`, of a folder with IDX files, or "
-        "of a folder of labelled images (`<root>/<class>/*.png`). Several are joined.",
+        description="`mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels that `digits review` has kept), "
+        "the path of an `.npz`, of a folder with IDX files, or of a folder of labelled images "
+        "(`<root>/<class>/*.png`). Several are joined.",
     )
     recipe: RecipeName = Field(
         "default",

@@ -7,45 +7,65 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from digits.arrays import MAX_CLASSES, LabelledArrays, check_structure, require_sound
+from digits.arrays import (
+    MAX_CLASSES,
+    Finding,
+    LabelledArrays,
+    check_structure,
+    conflicting,
+    repeated,
+    require_sound,
+)
 from digits.config import Mode, PredictionConfig
 from digits.downloads import PUBLISHED, Published, fetch
 from digits.errors import DataError, DigitsError, UsageError
 from digits.idx import IDX_FILES, bounded_read, find_idx_file, parse_idx, read_idx_files, read_npz
+from digits.labels import DIGITS, Labelled
 from digits.progress import SILENT, Progress
 from digits.records import Record, digest_of, hash_file
 
 Read = TypeVar("Read")
 Bytes = npt.NDArray[np.uint8]
 
+REVIEWED = "reviewed"
 SAMPLE = "mnist-sample"
 SAMPLE_FILE = Path(__file__).parent / "sample" / "mnist-sample.npz"
 SAMPLE_SHA256 = "156d280be850308c2d115b80e5f3639a9f142687d67c250cd1b7c6c97044fb6f"
 TEST_SHARE = 0.2
-"""Of a folder of labelled images."""
+"""Of images that were labelled here, one by one."""
 ACCEPTED = (
-    "mnist, fashion-mnist, mnist-sample, an .npz file with x_train, y_train, x_test and y_test, a folder with the four "
-    "IDX files, or a folder of labelled images (<root>/<class>/*.png)"
+    "mnist, fashion-mnist, mnist-sample, reviewed (the labels that `digits review` has kept), an .npz file with "
+    "x_train, y_train, x_test and y_test, a folder with the four IDX files, or a folder of labelled images "
+    "(<root>/<class>/*.png)"
 )
 _LISTED = 5
 _DECODING = PredictionConfig()
 
 
-def identify(source: str, *, published: Mapping[str, Published] = PUBLISHED) -> Record:
+def identify(
+    source: str, *, published: Mapping[str, Published] = PUBLISHED, reviewed: Labelled | None = None
+) -> Record:
     """Say what a source is, without the network: JSON values that change when its content does.
 
     A published dataset is known by the hashes of its files; local files are read and hashed. No path is in it, but
     those of labelled images relative to their folder are hashed.
 
+    Args:
+        source: a name or a path.
+        published: the datasets that are known by name.
+        reviewed: what `reviewed` stands for.
+
     Raises:
         UsageError: there is no such source.
         DataError: a local one can't be read.
     """
+    if source == REVIEWED and reviewed:
+        return {"source": REVIEWED, "sha256": reviewed.digest}
     if source in published:
         return {"source": source, "sha256": dict(published[source].sha256)}
     if source == SAMPLE:
@@ -54,13 +74,14 @@ def identify(source: str, *, published: Mapping[str, Published] = PUBLISHED) -> 
     return {"source": kind, "sha256": _reading(path, _IDENTIFIERS[kind])}
 
 
-def load(
+def load(  # noqa: PLR0913 - what, from where, how
     source: str,
     *,
     downloads: Path,
     normalize: Mode = "auto",
     progress: Progress = SILENT,
     published: Mapping[str, Published] = PUBLISHED,
+    reviewed: Labelled | None = None,
 ) -> LabelledArrays:
     """Have a dataset: (N, height, width) uint8 images and (N,) uint8 labels, for training and for testing.
 
@@ -71,6 +92,7 @@ def load(
             MNIST's own images as they are.
         progress: told of downloads, and of the reading of many images.
         published: the datasets that are known by name.
+        reviewed: what `reviewed` stands for.
 
     Raises:
         DownloadError: every route to a published dataset failed.
@@ -81,6 +103,8 @@ def load(
         return _in_form(fetch(published[source], downloads=downloads, progress=progress), normalize)
     if source == SAMPLE:
         return _in_form(_load_sample(), normalize)
+    if source == REVIEWED and reviewed:
+        return _load_reviewed(reviewed, mode=normalize, progress=progress)
     kind, path = _classify(source)
     if kind == "images":
         return _reading(path, partial(_load_image_folder, mode=normalize, progress=progress))
@@ -168,12 +192,12 @@ def _load_sample() -> LabelledArrays:
     return _load_npz(SAMPLE_FILE)
 
 
-# Folders of labelled images
+# Images that were labelled here
 
 
 @dataclass(frozen=True)
 class _Labelled:
-    """One file of a folder of labelled images."""
+    """A file and its class."""
 
     class_name: str
     path: Path
@@ -183,25 +207,100 @@ class _Labelled:
         return f"{self.class_name}/{self.path.name}"
 
 
+class _Seen(NamedTuple):
+    """What became of a file: the SHA-256 of its bytes and of its picture, and what the network sees, uint8."""
+
+    sha256: str
+    picture: bytes
+    pixels: Bytes
+
+
 def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> LabelledArrays:
     files = _list_images(root)
     class_names = _class_names(files)
-    pixels = _decode_all(files, mode, progress)
-    prints = [hashlib.sha256(image.tobytes()).digest() for image in pixels]
-    _require_no_conflicts(files, prints)
-    labels = np.array([class_names.index(file.class_name) for file in files], np.uint8)
-    in_test = np.array([_falls_into_test(fingerprint) for fingerprint in prints])
-    if in_test.all() or not in_test.any():
-        raise DataError(f"{len(files)} images are too few: none falls into the {_side(in_test)} images; add some")
-    return LabelledArrays(pixels[~in_test], labels[~in_test], pixels[in_test], labels[in_test], class_names)
+    seen = _see_all(files, mode, progress)
+    conflicts = [group for group in _same(seen) if len({files[number].class_name for number in group}) > 1]
+    if conflicts:
+        listed = _some(" = ".join(files[number].relative for number in group[:_LISTED]) for group in conflicts)
+        raise DataError(f"{len(conflicts)} images are there under several labels: {listed}; keep the right one of each")
+    return _split(files, seen, class_names)
 
 
-def _side(in_test: npt.NDArray[np.bool_]) -> str:
-    return "training" if in_test.all() else "test"
+def _load_reviewed(reviewed: Labelled, *, mode: Mode, progress: Progress) -> LabelledArrays:
+    """Read the images that `digits review` has kept with their labels."""
+    files = [_Labelled(label, reviewed.images / sha256) for sha256, label in reviewed.labels.items()]
+    if not files:
+        raise DataError(f"{REVIEWED}: no image has been labelled as a digit yet; `digits review TABLE` does that")
+    seen = _see_all(files, mode, progress)
+    wrong = [file.path.name for file, one in zip(files, seen, strict=True) if file.path.name != one.sha256]
+    if wrong:
+        raise DataError(
+            f"{REVIEWED}: {len(wrong)} images were damaged after they were kept: {_some(wrong)}; restore them"
+        )
+    data = _split(files, seen, DIGITS)
+    return replace(data, findings=(*_counts(reviewed), *data.findings))
+
+
+def _counts(reviewed: Labelled) -> list[Finding]:
+    told = {
+        "changed-labels": (reviewed.changed, "images were labelled again with another label, of which the last counts"),
+        "not-digits": (reviewed.not_digits, "images were labelled as no digit, and are not trained on"),
+        "skipped": (reviewed.skipped, "images were skipped in the review, and are not trained on"),
+    }
+    return [
+        Finding(check, f"{count:,} {words}", float(count), None, fatal=False)
+        for check, (count, words) in told.items()
+        if count
+    ]
+
+
+def _split(files: Sequence[_Labelled], seen: Sequence[_Seen], class_names: tuple[str, ...]) -> LabelledArrays:
+    """Take each image once, as the network sees it, and put it on its side; those with several labels are left out.
+
+    An image is tested on if any file that looks the same to the network falls there.
+    """
+    taken: list[list[int]] = []
+    disputed: list[str] = []
+    for group in _same(seen):
+        if len({files[number].class_name for number in group}) == 1:
+            taken.append(group)
+        else:
+            disputed += [seen[number].sha256 for number in group]
+    firsts = [group[0] for group in taken]
+    everything = np.stack([one.pixels for one in seen])
+    names = [seen[number].sha256 for number in firsts]
+    labels = np.array([class_names.index(files[number].class_name) for number in firsts], np.uint8)
+    tested = [any(_falls_into_test(seen[number].picture) for number in group) for group in taken]
+    test, train = (np.flatnonzero(np.array(tested, bool) == side) for side in (True, False))
+    pixels = everything[firsts]
+    return LabelledArrays(
+        pixels[train],
+        labels[train],
+        pixels[test],
+        labels[test],
+        class_names,
+        train_files=tuple(names[row] for row in train),
+        test_files=tuple(names[row] for row in test),
+        findings=(
+            *conflicting(disputed, "look the same as others with another label"),
+            *repeated(sum(len(group) - 1 for group in taken), "look the same as others"),
+        ),
+    )
+
+
+def _same(seen: Sequence[_Seen]) -> list[list[int]]:
+    """Group the numbers of images that look the same to the network."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for number, one in enumerate(seen):
+        groups[one.pixels.tobytes()].append(number)
+    return list(groups.values())
 
 
 def _falls_into_test(fingerprint: bytes) -> bool:
-    """Decide by an image's own content, so that it stays where it is whatever is added around it."""
+    """Decide by the picture itself, so that it stays where it is whatever is added, and whatever file holds it.
+
+    The fingerprint is that of the decoded picture: neither another format nor another normalisation moves it.
+    """
     return int.from_bytes(fingerprint[:8], "big") < TEST_SHARE * 2**64
 
 
@@ -225,8 +324,8 @@ def _class_names(files: Iterable[_Labelled]) -> tuple[str, ...]:
     faults = [name for name in names if not name.isprintable() or name[0] in "=+-@"]
     if faults:
         raise DataError(f"{_some(faults)} can't be written into a table as class names; rename them")
-    if not 1 < len(names) <= MAX_CLASSES:
-        raise DataError(f"there are {len(names)} classes ({_some(names)}), expected 2 to {MAX_CLASSES} folders")
+    if len(names) > MAX_CLASSES:
+        raise DataError(f"there are {len(names)} classes ({_some(names)}), expected up to {MAX_CLASSES} folders")
     return tuple(names)
 
 
@@ -235,12 +334,12 @@ def _numbers_first(name: str) -> tuple[bool, int, str]:
     return (not is_number, int(name) if is_number else 0, name)
 
 
-def _decode_all(files: Sequence[_Labelled], mode: Mode, progress: Progress) -> Bytes:
+def _see_all(files: Sequence[_Labelled], mode: Mode, progress: Progress) -> list[_Seen]:
     bar = progress.start("images", len(files))
-    decoded, faults = [], []
+    seen, faults = [], []
     for file in files:
         try:
-            decoded.append(_decode_one(file.path, mode))
+            seen.append(_see(file.path, mode))
         except (DigitsError, OSError) as error:
             faults.append(f"{file.relative} ({error})")
         bar.advance()
@@ -249,28 +348,19 @@ def _decode_all(files: Sequence[_Labelled], mode: Mode, progress: Progress) -> B
         raise DataError(
             f"{len(faults)} of {len(files)} images can't be read: {_some(faults)}; repair them or take them out"
         )
-    return np.stack(decoded)
+    return seen
 
 
-def _decode_one(path: Path, mode: Mode) -> Bytes:
-    """Give an image as the network sees it: (28, 28) uint8."""
-    from digits.images import LEAST_SIDE, decode
+def _see(path: Path, mode: Mode) -> _Seen:
+    from digits.images import LEAST_SIDE, OTHER_EXTENSIONS, decode
     from digits.normalization import normalize
 
     with path.open("rb") as file:
         content = bounded_read(file, _DECODING.max_bytes)
-    picture = decode(content, max_pixels=_DECODING.max_pixels, least_side=LEAST_SIDE)
-    return normalize(picture.pixels, mode)
-
-
-def _require_no_conflicts(files: Sequence[_Labelled], prints: Sequence[bytes]) -> None:
-    same: dict[bytes, list[_Labelled]] = defaultdict(list)
-    for file, fingerprint in zip(files, prints, strict=True):
-        same[fingerprint].append(file)
-    conflicts = [group for group in same.values() if len({file.class_name for file in group}) > 1]
-    if conflicts:
-        listed = _some(" = ".join(file.relative for file in group[:_LISTED]) for group in conflicts)
-        raise DataError(f"{len(conflicts)} images are there under several labels: {listed}; keep the right one of each")
+    others = () if path.suffix else tuple(OTHER_EXTENSIONS)  # what was reviewed may be of any format, and has no name
+    picture = decode(content, max_pixels=_DECODING.max_pixels, least_side=LEAST_SIDE, others=others).pixels
+    fingerprint = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()
+    return _Seen(hashlib.sha256(content).hexdigest(), fingerprint, normalize(picture, mode))
 
 
 def _some(words: Iterable[str]) -> str:

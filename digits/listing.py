@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from digits.arrays import LABELS_FILE
 from digits.registry import ModelVersion, Registry
 
 
@@ -37,6 +38,10 @@ def promotion_rows(registry: Registry) -> list[dict[str, Any]]:
     ]
 
 
+def _has_own(version: ModelVersion) -> bool:
+    return bool(version.facts.get("own_images"))
+
+
 def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]:
     """Give all that is recorded of a version: its facts, its artifacts' places, its promotions."""
     champion = registry.champion()
@@ -47,5 +52,6 @@ def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]
         "created": version.created_at,
         "weights_sha256": version.weights_sha256,
         **{kind: str(registry.place(version.artifact(kind))) for kind in version.artifacts},
+        **({"labels": str(registry.place(version.artifact("arrays")) / LABELS_FILE)} if _has_own(version) else {}),
         "promotions": [f"{entry.created_at} {entry.action}: {' '.join(entry.reasons)}" for entry in entries],
     }

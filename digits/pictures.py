@@ -112,6 +112,16 @@ def _draw_caption(draw: "ImageDraw", caption: str, font: "Font", place: tuple[in
         draw.text((left + tile // 2, top + number * LINE), text, fill=colour, font=font, anchor="ma")
 
 
+def grey_png(pixels: Pixels, *, largest: int = 640) -> bytes:
+    """Give (height, width) uint8 as a PNG; one with a longer side than `largest` pixels is reduced to that."""
+    from PIL import Image
+
+    picture, buffer = Image.fromarray(pixels), io.BytesIO()
+    picture.thumbnail((largest, largest))
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def with_bars(sheet: bytes, bars: Sequence[Bar]) -> bytes:
     """Draw a bar for each share below a sheet, the greatest one green.
 

@@ -93,7 +93,7 @@ def _left(store: Store, config: RetentionConfig, now: float) -> Iterator[tuple[P
         yield from ((path, reason) for path in list(paths) if now - _changed(path) > seconds)
 
 
-_WRITTEN = ("registry", "studies", "work", "predictions", "inspections", "demo")
+_WRITTEN = ("registry", "studies", "work", "predictions", "inspections", "demo", "labels")
 """The directories where files are replaced beside themselves."""
 
 

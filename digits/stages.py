@@ -14,9 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from digits import calibration, datasets
-from digits.arrays import LabelledArrays, check_arrays, join, require_sound, split_validation
+from digits.arrays import (
+    LABELS_FILE,
+    SIDES,
+    Finding,
+    Indices,
+    LabelledArrays,
+    check_arrays,
+    join,
+    mixed,
+    require_sound,
+    split_validation,
+    without_repeats,
+)
 from digits.config import ArraysConfig, Mode, ModelConfig, PromotionPolicy, TrainingConfig
 from digits.errors import ModelError
+from digits.labels import DIRECTORY, LabelLog
 from digits.progress import SILENT, Progress
 from digits.promotion import Candidate, Decision, decide_promotion
 from digits.records import digest_of, write_file
@@ -87,34 +100,47 @@ def download_dataset(
         DownloadError: every route to it failed.
         UsageError: there is no such source.
     """
+    reviewed = LabelLog(store.root / DIRECTORY).labelled() if source == datasets.REVIEWED else None
 
     def write(directory: Path) -> None:
-        data = datasets.load(source, downloads=store.root / "downloads", normalize=normalize, progress=progress)
+        data = datasets.load(
+            source, downloads=store.root / "downloads", normalize=normalize, progress=progress, reviewed=reviewed
+        )
         for name in DATASET_FILES:
             np.save(directory / f"{name}.npy", getattr(data, name), allow_pickle=False)
         about = {"class_names": data.class_names, "attribution": datasets.attribution(source)}
-        _write_json(directory / "dataset.json", about)
+        findings = [asdict(finding) for finding in data.findings]
+        files = {side: data.files(side) if data.is_own else () for side in SIDES}
+        _write_json(directory / "dataset.json", {**about, "findings": findings, "files": files})
 
-    identity = {**datasets.identify(source), "normalize": normalize}
+    identity = {**datasets.identify(source, reviewed=reviewed), "normalize": normalize}
     return store.produce(Recipe("dataset", identity, code=code_of("dataset")), write)
 
 
 def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysConfig) -> ArtifactRef:
-    """Join datasets, check them, split off validation, and store memory-mappable arrays.
+    """Join datasets, check them, split off validation, mix, and store memory-mappable arrays.
 
     The arrays are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8, of `train`, `validation`, `test`.
+    Images that were labelled here are listed with their labels in `labels.csv`, and repeated in `train` alone.
 
     Raises:
         DataError: the check found something past the limits of the configuration.
     """
 
     def write(directory: Path) -> None:
-        data = join([_labelled_arrays(store.open(source)) for source in sources])
-        findings = check_arrays(data, config)
+        data = join(without_repeats([_labelled_arrays(store.open(source)) for source in sources]))
+        findings = [*check_arrays(data, config), *data.findings]
         require_sound(findings)
         train, validation = split_validation(
             data.train_labels, fraction=config.validation_fraction or 0, seed=config.split_seed
         )
+        own = _own_parts(
+            data, {"train": train, "validation": validation, "test": np.arange(len(data.test_labels), dtype=np.intp)}
+        )
+        if own:
+            _write_labels(directory / LABELS_FILE, own)
+        is_own = np.array([bool(file) for file in data.files("train")], bool)
+        train = mixed(train, is_own[train], share=config.own_share)
         parts = {
             "train": (data.train_pixels[train], data.train_labels[train]),
             "validation": (data.train_pixels[validation], data.train_labels[validation]),
@@ -124,10 +150,28 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
             np.save(directory / f"{name}_pixels.npy", pixels, allow_pickle=False)
             np.save(directory / f"{name}_labels.npy", labels, allow_pickle=False)
         about = {"class_names": data.class_names, "findings": [asdict(finding) for finding in findings]}
-        _write_json(directory / "arrays.json", about)
+        counts = {"images": sum(map(len, own.values())), "rows": int(is_own[train].sum())}
+        _write_json(directory / "arrays.json", {**about, "own": counts})
 
     recipe = Recipe("arrays", config.model_dump(), tuple(sources), code_of("arrays"))
     return store.produce(recipe, write)
+
+
+def _own_parts(data: LabelledArrays, rows: Mapping[str, Indices]) -> dict[str, list[tuple[str, str]]]:
+    """Give file and label of the images that were labelled here, by part; nothing where none was."""
+    if not data.is_own:
+        return {}
+    found = {}
+    for part, chosen in rows.items():
+        side = "test" if part == "test" else "train"
+        files, labels = data.files(side), data.labels(side)
+        found[part] = [(files[row], data.class_names[labels[row]]) for row in chosen if files[row]]
+    return found
+
+
+def _write_labels(path: Path, own: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    lines = [f"{file},{label},{part}\n" for part, images in own.items() for file, label in images]
+    path.write_text("sha256,label,part\n" + "".join(lines), "utf-8")
 
 
 def build_network(store: Store, arrays: ArtifactRef, config: ModelConfig, *, seed: int) -> ArtifactRef:
@@ -312,8 +356,14 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _labelled_arrays(artifact: Artifact) -> LabelledArrays:
     arrays = {name: np.load(artifact.file(f"{name}.npy"), mmap_mode="r", allow_pickle=False) for name in DATASET_FILES}
-    names = tuple(read_json(artifact.file("dataset.json"))["class_names"])
-    return LabelledArrays(**arrays, class_names=names)
+    about = read_json(artifact.file("dataset.json"))
+    return LabelledArrays(
+        **arrays,
+        class_names=tuple(about["class_names"]),
+        train_files=tuple(about["files"]["train"]),
+        test_files=tuple(about["files"]["test"]),
+        findings=tuple(Finding(**finding) for finding in about["findings"]),
+    )
 
 
 def _samples(arrays: Artifact, part: str) -> Any:
@@ -376,7 +426,17 @@ def facts_of(lineage: Lineage) -> dict[str, Any]:
         "test_set": lineage.test_set,
         "validation_accuracy": history[-1]["validation_accuracy"],
         **{name: evaluation[name] for name in ("accuracy", "loss", "ece", "rejected_share")},
+        **_own_facts(lineage),
     }
+
+
+def _own_facts(lineage: Lineage) -> dict[str, Any]:
+    """Say how many images were labelled here, and what share they are of the training images by being repeated."""
+    own = read_json(lineage.arrays.file("arrays.json"))["own"]
+    if not own["images"]:
+        return {}
+    share = own["rows"] / len(_samples(lineage.arrays, "train"))
+    return {"own_images": own["images"], "own_share": round(share, 4)}
 
 
 def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -> tuple[ModelVersion, bool]:
@@ -476,7 +536,15 @@ def _headline(facts: Mapping[str, Any]) -> dict[str, Any]:
         "Network": facts["architecture"],
         "Epochs": facts["epochs"],
         "Training images": f"{facts['train_images']:,}",
+        **_own_headline(facts),
     }
+
+
+def _own_headline(facts: Mapping[str, Any]) -> dict[str, Any]:
+    if "own_images" not in facts:
+        return {}
+    repeated = f"{facts['own_share']:.1%} of the training images, by being repeated"
+    return {"Labelled here": f"{facts['own_images']:,} images; {repeated}"}
 
 
 def _attributions(lineage: Lineage) -> list[str]:

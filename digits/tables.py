@@ -3,10 +3,12 @@
 A table is made of parts: each shard's rows are encoded by themselves, and joined into the file in order.
 """
 
+import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
@@ -15,6 +17,7 @@ from digits.errors import UsageError
 Value = str | int | float | None
 Row = Sequence[Value]
 Kind = Literal["text", "integer", "number"]
+Rows = Generator[Mapping[str, Any], None, None]
 
 DECIMALS = 6
 _QUOTED = re.compile(r'[",\r\n]')
@@ -58,6 +61,9 @@ class Format(Protocol):
     def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
         """Write a whole table from its parts."""
 
+    def read(self, file: BinaryIO) -> Rows:
+        """Give the rows of a table by the columns' names; what is empty is None or an empty text."""
+
 
 def format_of(path: Path) -> Format:
     """Find the format that a file's extension names.
@@ -69,6 +75,26 @@ def format_of(path: Path) -> Format:
         return FORMATS[path.suffix.lower()]
     except KeyError:
         raise UsageError(f"{path}: expected a name that ends in {', '.join(FORMATS)}, found {path.suffix!r}") from None
+
+
+def read_table(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Give the rows of a table by the columns' names, one after the other.
+
+    Raises:
+        UsageError: it can't be read, or has not our columns.
+    """
+    table = format_of(path)
+    try:
+        with path.open("rb") as file, closing(table.read(file)) as rows:
+            for row in rows:
+                missing = [column.name for column in FIXED_COLUMNS if column.name not in row]
+                if missing:
+                    raise UsageError(f"{path}: expected a table of predictions, but it has no column {missing[0]}")
+                yield row
+    except OSError as error:
+        raise UsageError(f"{path}: expected a table of predictions, but: {error.strerror or error}") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UsageError(f"{path}: expected a table of predictions that is whole, but: {error}") from error
 
 
 def _by_column(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[tuple[Column, Sequence[Value]]]:
@@ -88,6 +114,14 @@ class Csv:
         """Write the header and the parts."""
         file.write(",".join(column.name for column in columns).encode() + b"\n")
         file.writelines(parts)
+
+    def read(self, file: BinaryIO) -> Rows:
+        """Give the rows; every value is a text."""
+        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        try:
+            yield from csv.DictReader(text, strict=True)
+        finally:
+            text.detach()
 
 
 def _text_cells(values: Sequence[Any]) -> list[str]:
@@ -128,6 +162,10 @@ class JsonLines:
         """Write the parts."""
         file.writelines(parts)
 
+    def read(self, file: BinaryIO) -> Rows:
+        """Give the rows."""
+        yield from map(json.loads, file)
+
 
 class Parquet:
     """A row group a part; what is empty is null."""
@@ -152,6 +190,13 @@ class Parquet:
         with pq.ParquetWriter(file, _schema(columns)) as writer:
             for part in parts:
                 writer.write_table(pq.read_table(pa.BufferReader(part)))
+
+    def read(self, file: BinaryIO) -> Rows:
+        """Give the rows."""
+        import pyarrow.parquet as pq
+
+        for batch in pq.ParquetFile(file).iter_batches():
+            yield from batch.to_pylist()
 
 
 def _schema(columns: Sequence[Column]) -> Any:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from digits.config import PredictionConfig, TrainingRun
+    from digits.reviewing import Review
     from digits.stages import Outcome
     from digits.summaries import PredictionSummary
     from digits.tuning import Tuned
@@ -90,7 +91,9 @@ def _fail(message: str, code: int) -> None:
 def train(
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
+        typer.Option(
+            help="mnist, mnist-sample, fashion-mnist, reviewed, an .npz, a folder of IDX files or of <class>/*.png."
+        ),
     ] = None,
     recipe: Annotated[
         Literal["default", "quick", "best"] | None,
@@ -562,6 +565,65 @@ def inspect(
             "picture": picture,
         },
     )
+
+
+@app.command()
+def review(
+    table: Annotated[Path, typer.Argument(help="A table that `digits predict` wrote.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Its folder or archive. [default: as the summary beside the table says]")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Confident images to look at, at random.", min=0, max=100_000)] = 200,
+    export: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a sheet to fill in instead.")] = None,
+    import_: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE.csv", help="Take the labels of a sheet that was filled in.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Of the page. [default: a free one]", min=0, max=65535)] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Look at what a table is unsure of and at a random sample, in the browser or a spreadsheet; keep the labels."""
+    from digits.config import artifact_root
+    from digits.errors import UsageError
+    from digits.reviewing import Review
+    from digits.store import Store
+    from flows.terminal import say
+
+    if export and import_:
+        raise UsageError("give --export or --import, not both")
+    with Review(Store(artifact_root(artifacts)), table, source=images, size=sample) as opened:
+        title = f"{table.name} reviewed"
+        if export:
+            title = f"{opened.export(export):,} images written to {export}; fill in the column label, then --import it"
+        elif import_:
+            done = opened.import_sheet(import_)
+            title = f"{done.new:,} labels taken from {import_}, {done.known:,} were known"
+        else:
+            from flows import review_page
+
+            say("Ctrl-C ends the review; the same command goes on")
+            review_page.serve(opened, port=port, tell=lambda address: say(f"review at {address}"), browse=browser)
+        _print_review(title, opened, json=json)
+
+
+def _print_review(title: str, review: "Review", *, json: bool) -> None:
+    from flows.terminal import print_json, print_pairs
+
+    progress = review.progress()
+    if json:
+        print_json({**progress.as_record(), "labels": review.log.path})
+        return
+    done: dict[str, Any] = {name: f"{progress.done[name]:,} of {total:,}" for name, total in progress.total.items()}
+    accuracies = {"accuracy of ok rows": progress.confident, "accuracy of all rows": progress.table}
+    estimates = {
+        name: f"{found.share:.2%}, {found.low:.2%} to {found.high:.2%} at 95 % confidence ({found.judged:,} of "
+        f"{found.population:,} images judged)"
+        for name, found in accuracies.items()
+        if found
+    }
+    known = {"labelled before": f"{review.selection.known:,}"} if review.selection.known else {}
+    print_pairs(title, {**done, **known, **estimates, "labels": review.log.path})
 
 
 def _predict_deployed(

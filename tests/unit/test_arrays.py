@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from digits.arrays import (
+    MOST_REPEATS,
     Finding,
     LabelledArrays,
     check_arrays,
     check_structure,
     hash_arrays,
     join,
+    mixed,
     require_sound,
     split_validation,
+    without_repeats,
 )
 from digits.config import ArraysConfig
 from digits.errors import DataError
@@ -73,6 +76,131 @@ class TestJoin:
         """There is nothing to train on."""
         with pytest.raises(DataError, match="no dataset"):
             join([])
+
+    def test_a_dataset_may_lack_classes(self):
+        """Its labels are renumbered by their names."""
+        other = make_arrays(train=4, test=2, classes=2, seed=3)
+        joined = join([replace(other, class_names=("2", "0")), make_arrays(classes=3)])
+        assert joined.class_names == ("0", "1", "2")
+        assert joined.train_labels[:4].tolist() == [2, 0, 2, 0]
+        assert joined.test_labels[:2].tolist() == [2, 0]
+        assert joined.train_labels.dtype == np.uint8
+
+    def test_keeps_files_and_findings(self):
+        """A published image has no file."""
+        finding = Finding("skipped", "2 images", 2, None, fatal=False)
+        ours = replace(owned(make_arrays(train=3, test=1, seed=1), "a"), findings=(finding,))
+        joined = join([make_arrays(train=2, test=2), ours])
+        assert joined.train_files == ("", "", "a-train-0", "a-train-1", "a-train-2")
+        assert joined.test_files == ("", "", "a-test-0")
+        assert joined.findings == (finding,)
+        assert not join([make_arrays(), make_arrays(seed=2)]).is_own
+
+
+def owned(data, name):
+    """Give a dataset as if its images had been labelled here, each in a file of its own."""
+    return replace(
+        data,
+        train_files=tuple(f"{name}-train-{number}" for number in range(len(data.train_labels))),
+        test_files=tuple(f"{name}-test-{number}" for number in range(len(data.test_labels))),
+    )
+
+
+def with_images(data, side, rows, pixels, labels):
+    """Give a dataset with some images and their labels replaced."""
+    images, numbers = data.pixels(side).copy(), data.labels(side).copy()
+    images[rows], numbers[rows] = pixels, labels
+    return replace(data, **{f"{side}_pixels": images, f"{side}_labels": numbers})
+
+
+class TestWithoutRepeats:
+    """What is in several datasets."""
+
+    def test_published_datasets_are_left_as_they_are(self):
+        """Whatever repeats in them."""
+        parts = [make_arrays(), make_arrays()]
+        assert without_repeats(parts) == parts
+        ours = [owned(make_arrays(seed=1), "a")]
+        assert without_repeats(ours) == ours
+
+    @pytest.mark.parametrize("side", ["train", "test"])
+    @pytest.mark.parametrize("theirs", ["train", "test"])
+    def test_what_is_published_too_is_left_out_of_ours(self, side, theirs):
+        """On whatever side: no test image of theirs is trained on, no training image of theirs tested on."""
+        published = make_arrays()
+        ours = with_images(
+            owned(make_arrays(seed=1), "a"), side, [1], published.pixels(theirs)[:1], published.labels(theirs)[:1]
+        )
+        for parts in ([published, ours], [ours, published]):
+            first, second = without_repeats(parts)
+            kept, left = (first, second) if parts[0] is published else (second, first)
+            assert kept is published
+            assert f"a-{side}-1" not in left.files(side)
+            assert len(left.files("train")) + len(left.files("test")) == 49
+            assert len(left.pixels(side)) == len(left.labels(side)) == len(left.files(side))
+            (finding,) = left.findings
+            assert (finding.check, finding.value, finding.fatal) == ("repeated-labels", 1, False)
+
+    def test_an_image_of_two_of_ours_stays_once(self):
+        """In the first one, unless the other tests on it."""
+        first, second = owned(make_arrays(seed=1), "a"), owned(make_arrays(seed=2), "b")
+        second = with_images(second, "train", [0, 1], first.train_pixels[:2], first.train_labels[:2])
+        second = with_images(second, "test", [5], first.train_pixels[2:3], first.train_labels[2:3])
+        left = without_repeats([make_arrays(), first, second])
+        assert left[1].train_files == tuple(f"a-train-{number}" for number in range(40) if number != 2)
+        assert left[2].train_files == tuple(f"b-train-{number}" for number in range(2, 40))
+        assert left[2].test_files == second.test_files
+
+    def test_labels_that_differ_are_left_out_and_named(self):
+        """Of ours: a published dataset is not changed by a label that was given here."""
+        published = make_arrays()
+        ours = owned(make_arrays(seed=1), "a")
+        ours = with_images(ours, "train", [7], published.test_pixels[:1], 1 - published.test_labels[:1])
+        others = with_images(
+            owned(make_arrays(seed=2), "b"), "test", [3], ours.train_pixels[8:9], 1 - ours.train_labels[8]
+        )
+        left = without_repeats([published, ours, others])
+        assert left[0] is published
+        assert {*ours.train_files} - {*left[1].train_files} == {"a-train-7", "a-train-8"}
+        assert {*others.test_files} - {*left[2].test_files} == {"b-test-3"}
+        (finding,) = left[1].findings
+        assert finding.message == (
+            "2 images labelled here are left out, which another dataset labels differently: SHA-256 "
+            "a-train-7, a-train-8"
+        )
+
+    def test_the_same_label_may_have_another_number(self):
+        """Classes are compared by name."""
+        ours = replace(owned(make_arrays(train=4, test=1, seed=1), "a"), class_names=("1", "0"))
+        published = make_arrays(classes=2)
+        ours = with_images(ours, "train", [0, 1], published.train_pixels[:2], [1, 0])
+        (finding,) = without_repeats([published, ours])[1].findings
+        assert finding.check == "repeated-labels"
+
+
+class TestMixed:
+    """Repeating what was labelled here."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(own=st.integers(1, 200), others=st.integers(1, 2000), share=st.floats(0, 0.9))
+    def test_the_share_is_reached_by_repeating(self, own, others, share):
+        """To within one image; each once at least and 50 times at most, none more than once more than others."""
+        is_own = np.random.default_rng(0).permutation(np.repeat([True, False], [own, others]))
+        rows = np.arange(own + others) * 3
+        found = mixed(rows, is_own, share=share)
+        counts = np.bincount(found, minlength=3 * len(rows))[rows]
+        assert (counts[~is_own] == 1).all()
+        assert counts[is_own].max() - counts[is_own].min() <= 1
+        total = counts[is_own].sum()
+        assert own <= total <= MOST_REPEATS * own
+        if own < total < MOST_REPEATS * own:
+            assert abs(total - share * len(found)) <= 1
+
+    def test_alone_nothing_is_repeated(self):
+        """There is nothing to have a share of."""
+        rows = np.arange(5)
+        for is_own in (np.ones(5, bool), np.zeros(5, bool)):
+            assert mixed(rows, is_own, share=0.5).tolist() == rows.tolist()
 
 
 class TestSplitValidation:
@@ -131,7 +259,7 @@ class TestCheckArrays:
         ("changes", "message"),
         [
             ({"train_pixels": np.zeros((40, 20), np.uint8)}, r"train pixels are \(40, 20\) uint8"),
-            ({"test_pixels": np.zeros((0, 5, 4), np.uint8)}, r"test pixels are \(0, 5, 4\) uint8"),
+            ({"test_pixels": np.zeros((0, 5, 4), np.uint8)}, "there are no test images; add some"),
             ({"train_pixels": np.zeros((40, 5, 4), np.float32)}, "float32"),
             ({"train_labels": np.zeros(39, np.uint8)}, r"train labels are \(39,\) uint8, expected \(40,\) uint8"),
             ({"test_labels": np.zeros(10, np.int64)}, r"test labels are \(10,\) int64"),

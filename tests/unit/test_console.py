@@ -18,6 +18,7 @@ from flows.console import app
         ["promote"],
         ["rollback"],
         ["inspect"],
+        ["review"],
         ["demo"],
     ],
 )

@@ -1,13 +1,19 @@
 """Sources of labelled images: what they are called, what identifies them, and what is read."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import draw
 from PIL import Image
 
 from digits import datasets
@@ -16,6 +22,7 @@ from digits.datasets import attribution, identify, load
 from digits.downloads import FolderRoute, Published
 from digits.errors import DataError, DownloadError, UsageError
 from digits.idx import IDX_FILES, NPZ_KEYS, TRAIN_LABELS, to_idx
+from digits.labels import Labelled
 from digits.normalization import normalize
 
 GENERATOR = np.random.default_rng(0)
@@ -272,15 +279,17 @@ class TestImageFolder:
             assert old < new
 
     def test_the_same_picture_in_another_format_falls_on_the_same_side(self, tmp_path):
-        """It is the pixels that decide, so that no test image is trained on in disguise."""
+        """It is the pixels that decide, so that no test image is trained on in disguise; one of the two is taken."""
         root = write_images(tmp_path / "images", each=30)
         for path in sorted(root.glob("*/*.png")):
             Image.open(path).save(path.with_suffix(".bmp"))
         data = load(str(root), downloads=tmp_path)
         train, test = ({image.tobytes() for image in part} for part in (data.train_pixels, data.test_pixels))
         assert not train & test
-        assert len(data.train_labels) + len(data.test_labels) == 120
-        assert len(train) + len(test) == 60
+        assert len(data.train_labels) + len(data.test_labels) == len(train) + len(test) == 60
+        assert [finding.message for finding in data.findings] == [
+            "60 images labelled here are left out, which look the same as others too"
+        ]
 
     def test_takes_images_alone(self, tmp_path):
         """Other files, hidden folders and what lies in deeper folders are passed over; case does not count."""
@@ -357,18 +366,26 @@ class TestImageFolder:
         for call in (identify, lambda source: load(source, downloads=tmp_path)):
             assert "no images directly in train; each folder must be a class" in message_of(call, str(root))
 
-    def test_one_class_is_too_few(self, tmp_path):
-        """There is nothing to tell apart."""
-        root = write_images(tmp_path / "images", classes=("0",))
-        assert "there are 1 classes (0), expected 2 to 256 folders" in message_of(load, str(root), downloads=tmp_path)
+    def test_one_class_is_too_few_alone(self, tmp_path):
+        """There is nothing to tell apart; beside other datasets it is welcome."""
+        root = write_images(tmp_path / "images", classes=("7",))
+        data = load(str(root), downloads=tmp_path)
+        assert data.class_names == ("7",)
+        assert "there are 1 classes, expected 2 to 256" in check_structure(data).message
 
-    @pytest.mark.parametrize(("share", "side"), [(0.0, "test"), (1.0, "training")])
-    def test_too_few_images_are_refused(self, tmp_path, monkeypatch, share, side):
-        """Either side needs some."""
+    def test_too_many_classes_are_refused(self, tmp_path, monkeypatch):
+        """A label is a byte."""
+        monkeypatch.setattr(datasets, "MAX_CLASSES", 2)
+        root = write_images(tmp_path / "images", classes=("0", "1", "2"), each=1)
+        assert "there are 3 classes (0, 1, 2), expected up to 2" in message_of(load, str(root), downloads=tmp_path)
+
+    @pytest.mark.parametrize(("share", "side"), [(0.0, "test"), (1.0, "train")])
+    def test_one_side_may_be_empty(self, tmp_path, monkeypatch, share, side):
+        """A few images can be mixed with others; the check before training refuses them alone."""
         monkeypatch.setattr(datasets, "TEST_SHARE", share)
-        root = write_images(tmp_path / "images", each=2)
-        message = message_of(load, str(root), downloads=tmp_path)
-        assert f"4 images are too few: none falls into the {side} images" in message
+        data = load(str(write_images(tmp_path / "images", each=2)), downloads=tmp_path)
+        assert (len(data.train_labels), len(data.test_labels)) == ((4, 0) if share == 0 else (0, 4))
+        assert check_structure(data).message == f"there are no {side} images; add some"
 
     def test_a_file_over_the_limit_is_unreadable(self, tmp_path, monkeypatch):
         """The limit is that of prediction."""
@@ -393,6 +410,120 @@ class TestImageFolder:
 
         load(str(write_images(tmp_path / "images", each=12)), downloads=tmp_path, progress=Listener())
         assert told == [24, *[1] * 24, "closed"]
+
+
+class TestReviewed:
+    """The labels that a review has kept."""
+
+    def test_is_read_from_the_kept_images(self, tmp_path):
+        """Each with its last label, its hash told, digits whatever classes occur."""
+        labels = keep_images(tmp_path, count=60)
+        data = load("reviewed", downloads=tmp_path, reviewed=Labelled(tmp_path, labels))
+        assert data.class_names == tuple("0123456789")
+        assert len(data.train_labels) + len(data.test_labels) == 60
+        assert data.is_own
+        for side in ("train", "test"):
+            for file, label, pixels in zip(data.files(side), data.labels(side), data.pixels(side), strict=True):
+                assert labels[file] == str(label)
+                assert np.array_equal(pixels, np.asarray(Image.open(tmp_path / file)))
+
+    def test_the_identity_changes_exactly_with_the_labels(self, tmp_path):
+        """Neither the order nor what is said of other images counts."""
+        labels = keep_images(tmp_path, count=3)
+        first, *others = labels
+        same = Labelled(tmp_path / "elsewhere", dict(reversed(labels.items())), not_digits=3, skipped=1, changed=2)
+        assert identify("reviewed", reviewed=Labelled(tmp_path, labels)) == identify("reviewed", reviewed=same)
+        identities = [
+            identify("reviewed", reviewed=Labelled(tmp_path, one))["sha256"]
+            for one in (labels, {**labels, first: "9"}, {name: labels[name] for name in others})
+        ]
+        assert len(set(identities)) == 3
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.sets(st.integers(0, 39), min_size=1), st.sets(st.integers(0, 39), min_size=1))
+    def test_no_image_ever_changes_sides(self, first, more):
+        """Whatever is labelled later, and whatever it is normalised with."""
+        with tempfile.TemporaryDirectory() as name:
+            place = Path(name)
+            labels = keep_images(place, count=40)
+            every = list(labels)
+            sides = []
+            for chosen, mode in ((first, "auto"), (first | more, "auto"), (first | more, "mnist")):
+                reviewed = Labelled(place, {every[number]: labels[every[number]] for number in sorted(chosen)})
+                data = load("reviewed", downloads=place, normalize=mode, reviewed=reviewed)
+                sides.append({file: side for side in ("train", "test") for file in data.files(side)})
+            assert sides[1] == sides[2]
+            assert sides[0] == {file: sides[1][file] for file in sides[0]}
+
+    def test_a_folder_puts_an_image_on_the_same_side(self, tmp_path):
+        """So that the two can be joined."""
+        labels = keep_images(tmp_path / "kept", count=40)
+        for file, label in labels.items():
+            (tmp_path / "images" / label).mkdir(parents=True, exist_ok=True)
+            Image.open(tmp_path / "kept" / file).save(tmp_path / "images" / label / f"{file[:9]}.bmp")
+        ours = load("reviewed", downloads=tmp_path, reviewed=Labelled(tmp_path / "kept", labels))
+        theirs = load(str(tmp_path / "images"), downloads=tmp_path)
+        for side in ("train", "test"):
+            assert {image.tobytes() for image in ours.pixels(side)} == {
+                image.tobytes() for image in theirs.pixels(side)
+            }
+
+    def test_the_same_picture_with_two_labels_is_left_out_and_reported(self, tmp_path):
+        """In two files, since of one file the last label counts."""
+        labels = keep_images(tmp_path, count=30)
+        one = next(iter(labels))
+        content = io.BytesIO()
+        Image.open(tmp_path / one).save(content, "BMP")
+        other = hashlib.sha256(content.getvalue()).hexdigest()
+        (tmp_path / other).write_bytes(content.getvalue())
+        data = load("reviewed", downloads=tmp_path, reviewed=Labelled(tmp_path, {**labels, other: "9"}))
+        assert not {one, other} & {*data.train_files, *data.test_files}
+        (finding,) = data.findings
+        assert finding.message.startswith("2 images labelled here are left out, which look the same as others with")
+        assert one[:12] in finding.message
+
+    def test_what_is_not_trained_on_is_reported(self, tmp_path):
+        """No digits, skipped ones, and labels that were replaced."""
+        reviewed = Labelled(tmp_path, keep_images(tmp_path, count=9), not_digits=3, skipped=2, changed=1)
+        findings = load("reviewed", downloads=tmp_path, reviewed=reviewed).findings
+        assert [(finding.check, finding.value) for finding in findings] == [
+            ("changed-labels", 1),
+            ("not-digits", 3),
+            ("skipped", 2),
+        ]
+        assert not any(finding.fatal for finding in findings)
+
+    def test_nothing_labelled_is_an_error_that_says_what_to_do(self, tmp_path):
+        """And so is the word where nobody could know what it stands for."""
+        reviewed = Labelled(tmp_path, {}, not_digits=4)
+        assert "`digits review TABLE` does that" in message_of(load, "reviewed", downloads=tmp_path, reviewed=reviewed)
+        assert "no such dataset" in message_of(load, "reviewed", downloads=tmp_path, error=UsageError)
+
+    def test_a_damaged_or_missing_image_is_found(self, tmp_path):
+        """By its hash, which is its name."""
+        labels = keep_images(tmp_path, count=4)
+        first, second, *_ = labels
+        reviewed = Labelled(tmp_path, labels)
+        (tmp_path / first).write_bytes((tmp_path / second).read_bytes())
+        message = message_of(load, "reviewed", downloads=tmp_path, reviewed=reviewed)
+        assert "1 images were damaged after they were kept" in message
+        (tmp_path / first).unlink()
+        assert f"1 of 4 images can't be read: {labels[first]}/{first}" in message_of(
+            load, "reviewed", downloads=tmp_path, reviewed=reviewed
+        )
+
+
+def keep_images(place, *, count):
+    """Write distinct images as a review keeps them; give their labels by their hashes."""
+    place.mkdir(parents=True, exist_ok=True)
+    labels = {}
+    for number in range(count):
+        content = io.BytesIO()
+        Image.fromarray(draw(number)).save(content, "PNG")
+        name = hashlib.sha256(content.getvalue()).hexdigest()
+        (place / name).write_bytes(content.getvalue())
+        labels[name] = str(number % 7)
+    return labels
 
 
 def identify_files(root):

@@ -68,3 +68,15 @@ def test_a_version_that_was_never_champion_says_so(registry: Registry) -> None:
     details = version_details(registry, version)
     assert details["champion"] is False
     assert details["promotions"] == []
+
+
+def test_a_version_that_learned_from_labels_says_where_they_are_listed(tmp_path: Path) -> None:
+    """Beside the arrays that it was trained on; any other version says nothing of labels."""
+    registry = Registry(Store(tmp_path))
+    for number, facts in enumerate((FACTS, {**FACTS, "own_images": 412, "own_share": 0.1})):
+        artifacts = {"arrays": f"{number}" * 64}
+        registry.register(artifacts=artifacts, weights_sha256=f"w{number}", facts=facts)
+    without, with_labels = (version_details(registry, version) for version in registry.versions())
+    assert "labels" not in without
+    assert with_labels["labels"] == str(tmp_path / "arrays" / ("1" * 64) / "labels.csv")
+    assert (with_labels["own_images"], with_labels["own_share"]) == (412, 0.1)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from digits.errors import UsageError
 from digits.folders import escape_path, unescape_path
-from digits.tables import FIXED_COLUMNS, FORMATS, Row, columns_of, format_of
+from digits.tables import FIXED_COLUMNS, FORMATS, Row, columns_of, format_of, read_table
 
 COLUMNS = columns_of(classes=3, probabilities=False, top_k=1)
 ROWS: list[Row] = [
@@ -108,3 +108,44 @@ def test_any_name_and_any_class_comes_back(names: list[tuple[bytes, str]]) -> No
     assert [(unescape_path(row[0]), row[1]) for row in read] == names
     frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     assert [unescape_path(path) for path in frame["path"]] == [path for path, _ in names]
+
+
+@pytest.mark.parametrize("ending", sorted(FORMATS))
+def test_a_table_is_read_back_by_us(tmp_path: Path, ending: str) -> None:
+    """Row by row, the same values in each format; CSV has them as texts."""
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(table(path.name, ROWS[:1], ROWS[1:]))
+    rows = [list(row.values()) for row in read_table(path)]
+    assert rows == (CELLS if ending == ".csv" else [list(row) for row in ROWS])
+
+
+def test_a_table_that_a_spreadsheet_has_saved_is_read(tmp_path: Path) -> None:
+    """With a byte order mark and other line ends."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + table("x.csv", ROWS).replace(b"\n", b"\r\n"))
+    assert [list(row.values()) for row in read_table(path)] == CELLS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"path,label\na,1\n", "it has no column prediction"),
+        ("x.csv", b'path\n"a', "that is whole, but: unexpected end of data"),
+        ("x.csv", b"path\n\xff\n", "that is whole, but: 'utf-8' codec"),
+        ("x.jsonl", b"{}\n", "it has no column path"),
+        ("x.jsonl", b"{", "that is whole, but: "),
+        ("x.jsonl", b"7\n", "that is whole, but: "),
+        ("x.parquet", b"PAR1", "that is whole, but: "),
+        ("x.txt", b"", "expected a name that ends in"),
+        ("x.csv", None, "expected a table of predictions, but: No such file or directory"),
+    ],
+)
+def test_what_is_no_table_of_ours_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    """With its path and the reason."""
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        list(read_table(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)

@@ -1,0 +1,173 @@
+"""`digits review` as a person has it: a real browser, the keyboard alone, several days."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from benchmarks.browser import chromium, is_here, show, wait_for_text
+from benchmarks.reviewing import Scans, make_scans, served
+from digits.labels import Answer, LabelLog
+
+IMAGES = 120
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start Chromium without a screen."""
+    if not is_here():
+        pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Scans:
+    """A table to review."""
+    return make_scans(tmp_path, IMAGES)
+
+
+def begin(browser: Any, address: str) -> None:
+    """Open the page, and wait for its first image."""
+    show(browser, address, "answered")
+    ready(browser)
+
+
+def ready(browser: Any) -> dict[str, Any]:
+    """Wait until an image is there to be answered, or none is left; give it as the page knows it."""
+    WebDriverWait(browser, PATIENCE).until(lambda it: it.execute_script("return ready || place >= total"))
+    found: dict[str, Any] = browser.execute_script(
+        "return place < total ? item(place).then((i) => ({...i, place})) : null"
+    )
+    return found
+
+
+def press(browser: Any, *keys: str) -> None:
+    """Press keys, each when the page is ready for it."""
+    for key in keys:
+        ready(browser)
+        browser.find_element(By.TAG_NAME, "body").send_keys(key)
+
+
+def saved(browser: Any) -> None:
+    """Wait until the page has nothing left to send."""
+    WebDriverWait(browser, PATIENCE).until(lambda it: it.execute_script("return !outbox.length"))
+    wait_for_text(browser, "all saved")
+
+
+def answers(scans: Scans) -> list[Answer]:
+    """Give the answers that count."""
+    return LabelLog(scans.root / "labels").answers()
+
+
+def test_labels_undo_stop_and_go_on(browser: Any, scans: Scans) -> None:
+    """All of it by keyboard: what was pressed is in the log, and the next day begins where this one stopped."""
+    with served(scans, "--sample", "30") as (_, address):
+        begin(browser, address)
+        shown = []
+        for key in ("3", Keys.ENTER, "n", "s", " ", "0"):
+            shown.append(ready(browser))
+            press(browser, key)
+        assert [image["place"] for image in shown] == list(range(6))
+        press(browser, "u")
+        assert ready(browser)["place"] == 5
+        press(browser, Keys.BACKSPACE)
+        assert ready(browser)["place"] == 4
+        press(browser, "8")
+        saved(browser)
+        assert "5 of" in browser.find_element(By.ID, "count").text
+    suggested = [image["suggestion"] for image in shown]
+    expected = ["3", suggested[1], "not-a-digit", "skip", "8"]
+    assert [(answer.sha256, answer.label) for answer in answers(scans)] == [
+        (image["sha256"], label) for image, label in zip(shown, expected, strict=False)
+    ]
+    with served(scans, "--sample", "30") as (_, address):
+        begin(browser, address)
+        assert ready(browser)["place"] == 5
+        browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "z")
+        assert ready(browser)["place"] == 4
+        saved(browser)
+    assert [answer.label for answer in answers(scans)] == expected[:4]
+
+
+def test_to_the_end(browser: Any, scans: Scans) -> None:
+    """By what the images show: then the page knows how often the table is right."""
+    with served(scans, "--sample", "20") as (_, address):
+        begin(browser, address)
+        right = total = 0
+        while image := ready(browser):
+            truth = scans.truth[image["sha256"]]
+            total += 1
+            right += truth == image["suggestion"]
+            press(browser, truth)
+        saved(browser)
+        wait_for_text(browser, "Nothing is left to look at")
+        wait_for_text(browser, "All rows, flags included")
+        press(browser, "u")
+        assert ready(browser)["place"] == total - 1
+        press(browser, scans.truth[ready(browser)["sha256"]])
+        saved(browser)
+    labels = {answer.sha256: answer.label for answer in answers(scans)}
+    assert len(labels) == total
+    assert labels == {sha256: scans.truth[sha256] for sha256 in labels}
+    assert (
+        sum(answer.label == answer.prediction and answer.status != "not-a-digit" for answer in answers(scans)) == right
+    )
+
+
+def test_a_server_that_is_gone_loses_nothing(browser: Any, scans: Scans) -> None:
+    """Answers wait in the page, which says so; they are saved when it is back at its place."""
+    with served(scans, "--sample", "20") as (process, address):
+        begin(browser, address)
+        press(browser, "1")
+        saved(browser)
+        process.send_signal(signal.SIGSTOP)
+        press(browser, "2", "3")
+        wait_for_text(browser, "2 not saved yet")
+        assert [answer.label for answer in answers(scans)] == ["1"]
+        process.send_signal(signal.SIGCONT)
+        saved(browser)
+        assert [answer.label for answer in answers(scans)] == ["1", "2", "3"]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        press(browser, "4")
+        wait_for_text(browser, "1 not saved yet: the server does not answer; trying again")
+    browser.execute_script("outbox.length = 0")
+
+
+def test_a_file_that_changed_is_passed_over(browser: Any, scans: Scans) -> None:
+    """It is told, and never labelled."""
+    with served(scans, "--sample", "20") as (_, address):
+        begin(browser, address)
+        second = browser.execute_script("return item(20)")
+        (scans.table.parent / "scans" / second["path"]).write_bytes(b"changed")
+        browser.execute_script("show(20)")
+        wait_for_text(browser, f"{second['path']}: the file has changed since it was predicted; passed over")
+        assert ready(browser)["place"] == 21
+
+
+def test_buttons_help_and_focus(browser: Any, scans: Scans) -> None:
+    """The mouse does what keys do, and does not change what Enter means; Tab and Enter press a button."""
+    browser.get_log("browser")  # what other tests have left in it
+    with served(scans, "--sample", "20") as (_, address):
+        begin(browser, address)
+        press(browser, "?")
+        assert browser.find_element(By.ID, "help").is_displayed()
+        browser.find_element(By.TAG_NAME, "body").send_keys("7")
+        browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
+        assert not browser.find_element(By.ID, "help").is_displayed()
+        browser.find_element(By.CSS_SELECTOR, "button[data-label='5']").click()
+        second = ready(browser)
+        press(browser, Keys.ENTER)
+        ready(browser)
+        browser.execute_script("document.querySelector(\"button[data-label='9']\").focus()")
+        browser.switch_to.active_element.send_keys(Keys.ENTER)
+        saved(browser)
+    assert [answer.label for answer in answers(scans)] == ["5", second["suggestion"], "9"]
+    assert browser.get_log("browser") == []
