@@ -5,6 +5,7 @@ these functions.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,21 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digits import calibration, datasets
-from digits.arrays import LabelledArrays, check_arrays, join, require_sound, split_validation
-from digits.config import ArraysConfig, Mode, ModelConfig, PromotionPolicy, TrainingConfig
+from digits import calibration, datasets, recipes
+from digits.arrays import LabelledArrays, TestSet, check_arrays, join, require_sound, split_validation, test_sets
+from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig
 from digits.errors import ModelError
 from digits.progress import SILENT, Progress
-from digits.promotion import Candidate, Decision, decide_promotion
 from digits.records import digest_of, write_file
 from digits.registry import ModelVersion, Registry
-from digits.store import Artifact, ArtifactRef, Recipe, Store, code_version
+from digits.store import Artifact, ArtifactRef, Store
 
 if TYPE_CHECKING:
     from digits.reports import ModelReport
 
 MAX_EXPORT_DIFFERENCE = 1e-4
 """Largest difference between a probability of the ONNX model and of the Keras model; float32 sums differ by 1e-6."""
+logger = logging.getLogger(__name__)
+NOVELTY_FILE = "novelty.npy"
+"""Of an evaluation, where the model can tell how novel an image is."""
 DATASET_FILES = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
 
@@ -48,21 +51,24 @@ def download_dataset(
         about = {"class_names": data.class_names, "attribution": datasets.attribution(source)}
         _write_json(directory / "dataset.json", about)
 
-    identity = {**datasets.identify(source), "normalize": normalize}
-    return store.produce(Recipe("dataset", identity, code=code_version("digits.datasets")), write)
+    return store.produce(recipes.dataset(source, normalize), write)
 
 
-def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysConfig) -> ArtifactRef:
+def prepare_arrays(
+    store: Store, sources: Sequence[ArtifactRef], names: Sequence[str], config: ArraysConfig
+) -> ArtifactRef:
     """Join datasets, check them, split off validation, and store memory-mappable arrays.
 
-    The arrays are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8, of `train`, `validation`, `test`.
+    The arrays are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8, of `train`, `validation`, `test`; which
+    test images came from which dataset is kept, by the datasets' names.
 
     Raises:
         DataError: the check found something past the limits of the configuration.
     """
 
     def write(directory: Path) -> None:
-        data = join([_labelled_arrays(store.open(source)) for source in sources])
+        joined = [_labelled_arrays(store.open(source)) for source in sources]
+        data = join(joined)
         findings = check_arrays(data, config)
         require_sound(findings)
         train, validation = split_validation(
@@ -76,15 +82,39 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
         for name, (pixels, labels) in parts.items():
             np.save(directory / f"{name}_pixels.npy", pixels, allow_pickle=False)
             np.save(directory / f"{name}_labels.npy", labels, allow_pickle=False)
-        about = {"class_names": data.class_names, "findings": [asdict(finding) for finding in findings]}
+        about = {
+            "class_names": data.class_names,
+            "findings": [asdict(finding) for finding in findings],
+            "test_sets": [asdict(one) for one in test_sets(joined, names)],
+        }
         _write_json(directory / "arrays.json", about)
 
-    recipe = Recipe("arrays", config.model_dump(), tuple(sources), code_version("digits.arrays"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.arrays(sources, names, config), write)
 
 
-def build_network(store: Store, arrays: ArtifactRef, config: ModelConfig, *, seed: int) -> ArtifactRef:
-    """Build an untrained network that fits the arrays, with its summary."""
+def starting_point(store: Store, config: TrainingConfig) -> ArtifactRef | None:
+    """Give the fitted model that a training goes on from; None for one that begins anew.
+
+    Where there is no champion to go on from, that is logged, and the training begins anew.
+    """
+    if config.start == "anew":
+        return None
+    champion = Registry(store).champion()
+    if champion is None:
+        logger.warning("there is no champion to start from: the training begins anew")
+        return None
+    logger.info("the training starts from the champion, version %d", champion.number)
+    return champion.artifact("model")
+
+
+def build_network(
+    store: Store, arrays: ArtifactRef, config: ModelConfig, *, seed: int, parent: ArtifactRef | None = None
+) -> ArtifactRef:
+    """Build a network that fits the arrays, with its summary: untrained, or with the weights of a fitted one.
+
+    Raises:
+        ModelError: the fitted one is another network.
+    """
     from digits import models
 
     def write(directory: Path) -> None:
@@ -92,13 +122,12 @@ def build_network(store: Store, arrays: ArtifactRef, config: ModelConfig, *, see
         shape = np.load(opened.file("test_pixels.npy"), mmap_mode="r").shape[1:]
         classes = len(read_json(opened.file("arrays.json"))["class_names"])
         network = models.build(config, input_shape=shape, classes=classes, seed=seed)
+        if parent:
+            models.take_weights(network, models.load(store.open(parent).file("model.keras")))
         models.save(network, directory / "network.keras")
         write_file(directory / "summary.txt", models.summary(network).encode())
 
-    recipe = Recipe(
-        "network", {**config.model_dump(mode="json"), "seed": seed}, (arrays,), code_version("digits.models")
-    )
-    return store.produce(recipe, write)
+    return store.produce(recipes.network(arrays, config, seed=seed, parent=parent), write)
 
 
 def train_network(
@@ -107,7 +136,7 @@ def train_network(
     """Fit a network to the training arrays; a run that was killed goes on from its last finished epoch."""
     from digits import models, training
 
-    recipe = Recipe("model", config.model_dump(mode="json"), (network, arrays), code_version("digits.training"))
+    recipe = recipes.model(network, arrays, config)
     checkpoint = store.root / "work" / f"train-{recipe.ref.digest}.npz"
 
     def write(directory: Path) -> None:
@@ -115,8 +144,8 @@ def train_network(
         model = models.load(store.open(network).file("network.keras"))
         history = training.fit(
             model,
-            _samples(opened, "train"),
-            _samples(opened, "validation"),
+            samples_of(opened, "train"),
+            samples_of(opened, "validation"),
             config,
             checkpoint=checkpoint,
             class_names=read_json(opened.file("arrays.json"))["class_names"],
@@ -147,12 +176,11 @@ def average_models(
         model = models.average([models.load(member.file("model.keras")) for member in opened])
         histories = [read_json(member.file("model.json"))["history"] for member in opened]
         history = [training.mean_of(epochs) for epochs in zip(*histories, strict=True)]
-        history[-1] |= training.measure(model, _samples(store.open(arrays), "validation"))
+        history[-1] |= training.measure(model, samples_of(store.open(arrays), "validation"))
         models.save(model, directory / "model.keras")
         _write_json(directory / "model.json", {"history": history, "weights_sha256": models.weights_digest(model)})
 
-    recipe = Recipe("model", config.model_dump(mode="json"), (*members, arrays), code_version("digits.training"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.average(members, arrays, config), write)
 
 
 def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
@@ -170,7 +198,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         opened, trained = store.open(arrays), store.open(model)
         network = models.load(trained.file("model.keras"))
         models.export_onnx(network, directory / "model.onnx")
-        test = _samples(opened, "test").pixels
+        test = samples_of(opened, "test").pixels
         spec = {
             "class_names": read_json(opened.file("arrays.json"))["class_names"],
             "input_shape": list(test.shape[1:]),
@@ -181,16 +209,14 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         predictor = load_predictor(directory)
         expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
         check_export(expected, predictor.predict(test))
-        validation = _samples(opened, "validation")
+        validation = samples_of(opened, "validation")
         measured = _calibration(predictor.predict(validation.pixels), validation.labels)
         _write_json(directory / "spec.json", {**spec, "calibration": measured})
-        train = _samples(opened, "train")
+        train = samples_of(opened, "train")
         seed = trained.config["seed"]
         novelty.add_novelty(directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed)
 
-    code = code_version("digits.models", "digits.inference", "digits.novelty", "digits.calibration")
-    recipe = Recipe("onnx", {}, (model, arrays), code)
-    return store.produce(recipe, write)
+    return store.produce(recipes.onnx(model, arrays), write)
 
 
 def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> dict[str, Any]:
@@ -218,21 +244,28 @@ def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float3
 
 
 def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
-    """Measure the exported model, which is what prediction runs, on the test images."""
+    """Measure the exported model, which is what prediction runs, on the test images.
+
+    Raises:
+        ModelError: it has other classes, or takes images of another size.
+    """
     from digits.evaluation import evaluate
     from digits.inference import load_predictor
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
-        test = _samples(opened, "test")
-        y_prob, novelties = load_predictor(store.open(exported).path).answer(test.pixels)
-        class_names = read_json(opened.file("arrays.json"))["class_names"]
+        test, class_names = samples_of(opened, "test"), tuple(read_json(opened.file("arrays.json"))["class_names"])
+        predictor = load_predictor(store.open(exported).path)
+        if predictor.model.class_names != class_names:
+            raise ModelError(f"its classes are {predictor.model.class_names}, those of the test images {class_names}")
+        y_prob, novelties = predictor.answer(test.pixels)
         evaluation = evaluate(test.labels, y_prob, class_names=class_names, novelty=novelties)
         _write_json(directory / "evaluation.json", evaluation.as_record())
         np.save(directory / "y_prob.npy", y_prob, allow_pickle=False)
+        if novelties is not None:
+            np.save(directory / NOVELTY_FILE, novelties, allow_pickle=False)
 
-    recipe = Recipe("evaluation", {}, (exported, arrays), code_version("digits.evaluation", "digits.inference"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.evaluation(exported, arrays), write)
 
 
 def read_json(path: Path) -> Any:
@@ -250,7 +283,13 @@ def _labelled_arrays(artifact: Artifact) -> LabelledArrays:
     return LabelledArrays(**arrays, class_names=names)
 
 
-def _samples(arrays: Artifact, part: str) -> Any:
+def sets_of(arrays: Artifact) -> list[TestSet]:
+    """Give the test sets of arrays."""
+    return [TestSet(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
+
+
+def samples_of(arrays: Artifact, part: str) -> Any:
+    """Open a part of arrays, `train`, `validation` or `test`, memory-mapped."""
     from digits.training import Samples
 
     pixels, labels = (
@@ -278,7 +317,7 @@ class Lineage:
     @property
     def sources(self) -> list[str]:
         """The names of the datasets."""
-        return [str(dataset.config["source"]) for dataset in self.datasets]
+        return list(map(str, self.arrays.config["names"]))
 
     @property
     def test_set(self) -> str:
@@ -301,13 +340,15 @@ def facts_of(lineage: Lineage) -> dict[str, Any]:
     """Give what people want to know of a model version."""
     evaluation = read_json(lineage.evaluation.file("evaluation.json"))
     history = read_json(lineage.model.file("model.json"))["history"]
+    right = np.load(lineage.evaluation.file("y_prob.npy")).argmax(axis=1) == samples_of(lineage.arrays, "test").labels
     return {
         "datasets": lineage.sources,
         "architecture": lineage.network.config["architecture"],
         "epochs": len(history),
-        "train_images": len(_samples(lineage.arrays, "train")),
+        "train_images": len(samples_of(lineage.arrays, "train")),
         "test_images": evaluation["count"],
         "test_set": lineage.test_set,
+        "test_sets": {one.name: float(right[one.images].mean()) for one in sets_of(lineage.arrays)},
         "validation_accuracy": history[-1]["validation_accuracy"],
         **{name: evaluation[name] for name in ("accuracy", "loss", "ece", "rejected_share")},
     }
@@ -327,47 +368,6 @@ def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -
     )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a training run."""
-
-    version: int
-    new: bool
-    promoted: bool
-    reasons: tuple[str, ...]
-    champion: int | None
-    facts: Mapping[str, Any]
-    report: Path
-
-
-def promote_model(store: Store, version: ModelVersion, *, new: bool, policy: PromotionPolicy) -> Outcome:
-    """Make a new version the champion, if the policy says so; a known one was decided on when it was new."""
-    registry = Registry(store)
-    if new:
-        decision = registry.consider(version.number, lambda champion: _decide(version, champion, policy))
-    else:
-        decision = Decision(False, (f"Nothing changed: this model is version {version.number} already.",))
-    champion = registry.champion()
-    return Outcome(
-        version=version.number,
-        new=new,
-        promoted=decision.promote,
-        reasons=decision.reasons,
-        champion=champion.number if champion else None,
-        facts=version.facts,
-        report=store.path(version.artifact("report")) / "report.html",
-    )
-
-
-def _decide(version: ModelVersion, champion: ModelVersion | None, policy: PromotionPolicy) -> Decision:
-    return decide_promotion(_candidate(version), _candidate(champion) if champion else None, policy)
-
-
-def _candidate(version: ModelVersion) -> Candidate:
-    facts = version.facts
-    return Candidate(version.number, facts["accuracy"], facts["test_images"], facts["test_set"])
-
-
 def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
     """Draw and write the report of an evaluated model, as a web page and as markdown."""
     from digits import reports
@@ -377,8 +377,7 @@ def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
         write_file(directory / "report.html", reports.as_html(report).encode())
         write_file(directory / "report.md", reports.as_markdown(report).encode())
 
-    recipe = Recipe("report", {}, (evaluation,), code_version("digits.reports", libraries=()))
-    return store.produce(recipe, write)
+    return store.produce(recipes.report(evaluation), write)
 
 
 def _model_report(lineage: Lineage) -> "ModelReport":
@@ -387,7 +386,7 @@ def _model_report(lineage: Lineage) -> "ModelReport":
 
     evaluation = Evaluation.from_record(read_json(lineage.evaluation.file("evaluation.json")))
     history = read_json(lineage.model.file("model.json"))["history"]
-    train, validation, test = (_samples(lineage.arrays, part) for part in ("train", "validation", "test"))
+    train, validation, test = (samples_of(lineage.arrays, part) for part in ("train", "validation", "test"))
     facts = facts_of(lineage)
     check = overfitting(facts["validation_accuracy"], evaluation.accuracy, len(validation), len(test))
     findings = [finding["message"] for finding in read_json(lineage.arrays.file("arrays.json"))["findings"]]
@@ -405,21 +404,15 @@ def _model_report(lineage: Lineage) -> "ModelReport":
 
 
 def _headline(facts: Mapping[str, Any]) -> dict[str, Any]:
+    sets = facts["test_sets"]
     return {
         "Datasets": " + ".join(facts["datasets"]),
         "Network": facts["architecture"],
         "Epochs": facts["epochs"],
         "Training images": f"{facts['train_images']:,}",
+        **({f"Test accuracy on {name}": f"{share:.2%}" for name, share in sets.items()} if len(sets) > 1 else {}),
     }
 
 
 def _attributions(lineage: Lineage) -> list[str]:
     return [read_json(dataset.file("dataset.json"))["attribution"] for dataset in lineage.datasets]
-
-
-def decided_report(store: Store, outcome: Outcome) -> str:
-    """Give the markdown of a version's report, headed by what was decided on it."""
-    version = Registry(store).version(outcome.version)
-    report = store.open(version.artifact("report")).file("report.md").read_text("utf-8")
-    verdict = "promoted to champion" if outcome.promoted else "not promoted"
-    return "\n\n".join([f"**Version {outcome.version}: {verdict}.** {' '.join(outcome.reasons)}", report])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from digits.config import PredictionConfig, TrainingRun
-    from digits.stages import Outcome
+    from digits.gate import Outcome
     from digits.summaries import PredictionSummary
     from digits.workers import Crew
 

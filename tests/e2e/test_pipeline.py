@@ -19,9 +19,10 @@ from prefect.task_runners import ProcessPoolTaskRunner
 
 from digits.config import ModelConfig, PredictionConfig, PromotionPolicy, TrainingConfig
 from digits.errors import DataError
+from digits.gate import Outcome
 from digits.registry import Registry
 from digits.serving import write_test_images
-from digits.stages import Outcome, trace
+from digits.stages import trace
 from digits.store import Store
 from flows.prediction import predict_folder
 from flows.training import train

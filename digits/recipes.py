@@ -1,0 +1,87 @@
+"""What each step of training makes its artifact from: the recipes, which can be told before anything is computed."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from digits import datasets
+from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig, TrainingRun
+from digits.store import ArtifactRef, Recipe, code_version
+
+
+def names_of(sources: Sequence[str]) -> list[str]:
+    """Name datasets for people, each by another name: `mnist`, and folders by their last part, `scans`, `scans-2`."""
+    names, seen = [], Counter[str]()
+    for source in sources:
+        name = Path(source).absolute().name
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return names
+
+
+def dataset(source: str, normalize: Mode) -> Recipe:
+    """Of a named or local dataset, which is read to be identified.
+
+    Raises:
+        UsageError: there is no such source.
+        DataError: a local one can't be read.
+    """
+    identity = {**datasets.identify(source), "normalize": normalize}
+    return Recipe("dataset", identity, code=code_version("digits.datasets"))
+
+
+def arrays(sources: Sequence[ArtifactRef], names: Sequence[str], config: ArraysConfig) -> Recipe:
+    """Of datasets that are joined, checked and split."""
+    settings = {**config.model_dump(mode="json"), "names": list(names)}
+    return Recipe("arrays", settings, tuple(sources), code_version("digits.arrays"))
+
+
+def network(prepared: ArtifactRef, config: ModelConfig, *, seed: int, parent: ArtifactRef | None = None) -> Recipe:
+    """Of an untrained network, or one with the weights of a fitted `parent`."""
+    parents = (prepared, parent) if parent else (prepared,)
+    settings = {**config.model_dump(mode="json"), "seed": seed}
+    return Recipe("network", settings, parents, code_version("digits.models"))
+
+
+def model(network: ArtifactRef, prepared: ArtifactRef, config: TrainingConfig) -> Recipe:
+    """Of a network that is fitted."""
+    return Recipe("model", config.model_dump(mode="json"), (network, prepared), code_version("digits.training"))
+
+
+def average(members: Sequence[ArtifactRef], prepared: ArtifactRef, config: TrainingConfig) -> Recipe:
+    """Of fitted networks that are averaged."""
+    return Recipe("model", config.model_dump(mode="json"), (*members, prepared), code_version("digits.training"))
+
+
+def onnx(fitted: ArtifactRef, prepared: ArtifactRef) -> Recipe:
+    """Of an exported model."""
+    code = code_version("digits.models", "digits.inference", "digits.novelty", "digits.calibration")
+    return Recipe("onnx", {}, (fitted, prepared), code)
+
+
+def evaluation(exported: ArtifactRef, prepared: ArtifactRef) -> Recipe:
+    """Of what an exported model does on test images."""
+    return Recipe("evaluation", {}, (exported, prepared), code_version("digits.evaluation", "digits.inference"))
+
+
+def report(evaluated: ArtifactRef) -> Recipe:
+    """Of the report of an evaluated model."""
+    return Recipe("report", {}, (evaluated,), code_version("digits.reports", libraries=()))
+
+
+def prepared_for(run: TrainingRun) -> ArtifactRef:
+    """Tell which arrays a run would be made from, without making them; of a resolved run."""
+    sources = [dataset(source, run.arrays.normalize).ref for source in run.datasets]
+    return arrays(sources, names_of(run.datasets), run.arrays).ref
+
+
+def digest_of_run(prepared: ArtifactRef, run: TrainingRun) -> str:
+    """Name what a run is about: data, configuration and code, but not the policy of promotion; of a resolved run.
+
+    A run that starts from the champion has the same name whoever that is: or else each promotion would be a reason to
+    train once more on the same data.
+    """
+    networks = [network(prepared, run.model, seed=member.seed).ref for member in run.members()]
+    fitted = [model(one, prepared, how).ref for one, how in zip(networks, run.members(), strict=True)]
+    whole = fitted[0] if len(fitted) == 1 else average(fitted, prepared, run.training).ref
+    return evaluation(onnx(whole, prepared).ref, prepared).ref.digest
