@@ -189,7 +189,7 @@ class PromotionPolicy(Settings):
         0.02, description="How much larger its calibration error may be than the champion's, likewise."
     )
     max_slowdown: float = Field(
-        3,
+        10,
         gt=0,
         le=1000,
         description="How many times as long as the champion it may take to predict a picture, from its bytes on.",
@@ -360,6 +360,12 @@ class PredictionConfig(Settings):
         "is what has the same size, modification time and inode.",
     )
     verify: bool = Field(False, description="With `incremental`: unchanged is what has the same content (SHA-256).")
+    replace_version: int | None = Field(
+        None,
+        ge=1,
+        description="Predict only the rows that this model version wrote into the table that is there; all other rows "
+        "stay as they are.",
+    )
     processes: int | None = Field(None, ge=1, le=1024, description="Worker processes; empty: one a usable CPU.")
 
 
