@@ -3,7 +3,6 @@
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +12,8 @@ from digits.arrays import TestSet
 from digits.calibration import DECIMALS, Step, threshold_for
 from digits.errors import UsageError
 from digits.evaluation import calibration_error, reliability
-from digits.images import LEAST_SIDE, decode
 from digits.inference import Answers, Predictor
-from digits.oddities import look
-from digits.promotion import SetResult
+from digits.promotion import Changed, SetResult
 
 Labels = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.uint8]
@@ -59,27 +56,6 @@ def _threshold(steps: Sequence[Step], wished_error: float) -> float:
         return threshold_for(steps, wished_error)
     except UsageError:
         return float("inf")
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A test image on which two models differ, one of them being right; classes by name.
-
-    `index` is among all test images.
-    """
-
-    test_set: str
-    index: int
-    true: str
-    champion: str
-    challenger: str
-    champion_confidence: float
-    challenger_confidence: float
-
-    @property
-    def is_gained(self) -> bool:
-        """Whether it is the challenger that is right."""
-        return self.challenger == self.true
 
 
 class Said(NamedTuple):
@@ -132,6 +108,9 @@ def seconds_an_image(predictors: Sequence[Predictor], pixels: Pixels) -> list[fl
         predictors: models for images of the same size.
         pixels: (N, height, width) uint8, N of at least 1; the first ones are taken.
     """
+    from digits.images import LEAST_SIDE, decode
+    from digits.oddities import look
+
     images = pixels[:TIMED_IMAGES]
     pictures, model = [_as_png(image) for image in images], predictors[0].model
 

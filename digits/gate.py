@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from digits import recipes
-from digits.comparison import Changed, changed_answers, results_of, seconds_an_image
+from digits.comparison import changed_answers, results_of, seconds_an_image
 from digits.config import PromotionPolicy, TrainingRun
 from digits.errors import ModelError, StoreError
 from digits.inference import Answers, ModelFiles, Predictor
-from digits.promotion import Candidate, Decision, decide_promotion, refuse
+from digits.promotion import Candidate, Changed, Decision, decide_promotion, refuse
 from digits.records import Record
 from digits.registry import Considered, ModelVersion, Registry
 from digits.reports import changed_picture, decision_markdown

@@ -46,6 +46,27 @@ class SetResult:
         return float(self.right.mean())
 
 
+@dataclass(frozen=True)
+class Changed:
+    """A test image on which two models differ, one of them being right; classes by name.
+
+    `index` is among all test images.
+    """
+
+    test_set: str
+    index: int
+    true: str
+    champion: str
+    challenger: str
+    champion_confidence: float
+    challenger_confidence: float
+
+    @property
+    def is_gained(self) -> bool:
+        """Whether it is the challenger that is right."""
+        return self.challenger == self.true
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A model version and what was measured of it.

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digits.comparison import Changed
 from digits.evaluation import CALIBRATION_BINS, NOISE_LIMIT, Evaluation, Mistake, ReliabilityBin
 from digits.pictures import contact_sheet, data_uri
+from digits.promotion import Changed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
