@@ -44,7 +44,7 @@ class LabelledArrays:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class HeldOut:
     """The test images of one of several datasets that were joined: those from `start` up to `stop`.
 
     Args:
@@ -100,13 +100,13 @@ def join(parts: Sequence[LabelledArrays]) -> LabelledArrays:
     return LabelledArrays(**arrays, class_names=parts[0].class_names)
 
 
-def test_sets(parts: Sequence[LabelledArrays], names: Sequence[str]) -> list[TestSet]:
+def held_out(parts: Sequence[LabelledArrays], names: Sequence[str]) -> list[HeldOut]:
     """Say which of the joined test images belong to which dataset; one without test images is no test set."""
     sets, start = [], 0
     for name, part in zip(names, parts, strict=True):
         stop = start + len(part.test_labels)
         if stop > start:
-            sets.append(TestSet(name, start, stop, _digest_of(part, ("test_pixels", "test_labels"))))
+            sets.append(HeldOut(name, start, stop, _digest_of(part, ("test_pixels", "test_labels"))))
         start = stop
     return sets
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from digits.arrays import TestSet
+from digits.arrays import HeldOut
 from digits.calibration import DECIMALS, Step, threshold_for
 from digits.errors import UsageError
 from digits.evaluation import calibration_error, reliability
@@ -24,7 +24,7 @@ EXAMPLES = 12
 
 
 def results_of(
-    answers: Answers, labels: Labels, sets: Iterable[TestSet], *, steps: Sequence[Step], wished_error: float
+    answers: Answers, labels: Labels, sets: Iterable[HeldOut], *, steps: Sequence[Step], wished_error: float
 ) -> dict[str, SetResult]:
     """Measure a model on each test set.
 
@@ -71,7 +71,7 @@ class Said(NamedTuple):
 
 
 def changed_answers(
-    challenger: Answers, champion: Answers, labels: Labels, sets: Sequence[TestSet], class_names: Sequence[str]
+    challenger: Answers, champion: Answers, labels: Labels, sets: Sequence[HeldOut], class_names: Sequence[str]
 ) -> list[Changed]:
     """Give examples of images that changed from right to wrong, then from wrong to right, the surest mistakes first."""
     ours, theirs = Said.by(challenger), Said.by(champion)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digits import calibration, datasets, recipes
-from digits.arrays import LabelledArrays, TestSet, check_arrays, join, require_sound, split_validation, test_sets
+from digits.arrays import HeldOut, LabelledArrays, check_arrays, held_out, join, require_sound, split_validation
 from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig
 from digits.errors import ModelError
 from digits.progress import SILENT, Progress
@@ -85,7 +85,7 @@ def prepare_arrays(
         about = {
             "class_names": data.class_names,
             "findings": [asdict(finding) for finding in findings],
-            "test_sets": [asdict(one) for one in test_sets(joined, names)],
+            "test_sets": [asdict(one) for one in held_out(joined, names)],
         }
         _write_json(directory / "arrays.json", about)
 
@@ -283,9 +283,9 @@ def _labelled_arrays(artifact: Artifact) -> LabelledArrays:
     return LabelledArrays(**arrays, class_names=names)
 
 
-def sets_of(arrays: Artifact) -> list[TestSet]:
+def sets_of(arrays: Artifact) -> list[HeldOut]:
     """Give the test sets of arrays."""
-    return [TestSet(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
+    return [HeldOut(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
 
 
 def samples_of(arrays: Artifact, part: str) -> Any:
