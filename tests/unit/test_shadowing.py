@@ -12,9 +12,10 @@ from digits import serving
 from digits.config import PredictionConfig
 from digits.errors import RegistryError, UsageError
 from digits.registry import Registry
-from digits.shadowing import pairs, shadow_path
+from digits.shadowing import pairs, shadow_path, write_differences
 from digits.store import Recipe, Store
 from digits.tablefiles import TableFile
+from digits.tables import FIXED_COLUMNS, format_of
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -94,6 +95,20 @@ def test_the_standard_input_can_not_be_read_twice(store: Store, tmp_path: Path) 
     options = PredictionConfig(files_from=Path("-"))
     with pytest.raises(UsageError, match="give the list of files as a file"):
         serving.shadow_plan(store, tmp_path, shadow="2", out=tmp_path / "t.csv", options=options)
+
+
+def test_another_status_is_a_difference(tmp_path: Path) -> None:
+    """Of the same prediction one version is unsure, or takes the image for no digit."""
+    tables = []
+    for name, statuses in (("one", ("ok", "ok", "ok")), ("two", ("ok", "uncertain", "not-a-digit"))):
+        rows = [(f"{n}.png", "7", 0.5 + n / 10, status, *[None] * 5, 1) for n, status in enumerate(statuses)]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_bytes(format_of(path).encode(rows, FIXED_COLUMNS))
+        tables.append(TableFile.open(path))
+    assert write_differences(*tables, tmp_path / "d.csv") == 2
+    with (tmp_path / "d.csv").open(newline="") as file:
+        found = [(row["path"], row["status"], row["shadow_status"]) for row in csv.DictReader(file)]
+    assert found == [("1.png", "ok", "uncertain"), ("2.png", "ok", "not-a-digit")]
 
 
 def test_images_that_only_one_table_has_are_left_out() -> None:
