@@ -1,6 +1,6 @@
 """The end of a training run: whether there is anything to train, and whether what was trained becomes champion."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from digits.promotion import Candidate, Changed, Decision, decide_promotion, ref
 from digits.records import Record
 from digits.registry import Considered, ModelVersion, Registry
 from digits.reports import changed_picture, decision_markdown
-from digits.stages import NOVELTY_FILE, evaluate_model, read_json, samples_of, sets_of
+from digits.stages import NOVELTY_FILE, evaluate_model, identify, read_json, samples_of, sets_of
 from digits.store import Artifact, ArtifactRef, Store
 
 Decided = tuple[Decision, Sequence[Record]]
@@ -52,7 +52,7 @@ def find_standing(store: Store, run: TrainingRun) -> Outcome | None:
         DataError: a local one can't be read.
     """
     registry = Registry(store)
-    known = registry.decided(recipes.digest_of_run(recipes.prepared_for(run), run), _as_record(run.promotion))
+    known = registry.decided(recipes.digest_of_run(recipes.prepared_for(run, identify), run), _as_record(run.promotion))
     if known is None:
         return None
     version = registry.version(known.version)
@@ -141,7 +141,7 @@ def _decide(
     ours = _contender(store, version, arrays)
     if champion is None:
         return decide_promotion(ours.candidate(opened, policy), None, policy), ()
-    if lacking := sorted({*champion.facts.get("datasets", ())} - {one.name for one in sets_of(opened)}):
+    if lacking := sorted({*_test_sets(champion)} - {one.name for one in sets_of(opened)}):
         return _refused(version, champion, f"was tested on {', '.join(lacking)} too; train on the same datasets"), ()
     try:
         theirs = _contender(store, champion, arrays)
@@ -152,6 +152,11 @@ def _decide(
     candidates = [one.candidate(opened, policy, time) for one, time in zip((ours, theirs), seconds, strict=True)]
     examples = changed_answers(ours.answers, theirs.answers, test.labels, sets_of(opened), names)
     return decide_promotion(candidates[0], candidates[1], policy), [asdict(one) for one in examples]
+
+
+def _test_sets(version: ModelVersion) -> Iterable[str]:
+    """Give the names of what a version was tested on; one of before that was recorded, on what it was trained from."""
+    return version.facts.get("test_sets") or version.facts.get("datasets") or ()
 
 
 def _refused(version: ModelVersion, champion: ModelVersion, why: str) -> Decision:

@@ -1,39 +1,32 @@
 """What each step of training makes its artifact from: the recipes, which can be told before anything is computed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from digits import datasets
 from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig, TrainingRun
+from digits.records import Record
 from digits.store import ArtifactRef, Recipe, code_version
 
 
-def names_of(sources: Sequence[str]) -> list[str]:
-    """Name datasets for people, each by another name: `mnist`, and folders by their last part, `scans`, `scans-2`."""
+def distinct(words: Iterable[str]) -> list[str]:
+    """Have each of several names be another one: `scans`, `scans-2`."""
     names, seen = [], Counter[str]()
-    for source in sources:
-        name = Path(source).absolute().name
+    for name in words:
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return names
 
 
-def dataset(source: str, normalize: Mode) -> Recipe:
-    """Of a named or local dataset, which is read to be identified.
-
-    Raises:
-        UsageError: there is no such source.
-        DataError: a local one can't be read.
-    """
-    identity = {**datasets.identify(source), "normalize": normalize}
-    return Recipe("dataset", identity, code=code_version("digits.datasets"))
+def dataset(source: str, identity: Record, normalize: Mode) -> Recipe:
+    """Of a named or local dataset, whose `identity` changes when its content does; people's name for it is kept."""
+    named = {**identity, "name": Path(source).absolute().name, "normalize": normalize}
+    return Recipe("dataset", named, code=code_version("digits.datasets"))
 
 
-def arrays(sources: Sequence[ArtifactRef], names: Sequence[str], config: ArraysConfig) -> Recipe:
+def arrays(sources: Sequence[ArtifactRef], config: ArraysConfig) -> Recipe:
     """Of datasets that are joined, checked and split."""
-    settings = {**config.model_dump(mode="json"), "names": list(names)}
-    return Recipe("arrays", settings, tuple(sources), code_version("digits.arrays"))
+    return Recipe("arrays", config.model_dump(mode="json"), tuple(sources), code_version("digits.arrays"))
 
 
 def network(prepared: ArtifactRef, config: ModelConfig, *, seed: int, parent: ArtifactRef | None = None) -> Recipe:
@@ -69,10 +62,15 @@ def report(evaluated: ArtifactRef) -> Recipe:
     return Recipe("report", {}, (evaluated,), code_version("digits.reports", libraries=()))
 
 
-def prepared_for(run: TrainingRun) -> ArtifactRef:
-    """Tell which arrays a run would be made from, without making them; of a resolved run."""
-    sources = [dataset(source, run.arrays.normalize).ref for source in run.datasets]
-    return arrays(sources, names_of(run.datasets), run.arrays).ref
+def prepared_for(run: TrainingRun, identify: Callable[[str], Record]) -> ArtifactRef:
+    """Tell which arrays a run would be made from, without making them.
+
+    Args:
+        run: resolved.
+        identify: gives what changes when the content of a dataset does.
+    """
+    sources = [dataset(source, identify(source), run.arrays.normalize).ref for source in run.datasets]
+    return arrays(sources, run.arrays).ref
 
 
 def digest_of_run(prepared: ArtifactRef, run: TrainingRun) -> str:

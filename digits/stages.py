@@ -6,7 +6,7 @@ these functions.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from digits.arrays import HeldOut, LabelledArrays, check_arrays, held_out, join,
 from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig
 from digits.errors import ModelError
 from digits.progress import SILENT, Progress
-from digits.records import digest_of, write_file
+from digits.records import Record, digest_of, write_file
 from digits.registry import ModelVersion, Registry
 from digits.store import Artifact, ArtifactRef, Store
 
@@ -51,12 +51,15 @@ def download_dataset(
         about = {"class_names": data.class_names, "attribution": datasets.attribution(source)}
         _write_json(directory / "dataset.json", about)
 
-    return store.produce(recipes.dataset(source, normalize), write)
+    return store.produce(recipes.dataset(source, identify(source), normalize), write)
 
 
-def prepare_arrays(
-    store: Store, sources: Sequence[ArtifactRef], names: Sequence[str], config: ArraysConfig
-) -> ArtifactRef:
+def identify(source: str) -> Record:
+    """Give what changes when the content of a dataset does; see `digits.datasets.identify`."""
+    return datasets.identify(source)
+
+
+def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysConfig) -> ArtifactRef:
     """Join datasets, check them, split off validation, and store memory-mappable arrays.
 
     The arrays are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8, of `train`, `validation`, `test`; which
@@ -67,7 +70,8 @@ def prepare_arrays(
     """
 
     def write(directory: Path) -> None:
-        joined = [_labelled_arrays(store.open(source)) for source in sources]
+        opened = [store.open(source) for source in sources]
+        joined = [_labelled_arrays(source) for source in opened]
         data = join(joined)
         findings = check_arrays(data, config)
         require_sound(findings)
@@ -85,11 +89,11 @@ def prepare_arrays(
         about = {
             "class_names": data.class_names,
             "findings": [asdict(finding) for finding in findings],
-            "test_sets": [asdict(one) for one in held_out(joined, names)],
+            "test_sets": [asdict(one) for one in held_out(joined, names_of(opened))],
         }
         _write_json(directory / "arrays.json", about)
 
-    return store.produce(recipes.arrays(sources, names, config), write)
+    return store.produce(recipes.arrays(sources, config), write)
 
 
 def starting_point(store: Store, config: TrainingConfig) -> ArtifactRef | None:
@@ -298,6 +302,11 @@ def samples_of(arrays: Artifact, part: str) -> Any:
     return Samples(pixels, labels)
 
 
+def names_of(datasets: Iterable[Artifact]) -> list[str]:
+    """Give the name of each dataset, by which its test images are known: each by another one."""
+    return recipes.distinct(str(dataset.config["name"]) for dataset in datasets)
+
+
 @dataclass(frozen=True)
 class Lineage:
     """The artifacts behind an evaluation, each verified."""
@@ -317,7 +326,7 @@ class Lineage:
     @property
     def sources(self) -> list[str]:
         """The names of the datasets."""
-        return list(map(str, self.arrays.config["names"]))
+        return names_of(self.datasets)
 
     @property
     def test_set(self) -> str:

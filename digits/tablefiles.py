@@ -46,7 +46,7 @@ class TableFile:
             names = _NAMES[path.suffix.lower()](path)
         except FileNotFoundError:
             raise UsageError(f"{path}: there is no such table; predict the folder, or name another table") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, csv.Error) as error:
             raise UsageError(f"{path}: expected a table that can be read, but: {error}") from error
         classes = sum(re.fullmatch(r"p\d+", name) is not None for name in names)
         top_k = 1 + sum(re.fullmatch(r"top\d+", name) is not None for name in names)
@@ -63,7 +63,7 @@ class TableFile:
         """
         try:
             yield from _ROWS[self.path.suffix.lower()](self.path, self.columns)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, csv.Error) as error:
             raise UsageError(f"{self.path}: expected a table that can be read, but: {error}") from error
 
     def rows_in_a_part(self) -> int:

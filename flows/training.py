@@ -75,7 +75,7 @@ def train(
     if standing := find_standing(run, artifacts):
         return standing, " ".join(standing.reasons)
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
-    prepared = preprocess(sources, run.datasets, run.arrays, artifacts)
+    prepared = preprocess(sources, run.arrays, artifacts)
     parent = starting_point(run.training, artifacts)
     networks = [build_network(prepared, run.model, member.seed, parent, artifacts) for member in run.members()]
     members = [train_network(one, prepared, how, artifacts) for one, how in zip(networks, run.members(), strict=True)]

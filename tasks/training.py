@@ -1,6 +1,5 @@
 """The Prefect steps of training: each is a call of the library's stage of the same purpose."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.runtime import deployment
 
-from digits import gate, recipes, stages
+from digits import gate, stages
 from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig, TrainingRun
 from digits.errors import DownloadError
 from digits.gate import Outcome
@@ -47,11 +46,9 @@ def download_dataset(source: str, normalize: Mode, root: Path | None) -> Artifac
 
 
 @task(name="preprocess", task_run_name="preprocess", cache_policy=NO_CACHE)
-def preprocess(
-    datasets: list[ArtifactRef], names: Sequence[str], config: ArraysConfig, root: Path | None
-) -> ArtifactRef:
+def preprocess(datasets: list[ArtifactRef], config: ArraysConfig, root: Path | None) -> ArtifactRef:
     """Check the images, split them, and store them as arrays."""
-    return stages.prepare_arrays(open_store(root), datasets, recipes.names_of(names), config)
+    return stages.prepare_arrays(open_store(root), datasets, config)
 
 
 @task(name="start", task_run_name="start from {config.start}", cache_policy=NO_CACHE)

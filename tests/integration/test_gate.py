@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits import gate, recipes, stages
+from digits import gate, stages
 from digits.config import TrainingRun
 from digits.datasets import SAMPLE_FILE
 from digits.errors import ModelError
@@ -50,7 +50,7 @@ def train(store: Store, folder: Path, **changes: Any) -> Outcome:
     if standing := gate.find_standing(store, run):
         return standing
     source = stages.download_dataset(store, str(folder), normalize=run.arrays.normalize)
-    arrays = stages.prepare_arrays(store, [source], recipes.names_of(run.datasets), run.arrays)
+    arrays = stages.prepare_arrays(store, [source], run.arrays)
     parent = stages.starting_point(store, run.training)
     network = stages.build_network(store, arrays, run.model, seed=run.training.seed, parent=parent)
     exported = stages.export_model(store, stages.train_network(store, network, arrays, run.training), arrays)

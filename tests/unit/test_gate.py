@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from digits import gate, recipes, stages
+from digits import gate, stages
 from digits.config import PromotionPolicy, TrainingRun
 from digits.gate import Outcome
 from digits.listing import version_details
@@ -27,9 +27,9 @@ class Lab:
     def __init__(self, root: Path, *sources: str) -> None:
         self.store = Store(root)
         self.registry = Registry(self.store)
-        self.sources = sources
+        self.sources, self.names = sources, [Path(source).name for source in sources]
         datasets = [stages.download_dataset(self.store, source) for source in sources]
-        self.arrays = stages.prepare_arrays(self.store, datasets, recipes.names_of(sources), self.run().arrays)
+        self.arrays = stages.prepare_arrays(self.store, datasets, self.run().arrays)
 
     def run(self, **changes: Any) -> TrainingRun:
         """Give a run."""
@@ -41,7 +41,7 @@ class Lab:
         exported = self.export(name, fitted(self.store, self.arrays, images, noise=noise, shuffled=shuffled))
         evaluated = self.store.open(stages.evaluate_model(self.store, exported, self.arrays))
         accuracy = json.loads(evaluated.file("evaluation.json").read_text())["accuracy"]
-        facts = {"accuracy": accuracy, "datasets": recipes.names_of(self.sources), "architecture": name}
+        facts = {"accuracy": accuracy, "datasets": self.names, "architecture": name}
         version, _ = self.registry.register(
             artifacts={"onnx": exported.digest, "report": self.report()}, weights_sha256=name, facts=facts
         )
@@ -172,7 +172,7 @@ def test_each_dataset_is_a_test_set_by_name(tmp_path: Path) -> None:
         version, _ = lab.registry.register(
             artifacts={"onnx": lab.export(f"m{number}", weights).digest, "report": lab.report()},
             weights_sha256=str(number),
-            facts={"datasets": recipes.names_of(lab.sources), "accuracy": 0},
+            facts={"datasets": lab.names, "accuracy": 0},
         )
         outcome = lab.decide(version, promotion={**POLICY, "min_accuracy": 0.1})
     assert not outcome.promoted

@@ -9,6 +9,7 @@ import pytest
 from digits import recipes, store
 from digits.arrays import LabelledArrays, held_out, join
 from digits.config import TrainingRun
+from digits.datasets import identify
 from digits.store import ArtifactRef
 
 RUN: dict[str, Any] = {"datasets": ["mnist-sample"]}
@@ -17,7 +18,7 @@ RUN: dict[str, Any] = {"datasets": ["mnist-sample"]}
 def name_of(**changes: Any) -> str:
     """Name a run."""
     run = TrainingRun.model_validate({**RUN, **changes}).resolved()
-    return recipes.digest_of_run(recipes.prepared_for(run), run)
+    return recipes.digest_of_run(recipes.prepared_for(run, identify), run)
 
 
 def test_the_same_run_has_the_same_name() -> None:
@@ -83,8 +84,9 @@ def test_a_parent_is_a_part_of_a_network() -> None:
 
 def test_datasets_are_named_by_their_last_part() -> None:
     """Each by another name."""
-    found = recipes.names_of(["mnist", "/data/scans", "more/scans", "a.npz", "mnist"])
-    assert found == ["mnist", "scans", "scans-2", "a.npz", "mnist-2"]
+    sources = ["mnist", "/data/scans", "more/scans", "a.npz", "mnist"]
+    named = [str(recipes.dataset(source, {}, "auto").config["name"]) for source in sources]
+    assert recipes.distinct(named) == ["mnist", "scans", "scans-2", "a.npz", "mnist-2"]
 
 
 # The test sets of joined datasets

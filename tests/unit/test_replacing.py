@@ -208,6 +208,8 @@ def test_a_version_that_wrote_nothing_is_told_who_did(job: Job) -> None:
         (".csv", b"path,", b"name,"),
         (".csv", b"\n", b"\r\n"),
         (".csv", b",ok,", b",fine\0"),
+        (".csv", b",ok,", b',"ok"x,'),
+        (".csv", b",ok,", b",ok,,"),
         (".jsonl", b'"path"', b'"name"'),
         (".jsonl", b"}", b""),
     ],
