@@ -114,6 +114,9 @@ def train(
         Literal["auto", "mnist", "none"] | None,
         typer.Option(help="none for pictures that are no digits. [default: auto]"),
     ] = None,
+    start: Annotated[
+        Literal["anew", "champion"] | None, typer.Option(help="Go on from the champion's weights. [default: anew]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same weights. [default: 42]")] = None,
     promote: Annotated[
         bool | None, typer.Option(help="Promote the model if it is good enough. [default: promote]")
@@ -122,7 +125,7 @@ def train(
     artifacts: Artifacts = None,
     json: AsJson = False,
 ) -> None:
-    """Train a model, evaluate it, register it, and promote it if it is good enough."""
+    """Train a model, evaluate it, register it, and promote it if it is better; if anything has changed."""
     options = {
         "datasets": dataset or None,
         "recipe": recipe,
@@ -135,6 +138,7 @@ def train(
             "weight_decay": weight_decay,
             "loss": loss,
             "augment": augment,
+            "start": start,
             "seed": seed,
         },
         "arrays": {"validation_fraction": validation_fraction, "normalize": normalize},
