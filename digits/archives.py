@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, Self, cast
 
 from digits.errors import StoreError, UsageError
-from digits.folders import Entry, kind_of_special
+from digits.folders import MISSING_SIZE, Entry, kind_of_special
 from digits.images import DecodeError
 from digits.selection import HEAD_BYTES, Selection
 
@@ -107,11 +107,13 @@ class Archive:
         """Read a listed member.
 
         Raises:
-            DecodeError: with the status `too-large`, `unreadable` or `unsupported`.
+            DecodeError: with the status `too-large`, `vanished`, `unreadable` or `unsupported`.
             StoreError: the archive has changed.
         """
         if entry.size > max_bytes:
             raise DecodeError("too-large", f"{entry.size} bytes are over the limit of {max_bytes}; raise max_bytes")
+        if entry.size == MISSING_SIZE:
+            raise DecodeError("vanished", "there is no such member in the archive")
         try:
             return self.container.content(entry, entry.size)
         finally:

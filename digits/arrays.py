@@ -33,6 +33,28 @@ _LISTED = 5
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """The test images of one of several datasets that were joined: those from `start` up to `stop`.
+
+    Args:
+        name: of the dataset.
+        start: the first one's index among all test images.
+        stop: the index after the last one's.
+        sha256: of the images and labels.
+    """
+
+    name: str
+    start: int
+    stop: int
+    sha256: str
+
+    @property
+    def images(self) -> slice:
+        """Where its images are."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
 class Finding:
     """What one check of a dataset found.
 
@@ -118,6 +140,17 @@ def join(parts: Sequence[LabelledArrays]) -> LabelledArrays:
         test_files=_files(parts, "test"),
         findings=tuple(finding for part in parts for finding in part.findings),
     )
+
+
+def held_out(parts: Sequence[LabelledArrays], names: Sequence[str]) -> list[HeldOut]:
+    """Say which of the joined test images belong to which dataset; one without test images is no test set."""
+    sets, start = [], 0
+    for name, part in zip(names, parts, strict=True):
+        stop = start + len(part.test_labels)
+        if stop > start:
+            sets.append(HeldOut(name, start, stop, _digest_of(part, ("test_pixels", "test_labels"))))
+        start = stop
+    return sets
 
 
 def _require_joinable(first: LabelledArrays, other: LabelledArrays, names: tuple[str, ...]) -> None:
@@ -398,8 +431,12 @@ def _explain(finding: Finding) -> str:
 
 def hash_arrays(data: LabelledArrays) -> str:
     """Give the SHA-256 of a dataset's content: the class names, and each array's name, shape, dtype and bytes."""
+    return _digest_of(data, _ARRAYS)
+
+
+def _digest_of(data: LabelledArrays, names: Iterable[str]) -> str:
     digest = hashlib.sha256(_header(list(data.class_names)))
-    for name in _ARRAYS:
+    for name in names:
         array = getattr(data, name)
         digest.update(_header([name, array.dtype.str, list(array.shape)]))
         digest.update(np.ascontiguousarray(array).data)

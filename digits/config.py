@@ -128,6 +128,11 @@ class TrainingConfig(Settings):
         description="Networks that are fitted with seeds of their own and averaged: 3 for `best`, else 1.",
     )
     seed: int = Field(42, ge=0, lt=2**31, description="Of the initial weights, the order, dropout, augmentation.")
+    start: Literal["anew", "champion"] = Field(
+        "anew",
+        description="From where: `champion` goes on from the present champion's weights, which takes the same network; "
+        "fewer epochs at a lower learning rate do then, such as 5 at .001 for `compact`.",
+    )
 
 
 NORMALIZE_MODES = (
@@ -162,12 +167,39 @@ class ArraysConfig(Settings):
 
 
 class PromotionPolicy(Settings):
-    """When a challenger takes the champion's place."""
+    """When a challenger takes the champion's place: worse on no test set, better on one, and behaving as well."""
 
     min_accuracy: Fraction = Field(0.9, description="Below this test accuracy nothing is promoted.")
     max_loss_of_accuracy: Fraction = Field(
-        0.0, description="How much worse than the champion, on the same test set, a challenger may be."
+        0.001, description="How much worse than the champion a challenger may be on any of the test sets."
     )
+    max_chance: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="How often a model that is only as good as the champion may be promoted: the level of McNemar's "
+        "test, over all test sets together.",
+    )
+    wished_error: float = Field(
+        0.005,
+        gt=0,
+        lt=1,
+        description="The `max_error` at which the shares that are answered are compared.",
+    )
+    max_loss_of_coverage: Fraction = Field(
+        0.05,
+        description="How much less it may answer at that error than the champion, of any larger test set.",
+    )
+    max_rise_of_ece: Fraction = Field(
+        0.02, description="How much larger its calibration error may be than the champion's, likewise."
+    )
+    max_slowdown: float = Field(
+        10,
+        gt=0,
+        le=1000,
+        description="How many times as long as the champion it may take to predict a picture, from its bytes on.",
+    )
+    max_megabytes: float = Field(50, gt=0, le=10_000, description="Of the exported network.")
     promote: bool = Field(True, description="Off: register the model, but leave the champion as it is.")
 
 
@@ -347,6 +379,12 @@ class PredictionConfig(Settings):
         "is what has the same size, modification time and inode.",
     )
     verify: bool = Field(False, description="With `incremental`: unchanged is what has the same content (SHA-256).")
+    replace_version: int | None = Field(
+        None,
+        ge=1,
+        description="Predict only the rows that this model version wrote into the table that is there; all other rows "
+        "stay as they are.",
+    )
     processes: int | None = Field(None, ge=1, le=1024, description="Worker processes; empty: one a usable CPU.")
 
 

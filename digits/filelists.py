@@ -73,6 +73,11 @@ class Named:
                 else:
                     self.skipped[found] += 1
 
+    def entry(self, beneath: Beneath, path: bytes) -> Entry:
+        """Give the file of a path from the folder on; one that is not taken is as missing as one that is not there."""
+        found = self._entry(beneath, self._below(path))
+        return found if isinstance(found, Entry) else Entry(path, MISSING_SIZE, 0, 0)
+
     def _below(self, name: bytes) -> bytes:
         """Give a name as a path from the folder on, as short as it can be; one that leads out of it begins with `/`."""
         path = os.path.normpath(name)

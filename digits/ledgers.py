@@ -184,6 +184,23 @@ class Takeover:
         return line.row if same else b""
 
 
+def merged_rows(plan: Plan, parts: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Give what was listed and the row, as JSON, of each row of a plan's table: those that are known, those predicted.
+
+    Args:
+        plan: with a `former`.
+        parts: the rows that were predicted, as JSON lines.
+
+    Raises:
+        CorruptArtifactError: what was known was damaged since the plan was made.
+    """
+    known = _verified(plan.path / KNOWN_FILE, (plan.former or {})["sha256"])
+    fresh = (line for part in parts for line in part.splitlines())
+    with known.open("rb") as file:
+        for record, row in _pairs(file):
+            yield record, row or next(fresh)
+
+
 class NewLedger:
     """The ledger of the table that a plan is merged into, while it is written.
 
@@ -205,11 +222,8 @@ class NewLedger:
         Raises:
             CorruptArtifactError: what was known was damaged since the plan was made.
         """
-        known = _verified(self._plan.path / KNOWN_FILE, self._former["sha256"])
-        fresh = (line for part in parts for line in part.splitlines())
-        with known.open("rb") as file, self._rows.open("wb") as rows:
-            for record, row in _pairs(file):
-                text = row or next(fresh)
+        with self._rows.open("wb") as rows:
+            for record, text in merged_rows(self._plan, parts):
                 values = json.loads(text)
                 rows.write(b"%b%b\0%b\0" % (self._mark(record, values), record, text))
                 yield values

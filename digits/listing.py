@@ -3,7 +3,7 @@
 from typing import Any
 
 from digits.arrays import LABELS_FILE
-from digits.registry import ModelVersion, Registry
+from digits.registry import Considered, ModelVersion, Registry
 
 
 def version_rows(registry: Registry) -> list[dict[str, Any]]:
@@ -53,5 +53,17 @@ def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]
         "weights_sha256": version.weights_sha256,
         **{kind: str(registry.place(version.artifact(kind))) for kind in version.artifacts},
         **({"labels": str(registry.place(version.artifact("arrays")) / LABELS_FILE)} if _has_own(version) else {}),
+        "decisions": [_decision_line(made) for made in registry.decisions() if made.version == version.number],
         "promotions": [f"{entry.created_at} {entry.action}: {' '.join(entry.reasons)}" for entry in entries],
     }
+
+
+def _decision_line(made: Considered) -> str:
+    against = f" against version {made.champion}" if made.champion else ""
+    verdict = "promoted" if made.decision["promoted"] else "not promoted"
+    sets = [
+        f"{row['name']} {row['champion']:.2%} -> {row['challenger']:.2%} (+{row['gained']} -{row['lost']} images)"
+        for row in made.decision["sets"]
+        if row["champion"] is not None
+    ]
+    return " ".join([f"{made.created_at}{against}: {verdict}:", *made.decision["reasons"], "; ".join(sets)]).rstrip()

@@ -157,6 +157,27 @@ def average(networks: Sequence[Network]) -> Network:
     return keras.Model(images, keras.layers.Average()([member(images) for member in members]), name="average")
 
 
+def take_weights(network: Network, fitted: Network) -> None:
+    """Put the weights of a fitted network into a new one with the same layers, whose randomness stays its own.
+
+    Raises:
+        ModelError: they are different networks.
+    """
+    ours, theirs = _form(network), _form(fitted)
+    if ours != theirs:
+        raise ModelError(
+            f"the champion can't be gone on from: it is the network {fitted.name} of {fitted.count_params():,} "
+            f"weights, and {network.name} of {network.count_params():,} is to be trained; train the same "
+            "network, with the same sizes and for images of the same size and classes, or have `start` be `anew`"
+        )
+    for variable, value in zip(network.weights, fitted.weights, strict=True):
+        variable.assign(value)
+
+
+def _form(network: Network) -> list[tuple[str, list[tuple[int, ...]]]]:
+    return [(type(layer).__name__, [tuple(weight.shape) for weight in layer.weights]) for layer in network.layers]
+
+
 def with_fused_normalization(network: Network) -> Network:
     """Give a copy, with the same weights, in which batch normalisation is one operation in training.
 

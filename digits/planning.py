@@ -25,10 +25,13 @@ from digits.ledgers import Takeover, find_ledger, ledgers_of
 from digits.normalization import SPEC
 from digits.plans import KNOWN_FILE, LISTING_FILE, PLAN_FILE, Options, Plan, encode_entry, remove_plan
 from digits.records import Record, digest_of, hash_file, sync_directory
+from digits.replacing import Replacement, open_table
 from digits.selection import Selection
+from digits.shadowing import shadow_path
 from digits.sources import open_source
 from digits.store import code_version
 from digits.summaries import picture_path, summary_path
+from digits.tablefiles import TableFile
 from digits.tables import format_of
 
 SMALLEST_SHARD, SMALLEST_SHARD_BYTES = 256, 2 * 2**20
@@ -46,6 +49,10 @@ def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConf
         StoreError: the plan can't be written.
     """
     format_of(out)
+    if options.replace_version is not None and (options.incremental or options.files_from is not None):
+        raise UsageError(
+            "replace_version: the table says what is predicted, so nothing else can: neither incremental nor files_from"
+        )
     if options.verify and not options.incremental:
         raise UsageError("there is nothing to verify: verify is about what an incremental run takes over")
     _check_recipe(model)
@@ -102,11 +109,18 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
     """Write a plan into an empty directory; beside it, give the digest of what was asked for."""
     (path / "parts").mkdir()
     listing, listed_at = _Listed(path / LISTING_FILE), time.time_ns()
+    table = None
+    if options.replace_version is not None:
+        table = open_table(out, options.replace_version, model)
+        kept = {"probabilities": table.probabilities, "top_k": table.top_k, "all_files": True, "recursive": True}
+        options = options.model_copy(update=kept | {"include": (), "exclude": ()})
     chosen = _options_for(model, options)
-    ours = (out, summary_path(out), picture_path(out), path.parent)
+    ours = (out, summary_path(out), picture_path(out), shadow_path(out), path.parent)
     former: Record | None = None
     with _found(source, options, ours, path) as found:
-        if options.incremental:
+        if table:
+            former = _replaced(table, found, listing, path / KNOWN_FILE, options)
+        elif options.incremental:
             past = _Past(path.parent, found, out, _digest_of_recipe(model, chosen, found.archive))
             former = {**past.write(listing, path, options), "listed_at": listed_at}
         else:
@@ -171,6 +185,23 @@ class _Past(NamedTuple):
             "sha256": hash_file(known),
             "least_certain": list(ledger.least_certain) if ledger else [],
         }
+
+
+def _replaced(table: TableFile, found: "_Found", listing: "_Listed", known: Path, options: PredictionConfig) -> Record:
+    """Write what must be predicted of a table into the listing, and what stays into the plan's directory."""
+    version, before = options.replace_version or 0, hash_file(table.path)
+    members = {entry.path: entry for entry in found.entries} if found.archive else None
+    replacement = Replacement(known, table, version, found.place, members)
+    listing.write(replacement.fresh())
+    return {
+        "table": before,
+        "recipe": digest_of([before, version]),
+        "rows": replacement.rows,
+        "unchanged": replacement.kept,
+        "settled": False,
+        "shard_size": table.rows_in_a_part(),
+        "sha256": hash_file(known),
+    }
 
 
 class _Found(NamedTuple):

@@ -4,7 +4,8 @@ A plan is a directory, and all that a worker needs to be told is its path:
 
     plan.json       a sealed record: folder, model, options, where each shard begins in the listing
     listing         a record an image: size, mtime, inode, path, ended by NUL
-    known           in an incremental run, the whole listing with the rows that are known; see `digits.ledgers`
+    known           in an incremental run, the whole listing with the rows that are known; see `digits.ledgers`, and
+                    `digits.replacing` for a run that replaces rows
     parts/N.part    a shard's rows in the format of the result; in an incremental run, as JSON lines
     parts/N.json    a sealed record with the part's hash and what to count: its presence commits the shard
     parts/N.lock    held by the worker that is at the shard; the kernel drops it when its holder dies
@@ -68,7 +69,7 @@ class Plan:
         skipped: what the folder holds besides, counted by reason.
         former: of an incremental run: `rows` of the table and how many a shard would have (`shard_size`), those that
             are `unchanged`, whether the table is `settled` as it is, the hash of the file of what is known, and what
-            goes into the new ledger.
+            goes into the new ledger; of a run that replaces rows, the hash of the `table` instead.
         listing_sha256: hash of the listing's file.
     """
 

@@ -7,6 +7,7 @@ Called again after a kill, with the same folder, model and options, they go on w
 
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import time
@@ -20,7 +21,7 @@ from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, StoreError
 from digits.images import STATUSES
 from digits.inference import ModelFiles
-from digits.ledgers import NewLedger
+from digits.ledgers import NewLedger, merged_rows
 from digits.planning import plan_predictions
 from digits.plans import Plan, remove_plan
 from digits.progress import SILENT, Progress
@@ -144,7 +145,9 @@ def _published(plan: Plan, started: float | None) -> PredictionSummary:
             f"{plan.path}: {len(waiting)} of {len(plan.shards)} shards are not done; run the workers first"
         )
     totals = _Totals()
-    if plan.former:
+    if plan.former and "table" in plan.former:
+        _write_replaced(plan, totals)
+    elif plan.former:
         _write_incremental(plan, totals)
     else:
         with replacing(plan.out) as file:
@@ -176,6 +179,16 @@ def _write_incremental(plan: Plan, totals: "_Totals") -> None:
         digest = hash_file(Path(file.name))
         ledger.commit(digest, totals.pictures())
     ledger.forget_others(digest)
+
+
+def _write_replaced(plan: Plan, totals: "_Totals") -> None:
+    """Write a table of which some rows were predicted anew, over the one that they were to be replaced in."""
+    totals.remember(())
+    with replacing(plan.out) as file:
+        rows = (json.loads(row) for _, row in merged_rows(plan, _verified_parts(plan, totals)))
+        plan.table_format.join(_shards_of(plan, rows, totals), plan.columns, file)
+        if hash_file(plan.out) != (plan.former or {})["table"]:
+            raise StoreError(f"{plan.out}: the table was changed meanwhile and is left so; run the same command again")
 
 
 def _shards_of(plan: Plan, rows: Iterator[Record], totals: "_Totals") -> Iterator[bytes]:

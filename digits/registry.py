@@ -2,6 +2,7 @@
 
     <root>/registry/versions/000001.json     one sealed record a version: its artifacts by digest, its metrics
     <root>/registry/promotions/000001.json   one sealed record a change of champion; the newest one counts
+    <root>/registry/decisions/000001.json    one sealed record a decision whether a version becomes champion
 
 Records are created exclusively and never overwritten, so the log is the audit trail.
 """
@@ -17,7 +18,7 @@ from digits.promotion import Decision
 from digits.records import Record, create_record, read_record
 from digits.store import ArtifactRef, Store, reading, writing
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
 MAX_DIGITS = 9
 """Of a version's number: more can be no version, and no file name."""
 
@@ -56,13 +57,40 @@ class Promotion:
     created_at: str = ""
 
 
+@dataclass(frozen=True)
+class Considered:
+    """A decision on a version, as it was made.
+
+    Args:
+        number: 1, 2, 3, ...
+        version: that was decided on.
+        champion: the version that it was compared with; None when there was none.
+        recipe: names data, configuration and code of the training; see `digits.recipes.digest_of_run`.
+        policy: what was asked of the version.
+        decision: as `Decision.as_record` gives it.
+        examples: images that changed their answer, as JSON values.
+        created_at: ISO 8601, UTC.
+    """
+
+    number: int
+    version: int
+    champion: int | None
+    recipe: str
+    policy: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    examples: Sequence[Mapping[str, Any]] = ()
+    created_at: str = ""
+
+
 def champions(log: Sequence[Promotion]) -> list[int]:
-    """Give the stack of champions, the present one last: a promotion pushes, a rollback pops."""
+    """Give the stack of champions, the present one last: a promotion pushes, a rollback pops down to its version."""
     stack: list[int] = []
     for entry in log:
         if entry.action == "promote":
             stack.append(entry.version)
-        elif stack:
+            continue
+        del stack[-1:]
+        while stack and stack[-1] != entry.version:
             stack.pop()
     return stack
 
@@ -74,6 +102,7 @@ class Registry:
         self._store = store
         self._versions = store.root / "registry" / "versions"
         self._promotions = store.root / "registry" / "promotions"
+        self._decisions = store.root / "registry" / "decisions"
 
     def versions(self) -> list[ModelVersion]:
         """Give every version, oldest first."""
@@ -83,6 +112,20 @@ class Registry:
         """Give every change of champion, oldest first."""
         records = self._numbered(self._promotions)
         return [Promotion(**{**record, "reasons": tuple(record["reasons"])}) for record in records]
+
+    def decisions(self) -> list[Considered]:
+        """Give every decision, oldest first."""
+        return [Considered(**record) for record in self._numbered(self._decisions)]
+
+    def decided(self, recipe: str, policy: Mapping[str, Any]) -> Considered | None:
+        """Give the last decision on what a training of this recipe had made, under this policy."""
+        same = [one for one in self.decisions() if (one.recipe, one.policy) == (recipe, policy)]
+        return same[-1] if same else None
+
+    def is_settled(self, number: int, policy: Mapping[str, Any]) -> bool:
+        """Tell whether a version need not be decided on: it was under this policy, or has been champion."""
+        was_champion = any(entry.version == number for entry in self.promotions())
+        return was_champion or any(one.version == number and one.policy == policy for one in self.decisions())
 
     def champion(self) -> ModelVersion | None:
         """Give the version that batch prediction uses, if there is one."""
@@ -110,11 +153,13 @@ class Registry:
         return self._store.path(reference)
 
     def resolve(self, name: str) -> ModelVersion:
-        """Give the version that `champion` or a number stands for.
+        """Give the version that `champion`, `challenger` or a number stands for; a challenger is the newest version.
 
         Raises:
-            RegistryError: there is no such version, or no champion yet.
+            RegistryError: there is no such version, no champion yet, or no version newer than the champion.
         """
+        if name == CHALLENGER:
+            return self._challenger()
         if name != CHAMPION:
             return self.version(_number(name))
         champion = self.champion()
@@ -124,6 +169,15 @@ class Registry:
                 "or point --artifacts at the store that has one"
             )
         return champion
+
+    def _challenger(self) -> ModelVersion:
+        versions, champion = self.versions(), self.champion()
+        if not versions or (champion and champion.number == versions[-1].number):
+            raise RegistryError(
+                f"there is no challenger in {self._store.root}: no version is newer than the champion; "
+                "`digits models` lists the versions, of which any can be named by its number"
+            )
+        return versions[-1]
 
     def register(
         self, *, artifacts: Mapping[str, str], weights_sha256: str, facts: Mapping[str, Any]
@@ -155,32 +209,67 @@ class Registry:
                 raise RegistryError(f"version {number} is the champion already; nothing was changed")
             return self._log(log, "promote", number, reasons)
 
-    def consider(self, number: int, decide: Callable[[ModelVersion | None], Decision]) -> Decision:
-        """Let a pure function of the present champion decide on a version, and promote it if it says so.
+    def consider(
+        self,
+        number: int,
+        decide: Callable[[ModelVersion | None], tuple[Decision, Sequence[Mapping[str, Any]]]],
+        *,
+        recipe: str,
+        policy: Mapping[str, Any],
+    ) -> Considered:
+        """Let a function of the present champion decide on a version, promote it if it says so, and record that.
 
         No other process can change the champion between the decision and the promotion.
+
+        Args:
+            number: of the version.
+            decide: gives the decision, and examples of images that changed their answer.
+            recipe: of the training.
+            policy: that it decides by.
         """
         with self._store.lock("registry"):
-            decision = decide(self.champion())
+            champion = self.champion()
+            decision, examples = decide(champion)
             if decision.promote:
                 self._log(self.promotions(), "promote", self.version(number).number, decision.reasons)
-        return decision
+            entry = Considered(
+                number=len(self.decisions()) + 1,
+                version=self.version(number).number,
+                champion=champion.number if champion else None,
+                recipe=recipe,
+                policy=policy,
+                decision=decision.as_record(),
+                examples=list(examples),
+                created_at=_now(),
+            )
+            self._append(self._decisions, entry.number, vars(entry))
+        return entry
 
-    def rollback(self) -> Promotion:
-        """Make the champion before the present one the champion again.
+    def rollback(self, version: int | None = None, *, reason: str = "") -> Promotion:
+        """Make a former champion the champion again.
+
+        Args:
+            version: which; None: the one before the present one.
+            reason: why, in the user's words.
 
         Raises:
-            RegistryError: there was none before.
+            RegistryError: there was none before, or this version was not among them.
         """
         with self._store.lock("registry"):
             log = self.promotions()
-            stack = champions(log)
-            if len(stack) < 2:  # noqa: PLR2004 - the present one and the one before
+            *former, present = champions(log) or [0]
+            if not former:
                 raise RegistryError(
-                    f"there is no champion before the present one ({stack[-1] if stack else 'none'}) to roll back to; "
+                    f"there is no champion before the present one ({present or 'none'}) to roll back to; "
                     "`digits promote N` takes any version"
                 )
-            return self._log(log, "rollback", stack[-2], [f"rolled back from version {stack[-1]}"])
+            if version not in (None, *former):
+                raise RegistryError(
+                    f"version {version} is none of the champions before version {present}, which are "
+                    f"{', '.join(map(str, former))}; `digits promote N` takes any version"
+                )
+            why = [f"rolled back from version {present}", *([reason] if reason else [])]
+            return self._log(log, "rollback", version or former[-1], why)
 
     def _log(
         self, log: Sequence[Promotion], action: Literal["promote", "rollback"], version: int, reasons: Sequence[str]
@@ -207,7 +296,9 @@ class Registry:
 
 def _number(name: str) -> int:
     if not name.isascii() or not name.isdigit() or len(name) > MAX_DIGITS:
-        raise RegistryError(f"a model is `champion` or a version's number, found {name!r}; `digits models` lists them")
+        raise RegistryError(
+            f"a model is `champion`, `challenger` or a version's number, found {name!r}; `digits models` lists them"
+        )
     return int(name)
 
 

@@ -34,6 +34,7 @@ from digits.pages import (
     style,
 )
 from digits.pictures import contact_sheet, data_uri
+from digits.promotion import Changed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -256,6 +257,24 @@ def _gallery(evaluation: Evaluation, chosen: Sequence[Mistake], pixels: Pixels) 
     return contact_sheet([pixels[one.index] for one in shown], captions)
 
 
+def changed_picture(examples: Sequence[Changed], pixels: Pixels) -> bytes | None:
+    """Draw test images that two models answer differently, green where the challenger is right; None without any.
+
+    Args:
+        examples: their indices are into the test images.
+        pixels: (N, height, width) uint8, all test images.
+
+    Returns:
+        A PNG, or None.
+    """
+    if not examples:
+        return None
+    captions = [f"{one.true}: {one.champion}, now {one.challenger}\n{one.test_set}" for one in examples]
+    return contact_sheet(
+        [pixels[one.index] for one in examples], captions, highlight=[one.is_gained for one in examples]
+    )
+
+
 def model_pictures(
     evaluation: Evaluation, history: History, *, train: tuple[Pixels, Labels], test_pixels: Pixels
 ) -> dict[str, bytes]:
@@ -445,6 +464,54 @@ def as_markdown(report: ModelReport) -> str:
         markdown_table(facts_table(report.lineage)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def decision_markdown(record: Mapping[str, Any], picture: bytes | None) -> str:
+    """Give a decision on a promotion as markdown.
+
+    Args:
+        record: the fields of a `digits.registry.Considered`.
+        picture: a PNG of images that changed their answer, or None.
+    """
+    decision, champion = record["decision"], record["champion"]
+    against = f" against version {champion}" if champion else ""
+    parts = [
+        f"# Version {record['version']}{against}: {'promoted' if decision['promoted'] else 'not promoted'}",
+        markdown_list(decision["reasons"]),
+    ]
+    if decision["sets"]:
+        parts += ["## Test sets", markdown_table(_sets_table(decision["sets"]))]
+    if decision["checks"]:
+        parts += ["## Behaviour", markdown_table(_checks_table(decision["checks"]))]
+    if picture is not None:
+        caption = "The surest of the images that only one of the two gets right; green: the challenger is right."
+        parts += ["## Changed answers", f"![{caption}]({data_uri(picture)})", caption]
+    return "\n\n".join([*parts, "## Policy", markdown_table(facts_table(record["policy"]))]) + "\n"
+
+
+def _sets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    header = ("test set", "images", "challenger", "champion", "gained", "lost", "p")
+    return header, [
+        (
+            row["name"],
+            f"{row['count']:,}",
+            f"{row['challenger']:.2%}",
+            *(
+                ("none", "none", "none", "none")
+                if row["champion"] is None
+                else (f"{row['champion']:.2%}", f"{row['gained']:,}", f"{row['lost']:,}", f"{row['p']:.4f}")
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
+    header = ("what", "challenger", "champion", "the policy allows", "kept")
+    return header, [
+        (one["name"], one["challenger"], one["champion"], one["limit"], "yes" if one["passed"] else "no")
+        for one in checks
+    ]
 
 
 def prediction_markdown(summary: Mapping[str, Any], picture: bytes | None) -> str:

@@ -1,8 +1,10 @@
 """Prediction with a registered model: the registry and the artifact store on one side, the engine on the other."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from digits import predictions
 from digits.config import Mode, PredictionConfig
 from digits.drift import Drift, find_drift
 from digits.errors import StoreError, UsageError
+from digits.filelists import STANDARD_INPUT
 from digits.images import DecodeError
 from digits.inference import ModelFiles, Predictor
 from digits.inspection import Inspection, draw_inspection, inspect_image
@@ -18,8 +21,10 @@ from digits.plans import Plan
 from digits.progress import SILENT, Progress
 from digits.records import digest_of, write_file
 from digits.registry import Registry
+from digits.shadowing import shadow_path, write_differences
 from digits.store import Store
 from digits.summaries import PredictionSummary
+from digits.tablefiles import TableFile
 
 
 def open_model(store: Store, name: str) -> ModelFiles:
@@ -110,6 +115,58 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
         work=store.workspace("predictions"),
         progress=progress,
     )
+
+
+def shadow_plan(store: Store, source: Path, *, shadow: str, out: Path, options: PredictionConfig) -> Plan:
+    """Plan the prediction of a folder with another version, into a table of its own that nobody keeps.
+
+    Args:
+        store: where models are.
+        source: the folder.
+        shadow: a version's number, or `challenger`.
+        out: the champion's table.
+        options: how the champion predicts.
+
+    Raises:
+        UsageError: the list of files was read from the standard input, which can't be read twice.
+        RegistryError: there is no such version.
+    """
+    if options.files_from == STANDARD_INPUT:
+        raise UsageError("files_from: to predict with two versions, give the list of files as a file")
+    alone = {"incremental": False, "verify": False, "replace_version": None}
+    table = store.root / "tmp" / f"shadow-{digest_of(ascii(str(out.absolute())))[:32]}" / "predictions.jsonl"
+    return plan(store, source, model=shadow, out=table, options=options.model_copy(update=alone))
+
+
+def finish_shadow(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
+    """Write where the tables of two versions differ, beside the first one; drop the second; give the first's summary.
+
+    Raises:
+        StoreError: the disk is full, or can't be written to.
+    """
+    place = shadow_path(summary.out)
+    try:
+        differing = write_differences(TableFile.open(summary.out), TableFile.open(other.out), place)
+    except OSError as error:
+        raise StoreError(f"{place}: the differences could not be written ({error.strerror}); run again") from error
+    shutil.rmtree(other.out.parent, ignore_errors=True)
+    return replace(summary, shadow={"version": other.model_version, "differing": differing, "table": str(place)})
+
+
+def predict_shadow(  # noqa: PLR0913 - what, with what, how
+    store: Store,
+    source: Path,
+    summary: PredictionSummary,
+    *,
+    shadow: str,
+    options: PredictionConfig,
+    progress: Progress = SILENT,
+) -> PredictionSummary:
+    """Predict a folder with another version too, and write where it differs; see `shadow_plan` and `finish_shadow`."""
+    with predictions.Crew(options.processes) as crew:
+        planned = shadow_plan(store, source, shadow=shadow, out=summary.out, options=options)
+        predictions.run_workers(planned, crew, progress=progress)
+        return finish_shadow(summary, predictions.finish(planned, crew))
 
 
 def drift_of(store: Store, summary: PredictionSummary) -> Drift | None:

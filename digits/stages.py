@@ -5,7 +5,8 @@ these functions.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,28 +14,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digits import calibration, datasets
+from digits import calibration, datasets, recipes
 from digits.arrays import (
     LABELS_FILE,
     SIDES,
     Finding,
+    HeldOut,
     Indices,
     LabelledArrays,
     check_arrays,
+    held_out,
     join,
     mixed,
     require_sound,
     split_validation,
     without_repeats,
 )
-from digits.config import ArraysConfig, Mode, ModelConfig, PromotionPolicy, TrainingConfig
+from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig
 from digits.errors import ModelError
-from digits.labels import DIRECTORY, LabelLog
+from digits.labels import DIRECTORY, Labelled, LabelLog
 from digits.progress import SILENT, Progress
-from digits.promotion import Candidate, Decision, decide_promotion
-from digits.records import digest_of, write_file
+from digits.records import Record, digest_of, write_file
 from digits.registry import ModelVersion, Registry
-from digits.store import Artifact, ArtifactRef, Recipe, Store, code_version
+from digits.store import Artifact, ArtifactRef, Recipe, Store
 
 if TYPE_CHECKING:
     from digits.reports import ModelReport
@@ -42,53 +44,10 @@ if TYPE_CHECKING:
 
 MAX_EXPORT_DIFFERENCE = 1e-4
 """Largest difference between a probability of the ONNX model and of the Keras model; float32 sums differ by 1e-6."""
+logger = logging.getLogger(__name__)
+NOVELTY_FILE = "novelty.npy"
+"""Of an evaluation, where the model can tell how novel an image is."""
 DATASET_FILES = ("train_pixels", "train_labels", "test_pixels", "test_labels")
-
-_CODE: Mapping[str, tuple[str, ...]] = {
-    "dataset": ("digits.datasets",),
-    "arrays": ("digits.arrays",),
-    "network": ("digits.models",),
-    "model": ("digits.training",),
-    "onnx": ("digits.models", "digits.inference", "digits.novelty", "digits.calibration"),
-    "evaluation": ("digits.evaluation", "digits.inference"),
-    "report": ("digits.reports",),
-}
-"""The modules that make each kind of artifact, in the order in which they are made from each other."""
-KINDS = tuple(_CODE)
-
-
-def code_of(kind: str) -> str:
-    """Give the version of the code that makes a kind of artifact; numbers in a report come from elsewhere."""
-    return code_version(*_CODE[kind], **({"libraries": ()} if kind == "report" else {}))
-
-
-def make_again(store: Store, recipe: Recipe, *, progress: Progress = SILENT) -> ArtifactRef:
-    """Have the artifact of a recipe that one of these steps made; the recipe's parents must be there."""
-    config, parents = dict(recipe.config), recipe.parents
-    makers: dict[str, Callable[[], ArtifactRef]] = {
-        "dataset": lambda: download_dataset(store, config["source"], normalize=config["normalize"], progress=progress),
-        "arrays": lambda: prepare_arrays(store, parents, ArraysConfig(**config)),
-        "network": lambda: _network_again(store, parents[0], config),
-        "model": lambda: _model_again(store, parents, TrainingConfig(**config), progress),
-        "onnx": lambda: export_model(store, *parents),
-        "evaluation": lambda: evaluate_model(store, *parents),
-        "report": lambda: report_model(store, *parents),
-    }
-    return makers[recipe.kind]()
-
-
-def _network_again(store: Store, arrays: ArtifactRef, config: dict[str, Any]) -> ArtifactRef:
-    seed = config.pop("seed")
-    return build_network(store, arrays, ModelConfig(**config), seed=seed)
-
-
-def _model_again(
-    store: Store, parents: Sequence[ArtifactRef], config: TrainingConfig, progress: Progress
-) -> ArtifactRef:
-    first, *others, arrays = parents
-    if first.kind == "model":
-        return average_models(store, [first, *others], arrays, config)
-    return train_network(store, first, arrays, config, progress=progress)
 
 
 def download_dataset(
@@ -100,7 +59,7 @@ def download_dataset(
         DownloadError: every route to it failed.
         UsageError: there is no such source.
     """
-    reviewed = LabelLog(store.root / DIRECTORY).labelled() if source == datasets.REVIEWED else None
+    reviewed = _reviewed(store, source)
 
     def write(directory: Path) -> None:
         data = datasets.load(
@@ -113,14 +72,25 @@ def download_dataset(
         files = {side: data.files(side) if data.is_own else () for side in SIDES}
         _write_json(directory / "dataset.json", {**about, "findings": findings, "files": files})
 
-    identity = {**datasets.identify(source, reviewed=reviewed), "normalize": normalize}
-    return store.produce(Recipe("dataset", identity, code=code_of("dataset")), write)
+    identity = datasets.identify(source, reviewed=reviewed)
+    return store.produce(recipes.dataset(source, identity, normalize), write)
+
+
+def _reviewed(store: Store, source: str) -> Labelled | None:
+    """Give the labels that people have given here, where the dataset is made of them."""
+    return LabelLog(store.root / DIRECTORY).labelled() if source == datasets.REVIEWED else None
+
+
+def identify(store: Store, source: str) -> Record:
+    """Give what changes when the content of a dataset does; see `digits.datasets.identify`."""
+    return datasets.identify(source, reviewed=_reviewed(store, source))
 
 
 def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysConfig) -> ArtifactRef:
     """Join datasets, check them, split off validation, mix, and store memory-mappable arrays.
 
-    The arrays are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8, of `train`, `validation`, `test`.
+    The arrays are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8, of `train`, `validation`, `test`; which
+    test images came from which dataset is kept, by the datasets' names.
     Images that were labelled here are listed with their labels in `labels.csv`, and repeated in `train` alone.
 
     Raises:
@@ -128,7 +98,9 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
     """
 
     def write(directory: Path) -> None:
-        data = join(without_repeats([_labelled_arrays(store.open(source)) for source in sources]))
+        opened = [store.open(source) for source in sources]
+        joined = without_repeats([_labelled_arrays(source) for source in opened])
+        data = join(joined)
         findings = [*check_arrays(data, config), *data.findings]
         require_sound(findings)
         train, validation = split_validation(
@@ -149,12 +121,15 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
         for name, (pixels, labels) in parts.items():
             np.save(directory / f"{name}_pixels.npy", pixels, allow_pickle=False)
             np.save(directory / f"{name}_labels.npy", labels, allow_pickle=False)
-        about = {"class_names": data.class_names, "findings": [asdict(finding) for finding in findings]}
-        counts = {"images": sum(map(len, own.values())), "rows": int(is_own[train].sum())}
-        _write_json(directory / "arrays.json", {**about, "own": counts})
+        about = {
+            "class_names": data.class_names,
+            "findings": [asdict(finding) for finding in findings],
+            "test_sets": [asdict(one) for one in held_out(joined, names_of(opened))],
+            "own": {"images": sum(map(len, own.values())), "rows": int(is_own[train].sum())},
+        }
+        _write_json(directory / "arrays.json", about)
 
-    recipe = Recipe("arrays", config.model_dump(), tuple(sources), code_of("arrays"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.arrays(sources, config), write)
 
 
 def _own_parts(data: LabelledArrays, rows: Mapping[str, Indices]) -> dict[str, list[tuple[str, str]]]:
@@ -174,8 +149,29 @@ def _write_labels(path: Path, own: Mapping[str, Sequence[tuple[str, str]]]) -> N
     path.write_text("sha256,label,part\n" + "".join(lines), "utf-8")
 
 
-def build_network(store: Store, arrays: ArtifactRef, config: ModelConfig, *, seed: int) -> ArtifactRef:
-    """Build an untrained network that fits the arrays, with its summary."""
+def starting_point(store: Store, config: TrainingConfig) -> ArtifactRef | None:
+    """Give the fitted model that a training goes on from; None for one that begins anew.
+
+    Where there is no champion to go on from, that is logged, and the training begins anew.
+    """
+    if config.start == "anew":
+        return None
+    champion = Registry(store).champion()
+    if champion is None:
+        logger.warning("there is no champion to start from: the training begins anew")
+        return None
+    logger.info("the training starts from the champion, version %d", champion.number)
+    return champion.artifact("model")
+
+
+def build_network(
+    store: Store, arrays: ArtifactRef, config: ModelConfig, *, seed: int, parent: ArtifactRef | None = None
+) -> ArtifactRef:
+    """Build a network that fits the arrays, with its summary: untrained, or with the weights of a fitted one.
+
+    Raises:
+        ModelError: the fitted one is another network.
+    """
     from digits import models
 
     def write(directory: Path) -> None:
@@ -183,11 +179,12 @@ def build_network(store: Store, arrays: ArtifactRef, config: ModelConfig, *, see
         shape = np.load(opened.file("test_pixels.npy"), mmap_mode="r").shape[1:]
         classes = len(read_json(opened.file("arrays.json"))["class_names"])
         network = models.build(config, input_shape=shape, classes=classes, seed=seed)
+        if parent:
+            models.take_weights(network, models.load(store.open(parent).file("model.keras")))
         models.save(network, directory / "network.keras")
         write_file(directory / "summary.txt", models.summary(network).encode())
 
-    recipe = Recipe("network", {**config.model_dump(mode="json"), "seed": seed}, (arrays,), code_of("network"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.network(arrays, config, seed=seed, parent=parent), write)
 
 
 def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watches
@@ -207,7 +204,7 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
     """
     from digits import models, training
 
-    recipe = model_recipe(network, arrays, config)
+    recipe = recipes.model(network, arrays, config)
     checkpoint = checkpoint_of(store, recipe)
 
     def write(directory: Path) -> None:
@@ -215,8 +212,8 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
         model = models.load(store.open(network).file("network.keras"))
         history = training.fit(
             model,
-            _samples(opened, "train"),
-            _samples(opened, "validation"),
+            samples_of(opened, "train"),
+            samples_of(opened, "validation"),
             config,
             checkpoint=checkpoint,
             class_names=read_json(opened.file("arrays.json"))["class_names"],
@@ -229,11 +226,6 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
     reference = store.produce(recipe, write)
     checkpoint.unlink(missing_ok=True)
     return reference
-
-
-def model_recipe(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig) -> Recipe:
-    """Give the recipe of a fitted network."""
-    return Recipe("model", config.model_dump(mode="json"), (network, arrays), code_of("model"))
 
 
 def checkpoint_of(store: Store, recipe: Recipe) -> Path:
@@ -258,12 +250,11 @@ def average_models(
         model = models.average([models.load(member.file("model.keras")) for member in opened])
         histories = [read_json(member.file("model.json"))["history"] for member in opened]
         history = [training.mean_of(epochs) for epochs in zip(*histories, strict=True)]
-        history[-1] |= training.measure(model, _samples(store.open(arrays), "validation"))
+        history[-1] |= training.measure(model, samples_of(store.open(arrays), "validation"))
         models.save(model, directory / "model.keras")
         _write_json(directory / "model.json", {"history": history, "weights_sha256": models.weights_digest(model)})
 
-    recipe = Recipe("model", config.model_dump(mode="json"), (*members, arrays), code_of("model"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.average(members, arrays, config), write)
 
 
 def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
@@ -281,7 +272,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         opened, trained = store.open(arrays), store.open(model)
         network = models.load(trained.file("model.keras"))
         models.export_onnx(network, directory / "model.onnx")
-        test = _samples(opened, "test").pixels
+        test = samples_of(opened, "test").pixels
         spec = {
             "class_names": read_json(opened.file("arrays.json"))["class_names"],
             "input_shape": list(test.shape[1:]),
@@ -292,15 +283,14 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         predictor = load_predictor(directory)
         expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
         check_export(expected, predictor.predict(test))
-        validation = _samples(opened, "validation")
+        validation = samples_of(opened, "validation")
         measured = _calibration(predictor.predict(validation.pixels), validation.labels)
         _write_json(directory / "spec.json", {**spec, "calibration": measured})
-        train = _samples(opened, "train")
+        train = samples_of(opened, "train")
         seed = trained.config["seed"]
         novelty.add_novelty(directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed)
 
-    recipe = Recipe("onnx", {}, (model, arrays), code_of("onnx"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.onnx(model, arrays), write)
 
 
 def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> dict[str, Any]:
@@ -328,21 +318,28 @@ def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float3
 
 
 def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
-    """Measure the exported model, which is what prediction runs, on the test images."""
+    """Measure the exported model, which is what prediction runs, on the test images.
+
+    Raises:
+        ModelError: it has other classes, or takes images of another size.
+    """
     from digits.evaluation import evaluate
     from digits.inference import load_predictor
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
-        test = _samples(opened, "test")
-        y_prob, novelties = load_predictor(store.open(exported).path).answer(test.pixels)
-        class_names = read_json(opened.file("arrays.json"))["class_names"]
+        test, class_names = samples_of(opened, "test"), tuple(read_json(opened.file("arrays.json"))["class_names"])
+        predictor = load_predictor(store.open(exported).path)
+        if predictor.model.class_names != class_names:
+            raise ModelError(f"its classes are {predictor.model.class_names}, those of the test images {class_names}")
+        y_prob, novelties = predictor.answer(test.pixels)
         evaluation = evaluate(test.labels, y_prob, class_names=class_names, novelty=novelties)
         _write_json(directory / "evaluation.json", evaluation.as_record())
         np.save(directory / "y_prob.npy", y_prob, allow_pickle=False)
+        if novelties is not None:
+            np.save(directory / NOVELTY_FILE, novelties, allow_pickle=False)
 
-    recipe = Recipe("evaluation", {}, (exported, arrays), code_of("evaluation"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.evaluation(exported, arrays), write)
 
 
 def read_json(path: Path) -> Any:
@@ -366,13 +363,24 @@ def _labelled_arrays(artifact: Artifact) -> LabelledArrays:
     )
 
 
-def _samples(arrays: Artifact, part: str) -> Any:
+def sets_of(arrays: Artifact) -> list[HeldOut]:
+    """Give the test sets of arrays."""
+    return [HeldOut(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
+
+
+def samples_of(arrays: Artifact, part: str) -> Any:
+    """Open a part of arrays, `train`, `validation` or `test`, memory-mapped."""
     from digits.training import Samples
 
     pixels, labels = (
         np.load(arrays.file(f"{part}_{name}.npy"), mmap_mode="r", allow_pickle=False) for name in ("pixels", "labels")
     )
     return Samples(pixels, labels)
+
+
+def names_of(datasets: Iterable[Artifact]) -> list[str]:
+    """Give the name of each dataset, by which its test images are known: each by another one."""
+    return recipes.distinct(str(dataset.config["name"]) for dataset in datasets)
 
 
 @dataclass(frozen=True)
@@ -394,7 +402,7 @@ class Lineage:
     @property
     def sources(self) -> list[str]:
         """The names of the datasets."""
-        return [str(dataset.config["source"]) for dataset in self.datasets]
+        return names_of(self.datasets)
 
     @property
     def test_set(self) -> str:
@@ -417,13 +425,15 @@ def facts_of(lineage: Lineage) -> dict[str, Any]:
     """Give what people want to know of a model version."""
     evaluation = read_json(lineage.evaluation.file("evaluation.json"))
     history = read_json(lineage.model.file("model.json"))["history"]
+    right = np.load(lineage.evaluation.file("y_prob.npy")).argmax(axis=1) == samples_of(lineage.arrays, "test").labels
     return {
         "datasets": lineage.sources,
         "architecture": lineage.network.config["architecture"],
         "epochs": len(history),
-        "train_images": len(_samples(lineage.arrays, "train")),
+        "train_images": len(samples_of(lineage.arrays, "train")),
         "test_images": evaluation["count"],
         "test_set": lineage.test_set,
+        "test_sets": {one.name: float(right[one.images].mean()) for one in sets_of(lineage.arrays)},
         "validation_accuracy": history[-1]["validation_accuracy"],
         **{name: evaluation[name] for name in ("accuracy", "loss", "ece", "rejected_share")},
         **_own_facts(lineage),
@@ -435,7 +445,7 @@ def _own_facts(lineage: Lineage) -> dict[str, Any]:
     own = read_json(lineage.arrays.file("arrays.json"))["own"]
     if not own["images"]:
         return {}
-    share = own["rows"] / len(_samples(lineage.arrays, "train"))
+    share = own["rows"] / len(samples_of(lineage.arrays, "train"))
     return {"own_images": own["images"], "own_share": round(share, 4)}
 
 
@@ -453,47 +463,6 @@ def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -
     )
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a training run."""
-
-    version: int
-    new: bool
-    promoted: bool
-    reasons: tuple[str, ...]
-    champion: int | None
-    facts: Mapping[str, Any]
-    report: Path
-
-
-def promote_model(store: Store, version: ModelVersion, *, new: bool, policy: PromotionPolicy) -> Outcome:
-    """Make a new version the champion, if the policy says so; a known one was decided on when it was new."""
-    registry = Registry(store)
-    if new:
-        decision = registry.consider(version.number, lambda champion: _decide(version, champion, policy))
-    else:
-        decision = Decision(False, (f"Nothing changed: this model is version {version.number} already.",))
-    champion = registry.champion()
-    return Outcome(
-        version=version.number,
-        new=new,
-        promoted=decision.promote,
-        reasons=decision.reasons,
-        champion=champion.number if champion else None,
-        facts=version.facts,
-        report=store.path(version.artifact("report")) / "report.html",
-    )
-
-
-def _decide(version: ModelVersion, champion: ModelVersion | None, policy: PromotionPolicy) -> Decision:
-    return decide_promotion(_candidate(version), _candidate(champion) if champion else None, policy)
-
-
-def _candidate(version: ModelVersion) -> Candidate:
-    facts = version.facts
-    return Candidate(version.number, facts["accuracy"], facts["test_images"], facts["test_set"])
-
-
 def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
     """Draw and write the report of an evaluated model, as a web page and as markdown."""
     from digits import reports
@@ -503,8 +472,7 @@ def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
         write_file(directory / "report.html", reports.as_html(report).encode())
         write_file(directory / "report.md", reports.as_markdown(report).encode())
 
-    recipe = Recipe("report", {}, (evaluation,), code_of("report"))
-    return store.produce(recipe, write)
+    return store.produce(recipes.report(evaluation), write)
 
 
 def _model_report(lineage: Lineage) -> "ModelReport":
@@ -513,7 +481,7 @@ def _model_report(lineage: Lineage) -> "ModelReport":
 
     evaluation = Evaluation.from_record(read_json(lineage.evaluation.file("evaluation.json")))
     history = read_json(lineage.model.file("model.json"))["history"]
-    train, validation, test = (_samples(lineage.arrays, part) for part in ("train", "validation", "test"))
+    train, validation, test = (samples_of(lineage.arrays, part) for part in ("train", "validation", "test"))
     facts = facts_of(lineage)
     check = overfitting(facts["validation_accuracy"], evaluation.accuracy, len(validation), len(test))
     findings = [finding["message"] for finding in read_json(lineage.arrays.file("arrays.json"))["findings"]]
@@ -531,11 +499,13 @@ def _model_report(lineage: Lineage) -> "ModelReport":
 
 
 def _headline(facts: Mapping[str, Any]) -> dict[str, Any]:
+    sets = facts["test_sets"]
     return {
         "Datasets": " + ".join(facts["datasets"]),
         "Network": facts["architecture"],
         "Epochs": facts["epochs"],
         "Training images": f"{facts['train_images']:,}",
+        **({f"Test accuracy on {name}": f"{share:.2%}" for name, share in sets.items()} if len(sets) > 1 else {}),
         **_own_headline(facts),
     }
 
@@ -551,9 +521,31 @@ def _attributions(lineage: Lineage) -> list[str]:
     return [read_json(dataset.file("dataset.json"))["attribution"] for dataset in lineage.datasets]
 
 
-def decided_report(store: Store, outcome: Outcome) -> str:
-    """Give the markdown of a version's report, headed by what was decided on it."""
-    version = Registry(store).version(outcome.version)
-    report = store.open(version.artifact("report")).file("report.md").read_text("utf-8")
-    verdict = "promoted to champion" if outcome.promoted else "not promoted"
-    return "\n\n".join([f"**Version {outcome.version}: {verdict}.** {' '.join(outcome.reasons)}", report])
+def make_again(store: Store, recipe: Recipe, *, progress: Progress = SILENT) -> ArtifactRef:
+    """Have the artifact of a recipe that one of these steps made; the recipe's parents must be there."""
+    config, parents = dict(recipe.config), recipe.parents
+    makers: dict[str, Callable[[], ArtifactRef]] = {
+        "dataset": lambda: download_dataset(store, config["source"], normalize=config["normalize"], progress=progress),
+        "arrays": lambda: prepare_arrays(store, parents, ArraysConfig(**config)),
+        "network": lambda: _network_again(store, parents, config),
+        "model": lambda: _model_again(store, parents, TrainingConfig(**config), progress),
+        "onnx": lambda: export_model(store, *parents),
+        "evaluation": lambda: evaluate_model(store, *parents),
+        "report": lambda: report_model(store, *parents),
+    }
+    return makers[recipe.kind]()
+
+
+def _network_again(store: Store, parents: Sequence[ArtifactRef], config: dict[str, Any]) -> ArtifactRef:
+    arrays, *fitted = parents
+    seed = config.pop("seed")
+    return build_network(store, arrays, ModelConfig(**config), seed=seed, parent=fitted[0] if fitted else None)
+
+
+def _model_again(
+    store: Store, parents: Sequence[ArtifactRef], config: TrainingConfig, progress: Progress
+) -> ArtifactRef:
+    *fitted, arrays = parents
+    if fitted[0].kind == "model":
+        return average_models(store, fitted, arrays, config)
+    return train_network(store, fitted[0], arrays, config, progress=progress)

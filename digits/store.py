@@ -151,9 +151,24 @@ class Store:
         """
         ref = recipe.ref
         with self.lock(f"{ref.kind}-{ref.digest}"):
-            if not self._usable(ref):
+            if not self.finds(ref):
                 self._write(recipe, write)
         return ref
+
+    def finds(self, ref: ArtifactRef) -> bool:
+        """Tell whether an artifact is there and whole, and note that it is in use; a damaged one is set aside."""
+        if not self.path(ref).exists():
+            return False
+        try:
+            self.open(ref)
+        except (MissingArtifactError, CorruptArtifactError) as error:
+            logger.warning("%s; it is made again", error)
+            self._set_aside(ref)
+            return False
+        with suppress(OSError):  # a store that can only be read has no retention either
+            os.utime(self.path(ref))
+        logger.info("%s: found, not computed again", ref)
+        return True
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -231,20 +246,6 @@ class Store:
         with writing(self.root):
             path.mkdir(parents=True, exist_ok=True)
         return path
-
-    def _usable(self, ref: ArtifactRef) -> bool:
-        if not self.path(ref).exists():
-            return False
-        try:
-            self.open(ref)
-        except (MissingArtifactError, CorruptArtifactError) as error:
-            logger.warning("%s; it is made again", error)
-            self._set_aside(ref)
-            return False
-        with suppress(OSError):  # a store that can only be read has no retention either
-            os.utime(self.path(ref))
-        logger.info("%s: found, not computed again", ref)
-        return True
 
     def _set_aside(self, ref: ArtifactRef) -> None:
         target = self.root / "damaged" / f"{ref.kind}-{ref.digest}-{secrets.token_hex(4)}"

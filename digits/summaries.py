@@ -76,7 +76,9 @@ class PredictionSummary:
         more_frames: images of which only the first frame or page was looked at, in this run.
         failures: the first images without a prediction; `statuses` has the number of all.
         least_certain: the predictions with the lowest confidence, the lowest first.
-        unchanged: rows that an incremental run took over from the table of the run before it.
+        unchanged: rows that were taken over from the table as it was before.
+        shadow: of a run that predicts with another version too: its `version`, how many rows are `differing`, and the
+            `table` of those.
     """
 
     source: Path
@@ -94,6 +96,7 @@ class PredictionSummary:
     failures: tuple[Failure, ...]
     least_certain: tuple[LeastCertain, ...]
     unchanged: int = 0
+    shadow: Mapping[str, Any] | None = None
 
     def as_record(self) -> Record:
         """Give the summary as JSON values."""
@@ -109,7 +112,7 @@ class PredictionSummary:
     def from_record(cls, record: Record) -> Self:
         """Read a summary back."""
         fields: dict[str, Any] = {
-            **{name: record[name] for name in cls.__dataclass_fields__},
+            **{name: record[name] for name in cls.__dataclass_fields__ if name in record},
             "source": Path(record["source"]),
             "out": Path(record["out"]),
             "failures": tuple(Failure(**failure) for failure in record["failures"]),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from digits import stages
+from digits import recipes, stages
 from digits.config import TrainingRun
 from digits.errors import ModelError, UsageError
 from digits.progress import Bar, Progress
@@ -153,7 +153,7 @@ def _fitted(study: Study, trial: Trial, watch: _Watch, progress: Progress) -> Tr
         return trial
     except (_HopelessError, ModelError) as error:
         state = State.PRUNED if isinstance(error, _HopelessError) else State.DIVERGED
-        checkpoint = stages.checkpoint_of(store, stages.model_recipe(network, study.arrays, config))
+        checkpoint = stages.checkpoint_of(store, recipes.model(network, study.arrays, config))
         with writing(store.root):
             checkpoint.unlink(missing_ok=True)
         return replace(trial, state=state, history=watch.history)

@@ -16,9 +16,10 @@ from digits.ledgers import read_ledger
 from digits.plans import KNOWN_FILE, LISTING_FILE, Plan
 from digits.predictions import verified_part
 from digits.progress import SILENT, Progress
+from digits.recipes import KINDS, code_of
 from digits.records import hash_file, read_record
 from digits.registry import Registry
-from digits.stages import KINDS, code_of, make_again, read_json
+from digits.stages import make_again, read_json
 from digits.store import ArtifactRef, Recipe, Store
 from digits.training import read_checkpoint
 

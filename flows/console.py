@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from digits.config import PredictionConfig, TrainingRun
+    from digits.gate import Outcome
     from digits.reviewing import Review
-    from digits.stages import Outcome
     from digits.summaries import PredictionSummary
     from digits.tuning import Tuned
     from digits.workers import Crew
@@ -120,6 +120,9 @@ def train(
         Literal["auto", "mnist", "none"] | None,
         typer.Option(help="none for pictures that are no digits. [default: auto]"),
     ] = None,
+    start: Annotated[
+        Literal["anew", "champion"] | None, typer.Option(help="Go on from the champion's weights. [default: anew]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same weights. [default: 42]")] = None,
     promote: Annotated[
         bool | None, typer.Option(help="Promote the model if it is good enough. [default: promote]")
@@ -128,7 +131,7 @@ def train(
     artifacts: Artifacts = None,
     json: AsJson = False,
 ) -> None:
-    """Train a model, evaluate it, register it, and promote it if it is good enough."""
+    """Train a model, evaluate it, register it, and promote it if it is better; if anything has changed."""
     options = {
         "datasets": dataset or None,
         "recipe": recipe,
@@ -141,6 +144,7 @@ def train(
             "weight_decay": weight_decay,
             "loss": loss,
             "augment": augment,
+            "start": start,
             "seed": seed,
         },
         "arrays": {"validation_fraction": validation_fraction, "normalize": normalize},
@@ -330,9 +334,29 @@ def promote(
 
 
 @app.command()
-def rollback(artifacts: Artifacts = None, json: AsJson = False) -> None:
-    """Make the champion before the present one the champion again."""
-    _print_promotion(_registry(artifacts).rollback(), json=json)
+def rollback(
+    version: Annotated[
+        int | None, typer.Argument(help="One of the former champions. [default: the one before the present one]")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the change.")] = "",
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Make the champion before the present one the champion again.
+
+    With a Prefect API that answers it is a flow run, of which Prefect knows.
+    """
+    from flows.api import Access, access, configured_api
+
+    api = configured_api()
+    if api and access(api) is Access.OPEN:
+        _quiet_prefect()
+        from flows.rollback import rollback as tracked
+
+        promotion: Any = tracked(version, reason, artifacts)
+    else:
+        promotion = _registry(artifacts).rollback(version, reason=reason)
+    _print_promotion(promotion, json=json)
 
 
 def _print_promotion(promotion: Any, *, json: bool) -> None:
@@ -394,6 +418,13 @@ def predict(
     verify: Annotated[
         bool | None, typer.Option("--verify", help="With --incremental: find changes by content, not by time and size.")
     ] = None,
+    replace_version: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Predict only the rows that version N wrote into the table that is there."),
+    ] = None,
+    shadow: Annotated[
+        str | None, typer.Option(help="Predict with this version too, or challenger; write where the two differ.")
+    ] = None,
     processes: Annotated[int | None, typer.Option(help="Worker processes. [default: one a usable CPU]")] = None,
     track: Annotated[bool, typer.Option("--track", help="Fail unless Prefect keeps the run.")] = False,
     deploy: Annotated[
@@ -421,13 +452,14 @@ def predict(
         max_seconds=max_seconds,
         incremental=incremental,
         verify=verify,
+        replace_version=replace_version,
         processes=processes,
     )
     if deploy:
-        _predict_deployed(path.absolute(), model, out and out.absolute(), options, state, artifacts, json=json)
+        _predict_deployed(path.absolute(), model, out and out.absolute(), options, shadow, state, artifacts, json=json)
         return
     run = _predict_tracked if _is_tracked(required=track) else _predict_here
-    _print_summary(run(path.absolute(), model, out and out.absolute(), options, artifacts), json=json)
+    _print_summary(run(path.absolute(), model, out and out.absolute(), options, artifacts, shadow), json=json)
 
 
 def _prediction_options(**options: Any) -> "PredictionConfig":
@@ -457,7 +489,12 @@ def _is_tracked(*, required: bool) -> bool:
 
 
 def _predict_tracked(
-    path: Path, model: str, out: Path | None, options: "PredictionConfig", artifacts: Path | None
+    path: Path,
+    model: str,
+    out: Path | None,
+    options: "PredictionConfig",
+    artifacts: Path | None,
+    shadow: str | None = None,
 ) -> "PredictionSummary":
     from digits import serving
     from digits.config import artifact_root
@@ -465,7 +502,7 @@ def _predict_tracked(
 
     store = Store(artifact_root(artifacts))
     with serving.assemble_crew(store, path, model=model, processes=options.processes) as crew:
-        return _predict_as_flow(crew, path, model, out, options, artifacts)
+        return _predict_as_flow(crew, path, model, out, options, artifacts, shadow)
 
 
 def _predict_as_flow(crew: "Crew", *arguments: Any) -> "PredictionSummary":
@@ -489,7 +526,12 @@ def _predict_as_flow(crew: "Crew", *arguments: Any) -> "PredictionSummary":
 
 
 def _predict_here(
-    path: Path, model: str, out: Path | None, options: "PredictionConfig", artifacts: Path | None
+    path: Path,
+    model: str,
+    out: Path | None,
+    options: "PredictionConfig",
+    artifacts: Path | None,
+    shadow: str | None = None,
 ) -> "PredictionSummary":
     from digits import serving
     from digits.config import artifact_root
@@ -497,7 +539,13 @@ def _predict_here(
     from flows.terminal import DrawnProgress
 
     store = Store(artifact_root(artifacts))
-    return serving.predict(store, path, model=model, out=out, options=options, progress=DrawnProgress())
+    if shadow:
+        serving.open_model(store, shadow)  # which says what is wrong with it before anything is predicted
+    progress = DrawnProgress()
+    summary = serving.predict(store, path, model=model, out=out, options=options, progress=progress)
+    if shadow is None:
+        return summary
+    return serving.predict_shadow(store, path, summary, shadow=shadow, options=options, progress=progress)
 
 
 def _print_summary(summary: "PredictionSummary", *, json: bool) -> None:
@@ -524,7 +572,12 @@ def _summary_lines(summary: "PredictionSummary") -> dict[str, object]:
         "statuses": _counts(summary.statuses),
         "skipped": _counts(summary.skipped),
     }
-    places = {"table": summary.out, "least certain": picture_path(summary.out) if summary.least_certain else ""}
+    shadow = summary.shadow
+    places = {
+        "shadow": shadow and f"version {shadow['version']} differs on {shadow['differing']:,}: {shadow['table']}",
+        "table": summary.out,
+        "least certain": picture_path(summary.out) if summary.least_certain else "",
+    }
     return {name: value for name, value in (counts | places).items() if value}
 
 
@@ -631,6 +684,7 @@ def _predict_deployed(
     model: str,
     out: Path | None,
     options: "PredictionConfig",
+    shadow: str | None,
     state: Path | None,
     artifacts: Path | None,
     *,
@@ -639,7 +693,8 @@ def _predict_deployed(
     from flows import system_commands
     from flows.terminal import print_json, print_pairs
 
-    place, ended = system_commands.submit(system_commands.system_of(state, artifacts), path, model, out, options)
+    system = system_commands.system_of(state, artifacts)
+    place, ended = system_commands.submit(system, path, model, out, options, shadow)
     if json:
         print_json({**ended, "run": place})
     else:

@@ -28,7 +28,7 @@ from digits.records import digest_of, hash_file, write_file
 from flows.api import Access, access, configured_api, password
 
 POOL = "digits"
-DEPLOYMENTS = ("train/nightly", "predict/folder", "predict/inbox", "janitor/janitor")
+DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
 PORT = 4200
 STATE_VARIABLE = "DIGITS_STATE"
 MOST_RUNS = 4

@@ -9,12 +9,15 @@ from digits.summaries import PredictionSummary
 from flows.runs import WATCHED, short, told
 from tasks.prediction import (
     Plan,
+    compare_tables,
     inbox_turn,
     leave_as_it_is,
     merge_predictions,
     name_run,
     plan_predictions,
+    plan_shadow,
     predict_shards,
+    require_version,
     workers,
 )
 from tasks.reporting import publish_predictions
@@ -44,6 +47,7 @@ def predict_folder(
     out: Path | None = None,
     options: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
     artifacts: Path | None = None,
+    shadow: str | None = None,
 ) -> tuple[PredictionSummary, str]:
     """Predict every image of a folder, and write a table with one row an image.
 
@@ -56,10 +60,18 @@ def predict_folder(
             `predictions/<folder>-<plan>/predictions.csv` under the artifact root.
         options: How the folder becomes a table.
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
+        shadow: Another version's number, or `challenger`, the newest version: predicts the folder too, and a table
+            beside the other one, `<table>.shadow.csv`, has the images on which they differ.
     """
+    if shadow:
+        require_version(shadow, artifacts)
     with workers(folder, model, options.processes, artifacts):
         plan = plan_predictions(folder, model, out, options, artifacts)
-        return _carry_out(plan, folder, artifacts)
+        summary = _carry_out(plan, folder)
+        if shadow:
+            planned = plan_shadow(folder, shadow, summary.out, options, artifacts)
+            summary = compare_tables(summary, _shards_and_table(planned))
+        return _told(summary, artifacts)
 
 
 @flow(
@@ -97,12 +109,22 @@ def predict_inbox(
         if plan.is_settled:
             return None, leave_as_it_is(plan)
         with workers(folder, model, options.processes, artifacts):
-            return _carry_out(plan, folder, artifacts)
+            return _told(_carry_out(plan, folder), artifacts)
 
 
-def _carry_out(plan: Plan, folder: Path, artifacts: Path | None) -> tuple[PredictionSummary, str]:
+def _carry_out(plan: Plan, folder: Path) -> PredictionSummary:
     name_run(f"predict {short(folder)} {plan.images:,} images with model {plan.model.version}")
+    return _shards_and_table(plan)
+
+
+def _shards_and_table(plan: Plan) -> PredictionSummary:
     started = predict_shards(plan)
-    summary = merge_predictions(plan, started)
+    return merge_predictions(plan, started)
+
+
+def _told(summary: PredictionSummary, artifacts: Path | None) -> tuple[PredictionSummary, str]:
     publish_predictions(summary, artifacts)
-    return summary, f"{summary.images:,} images are in {summary.out}"
+    sentence = f"{summary.images:,} images are in {summary.out}"
+    if shadow := summary.shadow:
+        sentence += f"; version {shadow['version']} differs on {shadow['differing']:,}, which are in {shadow['table']}"
+    return summary, sentence

@@ -133,7 +133,7 @@ def clean(system: System) -> dict[str, object]:
 
 
 def submit(
-    system: System, folder: Path, model: str, out: Path | None, options: "PredictionConfig"
+    system: System, folder: Path, model: str, out: Path | None, options: "PredictionConfig", shadow: str | None
 ) -> tuple[str, dict[str, Any]]:
     """Have the deployment predict a folder, and wait for the end; give where the run is in the UI, and its state.
 
@@ -147,7 +147,7 @@ def submit(
     from prefect.exceptions import ObjectNotFound
 
     changed = options.model_dump(mode="json", exclude_unset=True)
-    parameters = {"folder": str(folder), "model": model, "out": out and str(out), "options": changed}
+    parameters = {"folder": str(folder), "model": model, "out": out and str(out), "options": changed, "shadow": shadow}
     try:
         run: Any = run_deployment("predict/folder", parameters=parameters, timeout=0)
     except ObjectNotFound as error:

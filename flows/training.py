@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, RecipeName, TrainingConfig, TrainingRun
-from digits.stages import Outcome
+from digits.gate import Outcome
 from flows.runs import WATCHED, told
 from tasks.reporting import publish_training, publish_versions
 from tasks.training import (
@@ -14,10 +14,12 @@ from tasks.training import (
     download_dataset,
     evaluate_model,
     export_model,
+    find_standing,
     preprocess,
     promote_model,
     register_model,
     report_model,
+    starting_point,
     train_network,
 )
 
@@ -52,9 +54,10 @@ def train(
     promotion: PromotionPolicy = DEFAULTS.promotion,
     artifacts: Path | None = None,
 ) -> tuple[Outcome, str]:
-    """Train a model, evaluate it, register it, and promote it to champion if it is good enough.
+    """Train a model, evaluate it, register it, and promote it to champion if it is better.
 
-    A step whose result is in the artifact store already is not run again.
+    When neither data, configuration nor code have changed since a run before, there is nothing to do. A step whose
+    result is in the artifact store already is not run again.
 
     Args:
         datasets: What to train on: `mnist`, `mnist-sample`, `fashion-mnist`, or paths on the worker of an `.npz`, of a
@@ -69,16 +72,19 @@ def train(
     run = TrainingRun(
         datasets=datasets, recipe=recipe, model=model, training=training, arrays=arrays, promotion=promotion
     ).resolved()
+    if standing := find_standing(run, artifacts):
+        return standing, " ".join(standing.reasons)
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
     prepared = preprocess(sources, run.arrays, artifacts)
-    networks = [build_network(prepared, run.model, member.seed, artifacts) for member in run.members()]
+    parent = starting_point(run.training, artifacts)
+    networks = [build_network(prepared, run.model, member.seed, parent, artifacts) for member in run.members()]
     members = [train_network(one, prepared, how, artifacts) for one, how in zip(networks, run.members(), strict=True)]
     trained = average_models(members, prepared, run.training, artifacts)
     exported = export_model(trained, prepared, artifacts)
     evaluation = evaluate_model(exported, prepared, artifacts)
     report = report_model(evaluation, artifacts)
     version, new = register_model(evaluation, report, artifacts)
-    outcome = promote_model(version, new, run.promotion, artifacts)
-    publish_training(outcome, artifacts)
+    outcome = promote_model(version, new, prepared, run, artifacts)
+    publish_training(outcome, prepared, artifacts)
     publish_versions(artifacts)
     return outcome, f"model version {outcome.version}: {' '.join(outcome.reasons)}"

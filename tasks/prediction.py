@@ -22,15 +22,18 @@ from tasks.edge import library_log, log_to_run, open_store, progress_for, tell
 
 __all__ = [
     "Plan",
+    "compare_tables",
     "inbox_turn",
     "leave_as_it_is",
     "lend_crew",
     "merge_predictions",
     "name_run",
     "plan_predictions",
+    "plan_shadow",
     "predict_group",
     "predict_shards",
     "present_crew",
+    "require_version",
     "workers",
 ]
 
@@ -89,6 +92,24 @@ def inbox_turn(folder: Path, root: Path | None) -> Iterator[bool]:
 def plan_predictions(folder: Path, model: str, out: Path | None, options: PredictionConfig, root: Path | None) -> Plan:
     """List the folder once, and cut the listing into shards."""
     return serving.plan(open_store(root), folder, model=model, out=out, options=options)
+
+
+@task(name="plan shadow", task_run_name="plan {folder.name} with model {shadow}", cache_policy=NO_CACHE)
+def plan_shadow(folder: Path, shadow: str, out: Path, options: PredictionConfig, root: Path | None) -> Plan:
+    """Plan the prediction with another version too."""
+    return serving.shadow_plan(open_store(root), folder, shadow=shadow, out=out, options=options)
+
+
+@task(name="compare", task_run_name="compare the tables of two versions", cache_policy=NO_CACHE)
+def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
+    """Write where another version's table differs, and drop that table."""
+    log_to_run()
+    return serving.finish_shadow(summary, other)
+
+
+def require_version(name: str, root: Path | None) -> None:
+    """See that a version is there before anything is predicted with another one."""
+    serving.open_model(open_store(root), name)
 
 
 def name_run(name: str) -> None:

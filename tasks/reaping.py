@@ -18,7 +18,7 @@ from prefect.states import Crashed
 from digits.liveness import is_alive, this_process
 from tasks.edge import library_log, log_to_run
 
-FLOWS = ("train", "tune", "predict", "janitor")
+FLOWS = ("train", "tune", "rollback", "predict", "janitor")
 LABEL = "digits.process"
 UNLABELLED_SECONDS = 15 * 60
 """After which a run that has not said which process it is will not any more: its first act is to say so."""

@@ -10,12 +10,13 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from digits import serving, stages
+from digits import gate, serving
+from digits.gate import Outcome
 from digits.listing import promotion_rows, version_rows
 from digits.registry import Registry
 from digits.reports import prediction_markdown
 from digits.retention import Removed
-from digits.stages import Outcome
+from digits.store import ArtifactRef
 from digits.summaries import PredictionSummary, read_picture
 from tasks.edge import library_log, open_store, tell
 
@@ -35,19 +36,28 @@ BACKOFF = exponential_backoff(backoff_factor=2)
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_training(outcome: Outcome, root: Path | None) -> None:
-    """Put the model's report, headed by the decision on it, where the UI shows it, and tell of the decision."""
-    report = stages.decided_report(open_store(root), outcome)
+def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -> None:
+    """Put the model's report, and the decision on it, where the UI shows them, and tell of the decision."""
+    store = open_store(root)
+    report = gate.decided_report(store, outcome)
     create_markdown_artifact(report, key="model-report", description=f"Model version {outcome.version}")
-    if outcome.new:
-        tell(
-            f"digits.model.{'promoted' if outcome.promoted else 'rejected'}",
-            f"digits.model.{outcome.version}",
-            f"model version {outcome.version}",
-            accuracy=outcome.facts["accuracy"],
-            reasons=list(outcome.reasons),
-            champion=outcome.champion,
-        )
+    if outcome.decision is None:
+        return
+    made = gate.decision_of(store, outcome.decision)
+    verdict = "promoted" if outcome.promoted else "refused"
+    page = gate.decision_page(store, made, arrays)
+    create_markdown_artifact(page, key="decision", description=f"Model version {outcome.version}: {verdict}")
+    tell(
+        f"digits.model.{verdict}",
+        f"digits.model.{outcome.version}",
+        f"model version {outcome.version}",
+        accuracy=outcome.facts["accuracy"],
+        reasons=list(outcome.reasons),
+        champion=outcome.champion,
+        compared_with=made.champion,
+        test_sets=made.decision["sets"],
+        checks=made.decision["checks"],
+    )
 
 
 @task(

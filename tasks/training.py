@@ -8,12 +8,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.runtime import deployment
 
-from digits import stages
-from digits.config import ArraysConfig, Mode, ModelConfig, PromotionPolicy, TrainingConfig
+from digits import gate, stages
+from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig, TrainingRun
 from digits.errors import DownloadError
+from digits.gate import Outcome
 from digits.progress import SILENT
 from digits.registry import ModelVersion
-from digits.stages import Outcome
 from digits.store import ArtifactRef
 from tasks.edge import open_store, progress, progress_for
 
@@ -24,6 +24,12 @@ RETRY_AFTER_SECONDS: list[float] = [60, 300, 900]
 def _may_heal(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - called by Prefect
     """Tell whether it was the network, and nobody sits at a terminal and waits."""
     return deployment.id is not None and isinstance(state.result(raise_on_failure=False), DownloadError)
+
+
+@task(name="look", task_run_name="look for what has changed", cache_policy=NO_CACHE)
+def find_standing(run: TrainingRun, root: Path | None) -> Outcome | None:
+    """Tell that data, configuration and code are those of a run whose model was decided on."""
+    return gate.find_standing(open_store(root), run)
 
 
 @task(
@@ -45,10 +51,18 @@ def preprocess(datasets: list[ArtifactRef], config: ArraysConfig, root: Path | N
     return stages.prepare_arrays(open_store(root), datasets, config)
 
 
+@task(name="start", task_run_name="start from {config.start}", cache_policy=NO_CACHE)
+def starting_point(config: TrainingConfig, root: Path | None) -> ArtifactRef | None:
+    """Give the fitted model that the training goes on from, if it does not begin anew."""
+    return stages.starting_point(open_store(root), config)
+
+
 @task(name="build", task_run_name="build {config.architecture}", cache_policy=NO_CACHE)
-def build_network(arrays: ArtifactRef, config: ModelConfig, seed: int, root: Path | None) -> ArtifactRef:
-    """Build the untrained network."""
-    return stages.build_network(open_store(root), arrays, config, seed=seed)
+def build_network(
+    arrays: ArtifactRef, config: ModelConfig, seed: int, parent: ArtifactRef | None, root: Path | None
+) -> ArtifactRef:
+    """Build the network, untrained or with the weights that it goes on from."""
+    return stages.build_network(open_store(root), arrays, config, seed=seed, parent=parent)
 
 
 @task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
@@ -89,7 +103,9 @@ def register_model(evaluation: ArtifactRef, report: ArtifactRef, root: Path | No
     return stages.register_model(open_store(root), evaluation, report)
 
 
-@task(name="promote", task_run_name="promote version {version.number}", cache_policy=NO_CACHE)
-def promote_model(version: ModelVersion, new: bool, policy: PromotionPolicy, root: Path | None) -> Outcome:
-    """Make the model champion if the policy says so."""
-    return stages.promote_model(open_store(root), version, new=new, policy=policy)
+@task(name="decide", task_run_name="decide on version {version.number}", cache_policy=NO_CACHE)
+def promote_model(
+    version: ModelVersion, new: bool, arrays: ArtifactRef, run: TrainingRun, root: Path | None
+) -> Outcome:
+    """Compare the model with the champion, and make it champion if the policy says so."""
+    return gate.promote_model(open_store(root), version, arrays, run, new=new)

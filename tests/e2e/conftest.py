@@ -11,7 +11,7 @@ from systems import RunningSystem
 from benchmarks.server import free_port
 from digits import serving
 from digits.config import ModelConfig
-from digits.stages import Outcome
+from digits.gate import Outcome
 from digits.store import Store
 
 

@@ -35,7 +35,7 @@ def deployments(server: str) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         found = [
             client.read_deployment_by_name(name)
-            for name in ("train/nightly", "predict/folder", "predict/inbox", "janitor/janitor")
+            for name in ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
         ]
     return {deployment.name: deployment for deployment in found}
 
@@ -69,7 +69,14 @@ def test_what_runs_by_itself_runs_one_at_a_time(deployments: dict[str, Any]) -> 
         assert schedule.schedule.cron == cron
         assert deployments[name].global_concurrency_limit.limit == 1
         assert deployments[name].concurrency_options.collision_strategy == "CANCEL_NEW"
-    assert deployments["folder"].schedules == []
+    assert deployments["folder"].schedules == deployments["rollback"].schedules == []
+
+
+def test_rolling_back_asks_for_two_things(deployments: dict[str, Any]) -> None:
+    """To which version, and why; neither is needed."""
+    schema = deployments["rollback"].parameter_openapi_schema
+    assert {"version", "reason"} < set(schema["properties"])
+    assert not schema.get("required")
 
 
 def test_a_change_of_the_clock_loses_no_night_and_doubles_none() -> None:

@@ -20,6 +20,7 @@ from benchmarks.server import free_port
 from digits.summaries import picture_path
 
 IMAGES = 40
+BETTER = {"datasets": ["mnist-sample"], "model": {"architecture": "cropped"}, "training": {"epochs": 12}}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,7 @@ def test_status_is_quiet_when_all_is_well(system: RunningSystem) -> None:
     assert status["attention"] == []
     assert [one["name"] for one in status["deployments"]] == [
         "train/nightly",
+        "rollback/rollback",
         "predict/folder",
         "predict/inbox",
         "janitor/janitor",
@@ -138,23 +140,62 @@ def test_a_night(system: RunningSystem, browser: Any, folder: Path) -> None:
     inbox = system.root / "inbox"
     inbox.mkdir(exist_ok=True)
     shutil.copy(folder / "000.png", inbox)
-    run = system.run(
-        "train/nightly", datasets=["mnist-sample"], model={"architecture": "mlp"}, training={"epochs": 25, "seed": 3}
-    )
+    run = system.run("train/nightly", **BETTER)
     message = system.ended(run)["message"]
     assert message.startswith("model version 2: ")
     promoted = wait_for(lambda: system.events("digits.model.promoted"), "the event")
     assert promoted[0]["resource"]["prefect.resource.id"] == "digits.model.2", message
-    assert system.ask(f"/flow_runs/{run}")["name"] == "train mnist-sample mlp 25 epochs"
+    assert system.ask(f"/flow_runs/{run}")["name"] == "train mnist-sample cropped 12 epochs"
     assert float(system.artifact("training-progress")["data"]) == 100
     artifact = system.artifact("model-report")
     show(browser, f"{system.url}/artifacts/artifact/{artifact['id']}", "Version 2: promoted to champion")
+    assert picture_shown(browser)
+    sets = promoted[0]["payload"]["test_sets"]
+    assert [(row["name"], row["count"]) for row in sets] == [("mnist-sample", 1000)]
+    assert sets[0]["challenger"] > sets[0]["champion"]
+    decision = system.artifact("decision")
+    show(browser, f"{system.url}/artifacts/artifact/{decision['id']}", "Version 2 against version 1: promoted")
     assert picture_shown(browser)
     assert system.status()["champion"].startswith("version 2, ")
     (table,) = wait_for(lambda: list((system.root / "predictions").glob("inbox-*/predictions.csv")), "the inbox")
     wait_for(lambda: list(pd.read_csv(table, dtype=str).model_version) == ["2"], "the champion's rows")
     logs = system.ask("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}, "limit": 200})
     assert 5 <= len(logs) <= 60, [line["message"] for line in logs]
+
+
+def test_a_night_without_news(system: RunningSystem) -> None:
+    """Neither data, configuration nor code have changed: the run says so, and trains, decides and publishes nothing."""
+    before = system.artifact("decision")["id"]
+    run = system.run("train/nightly", **BETTER)
+    sentence = "Nothing changed: data, configuration and code are those of version 2."
+    assert system.ended(run)["message"] == sentence
+    tasks = system.ask("/task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [run]}}})
+    assert [task["name"] for task in tasks] == ["look for what has changed"]
+    assert system.artifact("decision")["id"] == before
+
+
+def test_a_refusal_is_an_event(system: RunningSystem) -> None:
+    """With the reasons and the figures."""
+    run = system.run("train/nightly", datasets=["mnist-sample"], model={"architecture": "mlp"}, training={"epochs": 1})
+    assert "worse than the champion, version 2" in system.ended(run)["message"]
+    (event,) = wait_for(lambda: system.events("digits.model.refused"), "the event")
+    assert event["resource"]["prefect.resource.id"] == "digits.model.3"
+    assert event["payload"]["compared_with"] == event["payload"]["champion"] == 2
+    assert event["payload"]["test_sets"][0]["lost"] > 0
+
+
+def test_a_rollback(system: RunningSystem) -> None:
+    """By the deployment: the former champion is back, an event tells of it, and the inbox is predicted with it."""
+    (table,) = (system.root / "predictions").glob("inbox-*/predictions.csv")
+    run = system.run("rollback/rollback", reason="the scanner was changed")
+    words = "version 1 is the champion now: rolled back from version 2, the scanner was changed"
+    assert system.ended(run)["message"] == words
+    (event,) = wait_for(lambda: system.events("digits.model.rolled-back"), "the event")
+    assert event["resource"]["prefect.resource.id"] == "digits.model.1"
+    assert system.status()["champion"].startswith("version 1, ")
+    wait_for(lambda: list(pd.read_csv(table, dtype=str).model_version) == ["1"], "the former champion's rows")
+    refused = system.run("rollback/rollback", version=3)
+    assert "there is no champion before the present one (1)" in system.ended(refused, "FAILED")["message"]
 
 
 def test_the_inbox_takes_what_is_new(system: RunningSystem, folder: Path) -> None:

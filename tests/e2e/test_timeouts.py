@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from digits.config import ModelConfig, PredictionConfig, TrainingConfig
-from digits.stages import Outcome
+from digits.gate import Outcome
 from flows.prediction import predict_folder
 from flows.training import train
 

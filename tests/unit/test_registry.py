@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from digits.errors import CorruptArtifactError, RegistryError, StoreError
 from digits.promotion import Decision
-from digits.registry import ModelVersion, Promotion, Registry, champions
+from digits.registry import Considered, ModelVersion, Promotion, Registry, champions
 from digits.store import ArtifactRef, Store
 
 
@@ -38,6 +38,11 @@ def with_versions(registry: Registry, count: int) -> Registry:
     for number in range(count):
         register(registry, f"weights {number}")
     return registry
+
+
+def consider(registry: Registry, number: int, decide: Callable[[ModelVersion | None], Decision]) -> Considered:
+    """Have a version decided on, with no examples."""
+    return registry.consider(number, lambda champion: (decide(champion), ()), recipe="recipe", policy={})
 
 
 def champion_number(registry: Registry) -> int | None:
@@ -86,7 +91,7 @@ def test_a_version_that_is_not_there_is_refused_with_those_that_are(registry: Re
 @pytest.mark.parametrize("name", ["champ", "", "-1", "1.0", "²", "1" * 400, "../../1"])
 def test_a_name_that_is_no_model_is_refused(registry: Registry, name: str) -> None:
     """Only `champion` and a version's number are names."""
-    with pytest.raises(RegistryError, match="a model is `champion` or a version's number, found"):
+    with pytest.raises(RegistryError, match="a model is `champion`, `challenger` or a version's number, found"):
         registry.resolve(name)
 
 
@@ -146,7 +151,7 @@ def test_only_a_version_is_promoted(registry: Registry) -> None:
     with pytest.raises(RegistryError, match="no model version 1"):
         registry.promote(1, reasons=[])
     with pytest.raises(RegistryError, match="no model version 1"):
-        registry.consider(1, lambda champion: Decision(True, ()))
+        consider(registry, 1, lambda _: Decision(True, ()))
     assert registry.promotions() == []
 
 
@@ -159,8 +164,8 @@ def test_a_decision_is_made_on_the_present_champion(registry: Registry) -> None:
         seen.append(champion)
         return Decision(champion is None, ("because",))
 
-    assert registry.consider(1, decide).promote
-    assert not registry.consider(2, decide).promote
+    assert consider(registry, 1, decide).decision["promoted"]
+    assert not consider(registry, 2, decide).decision["promoted"]
     assert [version and version.number for version in seen] == [None, 1]
     assert [entry.reasons for entry in registry.promotions()] == [("because",)]
     assert champion_number(registry) == 1
@@ -175,8 +180,101 @@ def test_nobody_promotes_between_a_decision_and_its_promotion(registry: Registry
             Registry(Store(registry.place(ArtifactRef("model", "x")).parent.parent)).promote(2, reasons=[])
         return Decision(True, ())
 
-    registry.consider(1, decide)
+    consider(registry, 1, decide)
     assert champion_number(registry) == 1
+
+
+# Decisions
+
+
+def test_a_decision_is_recorded_with_what_it_was_made_from(registry: Registry) -> None:
+    """The version, whom it was compared with, the recipe and the policy, the figures and the examples."""
+    with_versions(registry, 2).promote(1, reasons=["first"])
+    decision = Decision(False, ("worse",))
+    made = registry.consider(2, lambda _: (decision, [{"index": 7}]), recipe="r", policy={"promote": True})
+    (found,) = registry.decisions()
+    assert found == made
+    assert (found.number, found.version, found.champion, found.recipe) == (1, 2, 1, "r")
+    assert (found.policy, found.decision, found.examples) == ({"promote": True}, decision.as_record(), [{"index": 7}])
+    assert found.created_at.endswith("+00:00")
+
+
+def test_what_was_decided_is_found_by_recipe_and_policy(registry: Registry) -> None:
+    """Another policy or other data is another question; of two answers to one the last counts."""
+    with_versions(registry, 2)
+    for version in (1, 2):
+        registry.consider(version, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
+    found = registry.decided("r", {"a": 1})
+    assert found is not None
+    assert found.version == 2
+    assert registry.decided("r", {"a": 2}) is None
+    assert registry.decided("s", {"a": 1}) is None
+
+
+def test_a_version_is_settled_by_a_decision_or_by_having_been_champion(registry: Registry) -> None:
+    """A refused one is looked at again under another policy; one that was rolled back is not."""
+    with_versions(registry, 3)
+    assert not registry.is_settled(1, {"a": 1})
+    registry.consider(1, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
+    assert registry.is_settled(1, {"a": 1})
+    assert not registry.is_settled(1, {"a": 2})
+    registry.promote(2, reasons=[])
+    registry.promote(3, reasons=[])
+    registry.rollback()
+    assert registry.is_settled(3, {"a": 2})
+
+
+def test_a_version_is_decided_on_or_not_whenever_the_process_is_killed(tmp_path: Path) -> None:
+    """SIGKILL before every call to the kernel: never a decision to promote without the promotion."""
+    for at in range(1, 60):
+        registry = two_versions(tmp_path / str(at))
+        work = lambda registry=registry: consider(registry, 2, lambda _: Decision(True, ("better",)))  # noqa: E731
+        with faults.fault(tmp_path, at, faults.die):
+            status = faults.wait(faults.in_child(work))
+        decided = len(registry.decisions())
+        assert champion_number(registry) in ([2] if decided else [1, 2])
+        assert registry.is_settled(2, {}) is (champion_number(registry) == 2)
+        if status == 0:
+            break
+    assert (status, decided) == (0, 1)
+
+
+def test_the_challenger_is_the_newest_version(registry: Registry) -> None:
+    """Unless that is the champion, or there is none."""
+    for _ in range(2):
+        with pytest.raises(RegistryError, match="no version is newer than the champion"):
+            registry.resolve("challenger")
+        with_versions(registry, 1)
+        if champion_number(registry) is None:
+            registry.promote(1, reasons=[])
+    register(registry, "another")
+    assert registry.resolve("challenger").number == 2
+
+
+# Rolling back
+
+
+def test_a_rollback_to_a_version_undoes_all_promotions_since(registry: Registry) -> None:
+    """To the first of three champions; the next rollback has nothing before it."""
+    with_versions(registry, 3)
+    for number in (1, 2, 3):
+        registry.promote(number, reasons=[])
+    entry = registry.rollback(1, reason="the scanner was changed")
+    assert entry.reasons == ("rolled back from version 3", "the scanner was changed")
+    assert champion_number(registry) == 1
+    with pytest.raises(RegistryError, match=r"before the present one \(1\)"):
+        registry.rollback()
+
+
+@pytest.mark.parametrize("number", [3, 4, 99])
+def test_a_rollback_leads_to_former_champions_only(registry: Registry, number: int) -> None:
+    """Not to the present one, nor to one that never was."""
+    with_versions(registry, 4)
+    for champion in (1, 2, 3):
+        registry.promote(champion, reasons=[])
+    with pytest.raises(RegistryError, match=f"version {number} is none of the champions before version 3, .* 1, 2;"):
+        registry.rollback(number)
+    assert champion_number(registry) == 3
 
 
 ACTIONS = st.lists(st.integers(min_value=0, max_value=5), max_size=30)

@@ -15,6 +15,8 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from digits.evaluation import Evaluation, ReliabilityBin, evaluate
+from digits.pictures import data_uri
+from digits.promotion import Changed
 from digits.reports import (
     CONFUSION,
     CURVES,
@@ -29,8 +31,10 @@ from digits.reports import (
     _wilson,
     as_html,
     as_markdown,
+    changed_picture,
     confusion_figure,
     curves_figure,
+    decision_markdown,
     mistakes_picture,
     model_pictures,
     prediction_markdown,
@@ -486,3 +490,45 @@ def test_what_is_rejected_is_shown_with_its_share():
     assert [one.index for one in found.rejected] == [2, 1]
     assert found.rejected_share == 0.5
     assert REJECTED in model_pictures(found, HISTORY, train=(pixels, labels), test_pixels=pixels)
+
+
+# Decisions
+
+
+def considered(**changes: object) -> dict[str, object]:
+    """Give the record of a decision on a version of a dataset with a hostile name."""
+    row = {"name": "<b>|scans", "count": 1000, "challenger": 0.99, "champion": 0.97, "gained": 25, "lost": 5, "p": 1e-4}
+    check = {"name": "size", "challenger": "2 MB", "champion": "1 MB", "limit": "at most 1.5 MB", "passed": False}
+    decision = {"promoted": False, "reasons": ["It is too large."], "sets": [row], "checks": [check]}
+    return {"version": 4, "champion": 3, "policy": {"promote": True}, "decision": decision, **changes}
+
+
+def test_a_decision_has_its_reasons_and_tables():
+    """What was decided in the title; every figure; no markup from a name."""
+    page = decision_markdown(considered(), None)
+    assert page.startswith("# Version 4 against version 3: not promoted\n\n- It is too large.\n")
+    assert "| \\<b\\>\\|scans | 1,000 | 99.00% | 97.00% | 25 | 5 | 0.0001 |" in page
+    assert "| size | 2 MB | 1 MB | at most 1.5 MB | no |" in page
+    assert "| promote | yes |" in page
+    assert "Changed answers" not in page
+
+
+def test_a_decision_on_a_first_model_has_nothing_to_compare():
+    """No champion in the title, none in the table."""
+    row = {"name": "mnist", "count": 10, "challenger": 0.9, "champion": None, "gained": 0, "lost": 0, "p": None}
+    decision = {"promoted": True, "reasons": ["It is the first."], "sets": [row], "checks": []}
+    page = decision_markdown(considered(champion=None, decision=decision), None)
+    assert page.startswith("# Version 4: promoted\n")
+    assert "| mnist | 10 | 90.00% | none | none | none | none |" in page
+    assert "Behaviour" not in page
+
+
+def test_images_that_changed_their_answer_are_drawn():
+    """One picture for all, on the page as a data URI; none where nothing changed."""
+    changed = [Changed("mnist", 1, "7", "7", "1", 0.9, 0.8), Changed("mnist", 0, "3", "8", "3", 0.6, 0.7)]
+    pixels = np.zeros((2, 28, 28), np.uint8)
+    picture = changed_picture(changed, pixels)
+    assert picture is not None
+    assert Image.open(io.BytesIO(picture)).width > 2 * 112
+    assert data_uri(picture) in decision_markdown(considered(), picture)
+    assert changed_picture([], pixels) is None

@@ -1,0 +1,202 @@
+"""The end of a training run: whether there is anything to train, and whether what was trained becomes champion."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from digits import recipes
+from digits.comparison import changed_answers, results_of, seconds_an_image
+from digits.config import PromotionPolicy, TrainingRun
+from digits.errors import ModelError, StoreError
+from digits.inference import Answers, ModelFiles, Predictor
+from digits.promotion import Candidate, Changed, Decision, decide_promotion, refuse
+from digits.records import Record
+from digits.registry import Considered, ModelVersion, Registry
+from digits.reports import changed_picture, decision_markdown
+from digits.stages import NOVELTY_FILE, evaluate_model, identify, read_json, samples_of, sets_of
+from digits.store import Artifact, ArtifactRef, Store
+
+Decided = tuple[Decision, Sequence[Record]]
+"""A decision, and examples of images that changed their answer."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a training run; `decision` is the number of the decision on its model, if one was made."""
+
+    version: int
+    champion: int | None
+    facts: Mapping[str, Any]
+    report: Path
+    reasons: tuple[str, ...]
+    new: bool = False
+    promoted: bool = False
+    decision: int | None = None
+
+
+def find_standing(store: Store, run: TrainingRun) -> Outcome | None:
+    """Tell, in a second or so and without TensorFlow, that a run would change nothing.
+
+    That is so when data, configuration and code are those of a run whose model was decided on, and the files of that
+    version are whole.
+
+    Args:
+        store: where everything is.
+        run: resolved.
+
+    Raises:
+        UsageError: there is no such dataset.
+        DataError: a local one can't be read.
+    """
+    registry = Registry(store)
+    prepared = recipes.prepared_for(run, partial(identify, store))
+    known = registry.decided(recipes.digest_of_run(prepared, run), _as_record(run.promotion))
+    if known is None:
+        return None
+    version = registry.version(known.version)
+    if not all(store.finds(version.artifact(kind)) for kind in version.artifacts):
+        return None
+    return _outcome(
+        registry,
+        version,
+        reasons=(f"Nothing changed: data, configuration and code are those of version {version.number}.",),
+    )
+
+
+def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run: TrainingRun, *, new: bool) -> Outcome:
+    """Decide whether a version becomes champion, and have it be; one that was decided on stays what it is.
+
+    Args:
+        store: where everything is.
+        version: the run's.
+        arrays: that it was made from, with the test sets.
+        run: resolved.
+        new: whether the run has registered the version.
+    """
+    registry, policy, known = Registry(store), _as_record(run.promotion), dict[int | None, Decided]()
+
+    def decide(champion: ModelVersion | None) -> Decided:
+        number = champion.number if champion else None
+        if number not in known:
+            known[number] = _decide(store, version, champion, arrays, run.promotion)
+        return known[number]
+
+    settled = registry.is_settled(version.number, policy)
+    if not settled:
+        decide(registry.champion())  # not only under the registry's lock, since it takes seconds
+    same = Decision(False, (f"Nothing changed: this model is version {version.number} already.",)), ()
+    recipe = recipes.digest_of_run(arrays, run)
+    made = registry.consider(version.number, (lambda _: same) if settled else decide, recipe=recipe, policy=policy)
+    return _outcome(
+        registry,
+        version,
+        reasons=tuple(made.decision["reasons"]),
+        new=new,
+        promoted=made.decision["promoted"],
+        decision=None if settled else made.number,
+    )
+
+
+def _as_record(policy: PromotionPolicy) -> Record:
+    return policy.model_dump(mode="json")
+
+
+def _outcome(registry: Registry, version: ModelVersion, **became: Any) -> Outcome:
+    champion = registry.champion()
+    return Outcome(
+        version=version.number,
+        champion=champion.number if champion else None,
+        facts=version.facts,
+        report=registry.place(version.artifact("report")) / "report.html",
+        **became,
+    )
+
+
+class _Contender(NamedTuple):
+    """A version, and what it says of all test images."""
+
+    version: ModelVersion
+    predictor: Predictor
+    answers: Answers
+
+    def candidate(self, arrays: Artifact, policy: PromotionPolicy, seconds: float = 0) -> Candidate:
+        """Give what the decision needs to know of it."""
+        model = self.predictor.model
+        results = results_of(
+            self.answers,
+            samples_of(arrays, "test").labels,
+            sets_of(arrays),
+            steps=model.risk_steps,
+            wished_error=policy.wished_error,
+        )
+        return Candidate(self.version.number, results, seconds, model.onnx.stat().st_size)
+
+
+def _decide(
+    store: Store, version: ModelVersion, champion: ModelVersion | None, arrays: ArtifactRef, policy: PromotionPolicy
+) -> Decided:
+    opened = store.open(arrays)
+    ours = _contender(store, version, arrays)
+    if champion is None:
+        return decide_promotion(ours.candidate(opened, policy), None, policy), ()
+    if lacking := sorted({*_test_sets(champion)} - {one.name for one in sets_of(opened)}):
+        return _refused(version, champion, f"was tested on {', '.join(lacking)} too; train on the same datasets"), ()
+    try:
+        theirs = _contender(store, champion, arrays)
+    except (StoreError, ModelError) as error:
+        return _refused(version, champion, f"can't be measured on the same test sets: {error}"), ()
+    test, names = samples_of(opened, "test"), read_json(opened.file("arrays.json"))["class_names"]
+    seconds = seconds_an_image([ours.predictor, theirs.predictor], test.pixels)
+    candidates = [one.candidate(opened, policy, time) for one, time in zip((ours, theirs), seconds, strict=True)]
+    examples = changed_answers(ours.answers, theirs.answers, test.labels, sets_of(opened), names)
+    return decide_promotion(candidates[0], candidates[1], policy), [asdict(one) for one in examples]
+
+
+def _test_sets(version: ModelVersion) -> Iterable[str]:
+    """Give the names of what a version was tested on; one of before that was recorded, on what it was trained from."""
+    return version.facts.get("test_sets") or version.facts.get("datasets") or ()
+
+
+def _refused(version: ModelVersion, champion: ModelVersion, why: str) -> Decision:
+    way = f"`digits promote {version.number}` promotes it whatever that says"
+    return refuse(version.number, f"the champion, version {champion.number}, {why}; {way}.")
+
+
+def _contender(store: Store, version: ModelVersion, arrays: ArtifactRef) -> _Contender:
+    exported = version.artifact("onnx")
+    evaluation = store.open(evaluate_model(store, exported, arrays))
+    probabilities = np.load(evaluation.file("y_prob.npy"), allow_pickle=False)
+    novelty = evaluation.path / NOVELTY_FILE
+    answers = Answers(probabilities, np.load(novelty, allow_pickle=False) if novelty.exists() else None)
+    model = ModelFiles.load(store.open(exported).path, version=version.number)
+    return _Contender(version, Predictor(model), answers)
+
+
+def decided_report(store: Store, outcome: Outcome) -> str:
+    """Give the markdown of a version's report, headed by what was decided on it."""
+    version = Registry(store).version(outcome.version)
+    report = store.open(version.artifact("report")).file("report.md").read_text("utf-8")
+    verdict = "promoted to champion" if outcome.promoted else "not promoted"
+    return "\n\n".join([f"**Version {outcome.version}: {verdict}.** {' '.join(outcome.reasons)}", report])
+
+
+def decision_of(store: Store, number: int) -> Considered:
+    """Give one of the decisions of a registry."""
+    return Registry(store).decisions()[number - 1]
+
+
+def decision_page(store: Store, made: Considered, arrays: ArtifactRef) -> str:
+    """Give a decision as markdown: its reasons, its tables, and a picture of images that changed their answer.
+
+    Args:
+        store: where everything is.
+        made: the decision.
+        arrays: that it was made on.
+    """
+    examples = [Changed(**example) for example in made.examples]
+    pixels = samples_of(store.open(arrays), "test").pixels
+    return decision_markdown(vars(made), changed_picture(examples, pixels))
