@@ -38,6 +38,7 @@ from digits import registry
 
 real = registry.create_record
 def create_record(path, record):
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.with_name(f"tmp-{secrets.token_hex(4)}").write_bytes(b"x")
     created = real(path, record)
     for left in path.parent.glob("tmp-*"):
