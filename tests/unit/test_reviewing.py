@@ -339,6 +339,16 @@ class TestSheets:
                 review.import_sheet(sheet)
         assert LabelLog(table.store.root / "labels").answers() == []
 
+    def test_a_sheet_of_another_table_is_refused(self, table: Table) -> None:
+        """Its images are not asked about here."""
+        sheet = table.path.with_name("sheet.csv")
+        _save(sheet, [["sha256", "label"], ["0" * 64, "1"]])
+        with (
+            opened(table) as review,
+            pytest.raises(UsageError, match="row 2: this review has no image with the SHA-256"),
+        ):
+            review.import_sheet(sheet)
+
     def test_files_that_can_not_be_had_are_errors(self, table: Table) -> None:
         """By name."""
         with opened(table) as review:
