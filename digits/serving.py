@@ -9,7 +9,6 @@ import numpy as np
 
 from digits import predictions
 from digits.config import Mode, PredictionConfig
-from digits.drift import Drift, find_drift
 from digits.errors import StoreError, UsageError
 from digits.images import DecodeError
 from digits.inference import ModelFiles, Predictor
@@ -110,12 +109,6 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
         work=store.workspace("predictions"),
         progress=progress,
     )
-
-
-def drift_of(store: Store, summary: PredictionSummary) -> Drift | None:
-    """Tell whether a folder's pictures are unlike the test images of the model that predicted them."""
-    expected = Registry(store).version(summary.model_version).facts.get("rejected_share")
-    return find_drift(summary.statuses.get("not-a-digit", 0), sum(summary.predictions.values()), expected)
 
 
 def inspect(

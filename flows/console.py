@@ -438,6 +438,7 @@ def _summary_lines(summary: "PredictionSummary") -> dict[str, object]:
         "classes": _counts(summary.predictions),
         "statuses": _counts(summary.statuses),
         "skipped": _counts(summary.skipped),
+        "drift": summary.drift and summary.drift.sentence,
     }
     places = {"table": summary.out, "least certain": picture_path(summary.out) if summary.least_certain else ""}
     return {name: value for name, value in (counts | places).items() if value}

@@ -59,7 +59,7 @@ def predict_folder(
     """
     with workers(folder, model, options.processes, artifacts):
         plan = plan_predictions(folder, model, out, options, artifacts)
-        return _carry_out(plan, folder, artifacts)
+        return _carry_out(plan, folder)
 
 
 @flow(
@@ -97,12 +97,12 @@ def predict_inbox(
         if plan.is_settled:
             return None, leave_as_it_is(plan)
         with workers(folder, model, options.processes, artifacts):
-            return _carry_out(plan, folder, artifacts)
+            return _carry_out(plan, folder)
 
 
-def _carry_out(plan: Plan, folder: Path, artifacts: Path | None) -> tuple[PredictionSummary, str]:
+def _carry_out(plan: Plan, folder: Path) -> tuple[PredictionSummary, str]:
     name_run(f"predict {short(folder)} {plan.images:,} images with model {plan.model.version}")
     started = predict_shards(plan)
     summary = merge_predictions(plan, started)
-    publish_predictions(summary, artifacts)
+    publish_predictions(summary)
     return summary, f"{summary.images:,} images are in {summary.out}"
