@@ -48,11 +48,12 @@ _FIXED: Mapping[str, Sequence[float]] = {
 LEAST_IMAGES = 50
 MOST_IMAGES = 5_000
 """So many of a run's images are looked at, or up to twice as many: more would find no shift that matters."""
-CHANCE = 0.002
+CHANCE = 0.005
 """How often a run of pictures like the test images may be said to have drifted; docs/decisions has what was found."""
-_LEAST_PSI, _LEAST_PSI_OF = 0.1, {"no_digit": 0.02}
-"""What is below is no shift to act on, however many images show it; of the share taken for no digit, a percent is."""
-_LEAST_EXPECTED = 5
+_LEAST_PSI, _LEAST_PSI_OF = 0.1, {"classes": 0.05, "no_digit": 0.02}
+"""What is below is no shift to act on, however many images show it; one class twice as often is .057, two percent more
+taken for no digit is .025."""
+_LEAST_EXPECTED = 4
 _SMALL = 1e-6
 
 
@@ -210,11 +211,12 @@ def stability(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64])
 
 
 def _chi_square(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Give how often chance has two samples differ as much; bins that are too thin for the test are one."""
+    """Give how often chance has two samples differ as much; the thinnest bins are one, that is thick enough."""
     both = np.stack([found, expected])
-    thin = found.sum() / both.sum() * both.sum(axis=0) < _LEAST_EXPECTED
-    both = np.concatenate([both[:, ~thin], both[:, thin].sum(axis=1, keepdims=True)], axis=1)
-    both = both[:, both.sum(axis=0) > 0]
+    both = both[:, np.argsort(both.sum(axis=0), kind="stable")]
+    share = found.sum() / both.sum() * both.sum(axis=0)
+    first = np.count_nonzero((share < _LEAST_EXPECTED) | (share.cumsum() < 2 * _LEAST_EXPECTED))
+    both = np.concatenate([both[:, : first + 1].sum(axis=1, keepdims=True), both[:, first + 1 :]], axis=1)
     usual = both.sum(axis=1, keepdims=True) * both.sum(axis=0) / both.sum()
     return upper_tail(float(((both - usual) ** 2 / usual).sum()), both.shape[1] - 1)
 
