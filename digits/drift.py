@@ -46,7 +46,7 @@ _FIXED: Mapping[str, Sequence[float]] = {
 }
 
 LEAST_IMAGES = 50
-MOST_IMAGES = 5_000
+MOST_IMAGES = 2_000
 """So many of a run's images are looked at, or up to twice as many: more would find no shift that matters."""
 CHANCE = 0.005
 """How often a run of pictures like the test images may be said to have drifted; docs/decisions has what was found."""

@@ -252,7 +252,7 @@ def _drift_counts(
 ) -> Counts:
     looks = [image.looked for image in images if image.looked]
     values = measure(pixels, probabilities, None if novelty is None else np.array(novelty, np.float64))
-    levels = pixels.max(axis=(1, 2)).tolist()
+    levels = pixels.reshape(len(pixels), -1).max(axis=1).tolist()
     files = measure_files(
         [max(image.width or 0, image.height or 0) for image in images],
         [seen.dark_on_light for seen in looks],
