@@ -16,6 +16,7 @@ SLOW = (
     "architectures",
     "corruption",
     "determinism",
+    "drift",
     "fuzz",
     "honesty",
     "normalising",

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.calibration import Step, calibrated
+from digits.drift import Reference
 from digits.errors import ModelError
 from digits.records import digest_of, hash_file
 from digits.vetting import require_own_onnx
@@ -38,6 +39,7 @@ class ModelFiles:
         digest: of the network and its spec.
         normalization: the recipe it was trained with, as in `digits.normalization.SPEC`.
         calibration: `temperature` and `steps`, as `digits.calibration` has them; empty where nothing was measured.
+        reference: what its test images are like, as `digits.drift` has it; empty where nothing was measured.
     """
 
     onnx: Path
@@ -47,6 +49,7 @@ class ModelFiles:
     digest: str
     normalization: Mapping[str, Any] = field(default_factory=dict, compare=False)
     calibration: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    reference: Reference = field(default_factory=dict, compare=False)
 
     @classmethod
     def load(cls, directory: Path, *, version: int) -> Self:
@@ -67,6 +70,7 @@ class ModelFiles:
                 digest=digest_of({"onnx": hash_file(onnx), "spec": spec}),
                 normalization=dict(spec["normalization"]),
                 calibration=dict(spec.get("calibration", {})),
+                reference=dict(spec.get("reference", {})),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(

@@ -64,7 +64,7 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> 
     """
     shape, names = predictor.model.input_shape, predictor.model.class_names
     picture = decode(content, least_side=LEAST_SIDE)
-    pixels, oddity = look(picture.pixels, mode, shape=shape)
+    pixels, oddity, *_ = look(picture.pixels, mode, shape=shape)
     between, findings = _steps_between(picture.pixels, mode, shape)
     (shares,), answered = predictor.answer(pixels[np.newaxis])
     (novelty,) = novelty_of(answered, [oddity])

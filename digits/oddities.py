@@ -27,10 +27,19 @@ _PER_UNEVENNESS = 100.0
 
 
 class Look(NamedTuple):
-    """A picture as the network sees it, and what to add to its novelty for what the network does not see."""
+    """A picture as the network sees it, and what the network does not see.
+
+    Args:
+        pixels: the network's input.
+        oddity: what to add to its novelty.
+        dark_on_light: whether ink is darker than paper, as far as that was looked at.
+        contrast: of the page, darkest to lightest, in 0..255; None: that of `pixels`.
+    """
 
     pixels: Pixels
     oddity: float
+    dark_on_light: bool = False
+    contrast: int | None = None
 
 
 def look(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> Look:
@@ -51,7 +60,8 @@ def look(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAP
         return Look(np.zeros(shape, np.uint8), NO_DIGIT)
     uneven = unevenness(ink.coarse_paper)
     odd = _PER_UNEVENNESS * max(0, uneven - SHADOW) + NO_DIGIT * (uneven > UNEVEN or bool(ink.others))
-    return Look(place(ink, shape), odd)
+    darkest, lightest, *_ = opencv().minMaxLoc(ink.page)
+    return Look(place(ink, shape), odd, ink.dark_on_light, int(lightest - darkest))
 
 
 def unevenness(paper: Pixels) -> float:

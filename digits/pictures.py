@@ -26,7 +26,15 @@ class Bar(NamedTuple):
     share: float
 
 
+class Cell(NamedTuple):
+    """A number of a heat map, None where there is none, and whether it is one to be told of."""
+
+    value: float | None
+    marked: bool
+
+
 TILE = 112
+CELL = (64, 29)
 GAP = 18
 BORDER = 3
 TEXT_SIZE = 18
@@ -148,6 +156,47 @@ def with_bars(sheet: bytes, bars: Sequence[Bar]) -> bytes:
         draw.rectangle((name_width, top + BORDER, end, top + LINE - BORDER), fill=colour)
         draw.text((end + GAP // 2, top), f"{share:.1%}", fill=colour, font=font)
     return _png(whole)
+
+
+def heat_map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]]) -> bytes:
+    """Draw numbers in rows and columns, each on a ground that is the darker the greater it is, and red where marked.
+
+    Args:
+        rows: their names.
+        columns: their names, each on two lines, split at `T` as of a date and a time.
+        cells: one for each column in each row.
+
+    Returns:
+        A PNG.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(TEXT_SIZE)
+    left = GAP + round(max(font.getlength(name) for name in rows)) + GAP
+    top = GAP + 2 * LINE
+    size = (left + len(columns) * CELL[0] + GAP, top + len(rows) * CELL[1] + GAP)
+    sheet = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for number, name in enumerate(columns):
+        for line, text in enumerate(name.split("T")):
+            place = (left + number * CELL[0] + CELL[0] // 2, GAP // 2 + line * LINE)
+            draw.text(place, text, fill=INK, font=font, anchor="ma")
+    for row, (name, values) in enumerate(zip(rows, cells, strict=True)):
+        draw.text((left - GAP, top + row * CELL[1] + BORDER), name, fill=INK, font=font, anchor="ra")
+        for column, cell in enumerate(values):
+            _draw_cell(draw, cell, font, (left + column * CELL[0], top + row * CELL[1]))
+    return _png(sheet)
+
+
+def _draw_cell(draw: "ImageDraw", cell: Cell, font: "Font", place: tuple[int, int]) -> None:
+    if cell.value is None:
+        return
+    left, top = place
+    grey = 235 - round(100 * min(cell.value, 1))
+    ground = BAD if cell.marked else f"#{grey:02x}{grey:02x}{grey:02x}"
+    draw.rectangle((left + 1, top + 1, left + CELL[0] - 2, top + CELL[1] - 2), fill=ground)
+    colour = BACKGROUND if cell.marked else INK
+    draw.text((left + CELL[0] // 2, top + BORDER), f"{cell.value:.2f}", fill=colour, font=font, anchor="ma")
 
 
 def _cut(line: str, font: "Font", width: int) -> str:

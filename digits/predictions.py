@@ -14,10 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 from digits.config import PredictionConfig
+from digits.drift import Counts, add_counts, find_drift
 from digits.errors import CorruptArtifactError, StoreError
 from digits.images import STATUSES
 from digits.inference import ModelFiles
@@ -46,6 +49,9 @@ __all__ = [
     "run_worker",
     "run_workers",
 ]
+
+RUNS_KEPT = 20
+"""In the trend of a table's drift."""
 
 logger = logging.getLogger(__name__)
 
@@ -152,11 +158,30 @@ def _published(plan: Plan, started: float | None) -> PredictionSummary:
     else:
         with replacing(plan.out) as file:
             plan.format.join(_verified_parts(plan, totals), plan.columns, file)
-    summary = totals.summary(plan, started)
+    summary = _with_trend(totals.summary(plan, started), plan.digest)
     _write_picture(summary)
     write_record(summary_path(plan.out), {**summary.as_record(), "plan": plan.digest})
     remove_plan(plan.path)
     return summary
+
+
+def _with_trend(summary: PredictionSummary, plan: str) -> PredictionSummary:
+    """Add a run's drift to that of the runs before into the same table; the same run once more counts once."""
+    former: Record = {}
+    with suppress(FileNotFoundError, CorruptArtifactError):
+        former = read_record(summary_path(summary.out))
+    again = former.get("plan") == plan and former.get("drift")
+    runs = former.get("trend", [])[: -1 if again else None]
+    if summary.drift is None:
+        return replace(summary, trend=tuple(runs))
+    latest = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model_version": summary.model_version,
+        "images": summary.drift.images,
+        "psi": {shift.feature: shift.psi for shift in summary.drift.shifts},
+        "drifted": [shift.feature for shift in summary.drift.drifted],
+    }
+    return replace(summary, trend=(*runs, latest)[-RUNS_KEPT:])
 
 
 def _write_picture(summary: PredictionSummary) -> None:
@@ -234,6 +259,7 @@ class _Totals:
         self._failures: list[Failure] = []
         self._least_certain: list[LeastCertain] = []
         self._seen: dict[str, LeastCertain] | None = None
+        self._drift: Counts = {}
 
     def remember(self, least_certain: Sequence[Record]) -> None:
         """Count rows from now on, and take the pixels of the least certain from here and from the seals."""
@@ -242,6 +268,7 @@ class _Totals:
     def add(self, seal: Record) -> None:
         self._rows.append((seal["started"], seal["rows"]))
         self._more_frames += seal["more_frames"]
+        self._drift = add_counts([self._drift, seal["drift"]])
         least_certain = map(LeastCertain.from_seal, seal["least_certain"])
         if self._seen is not None:
             self._seen |= {image.path: image for image in least_certain}
@@ -305,4 +332,5 @@ class _Totals:
             failures=tuple(self._failures),
             least_certain=tuple(self._pictured()),
             unchanged=(plan.former or {}).get("unchanged", 0),
+            drift=find_drift(self._drift, plan.model.reference),
         )

@@ -13,7 +13,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "arrays": ("digits.arrays",),
     "network": ("digits.models",),
     "model": ("digits.training",),
-    "onnx": ("digits.models", "digits.inference", "digits.novelty", "digits.calibration"),
+    "onnx": ("digits.models", "digits.inference", "digits.novelty", "digits.calibration", "digits.drift"),
     "evaluation": ("digits.evaluation", "digits.inference"),
     "report": ("digits.reports",),
 }

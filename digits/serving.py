@@ -11,7 +11,6 @@ import numpy as np
 
 from digits import predictions
 from digits.config import Mode, PredictionConfig
-from digits.drift import Drift, find_drift
 from digits.errors import StoreError, UsageError
 from digits.filelists import STANDARD_INPUT
 from digits.images import DecodeError
@@ -167,12 +166,6 @@ def predict_shadow(  # noqa: PLR0913 - what, with what, how
         planned = shadow_plan(store, source, shadow=shadow, out=summary.out, options=options)
         predictions.run_workers(planned, crew, progress=progress)
         return finish_shadow(summary, predictions.finish(planned, crew))
-
-
-def drift_of(store: Store, summary: PredictionSummary) -> Drift | None:
-    """Tell whether a folder's pictures are unlike the test images of the model that predicted them."""
-    expected = Registry(store).version(summary.model_version).facts.get("rejected_share")
-    return find_drift(summary.statuses.get("not-a-digit", 0), sum(summary.predictions.values()), expected)
 
 
 def inspect(

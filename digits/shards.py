@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from digits.drift import MOST_IMAGES, Counts, Reference, add_counts, bin_counts, measure, measure_files
 from digits.errors import DigitsError, ModelError, StoreError
 from digits.folders import Entry, escape_path
 from digits.guards import Guard, Unguarded
@@ -106,7 +107,7 @@ class _Seen(NamedTuple):
     status: Status = "ok"
     error: str | None = None
     more_frames: bool = False
-    oddity: float = 0
+    looked: Look | None = None
 
 
 @dataclass
@@ -118,6 +119,7 @@ class _Tally:
     more_frames: int = 0
     failures: list[tuple[str, Status, str | None]] = field(default_factory=list)
     least_certain: list[tuple[float, str, _Seen]] = field(default_factory=list)
+    drift: Counts = field(default_factory=dict)
 
     def count(self, images: Sequence[_Seen], statuses: Iterable[str]) -> None:
         self.statuses.update(statuses)
@@ -147,6 +149,7 @@ class _Worker:
         self._guard = guard
         self._tick = tick
         self._columns = plan.columns
+        self._every = max(1, plan.images // MOST_IMAGES)
 
     def run_if_free(self, shard: int) -> bool:
         """Carry out a shard, unless it is done or somebody else is at it."""
@@ -183,13 +186,13 @@ class _Worker:
             if blame:
                 return _Seen(path, digest, None, status=blame, error=_BLAMES[blame].format(options.max_seconds))
             picture = decode(content, max_pixels=options.max_pixels, least_side=LEAST_SIDE, others=options.others)
-            pixels, oddity = self._looked_at(picture)
+            looked = self._looked_at(picture)
         except DecodeError as error:
             return _Seen(path, digest, None, error.width, error.height, error.status, str(error))
         except MemoryError:
             return _Seen(path, digest, None, status="too-large", error="it needs more memory than is allowed")
-        more = picture.more_frames
-        return _Seen(path, digest, pixels, picture.width, picture.height, more_frames=more, oddity=oddity)
+        more, pixels = picture.more_frames, looked.pixels
+        return _Seen(path, digest, pixels, picture.width, picture.height, more_frames=more, looked=looked)
 
     def _looked_at(self, picture: Decoded) -> Look:
         try:
@@ -215,14 +218,21 @@ class _Worker:
         """Give for each image status, class, confidence and novelty, then the columns that options add."""
         if not images:
             return []
-        probabilities, novelty = predictor.answer(np.stack([np.asarray(image.pixels) for image in images]))
+        pixels = np.stack([np.asarray(image.pixels) for image in images])
+        probabilities, novelty = predictor.answer(pixels)
         if not np.isfinite(probabilities).all():
             raise ModelError(f"{self._plan.model.onnx}: the network gives values that are no numbers; train it again")
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._plan.options.top_k].tolist()
         rounded = probabilities.astype(np.float64).round(DECIMALS).tolist()
-        novelties = novelty_of(novelty, [image.oddity for image in images])
+        looks = [image.looked for image in images if image.looked]
+        novelties = novelty_of(novelty, [seen.oddity for seen in looks])
         answers = [self._answer(*answer) for answer in zip(rounded, ranked, novelties, strict=True)]
         tally.count_predictions(images, [str(a[1]) for a in answers], [float(a[2] or 0) for a in answers])
+        if self._plan.model.reference:
+            some = slice(None, None, self._every)
+            known = None if novelty is None else novelties[some]
+            counts = _drift_counts(images[some], pixels[some], probabilities[some], known, self._plan.model.reference)
+            tally.drift = add_counts([tally.drift, counts])
         return answers
 
     def _answer(self, chances: list[float], order: list[int], novelty: float | None) -> Row:
@@ -231,6 +241,24 @@ class _Worker:
         status = verdict(confidence, novelty, self._plan.options.threshold)
         added = chances if self._plan.options.probabilities else ()
         return (status, name, confidence, novelty, *added, *(value for other in others for value in other))
+
+
+def _drift_counts(
+    images: Sequence[_Seen],
+    pixels: npt.NDArray[np.uint8],
+    probabilities: npt.NDArray[np.float32],
+    novelty: Sequence[float | None] | None,
+    reference: Reference,
+) -> Counts:
+    looks = [image.looked for image in images if image.looked]
+    values = measure(pixels, probabilities, None if novelty is None else np.array(novelty, np.float64))
+    levels = pixels.reshape(len(pixels), -1).max(axis=1).tolist()
+    files = measure_files(
+        [max(image.width or 0, image.height or 0) for image in images],
+        [seen.dark_on_light for seen in looks],
+        [own if seen.contrast is None else seen.contrast for seen, own in zip(looks, levels, strict=True)],
+    )
+    return bin_counts({**values, **files}, reference)
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from digits import calibration, datasets, recipes
+from digits import calibration, datasets, drift, recipes
 from digits.arrays import (
     LABELS_FILE,
     SIDES,
@@ -39,6 +39,7 @@ from digits.registry import ModelVersion, Registry
 from digits.store import Artifact, ArtifactRef, Recipe, Store
 
 if TYPE_CHECKING:
+    from digits.inference import Predictor
     from digits.reports import ModelReport
     from digits.training import History
 
@@ -285,10 +286,14 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         check_export(expected, predictor.predict(test))
         validation = samples_of(opened, "validation")
         measured = _calibration(predictor.predict(validation.pixels), validation.labels)
-        _write_json(directory / "spec.json", {**spec, "calibration": measured})
+        spec |= {"calibration": measured}
+        _write_json(directory / "spec.json", spec)
         train = samples_of(opened, "train")
         seed = trained.config["seed"]
         novelty.add_novelty(directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed)
+        named = all(datasets.is_named(store.open(parent).config["source"]) for parent in opened.parents)
+        reference = _reference(load_predictor(directory), test, files_are_known=named)
+        _write_json(directory / "spec.json", {**spec, "reference": reference})
 
     return store.produce(recipes.onnx(model, arrays), write)
 
@@ -299,6 +304,17 @@ def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8])
     prob = calibration.calibrated(y_prob, temperature)
     steps = calibration.risk_steps(prob.max(axis=1), prob.argmax(axis=1) == labels)
     return {"temperature": temperature, "steps": steps}
+
+
+def _reference(predictor: "Predictor", test: npt.NDArray[np.uint8], *, files_are_known: bool) -> drift.Reference:
+    """Count what the test images are like, to compare folders with; of what files they were, arrays of MNIST tell."""
+    answers = predictor.answer(test)
+    values = drift.measure(test, answers.probabilities, answers.novelty)
+    if files_are_known:
+        count = len(test)
+        size, levels = max(test.shape[1:]), test.max(axis=(1, 2))
+        values = {**values, **drift.measure_files(np.full(count, size), np.zeros(count), levels)}
+    return drift.fit_reference(values, classes=answers.probabilities.shape[1])
 
 
 def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> None:

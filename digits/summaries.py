@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from digits.pictures import contact_sheet
+from digits.drift import WORDS, Drift
+from digits.pictures import Cell, contact_sheet, heat_map
 from digits.records import Record
 
 PICTURE_COLUMNS = 5
@@ -79,6 +80,9 @@ class PredictionSummary:
         unchanged: rows that were taken over from the table as it was before.
         shadow: of a run that predicts with another version too: its `version`, how many rows are `differing`, and the
             `table` of those.
+        drift: the images that were predicted, beside the model's test images; None where that can't be told.
+        trend: the drift of the last runs into the same table, this one's last: `at`, `model_version`, `images`, and the
+            stability index of each number.
     """
 
     source: Path
@@ -97,6 +101,8 @@ class PredictionSummary:
     least_certain: tuple[LeastCertain, ...]
     unchanged: int = 0
     shadow: Mapping[str, Any] | None = None
+    drift: Drift | None = None
+    trend: tuple[Record, ...] = ()
 
     def as_record(self) -> Record:
         """Give the summary as JSON values."""
@@ -106,6 +112,8 @@ class PredictionSummary:
             "out": str(self.out),
             "failures": [vars(failure) for failure in self.failures],
             "least_certain": [image.as_record() for image in self.least_certain],
+            "drift": self.drift and self.drift.as_record(),
+            "trend": list(self.trend),
         }
 
     @classmethod
@@ -117,6 +125,8 @@ class PredictionSummary:
             "out": Path(record["out"]),
             "failures": tuple(Failure(**failure) for failure in record["failures"]),
             "least_certain": tuple(LeastCertain(**image) for image in record["least_certain"]),
+            "drift": record["drift"] and Drift.from_record(record["drift"]),
+            "trend": tuple(record["trend"]),
         }
         return cls(**fields)
 
@@ -128,6 +138,19 @@ def draw_least_certain(summary: PredictionSummary) -> bytes | None:
         return None
     captions = [f"{image.prediction} {image.confidence:.0%}\n{image.path}" for image, _ in seen]
     return contact_sheet([pixels for _, pixels in seen], captions, columns=PICTURE_COLUMNS)
+
+
+def draw_trend(summary: PredictionSummary) -> bytes | None:
+    """Draw the drift of the last runs into a table as a PNG: a row a number, a column a run; None where there is none.
+
+    Returns:
+        A PNG, the latest run at the right; red is what a run was told of.
+    """
+    if not summary.trend:
+        return None
+    names = list(summary.trend[-1]["psi"])
+    cells = [[Cell(run["psi"].get(name), name in run["drifted"]) for run in summary.trend] for name in names]
+    return heat_map([WORDS[name] for name in names], [run["at"][5:16] for run in summary.trend], cells)
 
 
 def summary_path(out: Path) -> Path:

@@ -571,6 +571,7 @@ def _summary_lines(summary: "PredictionSummary") -> dict[str, object]:
         "classes": _counts(summary.predictions),
         "statuses": _counts(summary.statuses),
         "skipped": _counts(summary.skipped),
+        "drift": summary.drift and summary.drift.sentence,
     }
     shadow = summary.shadow
     places = {

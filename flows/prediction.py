@@ -71,7 +71,7 @@ def predict_folder(
         if shadow:
             planned = plan_shadow(folder, shadow, summary.out, options, artifacts)
             summary = compare_tables(summary, _shards_and_table(planned))
-        return _told(summary, artifacts)
+        return _told(summary)
 
 
 @flow(
@@ -109,7 +109,7 @@ def predict_inbox(
         if plan.is_settled:
             return None, leave_as_it_is(plan)
         with workers(folder, model, options.processes, artifacts):
-            return _told(_carry_out(plan, folder), artifacts)
+            return _told(_carry_out(plan, folder))
 
 
 def _carry_out(plan: Plan, folder: Path) -> PredictionSummary:
@@ -122,8 +122,8 @@ def _shards_and_table(plan: Plan) -> PredictionSummary:
     return merge_predictions(plan, started)
 
 
-def _told(summary: PredictionSummary, artifacts: Path | None) -> tuple[PredictionSummary, str]:
-    publish_predictions(summary, artifacts)
+def _told(summary: PredictionSummary) -> tuple[PredictionSummary, str]:
+    publish_predictions(summary)
     sentence = f"{summary.images:,} images are in {summary.out}"
     if shadow := summary.shadow:
         sentence += f"; version {shadow['version']} differs on {shadow['differing']:,}, which are in {shadow['table']}"

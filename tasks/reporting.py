@@ -10,14 +10,16 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from digits import gate, serving
+from digits import gate
+from digits.drift import WORDS, Drift
 from digits.gate import Outcome
 from digits.listing import promotion_rows, version_rows
+from digits.pictures import data_uri
 from digits.registry import Registry
 from digits.reports import prediction_markdown
 from digits.retention import Removed
 from digits.store import ArtifactRef
-from digits.summaries import PredictionSummary, read_picture
+from digits.summaries import PredictionSummary, draw_trend, read_picture
 from tasks.edge import library_log, open_store, tell
 
 NEWEST = 50
@@ -82,9 +84,10 @@ def publish_versions(root: Path | None) -> None:
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
+def publish_predictions(summary: PredictionSummary) -> None:
     """Put the summary of a prediction run where the UI shows it, and tell of the table, and of drift."""
-    report = prediction_markdown(summary.as_record(), read_picture(summary))
+    said = {name: value for name, value in summary.as_record().items() if name not in ("drift", "trend")}
+    report = prediction_markdown(said, read_picture(summary))
     create_markdown_artifact(report, key="predictions", description=str(summary.out))
     tell(
         "digits.predictions.written",
@@ -94,9 +97,29 @@ def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
         model_version=summary.model_version,
         statuses=dict(summary.statuses),
     )
-    if drift := serving.drift_of(open_store(root), summary):
+    if summary.drift:
+        _publish_drift(summary, summary.drift)
+
+
+def _publish_drift(summary: PredictionSummary, drift: Drift) -> None:
+    """Put a run's drift as a table, and that of the last runs as a picture, where the UI shows it; tell of a shift."""
+    rows = [{**asdict(shift), "feature": WORDS[shift.feature]} for shift in drift.shifts]
+    description = drift.sentence or f"{drift.images:,} pictures are like the model's test images"
+    create_table_artifact(rows, key="drift", description=f"{summary.out}: {description}")
+    if picture := draw_trend(summary):
+        markdown = f"![Drift (PSI) of the last runs]({data_uri(picture)})\n"
+        create_markdown_artifact(markdown, key="drift-trend", description=str(summary.out))
+    if drift.drifted:
         library_log.warning("drift: %s", drift.sentence)
-        tell("digits.drift", f"digits.predictions.{summary.source.name}", str(summary.out), **asdict(drift))
+        tell(
+            "digits.drift",
+            f"digits.predictions.{summary.source.name}",
+            str(summary.out),
+            features={shift.feature: shift.psi for shift in drift.drifted},
+            images=drift.images,
+            model_version=summary.model_version,
+            table=str(summary.out),
+        )
 
 
 @task(

@@ -79,6 +79,17 @@ def test_rolling_back_asks_for_two_things(deployments: dict[str, Any]) -> None:
     assert not schema.get("required")
 
 
+def test_drift_may_start_a_training(deployments: dict[str, Any]) -> None:
+    """It is an automation of the deployment, once, which is off until somebody wants it."""
+    nightly = str(deployments["nightly"].id)
+    with get_client(sync_client=True) as client:
+        found = client.request("POST", "/automations/filter", json={}).json()
+    (automation,) = [one for one in found if any(action.get("deployment_id") == nightly for action in one["actions"])]
+    assert automation["enabled"] is False
+    assert automation["trigger"]["expect"] == ["digits.drift"]
+    assert automation["trigger"]["match"] == {"prefect.resource.id": "digits.predictions.*"}
+
+
 def test_a_change_of_the_clock_loses_no_night_and_doubles_none() -> None:
     """By the server's own calendar, for the time zones of people who move theirs to Berlin or New York."""
     for zone, first in (

@@ -1,6 +1,7 @@
 """`digits up` to a running system, seen as its operator sees it: commands, the real UI in a real browser."""
 
 import base64
+import json
 import os
 import shutil
 import socket
@@ -109,7 +110,7 @@ def test_a_folder_by_command(system: RunningSystem, folder: Path, tmp_path: Path
 
 
 def test_pictures_that_are_no_digits_are_drift(system: RunningSystem, tmp_path: Path) -> None:
-    """An event tells of a folder that is unlike the test images, and none of a folder like them."""
+    """An event, a table and a picture tell of a folder that is unlike the test images; no event of one like them."""
     assert system.events("digits.drift") == []
     random = np.random.default_rng(1)
     for number in range(60):
@@ -117,7 +118,11 @@ def test_pictures_that_are_no_digits_are_drift(system: RunningSystem, tmp_path: 
     system.ended(system.run("predict/folder", folder=str(tmp_path)))
     (event,) = wait_for(lambda: system.events("digits.drift"), "the event")
     assert event["resource"]["prefect.resource.id"] == f"digits.predictions.{tmp_path.name}"
-    assert event["payload"]["found"] > 0.5
+    assert event["payload"]["features"]["no_digit"] > 1
+    rows = {row["feature"]: row for row in json.loads(system.artifact("drift")["data"])}
+    assert rows["share taken for no digit"]["drifted"]
+    assert rows["share taken for no digit"]["psi"] == event["payload"]["features"]["no_digit"]
+    assert "data:image/png;base64," in system.artifact("drift-trend")["data"]
 
 
 def test_a_failure_is_one_sentence(system: RunningSystem) -> None:

@@ -22,6 +22,7 @@ from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, ModelError, StoreError, UsageError
 from digits.folders import unescape_path
 from digits.inference import Answers, ModelFiles, Predictor
+from digits.oddities import Look
 from digits.planning import plan_predictions
 from digits.plans import Plan
 from digits.predictions import merge, predict_folder
@@ -247,7 +248,7 @@ def test_a_normaliser_that_fails_is_one_rows_matter(job: Job, monkeypatch: pytes
     def look(pixels: Any, *_: Any, **__: Any) -> Any:
         if next(calls) == 4:
             raise ZeroDivisionError
-        return pixels, 0.0
+        return Look(pixels, 0.0)
 
     monkeypatch.setattr("digits.shards.look", look)
     assert job.run().statuses == {"ok": 9, "unreadable": 1}
