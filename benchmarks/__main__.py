@@ -19,6 +19,7 @@ SLOW = (
     "drift",
     "fuzz",
     "honesty",
+    "learning",
     "normalising",
     "photos",
     "reviewing",
