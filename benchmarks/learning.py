@@ -6,9 +6,9 @@ python -m benchmarks learning --data DIR/sudoku_print --dataset mnist -- --recip
 
 A model is trained on `--dataset`. Half of the pictures, by their hash, are predicted and reviewed: a script presses the
 keys of the page in a real browser, each picture's true digit. With what was labelled another model is trained, which
-the gate has to promote; the other half, which nobody has labelled, is predicted by both. Then the reviewed pictures are
-made a dataset with their labels shuffled, which the gate has to refuse, and the promotion is taken back: the table must
-be the first one again. Options after `--` are those of every `digits train`.
+the gate has to promote; the other half, which nobody has labelled, is predicted by both. Then that other half is made a
+dataset with its labels shuffled, and trained on besides, which the gate has to refuse, and the promotion is taken back:
+the table must be the first one again. Options after `--` are those of every `digits train`.
 """
 
 import argparse
@@ -148,7 +148,8 @@ def go_round(
     learned = digits("train", "--dataset", dataset, "--dataset", "reviewed", *options)
     digits("predict", writing.held_back, "--out", second)
     spoiled = shuffled(writing, place / "spoiled")
-    sabotaged = digits("train", "--dataset", dataset, "--dataset", spoiled, "--config", _half(place), *options)
+    more = ("--dataset", "reviewed", "--dataset", spoiled, "--config", _half(place))
+    sabotaged = digits("train", "--dataset", dataset, *more, *options)
     digits("rollback")
     digits("predict", writing.held_back, "--out", third)
     return Circle(
@@ -169,8 +170,8 @@ def _half(place: Path) -> Path:
 
 
 def shuffled(writing: Writing, place: Path) -> Path:
-    """Make a folder of labelled images whose labels are those of others."""
-    paths = sorted(writing.asked.iterdir())
+    """Make a folder of labelled images whose labels are those of others; of those that the review has not seen."""
+    paths = sorted(writing.held_back.iterdir())
     labels = [writing.truth[hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths]
     random.Random(0).shuffle(labels)  # noqa: S311
     for path, label in zip(paths, labels, strict=True):

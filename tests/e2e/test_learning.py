@@ -1,0 +1,57 @@
+"""The whole circle on a real server with a real browser: what people say of a folder makes the next model better."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.browser import is_here
+from benchmarks.learning import Circle, Writing, divide, go_round, labelled_pictures, make_pictures
+from benchmarks.server import untracked
+
+PRINTED = Path(__file__).resolve().parents[3] / "shared" / "data" / "digits-dev" / "sudoku_print"
+"""Photographed print, where it is at hand; else digits of MNIST's sample, leaning."""
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory: pytest.TempPathFactory) -> Writing:
+    """Give pictures of another kind than the model was trained on."""
+    place = tmp_path_factory.mktemp("writing")
+    return divide(labelled_pictures(PRINTED) or make_pictures(place / "made"), place)
+
+
+@pytest.fixture(scope="module")
+def circle(writing: Writing, own_root: Path, server: str, tmp_path_factory: pytest.TempPathFactory) -> Circle:
+    """Go round once, from the small model that all tests share."""
+    if not is_here():
+        pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
+    place = tmp_path_factory.mktemp("circle")
+    own_root.rename(place / "artifacts")
+    environment = {**untracked(place / "home"), "PREFECT_API_URL": server}
+    return go_round(writing, place, environment, dataset="mnist-sample", options=["--architecture", "mlp"])
+
+
+def test_it_is_better_on_pictures_that_nobody_has_labelled(circle: Circle, writing: Writing) -> None:
+    """By far more than chance explains, on 400 of them or more."""
+    assert circle.labelled == len(list(writing.asked.iterdir()))
+    assert len(circle.before) == len(circle.after) == len(list(writing.held_back.iterdir())) >= 399
+    gain, low, high = circle.gain
+    assert 0.05 < low < gain < high
+
+
+def test_what_was_learned_is_promoted(circle: Circle) -> None:
+    """For being better on the test images of the review."""
+    assert circle.learned["promoted"]
+    assert circle.learned["champion"] == circle.learned["version"]
+    assert "on reviewed right on" in " ".join(circle.learned["reasons"])
+
+
+def test_shuffled_labels_are_refused(circle: Circle) -> None:
+    """For being worse, with the numbers; the champion stays."""
+    assert not circle.sabotaged["promoted"]
+    assert circle.sabotaged["champion"] == circle.learned["version"]
+    assert "is worse than the champion" in " ".join(circle.sabotaged["reasons"])
+
+
+def test_a_rollback_brings_the_first_table_back(circle: Circle) -> None:
+    """Byte for byte."""
+    assert circle.rolled_back
