@@ -4,7 +4,8 @@ python -m benchmarks corruption
 python -m benchmarks corruption --flips 500 --repairs 5 --seed 7
 
 A store is made by training on `mnist-sample`, with a prediction that was interrupted and the ledger of an incremental
-one. Each flip is undone once it was found, or not. Then artifacts that have a recipe are damaged and made again.
+one. Each flip is undone once it was found, or not. Then bits are flipped in artifacts and in the registry, and each is
+repaired: an artifact is made again, in a record the bit is put back.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from digits import serving, stages, verification
 from digits.config import PredictionConfig, TrainingRun, parse
 from digits.registry import Registry
 from digits.shards import run_worker
-from digits.store import ArtifactRef, Store
+from digits.store import Store
 from digits.verification import Thing
 
 KINDS_REPAIRED = ("network", "model", "onnx", "evaluation", "report")
@@ -118,32 +119,36 @@ def _is_served(check: Callable[[], None]) -> bool:
     return True
 
 
-def mend(store: Store, count: int, seed: int) -> int:
-    """Damage artifacts with a recipe and repair each; count those that came out as they were."""
+def mend(store: Store, count: int, seed: int) -> list[str]:
+    """Flip a bit in files of artifacts and of the registry and repair each; name those that are not as they were."""
     draws = random.Random(seed)  # noqa: S311
     logged: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("digits").addHandler(handler)
-    refs = [ref for ref in store.refs() if ref.kind in KINDS_REPAIRED]
-    good = 0
+    things = [thing for thing in verification.things(store) if thing.ref or (thing.path.is_file() and not thing.spare)]
+    things = [thing for thing in things if thing.kind != "summary"]
+    bad = []
     for number in range(count):
-        ref = refs[number % len(refs)]
-        before, logged[:] = _content(store, ref), []
-        path = draws.choice([path for path in store.path(ref).iterdir() if path.name != "manifest.json"])
+        thing = things[number % len(things)]
+        path = draws.choice(sorted(thing.path.iterdir())) if thing.ref else thing.path
+        before, logged[:] = _content(store, thing), []
         damaged = bytearray(path.read_bytes())
         damaged[draws.randrange(len(damaged))] ^= 1 << draws.randrange(8)
         path.write_bytes(damaged)
         done = verification.repair(store)
-        good += len(done.repaired) == 1 and not done.left and bool(logged) and _content(store, ref) == before
-    return good
+        if len(done.repaired) != 1 or done.left or not logged or _content(store, thing) != before:
+            bad.append(str(path.relative_to(store.root)))
+    return bad
 
 
-def _content(store: Store, ref: ArtifactRef) -> str:
-    """Name what an artifact says: weights of a network, whose file has a date; otherwise its bytes."""
+def _content(store: Store, thing: Thing) -> str:
+    """Name what an artifact or a record says: weights of a network, whose file has a date; otherwise its bytes."""
     from digits import models
 
-    artifact = store.open(ref)
+    if thing.ref is None:
+        return thing.path.read_text()
+    artifact = store.open(thing.ref)
     digest = hashlib.sha256()
     for name in sorted(artifact.manifest["files"]):
         path = artifact.file(name)
@@ -169,9 +174,11 @@ def main() -> int:
             print(f"{kind:<12}{count:>8,}{count - served[kind]:>10,}{served[kind]:>8}")
         print(f"{flips.total():,} flips, {served.total()} served, in {time.perf_counter() - begun:.0f} s", flush=True)
         begun = time.perf_counter()
-        good = mend(store, chosen.repairs, chosen.seed)
-        print(f"{good} of {chosen.repairs} made again, the same, in {time.perf_counter() - begun:.0f} s")
-    return int(served.total() > 0 or good < chosen.repairs)
+        bad = mend(store, chosen.repairs, chosen.seed)
+        good = chosen.repairs - len(bad)
+        print(f"{good} of {chosen.repairs} repaired to what they were, in {time.perf_counter() - begun:.0f} s")
+        print("\n".join(f"not repaired: {path}" for path in bad))
+    return int(served.total() > 0 or bool(bad))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ Units = Annotated[int, Field(ge=1, le=4096)]
 class Settings(BaseModel):
     """Base of every configuration: immutable, and a misspelt name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 Kind = TypeVar("Kind", bound=Settings)

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,8 @@ from digits.errors import CorruptArtifactError
 
 Record = dict[str, Any]
 SEAL = "sha256_of_record"
+MOST_MENDED = 2**14
+"""Bytes of a record of which each bit is tried: some ten seconds."""
 TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 """The name of a file that is being written, with that of the file whose place it takes, or its first characters."""
 
@@ -71,6 +73,21 @@ def decode_record(content: bytes, *, name: str) -> Record:
             "restore it from a backup, or delete it to have it made again"
         )
     return {key: value for key, value in record.items() if key != SEAL}
+
+
+def mended(content: bytes) -> bytes | None:
+    """Give a damaged record as it was before one of its bits flipped; None where more has changed, or it is long.
+
+    Every bit is tried: only with the right one does the record have the hash that it carries.
+    """
+    damaged = bytearray(content)
+    for position in range(len(content) * 8 if len(content) <= MOST_MENDED else 0):
+        damaged[position // 8] ^= 1 << position % 8
+        with suppress(CorruptArtifactError):
+            decode_record(bytes(damaged), name="")
+            return bytes(damaged)
+        damaged[position // 8] ^= 1 << position % 8
+    return None
 
 
 def read_record(path: Path) -> Record:

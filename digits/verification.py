@@ -12,15 +12,16 @@ from functools import partial
 from pathlib import Path
 
 from digits.errors import CorruptArtifactError, DigitsError
+from digits.labels import DIRECTORY, IMAGES, LOG_FILE, LabelLog
 from digits.ledgers import read_ledger
 from digits.plans import KNOWN_FILE, LISTING_FILE, Plan
 from digits.predictions import verified_part
 from digits.progress import SILENT, Progress
 from digits.recipes import KINDS, code_of
-from digits.records import hash_file, read_record
+from digits.records import hash_file, mended, read_record, write_file
 from digits.registry import Registry
 from digits.stages import make_again, read_json
-from digits.store import ArtifactRef, Recipe, Store
+from digits.store import MANIFEST, ArtifactRef, Recipe, Store
 from digits.training import read_checkpoint
 
 BACKUP = "restore it from a backup of the artifact root"
@@ -32,7 +33,8 @@ class Thing:
     """Something under the artifact root that can be checked.
 
     Args:
-        kind: as it is counted: an artifact's kind, `registry`, `plan`, `part`, `ledger`, `checkpoint`, `summary`.
+        kind: as it is counted: an artifact's kind, or `registry`, `plan`, `part`, `ledger`, `checkpoint`, `summary`,
+            `study`, `labels`, `labelled image`.
         path: where it is.
         check: raises what is wrong with it.
         ref: of an artifact.
@@ -85,20 +87,26 @@ def verify(store: Store, *, progress: Progress = SILENT) -> Verification:
 
 
 def repair(store: Store, *, progress: Progress = SILENT) -> Repair:
-    """Make again what has a recipe, remove what runs make again by themselves, and say what is left."""
+    """Put back a bit in a record, make again what has a recipe, remove what runs make again, and say what is left."""
     damaged = list(_wrong(list(things(store)), progress))
     repaired, left = [], []
     for thing, wrong in sorted(damaged, key=lambda found: _turn(store, found[0])):
+        if not list(_wrong([thing], SILENT)):
+            continue  # it was about another thing, which has been mended
         damage = _damage_of(store, thing, wrong)
+        how, refusal = "removed" if thing.spare else "made again", ""
         try:
-            refusal = _mend(store, thing, progress)
+            if _is_mended(thing):
+                how = "put right: one bit had flipped"
+            else:
+                refusal = _mend(store, thing, progress)
         except (DigitsError, OSError, ValueError, KeyError, TypeError) as error:
             refusal = f"it could not be made again: {error}"
         if refusal:
             left.append(Damage(damage.kind, damage.path, damage.wrong, refusal))
         else:
             logger.warning("%s: %s; mended", damage.path, damage.wrong)
-            repaired.append(f"{damage.path}: {'removed' if thing.spare else 'made again'}")
+            repaired.append(f"{damage.path}: {how}")
     return Repair(repaired, left)
 
 
@@ -127,7 +135,31 @@ def _damage_of(store: Store, thing: Thing, wrong: str) -> Damage:
         remedy = why_not(store.recipe(thing.ref)) or "`digits repair` makes it again"
     else:
         remedy = BACKUP
+    if _record_of(thing):
+        remedy = f"where one bit of its record has flipped, `digits repair` puts it back; else {remedy}"
     return Damage(thing.kind, str(thing.path.relative_to(store.root)), wrong, remedy)
+
+
+def _record_of(thing: Thing) -> Path | None:
+    """Give the sealed record that a thing is or has, if that is a file and damaged."""
+    record = thing.path / MANIFEST if thing.ref else thing.path
+    if record.suffix != ".json" or not record.is_file():
+        return None
+    try:
+        read_record(record)
+    except CorruptArtifactError:
+        return record
+    return None
+
+
+def _is_mended(thing: Thing) -> bool:
+    """Put back the one bit that has flipped in a thing's record, if that is all that is wrong with it."""
+    record = _record_of(thing)
+    whole = mended(record.read_bytes()) if record else None
+    if record is None or whole is None:
+        return False
+    write_file(record, whole)
+    return not list(_wrong([thing], SILENT))
 
 
 def _mend(store: Store, thing: Thing, progress: Progress) -> str:
@@ -191,6 +223,9 @@ def things(store: Store) -> Iterator[Thing]:
         yield Thing("ledger", path, partial(_check_ledger, path), spare=True)
     for path in _found(store.root / "predictions", "**/*.summary.json"):
         yield Thing("summary", path, partial(_check_record, path))
+    for path in _found(store.root / "studies", "*/*.json"):
+        yield Thing("study", path, partial(_check_record, path), spare=True)
+    yield from _labels(store.root / DIRECTORY)
 
 
 def _found(directory: Path, pattern: str) -> list[Path]:
@@ -214,6 +249,22 @@ def _records(store: Store) -> Iterator[Thing]:
         yield Thing("registry", path, partial(_check_record, path))
     if registry.exists():
         yield Thing("registry", registry, partial(_check_registry, store))
+
+
+def _labels(directory: Path) -> Iterator[Thing]:
+    for path in _found(directory, LOG_FILE):
+        yield Thing("labels", path, partial(_check_labels, directory))
+    for path in _found(directory / IMAGES, "*"):
+        yield Thing("labelled image", path, partial(_check_image, path))
+
+
+def _check_labels(directory: Path) -> None:
+    LabelLog(directory)
+
+
+def _check_image(path: Path) -> None:
+    if hash_file(path) != path.name:
+        raise CorruptArtifactError(f"{path}: damaged after it was kept")
 
 
 def _check_record(path: Path) -> None:

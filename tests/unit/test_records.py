@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from digits.errors import CorruptArtifactError
 from digits.records import (
+    MOST_MENDED,
     SEAL,
     canonical_json,
     create_record,
@@ -21,6 +22,7 @@ from digits.records import (
     digest_of,
     encode_record,
     hash_file,
+    mended,
     read_record,
     replacing,
     write_file,
@@ -78,6 +80,18 @@ def test_every_flipped_bit_of_a_record_is_found() -> None:
         damaged[position // 8] ^= 1 << position % 8
         with pytest.raises(CorruptArtifactError):
             decode_record(bytes(damaged), name="x")
+
+
+def test_a_flipped_bit_of_a_record_is_put_back() -> None:
+    """Whichever it was; two of them can't be."""
+    content = encode_record(RECORD)
+    for position in range(0, len(content) * 8, 37):
+        damaged = bytearray(content)
+        damaged[position // 8] ^= 1 << position % 8
+        assert mended(bytes(damaged)) == content
+    damaged[0] ^= 1
+    assert mended(bytes(damaged)) is None
+    assert mended(b"x" * (MOST_MENDED + 1)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff\xfe", b'{"a": 1}', b'{"a": NaN}', b"{"])

@@ -1,11 +1,13 @@
 """`verify` finds what is damaged, wherever it is; `repair` removes or makes again, and says what it can't."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from digits import verification
+from digits.labels import Answer, LabelLog
 from digits.records import write_record
 from digits.registry import Registry
 from digits.store import ArtifactRef, Recipe, Store
@@ -67,3 +69,34 @@ def test_repair_removes_what_runs_make_again_and_says_what_it_can_not_do(made: t
     remedies = {one.kind: one.remedy for one in done.left}
     assert "another version of the code" in remedies["onnx"]
     assert "backup" in remedies["registry"]
+
+
+def test_repair_puts_a_flipped_bit_of_a_record_back(made: tuple[Store, ArtifactRef]) -> None:
+    """In the registry, which nothing could make again, and in a manifest, without which nothing could be."""
+    store, ref = made
+    for path in (store.root / "registry" / "versions" / "000001.json", store.path(ref) / "manifest.json"):
+        content = path.read_bytes()
+        path.write_bytes(content[:40] + bytes([content[40] ^ 4]) + content[41:])
+        damage = verification.verify(store).damaged[0]
+        assert damage.remedy.startswith("where one bit of its record has flipped, `digits repair` puts it back")
+        done = verification.repair(store)
+        assert [line.rpartition(": ")[2] for line in done.repaired if "one bit" in line] == ["one bit had flipped"]
+        assert path.read_bytes() == content
+    assert verification.verify(store).damaged == []
+
+
+def test_labels_and_studies_are_looked_at(made: tuple[Store, ArtifactRef]) -> None:
+    """The log, the images that were kept, the trials."""
+    store, _ = made
+    log = LabelLog(store.root / "labels")
+    sha256 = hashlib.sha256(b"image").hexdigest()
+    log.keep_image(sha256, b"image")
+    log.append([Answer("a", "2026-01-01", sha256, "7", "1", 0.5, "ok", 1, "sample", "0" * 64)])
+    write_record(store.root / "studies" / "s" / "study.json", {"seed": 1})
+    assert verification.verify(store).damaged == []
+    (store.root / "labels" / "images" / sha256).write_bytes(b"other")
+    log.path.write_bytes(log.path.read_bytes().replace(b'"7"', b'"3"'))
+    (store.root / "studies" / "s" / "study.json").write_bytes(b"{}")
+    damaged = verification.verify(store).damaged
+    assert [one.kind for one in damaged] == ["study", "labels", "labelled image"]
+    assert [one.remedy == verification.BACKUP for one in damaged] == [False, True, True]
