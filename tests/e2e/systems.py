@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-PATIENCE = 120
+PATIENCE = 300
 BUSY = 20
 
 
