@@ -430,10 +430,15 @@ def parse(kind: type[Kind], values: Mapping[str, Any], *, source: str) -> Kind:
         return kind.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {_uncapitalized(fault['msg'])}, found {fault['input']!r}"
+            f"{'.'.join(map(str, fault['loc']))}: {_uncapitalized(fault['msg'])}{_found(fault)}"
             for fault in error.errors()
         )
         raise UsageError(f"{source}: {faults}") from error
+
+
+def _found(fault: Mapping[str, Any]) -> str:
+    """Give what was found, unless no setting of ours has it: then it may be anything, a password too."""
+    return "" if fault["type"] == "extra_forbidden" else f", found {fault['input']!r}"
 
 
 def _uncapitalized(text: str) -> str:

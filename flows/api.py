@@ -10,11 +10,25 @@ from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 
 def configured_api(environment: Mapping[str, str] = os.environ) -> str | None:
     """Give `PREFECT_API_URL` from the environment, or from the active profile; None when neither has one."""
     return environment.get("PREFECT_API_URL") or _profile_value(environment)
+
+
+def shown(url: str) -> str:
+    """Give an address as it may be shown: what may be secret of it, a user's name and password or a query, is `***`."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    _, at, host = parts.netloc.rpartition("@")
+    if "@" in parts.path:  # a slash in a password that was not escaped
+        return "***"
+    hidden = {name: "***" for name in ("query", "fragment") if getattr(parts, name)}
+    return urlunsplit(parts._replace(netloc=f"***@{host}" if at else host, **hidden))
 
 
 def answers(url: str, *, seconds: float = 3) -> bool:

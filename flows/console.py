@@ -470,7 +470,7 @@ def _prediction_options(**options: Any) -> "PredictionConfig":
 
 def _is_tracked(*, required: bool) -> bool:
     """Decide whether Prefect keeps a prediction run, and say so where the user may have expected otherwise."""
-    from flows.api import Access, access, configured_api
+    from flows.api import Access, access, configured_api, shown
     from flows.terminal import say
 
     api = configured_api()
@@ -478,7 +478,7 @@ def _is_tracked(*, required: bool) -> bool:
     if state is Access.OPEN:
         return True
     said = "wants another password (PREFECT_API_AUTH_STRING)" if state is Access.DENIED else "does not answer"
-    found = f"the Prefect API at {api} {said}" if api else "no Prefect API is configured"
+    found = f"the Prefect API at {shown(api)} {said}" if api else "no Prefect API is configured"
     if required:
         _fail(f"{found}, and --track asks for one; set PREFECT_API_URL to a running server", NO_API)
     if api:

@@ -25,7 +25,7 @@ from typing import Any
 
 from digits.errors import DigitsError
 from digits.records import digest_of, hash_file, write_file
-from flows.api import Access, access, configured_api, password
+from flows.api import Access, access, configured_api, password, shown
 
 POOL = "digits"
 DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
@@ -183,7 +183,7 @@ def ensure_server(system: System, port: int) -> tuple[str, bool]:
         api, ours = _start_server(system, port), True
     if not wait_until(lambda: access(api) is not Access.ABSENT, _START_SECONDS if ours else 0):
         where = f"see {system.server.log}" if ours else "start it, or unset PREFECT_API_URL to have one of our own"
-        raise OperationsError(f"the Prefect server at {api} does not answer; {where}")
+        raise OperationsError(f"the Prefect server at {shown(api)} does not answer; {where}")
     require_access(api)
     return api, ours
 
@@ -196,7 +196,7 @@ def require_access(api: str) -> None:
     """
     if access(api) is Access.DENIED:
         raise OperationsError(
-            f"the Prefect server at {api} wants another password: set PREFECT_API_AUTH_STRING to the value that "
+            f"the Prefect server at {shown(api)} wants another password: set PREFECT_API_AUTH_STRING to the value that "
             "PREFECT_SERVER_API_AUTH_STRING had when the server was started"
         )
 
@@ -315,7 +315,8 @@ def ensure_worker(system: System, api: str) -> bool:
     if record and record["api"] == api:
         return False
     if record:
-        raise OperationsError(f"the worker that runs is one of {record['api']}, not of {api}; run `digits down` first")
+        theirs = shown(record["api"])
+        raise OperationsError(f"the worker that runs is one of {theirs}, not of {shown(api)}; run `digits down` first")
     environment = {
         **_without_secrets_of_the_server(client_environment(api)),
         "PREFECT_HOME": str(system.state / "prefect"),

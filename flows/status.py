@@ -10,7 +10,7 @@ from typing import Any
 from digits.errors import DigitsError
 from digits.registry import ModelVersion, Registry
 from digits.store import Store
-from flows.api import Access, access
+from flows.api import Access, access, shown
 from flows.operations import DEPLOYMENTS, POOL, System
 
 RUNS_SHOWN = 8
@@ -115,8 +115,8 @@ def _no_api(seen: Findings) -> str:
     if seen.api is None:
         return "no Prefect server runs here, and none is configured; `digits up` starts one"
     if seen.access is Access.DENIED:
-        return f"the Prefect server at {seen.api} wants another password: set PREFECT_API_AUTH_STRING"
-    return f"the Prefect server at {seen.api} does not answer"
+        return f"the Prefect server at {shown(seen.api)} wants another password: set PREFECT_API_AUTH_STRING"
+    return f"the Prefect server at {shown(seen.api)} does not answer"
 
 
 def look(system: System) -> Status:
@@ -128,7 +128,7 @@ def look(system: System) -> Status:
     if found is not Access.OPEN or api is None:
         seen = Findings(found, api, champion=champion, free=free)
         worker = "running" if system.worker.record() else "not running"
-        return Status(api, "not there", worker, _told(champion), attention=attention(seen))
+        return Status(shown(api) if api else None, "not there", worker, _told(champion), attention=attention(seen))
     return _ask(api, ours, champion, free)
 
 
@@ -178,7 +178,7 @@ def _ask(api: str, ours: bool, champion: "ModelVersion | DigitsError | None", fr
         free=free,
     )
     return Status(
-        api,
+        shown(api),
         f"{'started by digits up' if ours else 'not ours'}, {_database(ours)}",
         f"{workers} online in the pool {POOL}" if workers else "none online",
         _told(champion),

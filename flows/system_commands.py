@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digits.config import artifact_root
+from flows.api import shown
 from flows.operations import (
     OperationsError,
     System,
@@ -48,14 +49,14 @@ def up(system: System, port: int) -> dict[str, object]:
         started = ensure_worker(system, api)
         crashed = _reap()
     return {
-        "ui": api.removesuffix("/api"),
+        "ui": shown(api).removesuffix("/api"),
         "server": ("running already" if found else "started") + ("" if ours else ", not by digits"),
         "worker": "started" if started else "running already",
         "deployments": "deployed" if deployed else "as they were",
         **({"crashed": ", ".join(crashed)} if crashed else {}),
         "state": system.state,
         "artifacts": system.root,
-        "to track runs of your own": f"export PREFECT_API_URL={api}",
+        "to track runs of your own": f"export PREFECT_API_URL={shown(api)}",
     }
 
 
@@ -151,8 +152,8 @@ def submit(
     try:
         run: Any = run_deployment("predict/folder", parameters=parameters, timeout=0)
     except ObjectNotFound as error:
-        raise OperationsError(f"{api} has no deployment predict/folder; `digits up` makes it") from error
-    place = f"{api.removesuffix('/api')}/runs/flow-run/{run.id}"
+        raise OperationsError(f"{shown(api)} has no deployment predict/folder; `digits up` makes it") from error
+    place = f"{shown(api).removesuffix('/api')}/runs/flow-run/{run.id}"
     say(f"submitted; the run is at {place}")
     return place, _wait(run.id)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.api import answers, configured_api
+from flows.api import answers, configured_api, shown
 
 PROFILES = """
 active = "local"
@@ -162,3 +162,20 @@ def test_profiles_that_can_not_be_meant_are_no_configuration(tmp_path: Path, con
     if content is not None:
         (tmp_path / "profiles.toml").write_bytes(content)
     assert configured_api({"PREFECT_HOME": str(tmp_path)}) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "seen"),
+    [
+        (LOCAL, LOCAL),
+        ("http://[::1]:4200/api", "http://[::1]:4200/api"),
+        ("http://user:CANARY@host:4200/api", "http://***@host:4200/api"),
+        ("http://CANARY@host/api?token=CANARY#CANARY", "http://***@host/api?***#***"),
+        ("http://user:CAN@ARY@host/api", "http://***@host/api"),
+        ("http://user:CAN/ARY@host/api", "***"),
+        ("http://[CANARY", "***"),
+    ],
+)
+def test_an_address_is_shown_without_what_may_be_secret(address: str, seen: str) -> None:
+    """Host, port and path are what an operator needs to see."""
+    assert shown(address) == seen
