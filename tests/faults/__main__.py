@@ -15,6 +15,8 @@ Faults: `kill` at a random instant; `call`: the Nth file-system call below the s
 - it took over all that was committed: images of sealed shards, epochs of the checkpoint;
 - nothing is left, once the janitor has been there, that an undisturbed run does not leave.
 
+`tests.faults.kills` does less, for predictions alone: it kills, and asks the kernel which pictures are opened again.
+
 What fails is printed with what repeats it: `--workload W --fault F --seed S --only ROUND`.
 """
 

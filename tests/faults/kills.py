@@ -1,5 +1,8 @@
 """Runs of `digits predict` that are killed at random instants, and continued: nothing lost, nothing done twice.
 
+`tests.faults` kills any command, and compares what it leaves; this one asks the kernel besides what a continued
+prediction opens, and aims its instants at the stages of a prediction.
+
 python -m tests.faults.kills                        # 1,000 kills, 20 to 30 minutes on two cores
 python -m tests.faults.kills --seed 7 --only 123    # one of them again
 python -m tests.faults.kills --rounds 20 --prefect  # the tracked route, with a server of its own

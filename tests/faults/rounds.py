@@ -227,12 +227,12 @@ def _limit(fault: Fault, draws: random.Random) -> None:
     if fault.kind == "readonly":
         _give_up_privileges()
     elif fault.kind == "nofile":
-        _set_limit(resource.RLIMIT_NOFILE, len(os.listdir("/proc/self/fd")) + draws.randrange(24))  # noqa: PTH208
+        _set_limit(resource.RLIMIT_NOFILE, len(os.listdir("/proc/self/fd")) - 2 + int(2 ** draws.uniform(0, 4.5)))  # noqa: PTH208
     elif fault.kind == "fsize":
         _set_limit(resource.RLIMIT_FSIZE, int(2 ** draws.uniform(0, 18)))
     elif fault.kind == "as":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        _set_limit(resource.RLIMIT_AS, pages * resource.getpagesize() + int(2 ** draws.uniform(16, 29)))
+        _set_limit(resource.RLIMIT_AS, pages * resource.getpagesize() + int(2 ** draws.uniform(12, 29)))
 
 
 def _set_limit(kind: int, value: int) -> None:

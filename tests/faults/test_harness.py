@@ -1,18 +1,23 @@
 """The harness itself: a few rounds of it pass, and what is broken on purpose it finds out."""
 
 import ast
+import io
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from benchmarks.networks import tiny_store
 from digits.registry import Registry
 from digits.store import Store
 from tests.faults.shim import ERRORS, Shim, environment
+from tests.faults.workloads import lasting
 
 HERE = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not (shutil.which("cc") or shutil.which("gcc")), reason="needs a C compiler")
@@ -97,6 +102,24 @@ def test_tracebacks_are_found_out(tmp_path: Path) -> None:
     result = faults("--workload", "promote", "--fault", "call", "--sample", "8", broken_by=(tmp_path, TRACEBACKS))
     assert result.returncode == 1, result.stdout + result.stderr
     assert "it ended with 1 at a call to" in result.stdout
+
+
+def _keras(value: float, date: str) -> bytes:
+    weights, whole = io.BytesIO(), io.BytesIO()
+    with h5py.File(weights, "w") as file:
+        file["layers/dense/vars/0"] = np.full(3, value, np.float32)
+    with zipfile.ZipFile(whole, "w") as packed:
+        packed.writestr("metadata.json", date)
+        packed.writestr("model.weights.h5", weights.getvalue())
+    return whole.getvalue()
+
+
+def test_networks_are_compared_by_their_weights() -> None:
+    """Not by the date that is in the file; a torn file is its own."""
+    kept = lasting(_keras(1, "today"), "model.keras")
+    assert lasting(_keras(1, "tomorrow"), "model.keras") == kept
+    assert lasting(_keras(np.nextafter(np.float32(1), np.float32(2)), "today"), "model.keras") != kept
+    assert lasting(_keras(1, "today")[:-9], "model.keras") != kept
 
 
 WRITER = """
