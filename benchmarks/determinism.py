@@ -35,8 +35,8 @@ from digits.serving import predict, write_test_images
 from digits.store import Store
 from digits.summaries import picture_path
 
-OF_THE_RUN = ("source", "out", "seconds", "images_per_second")
-"""What a summary says of its own run."""
+OF_THE_RUN = ("source", "out", "seconds", "images_per_second", "trend")
+"""What a summary says of its own run; the trend has the times of runs."""
 
 FORMATS = ("csv", "parquet", "jsonl")
 FIRST = {"HOME": "first", "PYTHONHASHSEED": "1", "TZ": "UTC", "LANG": "C"}
