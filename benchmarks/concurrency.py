@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -28,7 +29,7 @@ from benchmarks.pictures import write_images
 from benchmarks.processes import Forked
 from digits import predictions, serving
 from digits.config import PredictionConfig, RetentionConfig, TrainingRun, parse
-from digits.errors import DigitsError, RegistryError
+from digits.errors import DigitsError, PlanGoneError, RegistryError
 from digits.planning import PLAN_FILE
 from digits.records import Record, leftovers, read_record
 from digits.registry import Promotion, Registry, champions
@@ -123,12 +124,15 @@ def _predict_and_promote(place: Place, draws: random.Random) -> Record:
     options, before = PredictionConfig(processes=1), draws.random() < 0.5
     changes = [_promote(place, draws)] if before else []
     first = len(Registry(place.store).promotions())
+    summary = None
     with predictions.Crew(options.processes) as crew:
-        plan = serving.plan(place.store, place.images, model="champion", out=place.table, options=options)
-        window = _window(place.store, first)
-        changes += [] if before else [_promote(place, draws)]
-        predictions.run_workers(plan, crew)
-        summary = predictions.finish(plan, crew)
+        while summary is None:
+            plan = serving.plan(place.store, place.images, model="champion", out=place.table, options=options)
+            window = _window(place.store, first)
+            changes += [] if changes else [_promote(place, draws)]
+            predictions.run_workers(plan, crew)
+            with suppress(PlanGoneError):
+                summary = predictions.finish(plan, crew)
     made = [change for one in changes for change in one["changes"]]
     return {"predicted": summary.model_version, "images": summary.images, "window": window, "changes": made}
 
@@ -427,7 +431,9 @@ def main(arguments: list[str] | None = None) -> int:
                 rounds[pairing(number)] += 1
                 failed[pairing(number)] += bool(wrong)
                 for line in wrong:
-                    print(f"--seed {options.seed} --only {number} ({' and '.join(pairing(number))}): {line}", flush=True)
+                    print(
+                        f"--seed {options.seed} --only {number} ({' and '.join(pairing(number))}): {line}", flush=True
+                    )
                 print(f"round {number} of {options.rounds}", file=sys.stderr)
     print("| pairing | rounds | failed |\n|---|---|---|")
     for pair, count in rounds.items():
