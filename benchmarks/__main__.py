@@ -14,6 +14,7 @@ QUICK = ("start", "prediction", "incremental", "allocator")
 SLOW = (
     "accuracy",
     "architectures",
+    "concurrency",
     "corruption",
     "determinism",
     "drift",

@@ -50,6 +50,10 @@ class CorruptArtifactError(StoreError):
     """An artifact or a record does not have the hash that was recorded for it."""
 
 
+class PlanGoneError(StoreError):
+    """The plan of a prediction was carried out by another run, whose table another one has replaced: plan again."""
+
+
 class RegistryError(DigitsError):
     """No such model version, no champion, or nothing to roll back to."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from digits.config import PredictionConfig
 from digits.drift import Counts, add_counts, find_drift
-from digits.errors import CorruptArtifactError, StoreError
+from digits.errors import CorruptArtifactError, PlanGoneError, StoreError
 from digits.images import STATUSES
 from digits.inference import ModelFiles
 from digits.ledgers import NewLedger, merged_rows
@@ -76,10 +76,12 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
     """
     with Crew(options.processes) as crew:
         crew.prepare(source, model)
-        plan = plan_predictions(source, model=model, options=options, out=out, work=work)
-        started = time.time()
-        run_workers(plan, crew, progress=progress)
-        return finish(plan, crew, started=started)
+        while True:
+            plan = plan_predictions(source, model=model, options=options, out=out, work=work)
+            started = time.time()
+            run_workers(plan, crew, progress=progress)
+            with suppress(PlanGoneError):
+                return finish(plan, crew, started=started)
 
 
 def finish(plan: Plan, crew: Crew, *, started: float | None = None) -> PredictionSummary:
@@ -107,11 +109,15 @@ def merge(plan: Plan, *, started: float | None = None) -> PredictionSummary:
 
     Raises:
         CorruptArtifactError: a part was damaged; its shard is waiting again, so run the workers once more.
+        PlanGoneError: another run of the same has published it, and a run of something else has replaced it since.
         StoreError: a shard is not done, or the disk is full.
     """
     try:
         with _merging(plan) as ours:
-            return _published(plan, started) if ours else _published_by_another(plan)
+            if not ours:
+                return _published_by_another(plan)
+            with _publishing(plan):
+                return _published(plan, started)
     except OSError as error:
         raise StoreError(
             f"{error.filename or plan.out}: the table could not be written ({error.strerror}); "
@@ -136,12 +142,23 @@ def _merging(plan: Plan) -> Iterator[bool]:
             os.close(descriptor)
 
 
+@contextmanager
+def _publishing(plan: Plan) -> Iterator[None]:
+    """Wait until no other plan is being published, so that table, picture and summary are of one run."""
+    descriptor = os.open(plan.path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _published_by_another(plan: Plan) -> PredictionSummary:
     with suppress(FileNotFoundError):
         record = read_record(summary_path(plan.out))
         if record.pop("plan") == plan.digest and plan.out.exists():
             return PredictionSummary.from_record(record)
-    raise StoreError(f"{plan.path}: the plan was removed before it was carried out; run the same command again")
+    raise PlanGoneError(f"{plan.path}: the plan was removed before it was carried out; run the same command again")
 
 
 def _published(plan: Plan, started: float | None) -> PredictionSummary:

@@ -1,10 +1,12 @@
 """The prediction flows: from a folder of images, or an inbox, to a table with one row an image."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from prefect import flow
 
 from digits.config import PredictionConfig, artifact_root
+from digits.errors import PlanGoneError
 from digits.summaries import PredictionSummary
 from flows.runs import WATCHED, short, told
 from tasks.prediction import (
@@ -66,8 +68,7 @@ def predict_folder(
     if shadow:
         require_version(shadow, artifacts)
     with workers(folder, model, options.processes, artifacts):
-        plan = plan_predictions(folder, model, out, options, artifacts)
-        summary = _carry_out(plan, folder)
+        summary = _plan_and_carry_out(folder, model, out, options, artifacts)
         if shadow:
             planned = plan_shadow(folder, shadow, summary.out, options, artifacts)
             summary = compare_tables(summary, _shards_and_table(planned))
@@ -110,6 +111,15 @@ def predict_inbox(
             return None, leave_as_it_is(plan)
         with workers(folder, model, options.processes, artifacts):
             return _told(_carry_out(plan, folder))
+
+
+def _plan_and_carry_out(
+    folder: Path, model: str, out: Path | None, options: PredictionConfig, artifacts: Path | None
+) -> PredictionSummary:
+    while True:
+        plan = plan_predictions(folder, model, out, options, artifacts)
+        with suppress(PlanGoneError):
+            return _carry_out(plan, folder)
 
 
 def _carry_out(plan: Plan, folder: Path) -> PredictionSummary:

@@ -7,6 +7,7 @@ import random
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -481,6 +482,46 @@ def test_a_merge_that_another_run_has_done(job: Job) -> None:
     job.out.unlink()
     with pytest.raises(StoreError, match="run the same command again"):
         merge(plan)
+
+
+def test_a_table_that_another_model_replaced_meanwhile_is_made_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both runs of the same wanted it; the one that comes late finds that of another version."""
+    other = replace(job.model, version=job.model.version + 1)
+    real, late = predictions.finish, []
+
+    def finish(plan: Plan, crew: Any, **options: Any) -> PredictionSummary:
+        if not late:
+            late.append(merge(plan))
+            job.run(model=other)
+        return real(plan, crew, **options)
+
+    monkeypatch.setattr(predictions, "finish", finish)
+    assert job.predict().model_version == job.model.version
+    assert read_record(summary_path(job.out))["model_version"] == job.model.version
+    assert not list(job.work.iterdir())
+
+
+def test_table_and_summary_are_of_one_run(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another plan for the same table waits until both are in place."""
+    ours, theirs = job.plan(), job.plan(model=replace(job.model, version=job.model.version + 1))
+    for plan in (ours, theirs):
+        run_worker(plan)
+    other = threading.Thread(target=lambda: merge(theirs))
+    real = predictions._write_picture
+
+    def write_picture(summary: PredictionSummary) -> None:
+        if summary.model_version == ours.model.version:
+            table = job.out.read_bytes()
+            other.start()
+            other.join(0.2)
+            assert job.out.read_bytes() == table
+        real(summary)
+
+    monkeypatch.setattr(predictions, "_write_picture", write_picture)
+    merge(ours)
+    other.join()
+    assert read_record(summary_path(job.out))["model_version"] == theirs.model.version
+    assert {row["model_version"] for row in job.rows()} == {str(theirs.model.version)}
 
 
 def test_only_one_merges_at_a_time(job: Job) -> None:

@@ -1,0 +1,454 @@
+"""Eight processes at once at one artifact root: what comes of it is what some order of single runs would give.
+
+python -m benchmarks concurrency                      # 200 rounds, 20 of them with training
+python -m benchmarks concurrency --seed 3 --only 17   # a round again, with the same draws
+
+A round is a pairing of two operations, four processes each: train, promote, roll back, predict a folder into the same
+table, the same with a promotion in between, and the janitor, who finds something to remove.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any
+
+from benchmarks.networks import make_store, small_network, tiny_network
+from benchmarks.pictures import write_images
+from benchmarks.processes import Forked
+from digits import predictions, serving
+from digits.config import PredictionConfig, RetentionConfig, TrainingRun, parse
+from digits.errors import DigitsError, PlanGoneError, RegistryError
+from digits.planning import PLAN_FILE
+from digits.records import Record, leftovers, read_record
+from digits.registry import Promotion, Registry, champions
+from digits.retention import sweep, with_ancestors
+from digits.store import ArtifactRef, Recipe, Store
+from digits.summaries import picture_path, summary_path
+
+OTHERS = ("promote", "rollback", "predict", "predict+promote", "janitor")
+TRAINING_PAIRS = [("train", other) for other in ("train", *OTHERS)]
+OTHER_PAIRS = list(combinations_with_replacement(OTHERS, 2))
+EACH_TENTH = 10
+"""A round of so many trains."""
+COPIES = 4
+IMAGES = 30
+DELAY = 0.05
+"""Seconds that a process waits at most after all are let go."""
+LONG_AGO = 60 * 24 * 3600
+TRAINING: dict[str, Any] = {
+    "datasets": ("mnist-sample",),
+    "model": {"architecture": "mlp", "hidden": (16,)},
+    "training": {"epochs": 1, "batch_size": 500, "printed": 0, "written": 0},
+}
+EXPECTED = {"promote": "is the champion already", "rollback": "to roll back to"}
+"""What a refusal of the registry says."""
+
+
+def pairing(number: int) -> tuple[str, str]:
+    """Give the operations of a round."""
+    tenth, rest = divmod(number, EACH_TENTH)
+    if rest == 0:
+        return TRAINING_PAIRS[tenth % len(TRAINING_PAIRS)]
+    return OTHER_PAIRS[(number - tenth - 1) % len(OTHER_PAIRS)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a round is: the artifact root, the pictures, the tables, and what each process tells."""
+
+    path: Path
+
+    @property
+    def store(self) -> Store:
+        """The artifact root."""
+        return Store(self.path / "store")
+
+    @property
+    def table(self) -> Path:
+        """The table that every prediction writes."""
+        return self.path / "out" / "table.csv"
+
+    @property
+    def images(self) -> Path:
+        """The pictures."""
+        return self.path / "images"
+
+
+# The operations, each in a process of its own
+
+
+def _window(store: Store, first: int) -> list[int]:
+    return [first, len(Registry(store).promotions())]
+
+
+def _changed(place: Place, action: str, change: Callable[[], Promotion]) -> Record:
+    first = len(Registry(place.store).promotions())
+    try:
+        entry: int | None = change().number
+    except RegistryError as error:
+        if EXPECTED[action] not in str(error):
+            raise
+        entry = None
+    return {"action": action, "entry": entry, "window": _window(place.store, first)}
+
+
+def _promote(place: Place, draws: random.Random) -> Record:
+    number = draws.choice((1, 2))
+    change = _changed(place, "promote", lambda: Registry(place.store).promote(number, reasons=["a round"]))
+    return {"changes": [{**change, "version": number}]}
+
+
+def _rollback(place: Place, _: random.Random) -> Record:
+    return {"changes": [_changed(place, "rollback", lambda: Registry(place.store).rollback())]}
+
+
+def _predict(place: Place, _: random.Random) -> Record:
+    first = len(Registry(place.store).promotions())
+    summary = serving.predict(place.store, place.images, out=place.table, options=PredictionConfig(processes=1))
+    return {"predicted": summary.model_version, "images": summary.images, "window": _window(place.store, first)}
+
+
+def _predict_and_promote(place: Place, draws: random.Random) -> Record:
+    options, before = PredictionConfig(processes=1), draws.random() < 0.5
+    changes = [_promote(place, draws)] if before else []
+    first = len(Registry(place.store).promotions())
+    summary = None
+    with predictions.Crew(options.processes) as crew:
+        while summary is None:
+            plan = serving.plan(place.store, place.images, model="champion", out=place.table, options=options)
+            window = _window(place.store, first)
+            changes += [] if changes else [_promote(place, draws)]
+            predictions.run_workers(plan, crew)
+            with suppress(PlanGoneError):
+                summary = predictions.finish(plan, crew)
+    made = [change for one in changes for change in one["changes"]]
+    return {"predicted": summary.model_version, "images": summary.images, "window": window, "changes": made}
+
+
+def _janitor(place: Place, _: random.Random) -> Record:
+    return {"removed": [one.path for one in sweep(place.store, RetentionConfig())]}
+
+
+def _train(place: Place, draws: random.Random) -> Record:
+    from digits import stages
+
+    run = parse(TrainingRun, TRAINING, source="concurrency").resolved()
+    how = run.training.model_copy(update={"seed": draws.choice((0, 0, 1))})
+    fitted: list[int] = []
+    store = place.store
+    sources = [stages.download_dataset(store, name) for name in run.datasets]
+    arrays = stages.prepare_arrays(store, sources, run.arrays)
+    network = stages.build_network(store, arrays, run.model, seed=how.seed)
+    model = stages.train_network(store, network, arrays, how, before_epoch=lambda _: fitted.append(1))
+    return {"trained": [model.kind, model.digest], "seed": how.seed, "fitted": len(fitted)}
+
+
+OPERATIONS: dict[str, Callable[[Place, random.Random], Record]] = {
+    "train": _train,
+    "promote": _promote,
+    "rollback": _rollback,
+    "predict": _predict,
+    "predict+promote": _predict_and_promote,
+    "janitor": _janitor,
+}
+
+
+# The place
+
+
+def prepare(place: Place, *, training: bool) -> dict[int, bytes]:
+    """Make a store of two versions that were champions in turn, and pictures; give each version's table."""
+    make_store(place.store.root, tiny_network(), name="tiny")
+    make_store(place.store.root, small_network(), name="small")
+    for number in (1, 2):
+        Registry(place.store).promote(number, reasons=["to be rolled back to"])
+    write_images(place.images, IMAGES)
+    place.table.parent.mkdir()
+    _in_copy(lambda: [_table_of(place, number) for number in (1, 2)])
+    if training:
+        _in_copy(lambda: _arrays(place))
+    tables = {number: _reference(place, number).read_bytes() for number in (1, 2)}
+    for number in tables:
+        shutil.rmtree(_reference(place, number).parent)
+    return tables
+
+
+def _reference(place: Place, number: int) -> Path:
+    return place.path / f"single-{number}" / "table.csv"
+
+
+def _table_of(place: Place, number: int) -> None:
+    out = _reference(place, number)
+    out.parent.mkdir()
+    serving.predict(place.store, place.images, model=str(number), out=out, options=PredictionConfig(processes=1))
+
+
+def _arrays(place: Place) -> None:
+    from digits import stages
+
+    run = parse(TrainingRun, TRAINING, source="concurrency").resolved()
+    sources = [stages.download_dataset(place.store, name) for name in run.datasets]
+    stages.prepare_arrays(place.store, sources, run.arrays)
+
+
+def _in_copy(work: Callable[[], object]) -> None:
+    def ended() -> int:
+        work()
+        return 0
+
+    if status := Forked(ended).wait():
+        raise RuntimeError(f"a place could not be prepared: the copy ended with {status}")
+
+
+def plant(store: Store) -> list[Path]:
+    """Put there what the janitor is for, and make all that is there old; give what must go."""
+
+    def write(directory: Path) -> None:
+        (directory / "content").write_text("nobody uses it")
+
+    made = store.path(store.produce(Recipe("report", {"nobody": "uses it"}), write))
+    plan = store.workspace("predictions") / ("0" * 64)
+    (plan / "parts").mkdir(parents=True)
+    (plan / PLAN_FILE).write_text("{}")
+    draft = store.root / "tmp" / "0123456789abcdef"
+    (draft / "half").mkdir(parents=True)
+    files = (
+        store.root / "registry" / "promotions" / ".000009.json.0123456789abcdef.tmp",
+        store.root / "work" / f"train-{'0' * 64}.npz",
+    )
+    for file in files:
+        file.write_bytes(b"half")
+    for path in (store.root, *store.root.rglob("*")):
+        os.utime(path, (time.time() - LONG_AGO,) * 2)
+    return [made, plan, draft, *files]
+
+
+# A round
+
+
+class Bench:
+    """A prepared place, of which each round has a copy."""
+
+    def __init__(self, folder: Path, *, training: bool) -> None:
+        _import_all(training=training)
+        self._fresh, self._place = folder / "fresh", Place(folder / "place")
+        self._place.path.mkdir(parents=True)
+        self._tables = prepare(self._place, training=training)
+        self._place.path.rename(self._fresh)
+
+    def round(self, number: int, seed: int) -> list[str]:
+        """Let eight processes loose; give what no order of single runs explains."""
+        shutil.rmtree(self._place.path, ignore_errors=True)
+        shutil.copytree(self._fresh, self._place.path)
+        planted = plant(self._place.store)
+        names = pairing(number) * COPIES
+        told = self._at_once(names, [random.Random(f"{seed}/{number}/{one}") for one in range(len(names))])  # noqa: S311
+        failed = [f"{name} failed: {one['failed']}" for name, one in zip(names, told, strict=True) if "failed" in one]
+        return failed or list(_wrong(self._place, names, told, self._tables, planted))
+
+    def _at_once(self, names: Sequence[str], draws: Sequence[random.Random]) -> list[Record]:
+        gate, release = os.pipe()
+        places = [self._place.path / f"told-{number}.json" for number in range(len(names))]
+
+        def work(name: str, draw: random.Random, told: Path) -> int:
+            os.close(release)
+            os.read(gate, 1)
+            time.sleep(draw.random() * DELAY)
+            told.write_text(json.dumps(_told(name, self._place, draw)))
+            return 0
+
+        processes = [
+            Forked(lambda name=name, draw=draw, told=told: work(name, draw, told))  # type: ignore[misc]
+            for name, draw, told in zip(names, draws, places, strict=True)
+        ]
+        os.close(release)
+        statuses = [process.wait() for process in processes]
+        os.close(gate)
+        return [
+            json.loads(place.read_text()) if not status else {"failed": f"it ended with {status}"}
+            for place, status in zip(places, statuses, strict=True)
+        ]
+
+
+def _told(name: str, place: Place, draws: random.Random) -> Record:
+    try:
+        return OPERATIONS[name](place, draws)
+    except DigitsError as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+    except Exception:  # noqa: BLE001 - whatever it is, it is what the round has found
+        return {"failed": traceback.format_exc()[-1500:]}
+
+
+def _import_all(*, training: bool) -> None:
+    import onnxruntime  # noqa: F401
+
+    if training:
+        import h5py
+        import keras
+        import tensorflow  # noqa: F401
+
+        from digits import models, stages
+        from digits import training as _  # noqa: F401
+
+
+# What is asked of the outcome
+
+
+def _wrong(
+    place: Place, names: Sequence[str], told: Sequence[Record], tables: dict[int, bytes], planted: Sequence[Path]
+) -> Iterator[str]:
+    try:
+        log = Registry(place.store).promotions()
+        serving.open_model(place.store, "champion")
+    except DigitsError as error:
+        yield f"the champion can't be opened: {error}"
+        return
+    before = 4
+    yield from _wrong_log(log, before, [change for one in told for change in one.get("changes", ())])
+    yield from _wrong_tables(place, [one for one in told if "predicted" in one], log, tables)
+    yield from _wrong_trainings(place.store, [one for one in told if "trained" in one])
+    yield from _wrong_removals(place.store, names, told, planted)
+    yield from _left(place, planted)
+
+
+def _champion_at(log: Sequence[Promotion], window: Sequence[int]) -> Iterator[list[int]]:
+    return (champions(log[:length]) for length in range(window[0], window[1] + 1))
+
+
+def _wrong_log(log: Sequence[Promotion], before: int, changes: Sequence[Record]) -> Iterator[str]:
+    if [entry.number for entry in log] != list(range(1, len(log) + 1)):
+        yield f"the log's numbers are {[entry.number for entry in log]}"
+    made = sorted(change["entry"] for change in changes if change["entry"])
+    if made != list(range(before + 1, len(log) + 1)):
+        yield f"the entries {made} were reported, but the log has {before + 1} to {len(log)}"
+        return
+    for number in made:
+        stack = champions(log[: number - 1])
+        entry = log[number - 1]
+        right = entry.version != stack[-1] if entry.action == "promote" else stack[-2:-1] == [entry.version]
+        if not right:
+            yield f"entry {number} is {entry.action} {entry.version} after the champions {stack}"
+    for change in changes:
+        yield from _wrong_change(log, change)
+
+
+def _wrong_change(log: Sequence[Promotion], change: Record) -> Iterator[str]:
+    first, last = change["window"]
+    if change["entry"]:
+        entry = log[change["entry"] - 1]
+        if not first < entry.number <= last or entry.action != change["action"]:
+            yield f"{change} is not the entry {entry}"
+        return
+    stacks = list(_champion_at(log, (first, last)))
+    wanted = change.get("version")
+    if not any(stack[-1] == wanted if wanted else len(stack) < 2 for stack in stacks):  # noqa: PLR2004 - one, and one before
+        yield f"{change} was refused, but the champions were {stacks}"
+
+
+def _wrong_tables(
+    place: Place, predicted: Sequence[Record], log: Sequence[Promotion], tables: dict[int, bytes]
+) -> Iterator[str]:
+    for one in predicted:
+        if one["images"] != IMAGES or one["predicted"] not in [s[-1] for s in _champion_at(log, one["window"])]:
+            yield f"{one} is not of a champion of its time, or not of {IMAGES} images"
+    if not predicted:
+        return
+    summary = read_record(summary_path(place.table))
+    version = summary["model_version"]
+    if version not in {one["predicted"] for one in predicted}:
+        yield f"the summary is of version {version}, with which nobody predicted"
+    table = place.table.read_bytes()
+    if table != tables[version]:
+        whose = [number for number, content in tables.items() if content == table]
+        yield f"the summary is of version {version}, the table of {whose or 'none'}"
+    known = {place.table, summary_path(place.table), picture_path(place.table)}
+    yield from (f"{path} is left" for path in place.table.parent.iterdir() if path not in known)
+
+
+def _wrong_trainings(store: Store, trained: Sequence[Record]) -> Iterator[str]:
+    for seed in sorted({one["seed"] for one in trained}):
+        same = [one for one in trained if one["seed"] == seed]
+        models = {tuple(one["trained"]) for one in same}
+        if len(models) != 1 or sum(one["fitted"] for one in same) != 1:
+            yield f"seed {seed} was trained {sum(one['fitted'] for one in same)} times into {len(models)} models"
+    for one in trained:
+        for ref in with_ancestors(store, [ArtifactRef(*one["trained"])]):
+            try:
+                store.open(ref)
+            except DigitsError as error:
+                yield f"a trained model, or what it was made from, can't be opened: {error}"
+
+
+def _wrong_removals(
+    store: Store, names: Sequence[str], told: Sequence[Record], planted: Sequence[Path]
+) -> Iterator[str]:
+    removed = Counter(path for one in told for path in one.get("removed", ()))
+    yield from (f"{path} was removed {times} times" for path, times in removed.items() if times > 1)
+    if "janitor" in names:
+        yield from (f"the janitor has not removed {path}" for path in planted if path.exists())
+    for version in Registry(store).versions():
+        for kind in version.artifacts:
+            store.open(version.artifact(kind))
+
+
+def _left(place: Place, planted: Sequence[Path]) -> Iterator[str]:
+    store = place.store
+    found = [*store.root.glob("tmp/*"), *store.root.glob("work/*.npz"), *leftovers(store.root), *leftovers(place.path)]
+    plans = [path for path in store.root.glob("work/predictions/*") if path.is_dir()]
+    yield from (f"{path} is left" for path in [*found, *plans] if path not in planted)
+    for path in store.root.glob("locks/*"):
+        with store.lock_if_free(path.name) as free:
+            if not free:
+                yield f"{path} is held"
+
+
+# All of them
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a table by pairing; 1 when a round failed."""
+    options = _options(arguments)
+    numbers = range(options.rounds) if options.only is None else [options.only]
+    rounds, failed = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    with tempfile.TemporaryDirectory() as name:
+        for training in (False, True):
+            ours = [number for number in numbers if ("train" in pairing(number)) is training]
+            bench = Bench(Path(name) / str(training), training=training) if ours else None
+            for number in ours:
+                wrong = bench.round(number, options.seed) if bench else []
+                rounds[pairing(number)] += 1
+                failed[pairing(number)] += bool(wrong)
+                for line in wrong:
+                    print(
+                        f"--seed {options.seed} --only {number} ({' and '.join(pairing(number))}): {line}", flush=True
+                    )
+                print(f"round {number} of {options.rounds}", file=sys.stderr)
+    print("| pairing | rounds | failed |\n|---|---|---|")
+    for pair, count in rounds.items():
+        print(f"| {' and '.join(pair)} | {count} | {failed[pair]} |")
+    print(f"| all | {rounds.total()} | {failed.total()} |")
+    return int(failed.total() > 0)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Run pairings of operations at once at one artifact root.")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same draws")
+    parser.add_argument("--only", type=int, metavar="N", help="the round to run again")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Eight processes at once: a few rounds of the measurement pass, and what is broken on purpose it finds out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parents[2]
+
+NO_LOCKS = """
+import contextlib, time
+from digits import registry, store
+
+store.Store.lock = lambda self, name: contextlib.nullcontext()
+real = registry.create_record
+registry.create_record = lambda path, record: (time.sleep(0.2), real(path, record))[1]
+"""
+"""Changes of champion that don't wait for each other."""
+
+NO_TURNS = """
+import contextlib, time
+from digits import predictions
+
+predictions._publishing = lambda plan: contextlib.nullcontext()
+real = predictions.write_record
+predictions.write_record = lambda path, record: (time.sleep(0.2 * (record["model_version"] % 2)), real(path, record))
+"""
+"""Tables and summaries that are written at the same time."""
+
+GREEDY = """
+from digits import retention
+
+retention.with_ancestors = lambda store, refs: set()
+"""
+"""A janitor who keeps nothing that is old."""
+
+
+def concurrency(*options: str, broken_by: tuple[Path, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run some rounds, with code that every interpreter runs when it starts."""
+    path = [str(HERE)]
+    if broken_by:
+        folder, code = broken_by
+        (folder / "sitecustomize.py").write_text(code)
+        path.insert(0, str(folder))
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.concurrency", *options]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("number", [4, 10, 14])
+def test_rounds(number: int) -> None:
+    """A promotion while others predict, a training, and the janitor beside predictions."""
+    result = concurrency("--only", str(number))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "| all | 1 | 0 |" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "found"),
+    [
+        (2, NO_LOCKS, "taken by another process"),
+        (4, NO_TURNS, "the summary is of version"),
+        (5, GREEDY, "can't be opened"),
+    ],
+)
+def test_what_is_broken_is_found_out(tmp_path: Path, number: int, code: str, found: str) -> None:
+    """By a round in which it matters."""
+    result = concurrency("--only", str(number), broken_by=(tmp_path, code))
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert found in result.stdout
