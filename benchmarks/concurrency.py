@@ -20,6 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from benchmarks.processes import Forked
 from digits import predictions, serving
 from digits.config import PredictionConfig, RetentionConfig, TrainingRun, parse
 from digits.errors import DigitsError, PlanGoneError, RegistryError
-from digits.planning import PLAN_FILE
+from digits.plans import PLAN_FILE
 from digits.records import Record, leftovers, read_record
 from digits.registry import Promotion, Registry, champions
 from digits.retention import sweep, with_ancestors
@@ -47,6 +49,7 @@ IMAGES = 30
 DELAY = 0.05
 """Seconds that a process waits at most after all are let go."""
 LONG_AGO = 60 * 24 * 3600
+TRAINERS = ("h5py", "keras", "tensorflow", "digits.models", "digits.stages", "digits.training")
 TRAINING: dict[str, Any] = {
     "datasets": ("mnist-sample",),
     "model": {"architecture": "mlp", "hidden": (16,)},
@@ -121,7 +124,7 @@ def _predict(place: Place, _: random.Random) -> Record:
 
 
 def _predict_and_promote(place: Place, draws: random.Random) -> Record:
-    options, before = PredictionConfig(processes=1), draws.random() < 0.5
+    options, before = PredictionConfig(processes=1), draws.choice((True, False))
     changes = [_promote(place, draws)] if before else []
     first = len(Registry(place.store).promotions())
     summary = None
@@ -176,9 +179,10 @@ def prepare(place: Place, *, training: bool) -> dict[int, bytes]:
         Registry(place.store).promote(number, reasons=["to be rolled back to"])
     write_images(place.images, IMAGES)
     place.table.parent.mkdir()
-    _in_copy(lambda: [_table_of(place, number) for number in (1, 2)])
+    for number in (1, 2):
+        _in_copy(partial(_table_of, place, number))
     if training:
-        _in_copy(lambda: _arrays(place))
+        _in_copy(partial(_arrays, place))
     tables = {number: _reference(place, number).read_bytes() for number in (1, 2)}
     for number in tables:
         shutil.rmtree(_reference(place, number).parent)
@@ -292,15 +296,9 @@ def _told(name: str, place: Place, draws: random.Random) -> Record:
 
 
 def _import_all(*, training: bool) -> None:
-    import onnxruntime  # noqa: F401
-
-    if training:
-        import h5py
-        import keras
-        import tensorflow  # noqa: F401
-
-        from digits import models, stages
-        from digits import training as _  # noqa: F401
+    """Import here what each process would."""
+    for name in ("onnxruntime", *(TRAINERS if training else ())):
+        import_module(name)
 
 
 # What is asked of the outcome
@@ -420,7 +418,7 @@ def _left(place: Place, planted: Sequence[Path]) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Print a table by pairing; 1 when a round failed."""
     options = _options(arguments)
-    numbers = range(options.rounds) if options.only is None else [options.only]
+    numbers = options.only or range(options.rounds)
     rounds, failed = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     with tempfile.TemporaryDirectory() as name:
         for training in (False, True):
@@ -446,7 +444,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run pairings of operations at once at one artifact root.")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same draws")
-    parser.add_argument("--only", type=int, metavar="N", help="the round to run again")
+    parser.add_argument("--only", type=int, action="append", metavar="N", help="a round to run again; repeatable")
     return parser.parse_args(arguments)
 
 
