@@ -148,7 +148,7 @@ def go_round(
     learned = digits("train", "--dataset", dataset, "--dataset", "reviewed", *options)
     digits("predict", writing.held_back, "--out", second)
     spoiled = shuffled(writing, place / "spoiled")
-    more = ("--dataset", "reviewed", "--dataset", spoiled, "--config", _half(place))
+    more = ("--dataset", "reviewed", "--dataset", spoiled, "--config", _much(place))
     sabotaged = digits("train", "--dataset", dataset, *more, *options)
     digits("rollback")
     digits("predict", writing.held_back, "--out", third)
@@ -162,10 +162,10 @@ def go_round(
     )
 
 
-def _half(place: Path) -> Path:
+def _much(place: Path) -> Path:
     """Have as much sabotage as there may be."""
-    path = place / "half.toml"
-    path.write_text("[arrays]\nown_share = 0.5\n")
+    path = place / "much.toml"
+    path.write_text("[arrays]\nown_share = 0.9\n")
     return path
 
 

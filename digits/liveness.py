@@ -7,6 +7,7 @@ began: one that began after the work did is another one.
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -40,6 +41,24 @@ def is_alive(process: str, *, marker: str, since: float) -> bool | None:
         return False
     except OSError:  # another user's process
         return None
+
+
+def is_running(number: int) -> bool:
+    """Tell whether a process of this machine is there and has not ended; False where there is no /proc."""
+    try:
+        return not _is_zombie(PROC / str(number))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def descendants(number: int) -> list[int]:
+    """Give the processes that a process has started, and those that these have; none where there is no /proc."""
+    found = []
+    for children in (PROC / str(number) / "task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, children.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
 
 
 def this_process() -> str:

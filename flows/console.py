@@ -27,6 +27,7 @@ NO_API = 7
 INTERRUPTED = 130
 _MOST_LIKELY = 4
 _BEST_SHOWN = 5
+_STARTUP = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 _ALLOCATIONS = 50_000
 """Before garbage is looked for: with Python's 700 that is a tenth of the time of importing Prefect."""
 
@@ -74,12 +75,35 @@ def main() -> None:
     from digits.errors import DigitsError
 
     gc.set_threshold(_ALLOCATIONS)
+    _reach_this_machine_directly()
     try:
         app()
     except DigitsError as error:
         _fail(str(error), error.exit_code)
+    except Exception as error:
+        if said := _said_of_server(error):
+            _fail(said, NO_API)
+        raise
     finally:
         gc.freeze()  # what Prefect has loaded is not searched for garbage once more before it all goes
+
+
+def _said_of_server(error: Exception) -> str | None:
+    """Say in our words what Prefect's client met, if that is what went wrong."""
+    if "ephemeral Prefect API server" in str(error):
+        seconds = os.environ[_STARTUP]
+        advice = f"start one with `digits up`, or set {_STARTUP} to more"
+        return f"the temporary Prefect server did not start within {seconds} s; {advice}"
+    if type(error).__module__.partition(".")[0] == "httpx":
+        return f"the Prefect server does not answer any more ({error}); see that it runs, and give the command again"
+    return None
+
+
+def _reach_this_machine_directly() -> None:
+    """Have no proxy between us and the servers of this machine; Prefect's client would ask it for those too."""
+    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    ours = ",".join(filter(None, (hosts, "127.0.0.1", "localhost")))
+    os.environ.update(no_proxy=ours, NO_PROXY=ours)
 
 
 def _fail(message: str, code: int) -> None:
@@ -247,21 +271,30 @@ def _train(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
 
 def _begin_flow() -> None:
     """Prepare for a flow in this process, with bars instead of Prefect's log on the terminal."""
-    from flows.api import configured_api
     from flows.terminal import DrawnProgress, say
 
-    _quiet_prefect()
-    if configured_api() is None:
+    _prepare_prefect()
+    api, found = _look_for_api()
+    if api and found:
+        _fail(f"{found}; see that it does, or unset PREFECT_API_URL to have a temporary server keep the run", NO_API)
+    if not api:
         say("no Prefect API is configured: the run is kept by a temporary server (10 to 25 s to start)")
     from tasks.edge import progress
 
     progress.set(DrawnProgress())
 
 
-def _quiet_prefect() -> None:
-    """Keep Prefect's log off the terminal and its server's usage statistics at home; what the user set goes first."""
+def _prepare_prefect() -> None:
+    """Keep Prefect's log off the terminal and its server's usage statistics at home; what the user set goes first.
+
+    The password of a server of one's own is its client's too.
+    """
+    from flows.api import password
+
+    if word := password():
+        os.environ["PREFECT_API_AUTH_STRING"] = word
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault(_STARTUP, "120")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 
@@ -350,7 +383,7 @@ def rollback(
 
     api = configured_api()
     if api and access(api) is Access.OPEN:
-        _quiet_prefect()
+        _prepare_prefect()
         from flows.rollback import rollback as tracked
 
         promotion: Any = tracked(version, reason, artifacts)
@@ -468,17 +501,28 @@ def _prediction_options(**options: Any) -> "PredictionConfig":
     return parse(PredictionConfig, overlaid({}, options), source="options")
 
 
-def _is_tracked(*, required: bool) -> bool:
-    """Decide whether Prefect keeps a prediction run, and say so where the user may have expected otherwise."""
+def _look_for_api() -> tuple[str | None, str | None]:
+    """Give the address of the configured Prefect API, and what is wrong with it, if something is."""
     from flows.api import Access, access, configured_api, shown
-    from flows.terminal import say
 
     api = configured_api()
-    state = access(api) if api else Access.ABSENT
-    if state is Access.OPEN:
+    if api is None:
+        return None, "no Prefect API is configured"
+    wrong = {
+        Access.OPEN: None,
+        Access.DENIED: "wants another password (PREFECT_API_AUTH_STRING)",
+        Access.ABSENT: "does not answer",
+    }[access(api)]
+    return api, wrong and f"the Prefect API at {shown(api)} {wrong}"
+
+
+def _is_tracked(*, required: bool) -> bool:
+    """Decide whether Prefect keeps a prediction run, and say so where the user may have expected otherwise."""
+    from flows.terminal import say
+
+    api, found = _look_for_api()
+    if not found:
         return True
-    said = "wants another password (PREFECT_API_AUTH_STRING)" if state is Access.DENIED else "does not answer"
-    found = f"the Prefect API at {shown(api)} {said}" if api else "no Prefect API is configured"
     if required:
         _fail(f"{found}, and --track asks for one; set PREFECT_API_URL to a running server", NO_API)
     if api:
@@ -512,7 +556,7 @@ def _predict_as_flow(crew: "Crew", *arguments: Any) -> "PredictionSummary":
     """
     from flows.terminal import DrawnProgress
 
-    _quiet_prefect()
+    _prepare_prefect()
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows import prediction

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import DigitsError
+from digits.liveness import descendants, is_running
 from digits.records import digest_of, hash_file, write_file
 from flows.api import Access, access, configured_api, password, shown
 
@@ -33,7 +34,7 @@ PORT = 4200
 STATE_VARIABLE = "DIGITS_STATE"
 MOST_RUNS = 4
 """At once on one worker; others wait."""
-_START_SECONDS, _STOP_SECONDS = 120, 60
+_START_SECONDS, _STOP_SECONDS = 120, 20
 _POLL_SECONDS = 0.2
 _PROJECT = Path(__file__).resolve().parents[1]
 _LOG_LINES = 8
@@ -98,15 +99,24 @@ class Service:
         return process
 
     def stop(self) -> bool:
-        """End it and what it started, kindly first; tell whether it was there."""
+        """End it and what it started, kindly first; tell whether it was there.
+
+        Prefect's worker now and then loses the signal while it starts a run, and a run has a session of its own: what
+        is not asked kindly is ended one by one.
+        """
         record = self.record()
         if record is None:
             return False
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(record["pid"], signal.SIGTERM)
+        if wait_until(lambda: self.record() is None, _STOP_SECONDS):
+            return True
+        processes = [record["pid"], *descendants(record["pid"])]
+        for process in processes:
             with suppress(ProcessLookupError):
-                os.killpg(record["pid"], number)
-            if wait_until(lambda: self.record() is None, _STOP_SECONDS):
-                return True
+                os.kill(process, signal.SIGKILL)
+        if wait_until(lambda: self.record() is None and not any(map(is_running, processes)), _STOP_SECONDS):
+            return True
         raise OperationsError(f"the {self.name} (process {record['pid']}) does not end; see {self.log}")
 
     def last_words(self) -> str:
@@ -181,20 +191,23 @@ def ensure_server(system: System, port: int) -> tuple[str, bool]:
     api, ours = system.api()
     if api is None:
         api, ours = _start_server(system, port), True
-    if not wait_until(lambda: access(api) is not Access.ABSENT, _START_SECONDS if ours else 0):
-        where = f"see {system.server.log}" if ours else "start it, or unset PREFECT_API_URL to have one of our own"
-        raise OperationsError(f"the Prefect server at {shown(api)} does not answer; {where}")
-    require_access(api)
+    wait_until(lambda: access(api) is not Access.ABSENT, _START_SECONDS if ours else 0)
+    require_access(system, api)
     return api, ours
 
 
-def require_access(api: str) -> None:
-    """See that the API takes our password.
+def require_access(system: System, api: str) -> None:
+    """See that the API answers and takes our password.
 
     Raises:
         OperationsError: it does not.
     """
-    if access(api) is Access.DENIED:
+    found = access(api)
+    if found is Access.ABSENT:
+        ours = system.server.record()
+        where = f"see {system.server.log}" if ours else "start it, or unset PREFECT_API_URL to have one of our own"
+        raise OperationsError(f"the Prefect server at {shown(api)} does not answer; {where}")
+    if found is Access.DENIED:
         raise OperationsError(
             f"the Prefect server at {shown(api)} wants another password: set PREFECT_API_AUTH_STRING to the value that "
             "PREFECT_SERVER_API_AUTH_STRING had when the server was started"

@@ -10,11 +10,12 @@ import hashlib
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -179,7 +180,8 @@ def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: boo
         lifespan="off",
         timeout_graceful_shutdown=1,
     )
-    with socket.socket() as listening, suppress(KeyboardInterrupt):
+    server = uvicorn.Server(config)
+    with socket.socket() as listening, _ended_by_interrupt(server):
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((ADDRESS, port))
@@ -190,7 +192,21 @@ def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: boo
         tell(address)
         if browse and _has_screen():
             webbrowser.open(address)
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
+
+
+@contextmanager
+def _ended_by_interrupt(server: uvicorn.Server) -> Iterator[None]:
+    """Have Ctrl-C end the server from the first: before it listens to signals itself, asyncio's handler loses one."""
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _has_screen() -> bool:

@@ -88,12 +88,12 @@ def find(system: System) -> str:
     """Give the API of the system, and have this process talk to it.
 
     Raises:
-        OperationsError: there is none, or it wants another password.
+        OperationsError: there is none, it does not answer, or it wants another password.
     """
     api, _ = system.api()
     if api is None:
         raise OperationsError("no Prefect server runs here, and none is configured; `digits up` starts one")
-    require_access(api)
+    require_access(system, api)
     use(api)
     return api
 

@@ -46,7 +46,7 @@ def test_what_was_learned_is_promoted(circle: Circle) -> None:
 
 
 def test_shuffled_labels_are_refused(circle: Circle) -> None:
-    """For being worse, with the numbers; the champion stays."""
+    """For what they do to the numbers, which are told; the champion stays."""
     assert not circle.sabotaged["promoted"]
     assert circle.sabotaged["champion"] == circle.learned["version"]
     assert "is worse than the champion" in " ".join(circle.sabotaged["reasons"])

@@ -45,7 +45,7 @@ def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     planted = (
         ("PREFECT_SERVER_API_AUTH_STRING", f"operator:{CANARIES['server']}"),
         ("AWS_SECRET_ACCESS_KEY", CANARIES["cloud"]),
-        ("HTTPS_PROXY", f"http://user:{ESCAPED['proxy']}@127.0.0.1:9"),
+        *((name, f"http://user:{ESCAPED['proxy']}@127.0.0.1:9") for name in ("HTTP_PROXY", "HTTPS_PROXY")),
     )
     running = RunningSystem(own_root, home / "state", home, free_port(), planted)
     running.up()
@@ -61,6 +61,7 @@ def said(system: RunningSystem, *arguments: str, **more: str) -> tuple[int, byte
     )
     words = done.stdout + done.stderr
     assert not leaks(words), words.decode()
+    assert b"Traceback" not in words, words.decode()
     return done.returncode, words
 
 
@@ -91,6 +92,16 @@ def test_work_writes_no_secret(system: RunningSystem, folder: Path, tmp_path: Pa
     assert b"PREFECT_SERVER_" not in environment
 
 
+def test_a_training_writes_no_secret(system: RunningSystem, tmp_path: Path) -> None:
+    """Kept by a temporary server, which no proxy stands before."""
+    file = tmp_path / "night.toml"
+    file.write_text('[model]\narchitecture = "mlp"\nhidden = [16]\n[training]\nepochs = 1\n')
+    options = ("--config", str(file), "--dataset", "mnist-sample", "--artifacts", str(tmp_path))
+    code, words = said(system, "train", *options)
+    assert code == 0, words
+    assert not leaking_files(tmp_path, system.home)
+
+
 def _line(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -105,7 +116,8 @@ def test_what_goes_wrong_says_no_secret(system: RunningSystem, folder: Path, tmp
     addresses = [f"http://{userinfo}:{port}/api?token={ESCAPED['query']}" for port in (system.port, free_port())]
     for given in (wrong, *({"PREFECT_API_URL": address} for address in addresses)):
         elsewhere = {**given, "DIGITS_STATE": str(tmp_path / "state")}
-        for arguments in (("up",), ("predict", str(folder), "--track"), ("predict", str(folder), "--deploy")):
+        commands = [("up",), ("train",), *(("predict", str(folder), way) for way in ("--track", "--deploy"))]
+        for arguments in commands:
             code, words = said(system, *arguments, **elsewhere)
             assert code, words
         said(system, "status", "--json", **elsewhere)

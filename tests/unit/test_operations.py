@@ -1,6 +1,7 @@
 """What decides in the running system, without a server."""
 
 import base64
+import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from digits.errors import RegistryError
+from digits.liveness import descendants, is_running
 from digits.registry import ModelVersion
+from flows import operations
 from flows.api import Access, access
 from flows.operations import OperationsError, Service, System, client_environment, state_directory, wait_until
 from flows.status import Findings, Run, attention
@@ -81,6 +84,25 @@ def test_a_service_is_known_by_its_lock(tmp_path: Path) -> None:
     assert service.stop()
     assert process.wait() < 0
     assert service.record() is None
+
+
+def test_what_does_not_listen_is_ended_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions of their own included: so Prefect's worker starts runs."""
+    monkeypatch.setattr(operations, "_STOP_SECONDS", 2)
+    deaf = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    child = f"{deaf}print('began', flush=True); time.sleep(60)"
+    command = f"{deaf}subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True); time.sleep(60)"
+    service = Service(tmp_path, "worker")
+    process = service.start([sys.executable, "-c", command], {})
+    assert wait_until(lambda: "began" in service.log.read_text(), 20)
+    (started,) = descendants(process.pid)
+    assert is_running(started)
+    assert service.stop()
+    assert not is_running(started)
+    assert not is_running(process.pid)
+    assert process.wait() == -signal.SIGKILL
 
 
 def test_only_one_up_at_a_time(tmp_path: Path) -> None:
