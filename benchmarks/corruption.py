@@ -24,6 +24,7 @@ from pathlib import Path
 from benchmarks.pictures import write_images
 from digits import serving, stages, verification
 from digits.config import PredictionConfig, TrainingRun, parse
+from digits.errors import DigitsError
 from digits.registry import Registry
 from digits.shards import run_worker
 from digits.store import Store
@@ -114,7 +115,7 @@ def flip(found: list[Target], count: int, seed: int) -> tuple[Counter[str], Coun
 def _is_served(check: Callable[[], None]) -> bool:
     try:
         check()
-    except Exception:  # noqa: BLE001 - any refusal is one
+    except DigitsError:
         return False
     return True
 

@@ -5,6 +5,7 @@ Everything here is computed from arrays; nothing is read or written.
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -385,8 +386,13 @@ def _check_duplicates(data: LabelledArrays, config: ArraysConfig) -> list[Findin
 
 
 def _fingerprints(pixels: Bytes) -> list[bytes]:
-    rows = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
+    rows = np.ascontiguousarray(_rows(pixels))
     return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
+
+
+def _rows(pixels: Bytes) -> Bytes:
+    """Give each image as one row, also of no images."""
+    return pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
 
 
 def _check_blank(data: LabelledArrays, config: ArraysConfig) -> Finding:
@@ -396,7 +402,7 @@ def _check_blank(data: LabelledArrays, config: ArraysConfig) -> Finding:
 
 
 def _is_blank(pixels: Bytes) -> npt.NDArray[np.bool_]:
-    rows = pixels.reshape(len(pixels), -1)
+    rows = _rows(pixels)
     blank: npt.NDArray[np.bool_] = rows.min(axis=1) == rows.max(axis=1)
     return blank
 

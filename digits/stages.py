@@ -30,7 +30,7 @@ from digits.arrays import (
     split_validation,
     without_repeats,
 )
-from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig
+from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig, TrainingRun
 from digits.errors import ModelError
 from digits.labels import DIRECTORY, Labelled, LabelLog
 from digits.progress import SILENT, Progress
@@ -80,6 +80,15 @@ def download_dataset(
 def _reviewed(store: Store, source: str) -> Labelled | None:
     """Give the labels that people have given here, where the dataset is made of them."""
     return LabelLog(store.root / DIRECTORY).labelled() if source == datasets.REVIEWED else None
+
+
+def without_missing_labels(store: Store, run: TrainingRun) -> TrainingRun:
+    """Leave `reviewed` out of several datasets while nothing is labelled: a schedule may name it from the first."""
+    others = tuple(name for name in run.datasets if name != datasets.REVIEWED)
+    if others in ((), run.datasets) or LabelLog(store.root / DIRECTORY).labelled().labels:
+        return run
+    logger.info("%s: no image has been labelled yet; training without it", datasets.REVIEWED)
+    return run.model_copy(update={"datasets": others})
 
 
 def identify(store: Store, source: str) -> Record:

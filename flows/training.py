@@ -21,6 +21,7 @@ from tasks.training import (
     report_model,
     starting_point,
     train_network,
+    without_missing_labels,
 )
 
 DEFAULTS = TrainingRun()
@@ -60,7 +61,8 @@ def train(
     result is in the artifact store already is not run again.
 
     Args:
-        datasets: What to train on: `mnist`, `mnist-sample`, `fashion-mnist`, or paths on the worker of an `.npz`, of a
+        datasets: What to train on: `mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels that
+            `digits review` has kept; beside others it may have none yet), or paths on the worker of an `.npz`, of a
             folder with IDX files, or of a folder of labelled images (`<root>/<class>/*.png`). Several are joined.
         recipe: What fills the empty fields below: `default`, `quick` to train, or `best`.
         model: Which network, and its sizes. A network chosen here brings its own recommended values.
@@ -72,6 +74,7 @@ def train(
     run = TrainingRun(
         datasets=datasets, recipe=recipe, model=model, training=training, arrays=arrays, promotion=promotion
     ).resolved()
+    run = without_missing_labels(run, artifacts)
     if standing := find_standing(run, artifacts):
         return standing, " ".join(standing.reasons)
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]

@@ -32,6 +32,11 @@ def find_standing(run: TrainingRun, root: Path | None) -> Outcome | None:
     return gate.find_standing(open_store(root), run)
 
 
+def without_missing_labels(run: TrainingRun, root: Path | None) -> TrainingRun:
+    """Leave `reviewed` out while nothing is labelled and there is other data."""
+    return stages.without_missing_labels(open_store(root), run)
+
+
 @task(
     name="download",
     task_run_name="download {source}",

@@ -47,7 +47,7 @@ def test_the_nightly_retraining_runs_one_at_a_time(deployments: dict[str, Any]) 
     assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == ("15 2 * * *", "Etc/UTC", True)
     assert nightly.global_concurrency_limit.limit == 1
     assert nightly.concurrency_options.collision_strategy == "CANCEL_NEW"
-    assert nightly.parameters["datasets"] == ["mnist"]
+    assert nightly.parameters["datasets"] == ["mnist", "reviewed"]
 
 
 def test_the_form_knows_types_bounds_and_meanings(deployments: dict[str, Any]) -> None:

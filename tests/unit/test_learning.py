@@ -16,9 +16,17 @@ from making import draw
 from PIL import Image
 from test_labels import ANSWER
 
-from digits.config import ArraysConfig
+from digits.config import ArraysConfig, TrainingRun, parse
+from digits.errors import DataError
 from digits.labels import LabelLog, Undo
-from digits.stages import Lineage, _own_facts, _own_headline, download_dataset, prepare_arrays
+from digits.stages import (
+    Lineage,
+    _own_facts,
+    _own_headline,
+    download_dataset,
+    prepare_arrays,
+    without_missing_labels,
+)
 from digits.store import Artifact, ArtifactRef, Store
 
 CONFIG = ArraysConfig(validation_fraction=0.2, own_share=0.25)
@@ -67,6 +75,34 @@ def labels_in(arrays: Artifact) -> dict[str, dict[str, str]]:
     """Give what is listed, by hash."""
     with arrays.file("labels.csv").open(encoding="utf-8", newline="") as file:
         return {row["sha256"]: row for row in csv.DictReader(file)}
+
+
+def test_the_first_label_is_trained_with_or_tested_on(tmp_path: Path) -> None:
+    """Whichever part its hash says: the others have none of ours then."""
+    sides = set()
+    for number in range(20):
+        store = Store(tmp_path / str(number))
+        sha256 = label_image(store, draw(number), str(number % 10))
+        listed = labels_in(prepared(store, "mnist-sample", "reviewed"))
+        assert list(listed) == [sha256]
+        sides.add(listed[sha256]["part"])
+        if len(sides) == 3:
+            return
+    pytest.fail(f"all are for {sides}")
+
+
+def test_while_nothing_is_labelled_the_other_datasets_are_trained_on(store: Store, tmp_path: Path) -> None:
+    """And by itself it is asked for in vain, which the download says."""
+    run = parse(TrainingRun, {"datasets": ("mnist-sample", "reviewed")}, source="test").resolved()
+    alone = run.model_copy(update={"datasets": ("reviewed",)})
+    empty = Store(tmp_path / "empty")
+    assert without_missing_labels(empty, run).datasets == ("mnist-sample",)
+    assert without_missing_labels(empty, alone) == alone
+    assert without_missing_labels(store, run) == run
+    label_image(empty, draw(1), "not-a-digit")
+    assert without_missing_labels(empty, run).datasets == ("mnist-sample",)
+    with pytest.raises(DataError, match="no image has been labelled as a digit"):
+        download_dataset(empty, "reviewed")
 
 
 def test_reviewed_images_make_the_stated_share_of_the_training_images(store: Store) -> None:

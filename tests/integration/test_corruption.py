@@ -1,0 +1,34 @@
+"""Bits that flip in files of every kind: a few of the measurement's, and what is broken on purpose it finds out."""
+
+import pytest
+
+from benchmarks import corruption
+from digits import store, verification
+from digits.store import Store
+
+FLIPS = 400
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with everything in it."""
+    place = tmp_path_factory.mktemp("corruption")
+    return corruption.make_store(place / "artifacts", place / "scans")
+
+
+def test_nothing_is_served_and_what_has_a_recipe_is_made_again(damaged: Store) -> None:
+    """Of every kind."""
+    flips, served = corruption.flip(corruption.targets(damaged), FLIPS, seed=3)
+    assert served.total() == 0
+    assert len(flips) >= 13
+    assert corruption.mend(damaged, 4, seed=3) == []
+
+
+def test_what_is_not_looked_at_is_found_out(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of artifacts that nobody hashes are served, and what is not repaired is named."""
+    monkeypatch.setattr(store, "_verify_file", lambda *_: None)
+    _, served = corruption.flip(corruption.targets(damaged), FLIPS, seed=3)
+    assert {"arrays", "dataset", "model", "onnx", "report"} <= {kind for kind, count in served.items() if count}
+    monkeypatch.undo()
+    monkeypatch.setattr(verification, "repair", lambda _: verification.Repair([], []))
+    assert len(corruption.mend(damaged, 1, seed=3)) == 1
