@@ -181,7 +181,8 @@ def test_a_night_without_news(system: RunningSystem) -> None:
 
 def test_a_refusal_is_an_event(system: RunningSystem) -> None:
     """With the reasons and the figures."""
-    run = system.run("train/nightly", datasets=["mnist-sample"], model={"architecture": "mlp"}, training={"epochs": 1})
+    datasets = ["mnist-sample", "reviewed"]  # of which there is nothing yet
+    run = system.run("train/nightly", datasets=datasets, model={"architecture": "mlp"}, training={"epochs": 1})
     assert "worse than the champion, version 2" in system.ended(run)["message"]
     (event,) = wait_for(lambda: system.events("digits.model.refused"), "the event")
     assert event["resource"]["prefect.resource.id"] == "digits.model.3"
