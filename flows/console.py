@@ -95,7 +95,8 @@ def _said_of_server(error: Exception) -> str | None:
         advice = f"start one with `digits up`, or set {_STARTUP} to more"
         return f"the temporary Prefect server did not start within {seconds} s; {advice}"
     if type(error).__module__.partition(".")[0] == "httpx":
-        return f"the Prefect server does not answer any more ({error}); see that it runs, and give the command again"
+        name = type(error).__name__  # its words may have the address, with a password
+        return f"the Prefect server does not answer any more ({name}); see that it runs, and give the command again"
     return None
 
 

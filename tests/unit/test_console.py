@@ -1,9 +1,12 @@
 """The console command's own words; what the commands do is tested end to end."""
 
+import os
+
+import httpx
 import pytest
 from typer.testing import CliRunner
 
-from flows.console import app
+from flows.console import _reach_this_machine_directly, _said_of_server, app
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,29 @@ def test_every_command_has_help(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0, result.output
     assert "Usage" in result.output
+
+
+def test_a_server_that_went_away_is_a_sentence_without_its_address() -> None:
+    """Which may have a password in it; what is no fault of the server's is left to be looked into."""
+    words = _said_of_server(httpx.ConnectError("http://user:secret@127.0.0.1/api refused"))
+    assert words is not None
+    assert words.startswith("the Prefect server does not answer any more (ConnectError)")
+    assert _said_of_server(ValueError("another")) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"NO_PROXY": "example.org"}, "example.org,127.0.0.1,localhost"),
+        ({"NO_PROXY": "ignored", "no_proxy": "example.org"}, "example.org,127.0.0.1,localhost"),
+    ],
+)
+def test_no_proxy_stands_before_this_machine(
+    monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: str
+) -> None:
+    """Whatever else is reached without one."""
+    environment = {"HTTP_PROXY": "http://127.0.0.1:9", **before}
+    monkeypatch.setattr(os, "environ", environment)
+    _reach_this_machine_directly()
+    assert environment["no_proxy"] == environment["NO_PROXY"] == after
