@@ -66,7 +66,7 @@ def run_ours(images: Path, root: Path, environment: Mapping[str, str]) -> Run:
     started = time.perf_counter()
     with (root / "printed").open("w+b") as printed, (root / "said").open("w+b") as said:
         process = subprocess.Popen([*command, *tracked], env=dict(environment), stdout=printed, stderr=said)
-        while not any(root.glob("work/predictions/*/parts/*.json")) and process.poll() is None:
+        while not any(root.glob("work/predictions/[0-9a-f]*/parts/*.json")) and process.poll() is None:
             time.sleep(_GLANCE)
         first_row = time.perf_counter() - started
         if process.wait() != 0:

@@ -31,7 +31,7 @@ import pathlib, sys
 
 if "predict" in sys.orig_argv:
     root = pathlib.Path(sys.orig_argv[sys.orig_argv.index("--artifacts") + 1])
-    for seal in root.glob("work/predictions/*/parts/*.json"):
+    for seal in root.glob("work/predictions/[0-9a-f]*/parts/*.json"):
         seal.unlink()
 """
 """Commits that the next run knows nothing of."""
