@@ -6,36 +6,17 @@ import signal
 import sys
 import threading
 import traceback
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, Protocol, Self
 
+from digits.liveness import descendants
+
 _SUBREAPER = 36
 _PROC = Path("/proc")
 INTERVAL = 0.05
 """Seconds between two looks at a tree's memory."""
-
-
-def descendants(root: int) -> list[int]:
-    """Give the living processes below one."""
-    children = defaultdict(list)
-    for pid, parent in _parents():
-        children[parent].append(pid)
-    found = list(children[root])
-    for pid in found:
-        found += children[pid]
-    return found
-
-
-def _parents() -> list[tuple[int, int]]:
-    pairs = []
-    for place in _PROC.glob("[0-9]*"):
-        with suppress(OSError):
-            fields = (place / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            pairs.append((int(place.name), int(fields[1])))
-    return pairs
 
 
 def adopt_orphans() -> None:

@@ -7,12 +7,13 @@ began: one that began after the work did is another one.
 import os
 import socket
 import time
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
-_BEGAN_FIELD = 19
-"""Of /proc/PID/stat, counted from behind the name: ticks since the machine was started (proc(5), `starttime`)."""
+_PARENT_FIELD, _BEGAN_FIELD = 1, 19
+"""Of /proc/PID/stat (proc(5)), counted from behind the name: the parent; ticks since the machine was started."""
 CLOCK_SECONDS = 2.0
 """By which a time of the server's and one of this machine's kernel may be off when both are the same machine's."""
 
@@ -53,11 +54,13 @@ def is_running(number: int) -> bool:
 
 def descendants(number: int) -> list[int]:
     """Give the processes that a process has started, and those that these have; none where there is no /proc."""
-    found = []
-    for children in (PROC / str(number) / "task").glob("*/children"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            for child in map(int, children.read_text().split()):
-                found += [child, *descendants(child)]
+    children = defaultdict[int, list[int]](list)
+    for place in PROC.glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            children[int(_fields(place)[_PARENT_FIELD])].append(int(place.name))
+    found = list(children[number])
+    for one in found:
+        found += children[one]
     return found
 
 
@@ -67,7 +70,7 @@ def this_process() -> str:
 
 
 def _fields(place: Path) -> list[str]:
-    return (place / "stat").read_text().rpartition(")")[2].split()
+    return (place / "stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def _is_zombie(place: Path) -> bool:

@@ -41,9 +41,10 @@ def sweep(store: Store, config: RetentionConfig) -> list[Removed]:
     """
     with store.lock("sweep"):
         now = time.time()
-        removed = [_discard(store, path, reason) for path, reason in _left(store, config, now)]
+        # Before what is left in them goes, which would make them young.
         plans = sweep_plans(store.root / "work" / "predictions", plan_seconds=config.work_days * DAY)
-        removed += [Removed(_below(store, path), 0, "a prediction that nobody went on with") for path in plans]
+        removed = [Removed(_below(store, path), 0, "a prediction that nobody went on with") for path in plans]
+        removed += [_discard(store, path, reason) for path, reason in _left(store, config, now)]
         oldest = now - config.artifact_days * DAY
         removed += _sweep_artifacts(store, oldest)
     for one in removed:

@@ -121,6 +121,17 @@ def test_plans_that_nobody_went_on_with_go(store: Store) -> None:
     assert not plan.exists()
 
 
+def test_a_draft_goes_with_what_was_left_in_it(store: Store) -> None:
+    """Not that file first, which would make its directory young."""
+    draft = store.root / "work" / "predictions" / "tmp-0123456789abcdef"
+    draft.mkdir(parents=True)
+    for name in ("listing", ".plan.json.0123456789abcdef.tmp"):
+        (draft / name).write_text("half")
+    age(draft)
+    sweep(store, CONFIG)
+    assert not draft.exists()
+
+
 def test_tables_and_what_is_not_ours_stay(store: Store) -> None:
     """Whatever their age."""
     paths = [store.root / name for name in ("predictions/x/predictions.csv", "notes.txt", "mine/old/manifest.json")]
