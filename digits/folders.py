@@ -11,6 +11,7 @@ import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
@@ -136,6 +137,17 @@ class _Level(NamedTuple):
     records: Iterator[bytes]
 
 
+@contextmanager
+def _put_aside(directory: Path | None) -> Iterator[BinaryIO]:
+    """Have a temporary file; that a full disk lets it go with an error does not matter."""
+    file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - which would raise what close does
+    try:
+        yield file
+    finally:
+        with suppress(OSError):
+            file.close()
+
+
 class Listing:
     """Lists the regular files of a folder in the order of their paths' bytes, and counts what is left out by reason.
 
@@ -170,7 +182,7 @@ class Listing:
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
-        with Beneath(self.root) as beneath, tempfile.TemporaryFile(buffering=0, dir=self._scratch) as aside:
+        with Beneath(self.root) as beneath, _put_aside(self._scratch) as aside:
             yield from self._walk(beneath, aside)
 
     def _walk(self, beneath: Beneath, aside: BinaryIO) -> Iterator[Entry]:

@@ -28,7 +28,15 @@ from digits.ledgers import NewLedger, merged_rows
 from digits.planning import plan_predictions
 from digits.plans import Plan, remove_plan
 from digits.progress import SILENT, Progress
-from digits.records import Record, hash_file, read_record, replacing, write_file, write_record
+from digits.records import (
+    Record,
+    hash_file,
+    read_record,
+    remove_leftovers_of,
+    replacing,
+    write_file,
+    write_record,
+)
 from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
 from digits.summaries import (
     Failure,
@@ -167,6 +175,7 @@ def _published(plan: Plan, started: float | None) -> PredictionSummary:
         raise StoreError(
             f"{plan.path}: {len(waiting)} of {len(plan.shards)} shards are not done; run the workers first"
         )
+    remove_leftovers_of(plan.out, picture_path(plan.out), summary_path(plan.out))
     totals = _Totals()
     if plan.former and "table" in plan.former:
         _write_replaced(plan, totals)

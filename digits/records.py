@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,8 @@ Record = dict[str, Any]
 SEAL = "sha256_of_record"
 MOST_MENDED = 2**14
 """Bytes of a record of which each bit is tried: some ten seconds."""
+_NAMED = 40
+"""Characters of a file's name that are in that of its temporary one."""
 TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 """The name of a file that is being written, with that of the file whose place it takes, or its first characters."""
 
@@ -144,10 +147,17 @@ def leftovers(directory: Path) -> Iterator[Path]:
     )
 
 
+def remove_leftovers_of(*paths: Path) -> None:
+    """Remove the temporary files of writers of these files that were killed; no writer may be at work."""
+    for path in paths:
+        for left in path.parent.glob(f".{escape(path.name[:_NAMED])}.{'[0-9a-f]' * 16}.tmp"):
+            left.unlink(missing_ok=True)
+
+
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
+    name = path.with_name(f".{path.name[:_NAMED]}.{secrets.token_hex(8)}.tmp")
     try:
         with name.open("xb") as file:
             yield name, file

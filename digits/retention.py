@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from digits.config import RetentionConfig
+from digits.errors import StoreError
 from digits.planning import sweep_plans
 from digits.records import leftovers
 from digits.registry import Registry
@@ -39,6 +40,19 @@ def sweep(store: Store, config: RetentionConfig) -> list[Removed]:
             no artifact was removed.
         StoreError: something can't be removed.
     """
+    try:
+        removed = _swept(store, config)
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or store.root}: the artifact store could not be cleaned ({error.strerror}); "
+            "mend that, and what is left goes with the next run"
+        ) from error
+    for one in removed:
+        logger.info("removed %s: %s", one.path, one.reason)
+    return removed
+
+
+def _swept(store: Store, config: RetentionConfig) -> list[Removed]:
     with store.lock("sweep"):
         now = time.time()
         # Before what is left in them goes, which would make them young.
@@ -46,10 +60,7 @@ def sweep(store: Store, config: RetentionConfig) -> list[Removed]:
         removed = [Removed(_below(store, path), 0, "a prediction that nobody went on with") for path in plans]
         removed += [_discard(store, path, reason) for path, reason in _left(store, config, now)]
         oldest = now - config.artifact_days * DAY
-        removed += _sweep_artifacts(store, oldest)
-    for one in removed:
-        logger.info("removed %s: %s", one.path, one.reason)
-    return removed
+        return removed + _sweep_artifacts(store, oldest)
 
 
 def unused(used: dict[ArtifactRef, float], kept: set[ArtifactRef], oldest: float) -> list[ArtifactRef]:

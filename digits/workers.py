@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
 from math import ceil
@@ -236,14 +236,26 @@ def run_workers(
     try:
         while plan.exists() and (waiting := [shard for shard in wanted if not plan.is_committed(shard)]):
             bar.recount(sum(map(plan.rows_of, waiting)))
-            free = [shard for shard in waiting if plan.is_free(shard)]
-            if free:
+            if free := _free(plan, waiting):
                 job.carry_out(free)
             else:
                 time.sleep(_PATIENCE)
         bar.recount(0)
     finally:
         bar.close()
+
+
+def _free(plan: Plan, waiting: Sequence[int]) -> list[int]:
+    """Give those of some shards that nobody is at; none when another run has just carried the plan out."""
+    try:
+        return [shard for shard in waiting if plan.is_free(shard)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or plan.path}: the prediction can't go on ({error.strerror}); "
+            "mend that and run the same command again: it goes on from what is finished"
+        ) from error
 
 
 class _Job:

@@ -18,7 +18,7 @@ import pytest
 from making import MakePictures, draw, write_model
 from PIL import Image
 
-from digits import planning, predictions
+from digits import planning, predictions, workers
 from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, ModelError, StoreError, UsageError
 from digits.folders import unescape_path
@@ -522,6 +522,32 @@ def test_table_and_summary_are_of_one_run(job: Job, monkeypatch: pytest.MonkeyPa
     other.join()
     assert read_record(summary_path(job.out))["model_version"] == theirs.model.version
     assert {row["model_version"] for row in job.rows()} == {str(theirs.model.version)}
+
+
+def test_what_kills_have_left_beside_the_table_goes(job: Job) -> None:
+    """With the next run that writes it; what is beside other tables is theirs."""
+    names = (job.out.name, picture_path(job.out).name, summary_path(job.out).name)
+    ours = [job.out.with_name(f".{name}.0123456789abcdef.tmp") for name in names]
+    others = [job.out.with_name(f".{name}.0123456789abcdef.tmp") for name in ("other.csv", f"{job.out.name}.gz")]
+    job.out.parent.mkdir(exist_ok=True)
+    for path in (*ours, *others, job.out.with_name(f".{job.out.name}.mine.tmp")):
+        path.write_text("half")
+    job.predict()
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in others)
+    assert job.out.with_name(f".{job.out.name}.mine.tmp").exists()
+
+
+def test_a_shard_that_can_not_be_claimed_is_an_error(job: Job) -> None:
+    """With what to do; a plan that another run has carried out in that instant is none."""
+    plan = job.plan()
+    parts = plan.path / "parts"
+    parts.rename(plan.path / "elsewhere")
+    parts.write_text("no directory")
+    with pytest.raises(StoreError, match="run the same command again"), workers.Crew(1) as crew:
+        workers.run_workers(plan, crew)
+    parts.unlink()
+    assert workers._free(plan, list(plan.shards)) == []
 
 
 def test_only_one_merges_at_a_time(job: Job) -> None:

@@ -171,6 +171,15 @@ def test_what_can_not_be_removed_is_an_error(store: Store, monkeypatch: pytest.M
         sweep(store, CONFIG)
 
 
+def test_what_can_not_be_read_is_an_error(store: Store) -> None:
+    """With what to do."""
+    manifest = store.path(make(store, "dataset")) / MANIFEST
+    manifest.unlink()
+    manifest.mkdir()
+    with pytest.raises(StoreError, match="could not be cleaned"):
+        sweep(store, CONFIG)
+
+
 def test_the_oldest_go_first() -> None:
     """A pure choice."""
     first, second, third = (ArtifactRef("model", name) for name in "abc")
