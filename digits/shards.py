@@ -298,6 +298,9 @@ def main(arguments: Sequence[str]) -> int:
     except DigitsError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except OSError as error:  # the next worker may fare better
+        sys.stderr.write(f"{error}\n")
+        return 1
     return 0
 
 

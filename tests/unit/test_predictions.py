@@ -20,7 +20,7 @@ from PIL import Image
 
 from digits import planning, predictions, workers
 from digits.config import PredictionConfig
-from digits.errors import CorruptArtifactError, ModelError, StoreError, UsageError
+from digits.errors import CorruptArtifactError, DigitsError, ModelError, StoreError, UsageError
 from digits.folders import unescape_path
 from digits.inference import Answers, ModelFiles, Predictor
 from digits.oddities import Look
@@ -548,6 +548,17 @@ def test_a_shard_that_can_not_be_claimed_is_an_error(job: Job) -> None:
         workers.run_workers(plan, crew)
     parts.unlink()
     assert workers._free(plan, list(plan.shards)) == []
+
+
+def test_a_plan_that_can_not_be_read_is_told_in_a_sentence(job: Job) -> None:
+    """A few workers try it."""
+    plan = job.plan()
+    record = plan.path / "plan.json"
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(DigitsError, match="Is a directory") as found, workers.Crew(1) as crew:
+        workers.run_workers(plan, crew)
+    assert "Traceback" not in str(found.value)
 
 
 def test_only_one_merges_at_a_time(job: Job) -> None:
