@@ -95,8 +95,10 @@ class Bench:
         self._cleaned = self._tree()
 
     def _renew(self) -> None:
+        """Have the place as it was; the pictures stay the same files, by which an incremental run knows them."""
         shutil.rmtree(self._place.path, ignore_errors=True)
-        shutil.copytree(self._fresh.path, self._place.path)
+        shutil.copytree(self._fresh.path, self._place.path, ignore=shutil.ignore_patterns(self._fresh.images.name))
+        shutil.copytree(self._fresh.images, self._place.images, copy_function=os.link)
 
     def _start(self, fault: Fault | None = None, draws: random.Random | None = None) -> Forked:
         """Start the command; what it says goes into a pipe, which no limit on files cuts short."""
