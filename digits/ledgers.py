@@ -58,10 +58,12 @@ class Ledger:
     Args:
         path: its rows.
         least_certain: those images of the table, with pixels, as in a shard's seal.
+        plan: the digest of the plan that the table is of.
     """
 
     path: Path
     least_certain: Sequence[Record]
+    plan: str
 
     def lines(self) -> Iterator[Line]:
         """Give the rows."""
@@ -107,7 +109,7 @@ def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
     if record["recipe"] != recipe:
         logger.info("%s: the model, an option or the code is another one; all is predicted again", table)
         return None
-    return Ledger(rows, record["least_certain"])
+    return Ledger(rows, record["least_certain"], record["plan"])
 
 
 def read_ledger(seal: Path) -> tuple[Record, Path]:
@@ -246,8 +248,8 @@ class NewLedger:
         digest = hash_file(self._rows)
         self._rows.rename(rows)
         sync_directory(directory)
-        seal = {"sha256": digest, "recipe": self._former["recipe"], "least_certain": list(least_certain)}
-        write_record(directory / f"{table}.json", seal)
+        about = {"plan": self._plan.digest, "recipe": self._former["recipe"], "least_certain": list(least_certain)}
+        write_record(directory / f"{table}.json", {"sha256": digest, **about})
 
     def forget_others(self, table: str) -> None:
         """Remove the ledgers of former tables."""

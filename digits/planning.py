@@ -24,7 +24,7 @@ from digits.inference import ModelFiles
 from digits.ledgers import Takeover, find_ledger, ledgers_of
 from digits.normalization import SPEC
 from digits.plans import KNOWN_FILE, LISTING_FILE, PLAN_FILE, Options, Plan, encode_entry, remove_plan
-from digits.records import Record, digest_of, hash_file, sync_directory
+from digits.records import Record, digest_of, hash_file, read_record, sync_directory
 from digits.replacing import Replacement, open_table
 from digits.selection import Selection
 from digits.shadowing import shadow_path
@@ -180,11 +180,19 @@ class _Past(NamedTuple):
             "recipe": self.recipe,
             "rows": takeover.rows,
             "unchanged": takeover.unchanged,
-            "settled": takeover.settled,
+            "settled": bool(ledger and takeover.settled and _is_summary_of(self.out, ledger.plan)),
             "shard_size": _shard_size(takeover.rows, takeover.bytes, options),
             "sha256": hash_file(known),
             "least_certain": list(ledger.least_certain) if ledger else [],
         }
+
+
+def _is_summary_of(out: Path, plan: str) -> bool:
+    """Tell whether the summary beside a table is that of the run that wrote it; a kill may have come between."""
+    try:
+        return bool(read_record(summary_path(out))["plan"] == plan)
+    except (FileNotFoundError, CorruptArtifactError):
+        return False
 
 
 def _replaced(table: TableFile, found: "_Found", listing: "_Listed", known: Path, options: PredictionConfig) -> Record:
@@ -312,7 +320,7 @@ def _digest_of_request(plan: Plan, listing: str) -> str:
         "model": [plan.model.digest, plan.model.version],
         "options": plan.options._asdict(),
         "code": code_version("digits.shards"),
-        "known": plan.former and [plan.former["sha256"], plan.former["recipe"]],
+        "known": plan.former and [plan.former[name] for name in ("sha256", "recipe", "settled")],
     }
     return digest_of(request)[:32]
 

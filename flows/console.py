@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from digits.tuning import Tuned
     from digits.workers import Crew
 
+UNEXPECTED = 1
 NO_API = 7
 INTERRUPTED = 130
 _MOST_LIKELY = 4
@@ -83,9 +84,16 @@ def main() -> None:
     except Exception as error:
         if said := _said_of_server(error):
             _fail(said, NO_API)
+        if _is_for_want_of_memory(error):
+            _fail("there is not enough memory; with more, the same command goes on from what is finished", UNEXPECTED)
         raise
     finally:
         gc.freeze()  # what Prefect has loaded is not searched for garbage once more before it all goes
+
+
+def _is_for_want_of_memory(error: Exception) -> bool:
+    """Tell whether memory could not be had, for values or for a library."""
+    return isinstance(error, MemoryError) or "failed to map segment" in str(error)
 
 
 def _said_of_server(error: Exception) -> str | None:

@@ -229,7 +229,9 @@ WORKLOADS: Mapping[str, Workload] = {
 }
 
 
-OF_THE_RUN = ("created_at", "seconds", "images_per_second", "reused", "sha256_of_record", "started", "plan")
+OF_THE_RUN = (
+    "created_at", "seconds", "images_per_second", "reused", "unchanged", "sha256_of_record", "started", "plan",
+)  # fmt: skip
 
 
 def lasting(content: bytes, name: str) -> Any:

@@ -22,9 +22,9 @@ from digits.inference import ModelFiles
 from digits.planning import plan_predictions
 from digits.plans import Plan
 from digits.predictions import merge, predict_folder
-from digits.records import Record
+from digits.records import Record, read_record, write_record
 from digits.shards import run_worker
-from digits.summaries import PredictionSummary
+from digits.summaries import PredictionSummary, summary_path
 
 LONG_AGO = 1_700_000_000
 
@@ -440,6 +440,20 @@ def test_what_is_settled_need_not_be_written_again(job: Job) -> None:
     job.run()
     assert not job.plan().is_settled, "a young file must be looked at once more"
     job.age()
+    job.run()
+    assert job.plan().is_settled
+
+
+def test_a_table_whose_summary_is_missing_or_of_another_run_is_not_settled(job: Job) -> None:
+    """As a kill leaves it between the two."""
+    job.run()
+    assert job.plan().is_settled
+    summary = summary_path(job.out)
+    written = read_record(summary)
+    summary.unlink()
+    assert not job.plan().is_settled
+    write_record(summary, {**written, "plan": "another"})
+    assert not job.plan().is_settled
     job.run()
     assert job.plan().is_settled
 
