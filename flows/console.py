@@ -72,10 +72,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 def main() -> None:
     """Run the command line; expected errors end it with one message and their exit code."""
     import gc
+    import threading
 
     from digits.errors import DigitsError
 
     gc.set_threshold(_ALLOCATIONS)
+    threading.excepthook = _tell_of_thread
     _reach_this_machine_directly()
     try:
         app()
@@ -91,9 +93,18 @@ def main() -> None:
         gc.freeze()  # what Prefect has loaded is not searched for garbage once more before it all goes
 
 
-def _is_for_want_of_memory(error: Exception) -> bool:
-    """Tell whether memory could not be had, for values or for a library."""
-    return isinstance(error, MemoryError) or "failed to map segment" in str(error)
+def _is_for_want_of_memory(error: BaseException | None) -> bool:
+    """Tell whether memory could not be had: for values, a library, a lock or a thread."""
+    signs = ("failed to map segment", "can't allocate lock", "can't start new thread")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
+def _tell_of_thread(about: Any) -> None:
+    """Tell of a thread that failed, unless for want of memory, which the main thread tells of."""
+    import threading
+
+    if not _is_for_want_of_memory(about.exc_value):
+        threading.__excepthook__(about)
 
 
 def _said_of_server(error: Exception) -> str | None:

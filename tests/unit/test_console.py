@@ -6,7 +6,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from flows.console import _reach_this_machine_directly, _said_of_server, app
+from flows.console import _is_for_want_of_memory, _reach_this_machine_directly, _said_of_server, app
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,14 @@ def test_a_server_that_went_away_is_a_sentence_without_its_address() -> None:
     assert words is not None
     assert words.startswith("the Prefect server does not answer any more (ConnectError)")
     assert _said_of_server(ValueError("another")) is None
+
+
+def test_want_of_memory_is_known_in_each_of_its_forms() -> None:
+    """Values, libraries, locks and threads; what else goes wrong is left to be looked into."""
+    assert _is_for_want_of_memory(MemoryError())
+    assert _is_for_want_of_memory(ImportError("lib.so: failed to map segment from shared object"))
+    assert _is_for_want_of_memory(RuntimeError("can't start new thread"))
+    assert not _is_for_want_of_memory(RuntimeError("another"))
 
 
 @pytest.mark.parametrize(
