@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -16,10 +17,11 @@ import pytest
 from benchmarks.networks import tiny_store
 from digits.registry import Registry
 from digits.store import Store
+from tests.faults.broken import measure
 from tests.faults.shim import ERRORS, Shim, environment
 from tests.faults.workloads import lasting
 
-HERE = Path(__file__).resolve().parents[2]
+faults = partial(measure, "tests.faults")
 pytestmark = pytest.mark.skipif(not (shutil.which("cc") or shutil.which("gcc")), reason="needs a C compiler")
 
 IN_PLACE = """
@@ -61,18 +63,6 @@ from digits import registry
 registry.writing = lambda root: contextlib.nullcontext()
 """
 """Failures to write that no sentence is made of."""
-
-
-def faults(*options: str, broken_by: tuple[Path, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run some rounds, with code that every interpreter runs when it starts."""
-    path = [str(HERE)]
-    if broken_by:
-        folder, code = broken_by
-        (folder / "sitecustomize.py").write_text(code)
-        path.insert(0, str(folder))
-    command = [sys.executable, "-W", "ignore", "-m", "tests.faults", *options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("name", ["promote", "predict"])

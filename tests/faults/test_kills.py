@@ -1,11 +1,11 @@
 """Kills of `digits predict` at random instants: a few of them here, and that the measurement can fail."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[2]
+from tests.faults.broken import measure
+
+kills = partial(measure, "tests.faults.kills", "--images", "700")
 TORN_WRITES = """
 import contextlib, time
 from digits import records
@@ -35,18 +35,6 @@ if "predict" in sys.orig_argv:
         seal.unlink()
 """
 """Commits that the next run knows nothing of."""
-
-
-def kills(*options: str, broken_by: tuple[Path, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run some rounds, with code that every interpreter runs when it starts."""
-    path = [str(HERE)]
-    if broken_by:
-        folder, code = broken_by
-        (folder / "sitecustomize.py").write_text(code)
-        path.insert(0, str(folder))
-    command = [sys.executable, "-W", "ignore", "-m", "tests.faults.kills", "--images", "700", *options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_killed_at_random_instants_and_continued() -> None:

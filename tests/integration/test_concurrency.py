@@ -1,13 +1,13 @@
 """Eight processes at once: a few rounds of the measurement pass, and what is broken on purpose it finds out."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parents[2]
+from tests.faults.broken import measure
+
+concurrency = partial(measure, "benchmarks.concurrency")
 
 NO_LOCKS = """
 import contextlib, time
@@ -35,18 +35,6 @@ from digits import retention
 retention.with_ancestors = lambda store, refs: set()
 """
 """A janitor who keeps nothing that is old."""
-
-
-def concurrency(*options: str, broken_by: tuple[Path, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run some rounds, with code that every interpreter runs when it starts."""
-    path = [str(HERE)]
-    if broken_by:
-        folder, code = broken_by
-        (folder / "sitecustomize.py").write_text(code)
-        path.insert(0, str(folder))
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.concurrency", *options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("number", [4, 10, 14])
