@@ -2,18 +2,22 @@
 
 import errno
 import importlib.metadata
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import faults
+from tests.support import faults
 import numpy as np
 import pytest
 
+from digits import recipes
 from digits import store as store_module
 from digits.errors import CorruptArtifactError, MissingArtifactError, StoreError
 from digits.store import MANIFEST, Artifact, ArtifactRef, Recipe, Store, code_version, library_versions
@@ -380,42 +384,86 @@ def test_a_workspace_outlives_its_maker(store: Store) -> None:
 # The version of the code
 
 SOURCES = {
-    "digits.a": b"from digits.b import thing\nimport json\n",
-    "digits.b": b"def late():\n    from digits import c\n",
-    "digits.c": b"from digits.a import back\n",
-    "digits.unrelated": b"x = 1\n",
+    "__init__": "def __getattr__(name):\n    from digits.unrelated import x\n",
+    "a": "from digits.b import thing\nimport json\n",
+    "b": "def late():\n    from digits import c\n",
+    "c": "from digits.a import back\nfrom digits.pkg import by_name\nimport digits.pkg.whole as whole\n",
+    "pkg/__init__": '"""Modules: by_name, whole."""\n',
+    "pkg/by_name": "from digits.coded import constant\n",
+    "pkg/whole": "import typing\nif typing.TYPE_CHECKING:\n    import digits.typed\nelse:\n    import digits.untyped\n",
+    "pkg/unrelated": "from digits.a import x\n",
+    "coded/__init__": "from digits.coded.inner import constant\n",
+    "coded/inner": "constant = 1\n",
+    "coded/unrelated": "constant = 2\n",
+    "typed": "x = 1\n",
+    "untyped": "from digits.beside.inner import y\n",
+    "beside/__init__": "import sys\n",
+    "beside/inner": "y = 1\n",
+    "unrelated": "x = 1\n",
 }
+IMPORTED = ("a", "b", "c", "pkg/by_name", "pkg/whole", "coded/__init__", "coded/inner", "untyped", "beside/inner")
 
 
 @pytest.fixture
-def sources(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """A package of four modules in place of this one, to be edited."""
-    changing = dict(SOURCES)
-    monkeypatch.setattr(store_module, "_source_of", changing.__getitem__)
+def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A package on disk in place of this one, to be edited."""
+    root = tmp_path / "digits"
+    for name, source in SOURCES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.py").write_text(source)
+    monkeypatch.setattr(store_module, "_PACKAGE", root)
     code_version.cache_clear()
-    yield changing
+    yield root
     code_version.cache_clear()
 
 
-def version_now() -> str:
-    """Give the version of `digits.a`, as a new process would compute it."""
+def version_after(change: Path, text: str) -> str:
+    """Append to a module and return the version of `digits.a`, as a new process would compute it."""
+    change.write_text(change.read_text() + text)
     code_version.cache_clear()
     return code_version("digits.a")
 
 
-@pytest.mark.parametrize("module", ["digits.a", "digits.b", "digits.c"])
-def test_a_change_in_any_imported_module_is_another_version(sources: dict[str, bytes], module: str) -> None:
-    """Imports are followed: through other modules, inside functions, in both spellings, round a circle."""
-    before = version_now()
-    sources[module] += b"\n"
-    assert version_now() != before
+@pytest.mark.parametrize("module", [*IMPORTED, "beside/__init__"])
+def test_a_change_in_any_imported_module_is_another_version(package: Path, module: str) -> None:
+    """Imports are followed: by each spelling, into packages and their code, inside functions, round a circle."""
+    assert code_version("digits.a") != version_after(package / f"{module}.py", "# changed\n")
 
 
-def test_a_change_elsewhere_is_the_same_version(sources: dict[str, bytes]) -> None:
-    """What the step does not import can change without computing it again."""
-    before = version_now()
-    sources["digits.unrelated"] += b"y = 2\n"
-    assert version_now() == before
+@pytest.mark.parametrize("module", ["__init__", "pkg/unrelated", "coded/unrelated", "typed", "unrelated"])
+def test_a_change_elsewhere_is_the_same_version(package: Path, module: str) -> None:
+    """What the step does not run can change without computing it again: lazy names, types, neighbours."""
+    assert code_version("digits.a") == version_after(package / f"{module}.py", "y = 2\n")
+
+
+def test_a_package_counts_once_it_has_code(package: Path) -> None:
+    """The list of modules in its docstring can change."""
+    before, place = code_version("digits.a"), package / "pkg" / "__init__.py"
+    place.write_text('"""Modules: by_name, unrelated, whole."""\n')
+    assert version_after(place, "") == before
+    assert version_after(place, "import digits.unrelated\n") != before
+
+
+def test_every_module_that_a_step_loads_has_a_part_in_its_version() -> None:
+    """What a new process has loaded after importing the modules of a step is among the sources that are hashed."""
+    steps = [*recipes._CODE.values(), ("digits.shards", "digits.ledgers")]
+    command = [sys.executable, "-c", LOADED, json.dumps(steps)]
+    loaded = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    for modules, names in zip(steps, loaded, strict=True):
+        assert set(modules) <= set(names) <= {*store_module._sources(modules), "digits"}
+
+
+LOADED = """
+import importlib, json, sys
+loaded = []
+for modules in json.loads(sys.argv[1]):
+    for name in [name for name in sys.modules if name.startswith("digits")]:
+        del sys.modules[name]
+    for name in modules:
+        importlib.import_module(name)
+    loaded.append([name for name in sys.modules if name.partition(".")[0] == "digits"])
+print(json.dumps(loaded))
+"""
 
 
 def test_another_version_of_a_numeric_library_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
