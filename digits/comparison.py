@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from digits.arrays import HeldOut
 from digits.calibration import DECIMALS, Step, threshold_for
+from digits.decisions import Changed
 from digits.errors import UsageError
 from digits.evaluation import calibration_error, reliability
 from digits.inference import Answers, Predictor
-from digits.promotion import Changed, SetResult
+from digits.promotion import SetResult
 
 Labels = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.uint8]

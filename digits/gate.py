@@ -1,7 +1,7 @@
 """The end of a training run: whether there is anything to train, and whether what was trained becomes champion."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +11,17 @@ import numpy as np
 from digits import recipes
 from digits.comparison import changed_answers, results_of, seconds_an_image
 from digits.config import PromotionPolicy, TrainingRun
+from digits.decisions import Changed, Decision
 from digits.errors import ModelError, StoreError
 from digits.inference import Answers, ModelFiles, Predictor
-from digits.promotion import Candidate, Changed, Decision, decide_promotion, refuse
+from digits.promotion import Candidate, decide_promotion, refuse
 from digits.records import Record
 from digits.registry import Considered, ModelVersion, Registry
 from digits.reports import changed_picture, decision_markdown
 from digits.stages import NOVELTY_FILE, evaluate_model, identify, read_json, samples_of, sets_of
 from digits.store import Artifact, ArtifactRef, Store
 
-Decided = tuple[Decision, Sequence[Record]]
+Decided = tuple[Decision, Sequence[Changed]]
 """A decision, and examples of images that changed their answer."""
 
 
@@ -94,9 +95,9 @@ def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run:
     return _outcome(
         registry,
         version,
-        reasons=tuple(made.decision["reasons"]),
+        reasons=made.decision.reasons,
         new=new,
-        promoted=made.decision["promoted"],
+        promoted=made.decision.promote,
         decision=None if settled else made.number,
     )
 
@@ -153,7 +154,7 @@ def _decide(
     seconds = seconds_an_image([ours.predictor, theirs.predictor], test.pixels)
     candidates = [one.candidate(opened, policy, time) for one, time in zip((ours, theirs), seconds, strict=True)]
     examples = changed_answers(ours.answers, theirs.answers, test.labels, sets_of(opened), names)
-    return decide_promotion(candidates[0], candidates[1], policy), [asdict(one) for one in examples]
+    return decide_promotion(candidates[0], candidates[1], policy), examples
 
 
 def _test_sets(version: ModelVersion) -> Iterable[str]:
@@ -197,6 +198,7 @@ def decision_page(store: Store, made: Considered, arrays: ArtifactRef) -> str:
         made: the decision.
         arrays: that it was made on.
     """
-    examples = [Changed(**example) for example in made.examples]
-    pixels = samples_of(store.open(arrays), "test").pixels
-    return decision_markdown(vars(made), changed_picture(examples, pixels))
+    picture = changed_picture(made.examples, samples_of(store.open(arrays), "test").pixels)
+    return decision_markdown(
+        made.decision, version=made.version, champion=made.champion, policy=made.policy, picture=picture
+    )

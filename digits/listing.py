@@ -60,10 +60,10 @@ def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]
 
 def _decision_line(made: Considered) -> str:
     against = f" against version {made.champion}" if made.champion else ""
-    verdict = "promoted" if made.decision["promoted"] else "not promoted"
+    verdict = "promoted" if made.decision.promote else "not promoted"
     sets = [
-        f"{row['name']} {row['champion']:.2%} -> {row['challenger']:.2%} (+{row['gained']} -{row['lost']} images)"
-        for row in made.decision["sets"]
-        if row["champion"] is not None
+        f"{row.name} {row.champion:.2%} -> {row.challenger:.2%} (+{row.gained} -{row.lost} images)"
+        for row in made.decision.sets
+        if row.champion is not None
     ]
-    return " ".join([f"{made.created_at}{against}: {verdict}:", *made.decision["reasons"], "; ".join(sets)]).rstrip()
+    return " ".join([f"{made.created_at}{against}: {verdict}:", *made.decision.reasons, "; ".join(sets)]).rstrip()

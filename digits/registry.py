@@ -8,13 +8,13 @@ Records are created exclusively and never overwritten, so the log is the audit t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from digits.decisions import Changed, Decision
 from digits.errors import CorruptArtifactError, RegistryError
-from digits.promotion import Decision
 from digits.records import Record, create_record, read_record
 from digits.store import ArtifactRef, Store, reading, writing
 
@@ -67,8 +67,8 @@ class Considered:
         champion: the version that it was compared with; None when there was none.
         recipe: names data, configuration and code of the training; see `digits.recipes.digest_of_run`.
         policy: what was asked of the version.
-        decision: as `Decision.as_record` gives it.
-        examples: images that changed their answer, as JSON values.
+        decision: verdict, reasons and figures.
+        examples: images that changed their answer.
         created_at: ISO 8601, UTC.
     """
 
@@ -77,9 +77,20 @@ class Considered:
     champion: int | None
     recipe: str
     policy: Mapping[str, Any]
-    decision: Mapping[str, Any]
-    examples: Sequence[Mapping[str, Any]] = ()
+    decision: Decision
+    examples: tuple[Changed, ...] = ()
     created_at: str = ""
+
+    def as_record(self) -> Record:
+        """Return the decision as JSON values."""
+        examples = [asdict(example) for example in self.examples]
+        return {**vars(self), "decision": self.decision.as_record(), "examples": examples}
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        """Read what `as_record` returned."""
+        examples = tuple(Changed(**example) for example in record["examples"])
+        return cls(**{**record, "decision": Decision.from_record(record["decision"]), "examples": examples})
 
 
 def champions(log: Sequence[Promotion]) -> list[int]:
@@ -115,7 +126,7 @@ class Registry:
 
     def decisions(self) -> list[Considered]:
         """Give every decision, oldest first."""
-        return [Considered(**record) for record in self._numbered(self._decisions)]
+        return [Considered.from_record(record) for record in self._numbered(self._decisions)]
 
     def decided(self, recipe: str, policy: Mapping[str, Any]) -> Considered | None:
         """Give the last decision on what a training of this recipe had made, under this policy."""
@@ -212,7 +223,7 @@ class Registry:
     def consider(
         self,
         number: int,
-        decide: Callable[[ModelVersion | None], tuple[Decision, Sequence[Mapping[str, Any]]]],
+        decide: Callable[[ModelVersion | None], tuple[Decision, Sequence[Changed]]],
         *,
         recipe: str,
         policy: Mapping[str, Any],
@@ -238,11 +249,11 @@ class Registry:
                 champion=champion.number if champion else None,
                 recipe=recipe,
                 policy=policy,
-                decision=decision.as_record(),
-                examples=list(examples),
+                decision=decision,
+                examples=tuple(examples),
                 created_at=_now(),
             )
-            self._append(self._decisions, entry.number, vars(entry))
+            self._append(self._decisions, entry.number, entry.as_record())
         return entry
 
     def rollback(self, version: int | None = None, *, reason: str = "") -> Promotion:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from digits.decisions import Changed, Check, Decision, SetRow
 from digits.evaluation import CALIBRATION_BINS, NOISE_LIMIT, Evaluation, Mistake, ReliabilityBin
 from digits.pages import (
     BLUE,
@@ -34,7 +35,6 @@ from digits.pages import (
     style,
 )
 from digits.pictures import contact_sheet, data_uri
-from digits.promotion import Changed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -466,51 +466,48 @@ def as_markdown(report: ModelReport) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def decision_markdown(record: Mapping[str, Any], picture: bytes | None) -> str:
-    """Give a decision on a promotion as markdown.
+def decision_markdown(
+    decision: Decision, *, version: int, champion: int | None, policy: Mapping[str, Any], picture: bytes | None
+) -> str:
+    """Return a decision on a promotion as markdown.
 
     Args:
-        record: the fields of a `digits.registry.Considered`.
+        decision: verdict, reasons and figures.
+        version: number of the version that was decided on.
+        champion: number of the version that it was compared with, if there was one.
+        policy: what was asked of the version.
         picture: a PNG of images that changed their answer, or None.
     """
-    decision, champion = record["decision"], record["champion"]
     against = f" against version {champion}" if champion else ""
     parts = [
-        f"# Version {record['version']}{against}: {'promoted' if decision['promoted'] else 'not promoted'}",
-        markdown_list(decision["reasons"]),
+        f"# Version {version}{against}: {'promoted' if decision.promote else 'not promoted'}",
+        markdown_list(decision.reasons),
     ]
-    if decision["sets"]:
-        parts += ["## Test sets", markdown_table(_sets_table(decision["sets"]))]
-    if decision["checks"]:
-        parts += ["## Behaviour", markdown_table(_checks_table(decision["checks"]))]
+    if decision.sets:
+        parts += ["## Test sets", markdown_table(_sets_table(decision.sets))]
+    if decision.checks:
+        parts += ["## Behaviour", markdown_table(_checks_table(decision.checks))]
     if picture is not None:
         caption = "The surest of the images that only one of the two gets right; green: the challenger is right."
         parts += ["## Changed answers", f"![{caption}]({data_uri(picture)})", caption]
-    return "\n\n".join([*parts, "## Policy", markdown_table(facts_table(record["policy"]))]) + "\n"
+    return "\n\n".join([*parts, "## Policy", markdown_table(facts_table(policy))]) + "\n"
 
 
-def _sets_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _sets_table(rows: Sequence[SetRow]) -> Table:
     header = ("test set", "images", "challenger", "champion", "gained", "lost", "p")
-    return header, [
-        (
-            row["name"],
-            f"{row['count']:,}",
-            f"{row['challenger']:.2%}",
-            *(
-                ("none", "none", "none", "none")
-                if row["champion"] is None
-                else (f"{row['champion']:.2%}", f"{row['gained']:,}", f"{row['lost']:,}", f"{row['p']:.4f}")
-            ),
-        )
-        for row in rows
-    ]
+    return header, [(row.name, f"{row.count:,}", f"{row.challenger:.2%}", *_compared(row)) for row in rows]
 
 
-def _checks_table(checks: Sequence[Mapping[str, Any]]) -> Table:
+def _compared(row: SetRow) -> tuple[str, str, str, str]:
+    if row.champion is None or row.p is None:
+        return "none", "none", "none", "none"
+    return f"{row.champion:.2%}", f"{row.gained:,}", f"{row.lost:,}", f"{row.p:.4f}"
+
+
+def _checks_table(checks: Sequence[Check]) -> Table:
     header = ("what", "challenger", "champion", "the policy allows", "kept")
     return header, [
-        (one["name"], one["challenger"], one["champion"], one["limit"], "yes" if one["passed"] else "no")
-        for one in checks
+        (one.name, one.challenger, one.champion, one.limit, "yes" if one.passed else "no") for one in checks
     ]
 
 

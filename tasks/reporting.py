@@ -57,8 +57,8 @@ def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -
         reasons=list(outcome.reasons),
         champion=outcome.champion,
         compared_with=made.champion,
-        test_sets=made.decision["sets"],
-        checks=made.decision["checks"],
+        test_sets=[asdict(row) for row in made.decision.sets],
+        checks=[asdict(check) for check in made.decision.checks],
     )
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import add_novelty, draw, write_model
 
 from digits.arrays import HeldOut
 from digits.calibration import Step
 from digits.comparison import EXAMPLES, changed_answers, results_of, seconds_an_image
+from digits.decisions import Changed
 from digits.inference import Answers, ModelFiles, Predictor
-from digits.promotion import Changed
+from tests.support.tiny_model import add_novelty, draw, write_model
 
 SETS = [HeldOut("mnist", 0, 4, "a"), HeldOut("scans", 4, 6, "b")]
 LABELS = np.array([0, 1, 0, 1, 0, 1], np.uint8)

@@ -114,8 +114,8 @@ def champion(lab: Lab) -> ModelVersion:
 def test_the_first_model_that_is_good_enough_is_promoted(lab: Lab, champion: ModelVersion) -> None:
     """There is nothing to compare it with."""
     (made,) = lab.registry.decisions()
-    assert (made.version, made.champion, made.decision["promoted"], made.examples) == (1, None, True, [])
-    assert "is the first model" in made.decision["reasons"][0]
+    assert (made.version, made.champion, made.decision.promote, made.examples) == (1, None, True, ())
+    assert "is the first model" in made.decision.reasons[0]
     assert lab.registry.champion() == champion
 
 
@@ -125,17 +125,17 @@ def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> Non
     assert outcome.promoted, outcome.reasons
     assert (outcome.champion, outcome.decision, outcome.new) == (2, 2, True)
     made = gate.decision_of(lab.store, 2)
-    (row,) = made.decision["sets"]
-    assert (row["name"], row["count"], made.champion) == ("mnist-sample", 1000, 1)
-    assert row["challenger"] - row["champion"] == pytest.approx((row["gained"] - row["lost"]) / 1000)
-    assert row["p"] < 0.05
-    assert [check["name"].split(" on ")[0] for check in made.decision["checks"]] == [
+    (row,) = made.decision.sets
+    assert (row.name, row.count, made.champion) == ("mnist-sample", 1000, 1)
+    assert row.challenger - row.champion == pytest.approx((row.gained - row.lost) / 1000)
+    assert row.p < 0.05
+    assert [check.name.split(" on ")[0] for check in made.decision.checks] == [
         "calibration error",
         "answered at an error of 0.2",
         "time to predict a picture",
         "size of the network",
     ]
-    assert {example["challenger"] == example["true"] for example in made.examples} == {True, False}
+    assert {example.is_gained for example in made.examples} == {True, False}
     page = gate.decision_page(lab.store, made, lab.arrays)
     assert page.startswith("# Version 2 against version 1: promoted\n")
     assert "| mnist-sample | 1,000 |" in page
@@ -143,7 +143,7 @@ def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> Non
     assert "max\\_loss\\_of\\_accuracy" in page
     details = version_details(lab.registry, lab.registry.version(2))
     assert "against version 1: promoted: Version 2 is better" in details["decisions"][0]
-    assert f"(+{row['gained']} -{row['lost']} images)" in details["decisions"][0]
+    assert f"(+{row.gained} -{row.lost} images)" in details["decisions"][0]
 
 
 def test_a_model_of_shuffled_labels_is_refused(lab: Lab, champion: ModelVersion) -> None:
@@ -178,10 +178,10 @@ def test_each_dataset_is_a_test_set_by_name(tmp_path: Path) -> None:
     assert not outcome.promoted
     (reason,) = outcome.reasons
     assert reason.startswith("Version 2 is worse than the champion, version 1, on mnist-sample: ")
-    rows = {row["name"]: row for row in lab.registry.decisions()[-1].decision["sets"]}
+    rows = {row.name: row for row in lab.registry.decisions()[-1].decision.sets}
     assert set(rows) == {"mnist-sample", "mirrored.npz"}
-    assert rows["mirrored.npz"]["challenger"] > rows["mirrored.npz"]["champion"] + 0.1
-    assert rows["mirrored.npz"]["p"] < 0.05 < rows["mnist-sample"]["p"]
+    assert rows["mirrored.npz"].challenger > rows["mirrored.npz"].champion + 0.1
+    assert rows["mirrored.npz"].p < 0.05 < rows["mnist-sample"].p
 
 
 def mirrored(place: Path) -> dict[str, npt.NDArray[np.uint8]]:

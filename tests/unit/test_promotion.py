@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import binom
 
 from digits.config import PromotionPolicy
-from digits.promotion import Candidate, Decision, SetResult, decide_promotion, holm, mcnemar, refuse
+from digits.decisions import Decision
+from digits.promotion import Candidate, SetResult, decide_promotion, holm, mcnemar, refuse
 
 POLICY = PromotionPolicy()
 COUNT = 10_000

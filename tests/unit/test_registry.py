@@ -4,15 +4,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import faults
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from digits.decisions import Changed, Check, Decision, SetRow
 from digits.errors import CorruptArtifactError, RegistryError, StoreError
-from digits.promotion import Decision
 from digits.registry import Considered, ModelVersion, Promotion, Registry, champions
 from digits.store import ArtifactRef, Store
+from tests.support import faults
 
 
 @pytest.fixture(autouse=True)
@@ -164,8 +164,8 @@ def test_a_decision_is_made_on_the_present_champion(registry: Registry) -> None:
         seen.append(champion)
         return Decision(champion is None, ("because",))
 
-    assert consider(registry, 1, decide).decision["promoted"]
-    assert not consider(registry, 2, decide).decision["promoted"]
+    assert consider(registry, 1, decide).decision.promote
+    assert not consider(registry, 2, decide).decision.promote
     assert [version and version.number for version in seen] == [None, 1]
     assert [entry.reasons for entry in registry.promotions()] == [("because",)]
     assert champion_number(registry) == 1
@@ -176,7 +176,7 @@ def test_nobody_promotes_between_a_decision_and_its_promotion(registry: Registry
     with_versions(registry, 2)
 
     def decide(champion: ModelVersion | None) -> Decision:
-        with pytest.raises(TimeoutError), faults.at_most(0.1):
+        with pytest.raises(faults.StillWaitingError), faults.at_most(0.1):
             Registry(Store(registry.place(ArtifactRef("model", "x")).parent.parent)).promote(2, reasons=[])
         return Decision(True, ())
 
@@ -190,12 +190,15 @@ def test_nobody_promotes_between_a_decision_and_its_promotion(registry: Registry
 def test_a_decision_is_recorded_with_what_it_was_made_from(registry: Registry) -> None:
     """The version, whom it was compared with, the recipe and the policy, the figures and the examples."""
     with_versions(registry, 2).promote(1, reasons=["first"])
-    decision = Decision(False, ("worse",))
-    made = registry.consider(2, lambda _: (decision, [{"index": 7}]), recipe="r", policy={"promote": True})
+    decision = Decision(
+        False, ("worse",), (SetRow("mnist", 9, 0.5, 0.7, 1, 3, 0.9),), (Check("size", "2", "1", "1", False),)
+    )
+    changed = Changed("mnist", 7, "7", "7", "1", 0.9, 0.8)
+    made = registry.consider(2, lambda _: (decision, [changed]), recipe="r", policy={"promote": True})
     (found,) = registry.decisions()
     assert found == made
     assert (found.number, found.version, found.champion, found.recipe) == (1, 2, 1, "r")
-    assert (found.policy, found.decision, found.examples) == ({"promote": True}, decision.as_record(), [{"index": 7}])
+    assert (found.policy, found.decision, found.examples) == ({"promote": True}, decision, (changed,))
     assert found.created_at.endswith("+00:00")
 
 

@@ -14,9 +14,9 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from digits.decisions import Changed, Check, Decision, SetRow
 from digits.evaluation import Evaluation, ReliabilityBin, evaluate
 from digits.pictures import data_uri
-from digits.promotion import Changed
 from digits.reports import (
     CONFUSION,
     CURVES,
@@ -495,17 +495,22 @@ def test_what_is_rejected_is_shown_with_its_share():
 # Decisions
 
 
-def considered(**changes: object) -> dict[str, object]:
-    """Give the record of a decision on a version of a dataset with a hostile name."""
-    row = {"name": "<b>|scans", "count": 1000, "challenger": 0.99, "champion": 0.97, "gained": 25, "lost": 5, "p": 1e-4}
-    check = {"name": "size", "challenger": "2 MB", "champion": "1 MB", "limit": "at most 1.5 MB", "passed": False}
-    decision = {"promoted": False, "reasons": ["It is too large."], "sets": [row], "checks": [check]}
-    return {"version": 4, "champion": 3, "policy": {"promote": True}, "decision": decision, **changes}
+REFUSED = Decision(
+    False,
+    ("It is too large.",),
+    (SetRow("<b>|scans", 1000, 0.99, 0.97, 25, 5, 1e-4),),
+    (Check("size", "2 MB", "1 MB", "at most 1.5 MB", False),),
+)
+
+
+def page_of(decision: Decision, *, champion: int | None = 3, picture: bytes | None = None) -> str:
+    """Return the page of a decision on version 4."""
+    return decision_markdown(decision, version=4, champion=champion, policy={"promote": True}, picture=picture)
 
 
 def test_a_decision_has_its_reasons_and_tables():
     """What was decided in the title; every figure; no markup from a name."""
-    page = decision_markdown(considered(), None)
+    page = page_of(REFUSED)
     assert page.startswith("# Version 4 against version 3: not promoted\n\n- It is too large.\n")
     assert "| \\<b\\>\\|scans | 1,000 | 99.00% | 97.00% | 25 | 5 | 0.0001 |" in page
     assert "| size | 2 MB | 1 MB | at most 1.5 MB | no |" in page
@@ -515,9 +520,7 @@ def test_a_decision_has_its_reasons_and_tables():
 
 def test_a_decision_on_a_first_model_has_nothing_to_compare():
     """No champion in the title, none in the table."""
-    row = {"name": "mnist", "count": 10, "challenger": 0.9, "champion": None, "gained": 0, "lost": 0, "p": None}
-    decision = {"promoted": True, "reasons": ["It is the first."], "sets": [row], "checks": []}
-    page = decision_markdown(considered(champion=None, decision=decision), None)
+    page = page_of(Decision(True, ("It is the first.",), (SetRow("mnist", 10, 0.9),)), champion=None)
     assert page.startswith("# Version 4: promoted\n")
     assert "| mnist | 10 | 90.00% | none | none | none | none |" in page
     assert "Behaviour" not in page
@@ -530,5 +533,5 @@ def test_images_that_changed_their_answer_are_drawn():
     picture = changed_picture(changed, pixels)
     assert picture is not None
     assert Image.open(io.BytesIO(picture)).width > 2 * 112
-    assert data_uri(picture) in decision_markdown(considered(), picture)
+    assert data_uri(picture) in page_of(REFUSED, picture=picture)
     assert changed_picture([], pixels) is None
