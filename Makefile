@@ -47,10 +47,10 @@ lock upgrade: setup
 
 # What does not concern Digits is passed over by --ignore-vuln ID, with the reason and the date here.
 audit: setup
-	@$(RUN) benchmarks.audit
+	@$(RUN) tools.audit
 
 licences: setup
-	@$(RUN) benchmarks.licences
+	@$(RUN) tools.licences
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

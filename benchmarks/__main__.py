@@ -1,7 +1,7 @@
 """Run measurements: `python -m benchmarks` for the quick ones, or with the names of those wanted.
 
-Each is a module of its own, run in a fresh process. Options go to the one that is named: `python -m benchmarks fuzz
---rounds 100`; `--help` after a name says which there are.
+Each is a module of its own, run in a fresh process. Options go to the one that is named: `python -m benchmarks scale
+--rounds 1`; `--help` after a name says which there are.
 """
 
 import subprocess
@@ -10,22 +10,17 @@ from itertools import dropwhile, takewhile
 
 from benchmarks.machine import describe
 
-QUICK = ("start", "prediction", "incremental", "allocator")
+QUICK = ("start", "prediction", "incremental")
 SLOW = (
     "accuracy",
-    "architectures",
-    "concurrency",
-    "corruption",
     "determinism",
     "drift",
-    "fuzz",
     "honesty",
     "learning",
     "normalising",
     "photos",
     "reviewing",
     "scale",
-    "screenshots",
     "sets",
     "system",
 )

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.networks import champion_files
 from digits.images import decode
 from digits.inference import ModelFiles, Predictor
 from digits.normalization import normalize
 from digits.tables import columns_of, format_of
+from tests.support.networks import champion_files
 
 IMAGES = 4096
 SLICE = 256

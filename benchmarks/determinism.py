@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.server import untracked
 from digits import stages
 from digits.config import PredictionConfig, TrainingRun, parse
 from digits.records import digest_of
@@ -34,6 +33,7 @@ from digits.registry import Registry
 from digits.serving import predict, write_test_images
 from digits.store import Store
 from digits.summaries import picture_path
+from tests.support.server import untracked
 
 OF_THE_RUN = ("source", "out", "seconds", "images_per_second", "trend")
 """What a summary says of its own run; the trend has the times of runs."""

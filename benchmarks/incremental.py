@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.pictures import write_images
-from benchmarks.start import DIGITS
+from tests.support.command import DIGITS
+from tests.support.pictures import write_images
 
 IMAGES = 100_000
 RUNS = ((), (), ("--verify",))

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.photos import QUALITY, draw_photo
-from benchmarks.pictures import sample_digits
 from digits.images import LEAST_SIDE, decode
 from digits.normalization import normalize
 from digits.oddities import look
+from tests.support.pictures import sample_digits
 
 Pixels = npt.NDArray[np.uint8]
 DIGITS, PHOTOS, LARGE = 300, 40, 8

@@ -28,14 +28,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.networks import champion_files
-from benchmarks.pictures import Pixels, sample_digits
-from benchmarks.server import untracked
-from benchmarks.start import DIGITS
 from digits.config import artifact_root
 from digits.inference import Predictor
 from digits.normalization import normalize
 from digits.workers import usable_cpus
+from tests.support.command import DIGITS
+from tests.support.networks import champion_files
+from tests.support.pictures import Pixels, sample_digits
+from tests.support.server import untracked
 
 WIDTH, HEIGHT = 640, 480
 QUALITY = 88

@@ -35,12 +35,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from benchmarks.networks import champion_files, copy_champion, operations, small_store, weights_in
-from benchmarks.pictures import write_images
-from benchmarks.server import prefect_server, untracked
-from benchmarks.start import DIGITS
 from digits.config import artifact_root
 from digits.workers import usable_cpus
+from tests.support.command import DIGITS
+from tests.support.networks import champion_files, copy_champion, operations, small_store, weights_in
+from tests.support.pictures import write_images
+from tests.support.server import prefect_server, untracked
 
 Measure = Callable[[Path], dict[str, float]]
 """From a folder of images to images a second, by what was counted."""

@@ -32,13 +32,13 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.networks import copy_champion
-from benchmarks.pictures import link_images
-from benchmarks.processes import MemoryWatch, adopt_orphans, kill_tree
-from benchmarks.start import DIGITS
 from digits.config import artifact_root
+from digits.files import hash_file
 from digits.plans import Plan
-from digits.records import hash_file
+from tests.support.command import DIGITS
+from tests.support.networks import copy_champion
+from tests.support.pictures import link_images
+from tests.support.processes import MemoryWatch, adopt_orphans, kill_tree
 
 MOST_BYTES = 700 * 10**6
 MOST_GROWTH = 1.2

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.pictures import write_images
+from tests.support.command import DIGITS
+from tests.support.pictures import write_images
 
 ROUNDS = 3
-DIGITS = str(Path(sys.executable).with_name("digits"))
 
 
 def main() -> None:

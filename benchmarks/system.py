@@ -23,9 +23,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.networks import small_store
-from benchmarks.pictures import link_images
-from benchmarks.server import free_port, untracked
+from tests.support.networks import small_store
+from tests.support.pictures import link_images
+from tests.support.server import free_port, untracked
 
 FOLDER = 1_000
 ROUNDS = 3

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.networks import champion_keras
 from digits import models
+from tests.support.networks import champion_keras
 
 IMAGES = 200
 

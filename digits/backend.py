@@ -66,7 +66,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep what is freed instead of returning it to the kernel; other C libraries are left alone.
 
     TensorFlow allocates and frees each activation in every step. With glibc's defaults each of them is mapped, zeroed
-    page by page and unmapped again, which takes half of a training step's time (`benchmarks/allocator.py`).
+    page by page and unmapped again, which takes half of a training step's time.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
         library.mallopt(M_MMAP_THRESHOLD, 1 << 30)

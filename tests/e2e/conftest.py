@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from systems import RunningSystem
 
-from benchmarks.server import free_port
 from digits import serving
 from digits.config import ModelConfig
 from digits.gate import Outcome
 from digits.store import Store
+from tests.support.running_system import RunningSystem
+from tests.support.server import free_port
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.browser import is_here
-from benchmarks.learning import Circle, Writing, divide, go_round, labelled_pictures, make_pictures
-from benchmarks.server import untracked
+from tests.support.browser import is_here
+from tests.support.learning_loop import Circle, Writing, divide, go_round, labelled_pictures, make_pictures
+from tests.support.server import untracked
 
 PRINTED = Path(__file__).resolve().parents[3] / "shared" / "data" / "digits-dev" / "sudoku_print"
 """Photographed print, where it is at hand; else digits of MNIST's sample, leaning."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from systems import RunningSystem, wait_for
 
 from digits.liveness import is_alive
 from digits.registry import Registry
 from digits.store import Store
+from tests.support.running_system import RunningSystem, wait_for
 
 NIGHT: dict[str, Any] = {"datasets": ["mnist-sample"], "model": {"architecture": "mlp"}}
 COPIES = 60

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from systems import RunningSystem
 
-from benchmarks.server import free_port
+from tests.support.running_system import RunningSystem
+from tests.support.server import free_port
 
 PASSWORD = "operator:a secret of the tests"  # noqa: S105 - of a server that lives for a minute
 

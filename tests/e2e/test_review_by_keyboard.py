@@ -10,9 +10,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from benchmarks.browser import chromium, is_here, show, wait_for_text
-from benchmarks.reviewing import Scans, make_scans, served
 from digits.labels import Answer, LabelLog
+from tests.support.browser import chromium, is_here, show, wait_for_text
+from tests.support.review_session import Scans, make_scans, served
 
 IMAGES = 120
 PATIENCE = 60

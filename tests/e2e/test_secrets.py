@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from systems import RunningSystem
 
-from benchmarks.server import free_port
+from tests.support.running_system import RunningSystem
+from tests.support.server import free_port
 
 NAMES = ("server", "client", "proxy", "cloud", "address", "query", "database", "setting")
 CANARIES = {name: f"{name}/canary+{secrets.token_hex(8)}" for name in NAMES}

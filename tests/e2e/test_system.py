@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from systems import RunningSystem, wait_for
 
-from benchmarks.browser import chromium, is_here, picture_shown, show, submit_folder, wait_for_text
-from benchmarks.server import free_port
 from digits.summaries import picture_path
+from tests.support.browser import chromium, is_here, picture_shown, show, submit_folder, wait_for_text
+from tests.support.running_system import RunningSystem, wait_for
+from tests.support.server import free_port
 
 IMAGES = 40
 BETTER = {"datasets": ["mnist-sample"], "model": {"architecture": "cropped"}, "training": {"epochs": 12}}

@@ -80,7 +80,7 @@ def _rounds(name: str, kind: str, options: argparse.Namespace) -> Iterator[Outco
 def _faults(kind: str, bench: Bench, options: argparse.Namespace) -> Iterator[Fault]:
     if kind == "call":
         for error, for_good in product(ERRORS, (False, True)):
-            calls = range(1, bench.calls[error] + 1)
+            calls = list(range(1, bench.calls[error] + 1))
             if options.sample and options.sample < len(calls):
                 calls = sorted(random.Random(options.seed).sample(calls, options.sample))  # noqa: S311
             for at in calls:

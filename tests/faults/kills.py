@@ -39,16 +39,16 @@ from enum import IntEnum
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.networks import small_store
-from benchmarks.pictures import write_images
-from benchmarks.processes import Forked, Process, adopt_orphans, kill_tree
-from benchmarks.server import prefect_server, untracked
-from benchmarks.start import DIGITS
-from benchmarks.watching import Opened
 from digits.plans import Plan
 from digits.records import Record, read_record
 from digits.summaries import picture_path, summary_path
 from flows import console
+from tests.support.command import DIGITS
+from tests.support.networks import small_store
+from tests.support.opened_files import Opened
+from tests.support.pictures import write_images
+from tests.support.processes import Forked, Process, adopt_orphans, kill_tree
+from tests.support.server import prefect_server, untracked
 
 LEAST_SHARE = 0.7
 """Of the kills, that must meet a run between the start of its first shard and the table's rename."""

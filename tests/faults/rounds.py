@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import Forked, adopt_orphans, kill_tree
-from benchmarks.server import untracked
 from digits.config import RetentionConfig
 from digits.errors import DigitsError, error_of
-from digits.records import leftovers
+from digits.files import leftovers
 from digits.retention import sweep
 from digits.store import Store
 from tests.faults.shim import ERRORS, Shim
 from tests.faults.workloads import Place, Workload, base, lasting
+from tests.support.processes import Forked, adopt_orphans, kill_tree
+from tests.support.server import untracked
 
 LONG_AGO = 60 * 24 * 3600
 _TRIES = 10

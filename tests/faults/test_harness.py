@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import pytest
 
-from benchmarks.networks import tiny_store
 from digits.registry import Registry
 from digits.store import Store
-from tests.faults.broken import measure
 from tests.faults.shim import ERRORS, Shim, environment
 from tests.faults.workloads import lasting
+from tests.support.campaigns import measure
+from tests.support.networks import tiny_store
 
 faults = partial(measure, "tests.faults")
 pytestmark = pytest.mark.skipif(not (shutil.which("cc") or shutil.which("gcc")), reason="needs a C compiler")

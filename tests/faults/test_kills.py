@@ -3,14 +3,14 @@
 from functools import partial
 from pathlib import Path
 
-from tests.faults.broken import measure
+from tests.support.campaigns import measure
 
 kills = partial(measure, "tests.faults.kills", "--images", "700")
 TORN_WRITES = """
 import contextlib, time
-from digits import records
+from digits import files
 
-whole = records.replacing
+whole = files.replacing
 
 @contextlib.contextmanager
 def replacing(path, **options):
@@ -22,7 +22,7 @@ def replacing(path, **options):
         time.sleep(0.5)
         path.write_bytes(content)
 
-records.replacing = replacing
+files.replacing = replacing
 """
 """A table that for a while is there by half."""
 

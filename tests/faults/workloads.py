@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.networks import make_store, small_network, tiny_network
-from benchmarks.pictures import write_images
 from digits.errors import DigitsError
 from digits.models import values_digest
 from digits.plans import Plan
@@ -22,6 +20,8 @@ from digits.records import read_record
 from digits.store import Store
 from digits.summaries import summary_path
 from digits.training import read_checkpoint
+from tests.support.networks import make_store, small_network, tiny_network
+from tests.support.pictures import write_images
 
 IMAGES = 400
 DAY = 24 * 3600
@@ -126,7 +126,7 @@ def _predicted_before(place: Place) -> None:
 
 
 def _in_copy(work: Callable[[], int]) -> None:
-    from benchmarks.processes import Forked
+    from tests.support.processes import Forked
 
     if status := Forked(work).wait():
         raise RuntimeError(f"a place could not be prepared: the command ended with {status}")

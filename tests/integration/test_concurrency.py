@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.broken import measure
+from tests.support.campaigns import measure
 
-concurrency = partial(measure, "benchmarks.concurrency")
+concurrency = partial(measure, "tests.faults.concurrency")
 
 NO_LOCKS = """
 import contextlib, time

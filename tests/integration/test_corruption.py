@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks import corruption
 from digits import store, verification
 from digits.store import Store
+from tests.faults import corruption
 
 FLIPS = 400
 

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hostile import picture
 from PIL import Image, ImageOps
 
-from benchmarks.fuzz import Found, _report, predict
-from benchmarks.hardship import Cost, costs_of
-from benchmarks.mutations import ODD_IMAGES
-from benchmarks.networks import tiny_store
-from benchmarks.server import untracked
-from benchmarks.start import DIGITS
 from digits.images import DecodeError, decode
+from tests.faults.fuzz import Found, _report, predict
+from tests.support.command import DIGITS
+from tests.support.decoding_costs import Cost, costs_of
+from tests.support.hostile_tree import picture
+from tests.support.mutations import ODD_IMAGES
+from tests.support.networks import tiny_store
+from tests.support.server import untracked
 
 HERE = Path(__file__).resolve().parents[2]
-FUZZ = [sys.executable, "-W", "ignore", "-m", "benchmarks.fuzz"]
+FUZZ = [sys.executable, "-W", "ignore", "-m", "tests.faults.fuzz"]
 GREYS = npt.NDArray[np.float64]
 REFUSED_ODDITIES = {"cicp_pq.png", "issue#430.png"}
 """Whole files by their makers' word, which Pillow can't read either."""

@@ -13,11 +13,11 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
-from hostile import Tree
 
-from benchmarks.networks import tiny_store
-from benchmarks.watching import Opened
 from digits.folders import unescape_path
+from tests.support.hostile_tree import Tree
+from tests.support.networks import tiny_store
+from tests.support.opened_files import Opened
 
 PATIENCE = 120
 """Seconds: a run that waits for a FIFO would wait for ever."""

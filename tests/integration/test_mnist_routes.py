@@ -47,7 +47,7 @@ def test_it_is_kept(mnist, downloads):
 
 def test_the_sample_is_the_one_that_its_script_makes(mnist, downloads):
     """From these very images."""
-    script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "make_sample.py"))
+    script = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_sample.py"))
     made = script["choose"](mnist)
     shipped = datasets.load("mnist-sample", downloads=downloads)
     np.testing.assert_array_equal(made["x_train"], shipped.train_pixels)

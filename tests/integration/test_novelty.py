@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fitting import fit, run_of, samples
 
 from digits import models, novelty
+from tests.support.small_fits import fit, run_of, samples
 
 DIGITS = tuple("0123456789")
 

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from benchmarks.reviewing import Scans, make_scans, served
 from digits.labels import LabelLog
+from tests.support.review_session import Scans, make_scans, served
 
 IMAGES = 300
 SECONDS = 20

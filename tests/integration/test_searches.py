@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import searching
 
 from digits import stages, tuning
 from digits.config import TrainingRun, load_toml, parse
@@ -16,6 +15,7 @@ from digits.search import State, Trial
 from digits.spaces import Choice, Range, with_values
 from digits.studies import Study
 from digits.tuning import Budget
+from tests.support import small_searches
 
 TRIALS = 8
 
@@ -23,8 +23,8 @@ TRIALS = 8
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study of eight trials, undisturbed."""
-    study = searching.begin(tmp_path_factory.mktemp("searched"))
-    searching.search(study, Budget(TRIALS))
+    study = small_searches.begin(tmp_path_factory.mktemp("searched"))
+    small_searches.search(study, Budget(TRIALS))
     return study
 
 
@@ -61,15 +61,15 @@ def test_hopeless_trials_are_given_up(searched: Study) -> None:
 def test_the_same_search_does_nothing_again(searched: Study) -> None:
     """And a larger one goes on from it."""
     before = {path: path.stat().st_mtime_ns for path in searched.path.glob("trial-*")}
-    again = searching.begin(searched.store.root)
-    assert searching.search(again, Budget(TRIALS)) == []
+    again = small_searches.begin(searched.store.root)
+    assert small_searches.search(again, Budget(TRIALS)) == []
     assert {path: path.stat().st_mtime_ns for path in again.path.glob("trial-*")} == before
 
 
 def test_the_same_seed_searches_the_same(searched: Study, tmp_path: Path) -> None:
     """In another place: the same settings, the same losses, the same networks."""
-    other = searching.begin(tmp_path / "other")
-    searching.search(other, Budget(3))
+    other = small_searches.begin(tmp_path / "other")
+    small_searches.search(other, Budget(3))
     assert [result[:4] for result in results(other)] == [result[:4] for result in results(searched, 3)]
 
 
@@ -78,24 +78,24 @@ def test_a_search_that_was_killed_ends_as_an_undisturbed_one(searched: Study, tm
 
     While its process is alive nobody else takes it.
     """
-    command = [sys.executable, searching.__file__, str(tmp_path)]
+    command = [sys.executable, "-m", small_searches.__name__, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "hanging\n"
-        study = searching.begin(tmp_path)
-        assert searching.search(study, Budget(searching.KILLED_TRIAL + 1)) == []
+        study = small_searches.begin(tmp_path)
+        assert small_searches.search(study, Budget(small_searches.KILLED_TRIAL + 1)) == []
         process.send_signal(signal.SIGKILL)
     finished = {path: path.stat().st_mtime_ns for path in study.path.glob("trial-0000[01].json")}
-    assert [trial.state for trial in study.trials()][searching.KILLED_TRIAL :] == [State.UNFINISHED]
+    assert [trial.state for trial in study.trials()][small_searches.KILLED_TRIAL :] == [State.UNFINISHED]
     assert list((tmp_path / "work").glob("train-*"))
     started: list[tuple[str, int]] = []
 
-    class Noting(searching.InTrial):
+    class Noting(small_searches.InTrial):
         def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Any:
             started.append((label, part[0]))
             return self
 
-    ran = searching.search(study, Budget(5), Noting(-1, lambda: None))
+    ran = small_searches.search(study, Budget(5), Noting(-1, lambda: None))
     assert started == [("trial 2", 2), ("trial 3", 3), ("trial 4", 4)]
     assert [trial.number for trial in ran] == [2, 3, 4]
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
@@ -117,17 +117,17 @@ class AfterLooks:
 
 def test_no_epoch_is_begun_when_the_time_is_over(searched: Study, tmp_path: Path) -> None:
     """The trial under way is left where it is, and goes on another time; a trial's progress is whole."""
-    study = searching.begin(tmp_path)
+    study = small_searches.begin(tmp_path)
     with pytest.raises(UsageError, match="no trial was finished"):
         tuning.conclude(study)
-    (left,) = searching.search(study, AfterLooks(3))  # before the trial, its first epoch, its second
+    (left,) = small_searches.search(study, AfterLooks(3))  # before the trial, its first epoch, its second
     assert left.state is State.UNFINISHED
     assert len(list((tmp_path / "work").glob("train-*"))) == 1
     with pytest.raises(UsageError, match="the same command goes on"):
         tuning.conclude(study)
     noted: list[int] = []
 
-    class Noting(searching.InTrial):
+    class Noting(small_searches.InTrial):
         def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Any:
             noted.append(total)
             return self
@@ -135,7 +135,7 @@ def test_no_epoch_is_begun_when_the_time_is_over(searched: Study, tmp_path: Path
         def advance(self, steps: int = 1, note: str = "") -> None:
             noted.append(steps)
 
-    searching.search(study, Budget(1), Noting(0, lambda: None))
+    small_searches.search(study, Budget(1), Noting(0, lambda: None))
     assert sum(noted[1:]) == noted[0] > noted[1] > 1
     assert [result[:4] for result in results(study)] == [result[:4] for result in results(searched, 1)]
 
@@ -172,21 +172,21 @@ def test_what_diverges_is_a_trial_like_another(tmp_path: Path) -> None:
     """It is not tried again, and the best is one that did not."""
     training = {"optimizer": "sgd", "weight_decay": 1.0, "loss": "mean-squared-error", "learning_rate": 0.01}
     choice = Choice(choices=(0.01, 10.0))
-    study = searching.begin(tmp_path, space={"training.learning_rate": choice}, **training)
-    searching.search(study, Budget(4))
+    study = small_searches.begin(tmp_path, space={"training.learning_rate": choice}, **training)
+    small_searches.search(study, Budget(4))
     by_rate = {trial.values["training.learning_rate"]: trial.state for trial in study.trials()}
     assert by_rate == {0.01: State.COMPLETE, 10.0: State.DIVERGED}
     assert tuning.conclude(study).best.values == {"training.learning_rate": 0.01}
     training = {**training, "learning_rate": 10.0}
-    hopeless = searching.begin(tmp_path, space={"training.learning_rate": Range(low=9.0, high=10.0)}, **training)
-    searching.search(hopeless, Budget(1))
+    hopeless = small_searches.begin(tmp_path, space={"training.learning_rate": Range(low=9.0, high=10.0)}, **training)
+    small_searches.search(hopeless, Budget(1))
     with pytest.raises(ModelError, match="all 1 trials diverged"):
         tuning.conclude(hopeless)
 
 
 def test_a_space_of_its_own_is_what_suits_the_network(tmp_path: Path) -> None:
     """Where none is given; one that does not fit is refused."""
-    study = searching.begin(tmp_path)
+    study = small_searches.begin(tmp_path)
     by_itself = tuning.begin(study.store, study.run, None, study.arrays, seed=0)
     assert "training.label_smoothing" in by_itself.space
     with pytest.raises(UsageError, match=r"space: training\.speed"):

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import audit
-from benchmarks.locked import LOCK, Locked, locked
+from tools import audit
+from tools.locked import LOCK, Locked, locked
 
 HERE = Path(__file__).resolve().parents[2]
 VULNERABLE = "pillow"

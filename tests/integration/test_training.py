@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-import fitting
 import numpy as np
 import onnxruntime
 import pytest
@@ -18,6 +17,7 @@ from digits import backend, models, training
 from digits.config import AugmentationConfig, ModelConfig, RecipeName, TrainingConfig, TrainingRun
 from digits.errors import ModelError
 from digits.printed import print_digits
+from tests.support import small_fits
 
 ARCHITECTURES = ["cnn", "mlp-2"]
 STILL = AugmentationConfig(rotation=0, shift=0, zoom=0, shear=0, stroke=0, blur=0, contrast=0, lines=0)
@@ -34,7 +34,7 @@ def keras() -> Any:
 def begun_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """Another process that fits the same runs meanwhile, and where it keeps its checkpoints."""
     where = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, fitting.__file__, str(where)]
+    command = [sys.executable, "-m", small_fits.__name__, str(where)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process, where
         process.kill()
@@ -58,7 +58,7 @@ def other_process(begun_process: tuple[subprocess.Popen[str], Path]) -> tuple[di
 def fitted(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, training.History, Path]]:
     """An undisturbed fit of each architecture: the network, how it went, its last checkpoint."""
     where = tmp_path_factory.mktemp("fitted")
-    return {name: (*fitting.fit(fitting.run_of(name), where / name), where / name) for name in ARCHITECTURES}
+    return {name: (*small_fits.fit(small_fits.run_of(name), where / name), where / name) for name in ARCHITECTURES}
 
 
 @pytest.fixture(scope="session")
@@ -103,10 +103,10 @@ def test_the_same_seed_gives_the_same_weights_in_another_process(
 
 def test_order_and_transforms_are_a_function_of_seed_and_epoch() -> None:
     """What an epoch sees does not depend on what was before it; another seed or epoch sees something else."""
-    train, _ = fitting.samples()
+    train, _ = small_fits.samples()
 
     def seen(seed: int, epoch: int) -> str:
-        batches = training._batches(train, fitting.run_of("cnn", seed=seed).training, epoch, classes=10)
+        batches = training._batches(train, small_fits.run_of("cnn", seed=seed).training, epoch, classes=10)
         return models.values_digest(array for batch in batches for array in batch)
 
     assert seen(1, 2) == seen(1, 2)
@@ -118,7 +118,7 @@ def test_a_training_that_was_killed_ends_as_an_undisturbed_one(
 ) -> None:
     """SIGKILL in the second epoch: the next run goes on after the first and has the same weights."""
     with caplog.at_level(logging.INFO):
-        assert fitting.digest(fitting.run_of("cnn"), other_process[1]) == digests["cnn"]
+        assert small_fits.digest(small_fits.run_of("cnn"), other_process[1]) == digests["cnn"]
     assert "resumed after epoch 1" in caplog.text
 
 
@@ -130,10 +130,10 @@ def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    run = fitting.run_of("mlp-2")
+    run = small_fits.run_of("mlp-2")
     with pytest.raises(KeyboardInterrupt):
-        fitting.fit(run, tmp_path / "c", fitting.InSecondEpoch(interrupt))
-    network, history = fitting.fit(run, tmp_path / "c")
+        small_fits.fit(run, tmp_path / "c", small_fits.InSecondEpoch(interrupt))
+    network, history = small_fits.fit(run, tmp_path / "c")
     assert models.weights_digest(network) == digests["mlp-2"]
     assert history == fitted["mlp-2"][1]
 
@@ -149,20 +149,20 @@ def test_who_looks_before_each_epoch_may_end_a_training(
         if len(seen) == 2:
             raise KeyError("enough")
 
-    run = fitting.run_of("mlp-2")
+    run = small_fits.run_of("mlp-2")
     whole = fitted["mlp-2"][1]
     with pytest.raises(KeyError, match="enough"):
-        fitting.fit(run, tmp_path / "c", before_epoch=look)
-    network, _ = fitting.fit(run, tmp_path / "c", before_epoch=look)
+        small_fits.fit(run, tmp_path / "c", before_epoch=look)
+    network, _ = small_fits.fit(run, tmp_path / "c", before_epoch=look)
     assert seen == [[], whole[:1], whole[:1], whole[:2]]
     assert models.weights_digest(network) == digests["mlp-2"]
 
 
 def test_a_training_that_diverges_is_told_of(tmp_path: Path) -> None:
     """In a sentence; the checkpoint has no number in it that is none."""
-    run = fitting.run_of("mlp-2", optimizer="sgd", learning_rate=10.0, loss="mean-squared-error", weight_decay=1.0)
+    run = small_fits.run_of("mlp-2", optimizer="sgd", learning_rate=10.0, loss="mean-squared-error", weight_decay=1.0)
     with pytest.raises(ModelError, match=r"diverged: after epoch \d .* lower learning rate than 10 "):
-        fitting.fit(run, tmp_path / "c")
+        small_fits.fit(run, tmp_path / "c")
     assert not (tmp_path / "c").exists() or b"NaN" not in (tmp_path / "c").read_bytes()
 
 
@@ -172,7 +172,7 @@ def test_a_finished_training_is_not_repeated(
 ) -> None:
     """Killed after the last epoch, before the model was saved: nothing is left to fit, the weights are the same."""
     with caplog.at_level(logging.INFO):
-        assert fitting.digest(fitting.run_of(name), fitted[name][2]) == digests[name]
+        assert small_fits.digest(small_fits.run_of(name), fitted[name][2]) == digests[name]
     assert "resumed after epoch 3" in caplog.text
 
 
@@ -187,13 +187,13 @@ def test_a_damaged_checkpoint_is_told_and_training_starts_over(
     content[len(content) // 2] ^= 1
     checkpoint = tmp_path / "c"
     checkpoint.write_bytes(content)
-    assert fitting.digest(fitting.run_of("mlp-2"), checkpoint) == digests["mlp-2"]
+    assert small_fits.digest(small_fits.run_of("mlp-2"), checkpoint) == digests["mlp-2"]
     assert "training starts from the first epoch" in caplog.text
 
 
 def test_no_flipped_bit_of_a_checkpoint_gets_into_a_network(keras: Any, tmp_path: Path) -> None:
     """Wherever it is: it is found, and training starts over."""
-    run = fitting.run_of("mlp-2", epochs=1)
+    run = small_fits.run_of("mlp-2", epochs=1)
     checkpoint = tmp_path / "c"
     network = small_network(run.training)
     training._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
@@ -222,7 +222,7 @@ def zeroed(network: Any) -> None:
 
 def test_a_full_disk_ends_training_with_an_error_of_the_disk(keras: Any, tmp_path: Path) -> None:
     """The store turns an `OSError` into its own; and the checkpoint before stays as it was."""
-    network = small_network(fitting.run_of("mlp-2").training)
+    network = small_network(small_fits.run_of("mlp-2").training)
     checkpoint = tmp_path / "c"
     training._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
     before = checkpoint.read_bytes()
@@ -256,7 +256,7 @@ def test_fitting_learns(fitted: dict[str, Any], name: str) -> None:
 def test_the_last_validation_is_that_of_the_network_in_the_end(fitted: dict[str, Any], name: str) -> None:
     """The moving average that is validated is the one that is kept."""
     network, history, _ = fitted[name]
-    _, validation = fitting.samples()
+    _, validation = small_fits.samples()
     predicted = network.predict(validation.pixels[..., np.newaxis].astype(np.float32), verbose=0).argmax(axis=1)
     assert history[-1]["validation_accuracy"] == pytest.approx((predicted == validation.labels).mean())
 
@@ -271,7 +271,7 @@ def test_the_last_validation_is_that_of_the_network_in_the_end(fitted: dict[str,
 )
 def test_every_optimizer_and_loss_can_be_fitted(keras: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
     """One epoch each, to a finite loss."""
-    _, history = fitting.fit(fitting.run_of("mlp-2", epochs=1, **settings), tmp_path / "c")
+    _, history = small_fits.fit(small_fits.run_of("mlp-2", epochs=1, **settings), tmp_path / "c")
     assert np.isfinite(history[0]["loss"])
 
 
@@ -290,7 +290,7 @@ def test_progress_is_told_of_every_step(keras: Any, tmp_path: Path) -> None:
         def close(self, note: str = "") -> None:
             told.append(note)
 
-    fitting.fit(fitting.run_of("mlp-2", epochs=2), tmp_path / "c", Listener())
+    small_fits.fit(small_fits.run_of("mlp-2", epochs=2), tmp_path / "c", Listener())
     assert told[:12] == [("epoch 1/2", 11, (0, 2)), *[1] * 11]
     assert told[12].startswith("accuracy ")
     assert told[13] == ("epoch 2/2", 11, (1, 2))
@@ -299,8 +299,8 @@ def test_progress_is_told_of_every_step(keras: Any, tmp_path: Path) -> None:
 
 def test_an_epoch_has_every_image_once_in_an_order_of_its_own(keras: Any) -> None:
     """The last, short batch included; each label stays with its image."""
-    train, _ = fitting.samples()
-    config = fitting.run_of("cnn").training.model_copy(update={"augmentation": STILL})
+    train, _ = small_fits.samples()
+    config = small_fits.run_of("cnn").training.model_copy(update={"augmentation": STILL})
     orders = []
     for epoch in (0, 1):
         drawn = list(training._batches(train, config, epoch, classes=10))
@@ -321,8 +321,8 @@ def test_printed_and_written_digits_are_trained_on_where_the_classes_are_digits(
     keras: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each epoch has them too, with their labels; there are none among clothes."""
-    train, _ = fitting.samples()
-    config = fitting.run_of("cnn", printed=1, written=3, augment=False).training
+    train, _ = small_fits.samples()
+    config = small_fits.run_of("cnn", printed=1, written=3, augment=False).training
     joined = training._with_made_digits(train, config, tuple("0123456789"))
     assert training._with_made_digits(train, config, ("shirt", "coat")) is train
     batches = list(training._batches(joined, config, 0, classes=10))
@@ -343,7 +343,7 @@ def test_printed_and_written_digits_are_trained_on_where_the_classes_are_digits(
 
 def test_no_transform_is_the_identity(keras: Any) -> None:
     """With every limit at zero the images are the images, to the bit."""
-    train, _ = fitting.samples()
+    train, _ = small_fits.samples()
     random = np.random.default_rng(0)
     assert training.draw_transforms(random, 2, STILL, SHAPE).tolist() == [[1, 0, 0, 0, 1, 0, 0, 0]] * 2
     assert np.array_equal(transformed(train.pixels[:20], STILL, random), train.pixels[:20])
@@ -351,7 +351,7 @@ def test_no_transform_is_the_identity(keras: Any) -> None:
 
 def test_a_shift_moves_pixels_by_as_many(keras: Any) -> None:
     """An output pixel comes from three to the right and below in the input; what comes from outside is black."""
-    images = fitting.samples()[0].pixels[:5]
+    images = small_fits.samples()[0].pixels[:5]
     shifted = transformed(images, STILL.model_copy(update={"shift": 3.0}), Highest())
     assert np.array_equal(shifted[:, :-3, :-3], images[:, 3:, 3:])
     assert not shifted[:, -3:].any()
@@ -360,7 +360,7 @@ def test_a_shift_moves_pixels_by_as_many(keras: Any) -> None:
 
 def test_a_rotation_is_about_the_centre(keras: Any) -> None:
     """By 180 degrees an image that is not square lands on itself, upside down; by 90 a square one on its side."""
-    images = fitting.samples()[0].pixels[:5]
+    images = small_fits.samples()[0].pixels[:5]
     half_turn = transformed(images[:, 4:], STILL.model_copy(update={"rotation": 180.0}), Highest())
     assert np.allclose(half_turn, images[:, :3:-1, ::-1], atol=0.5)
     quarter_turn = transformed(images, STILL.model_copy(update={"rotation": 90.0}), Highest())
@@ -392,21 +392,21 @@ def test_transforms_stay_within_their_limits() -> None:
 
 def test_a_cosine_schedule_rises_to_its_peak_and_falls_to_nothing(keras: Any) -> None:
     """20 of 100 steps up, half the peak in the middle of the fall, nothing at the end."""
-    config = fitting.run_of("cnn", learning_rate=0.004, warmup=0.2).training
+    config = small_fits.run_of("cnn", learning_rate=0.004, warmup=0.2).training
     rate = training._learning_rate(keras, config, 100)
     assert [float(rate(step)) for step in (0, 10, 20, 60, 100)] == pytest.approx([0, 0.002, 0.004, 0.002, 0], abs=1e-9)
 
 
 def test_a_cosine_schedule_without_warm_up_starts_at_its_peak(keras: Any) -> None:
     """No division of nothing by nothing."""
-    config = fitting.run_of("cnn", learning_rate=0.004, warmup=0).training
+    config = small_fits.run_of("cnn", learning_rate=0.004, warmup=0).training
     rate = training._learning_rate(keras, config, 1)
     assert [float(rate(step)) for step in (0, 1)] == pytest.approx([0.004, 0], abs=1e-9)
 
 
 def test_a_constant_rate_is_a_number(keras: Any) -> None:
     """No schedule, no object."""
-    assert training._learning_rate(keras, fitting.run_of("mlp-2", learning_rate=0.01).training, 100) == 0.01
+    assert training._learning_rate(keras, small_fits.run_of("mlp-2", learning_rate=0.01).training, 100) == 0.01
 
 
 # Networks
@@ -436,7 +436,7 @@ def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config:
 
 def test_fused_normalization_computes_what_keras_does(keras: Any) -> None:
     """The same outputs and gradients in training, the same moving means, variances but for Bessel's correction."""
-    network = fitting.build(fitting.run_of("cnn"))
+    network = small_fits.build(small_fits.run_of("cnn"))
     fused = models.with_fused_normalization(network)
     assert models.weights_digest(fused) == models.weights_digest(network)
     (first, gradients), (second, fused_gradients) = trained_once(network), trained_once(fused)
@@ -452,7 +452,7 @@ def trained_once(network: Any) -> tuple[Any, list[Any]]:
     """Give what a network puts out for 100 digits in training, and the gradients of a loss."""
     import tensorflow as tf
 
-    samples = fitting.samples()[1]
+    samples = small_fits.samples()[1]
     images = samples.pixels[..., np.newaxis].astype(np.float32)
     with tf.GradientTape() as tape:
         outputs = network(images, training=True)
@@ -462,7 +462,7 @@ def trained_once(network: Any) -> tuple[Any, list[Any]]:
 
 def test_a_network_without_normalization_is_fitted_itself(keras: Any) -> None:
     """There is nothing to fuse in the tutorial's."""
-    network = fitting.build(fitting.run_of("mlp-2"))
+    network = small_fits.build(small_fits.run_of("mlp-2"))
     assert models.with_fused_normalization(network) is network
 
 
@@ -473,9 +473,9 @@ def test_what_is_kept_of_a_training_has_keras_layers_only(fitted: dict[str, Any]
 
 def test_initial_weights_are_a_function_of_the_seed(keras: Any) -> None:
     """The same seed, the same network; another seed, another one."""
-    run = fitting.run_of("mlp-2")
-    first, again = (models.weights_digest(fitting.build(run)) for _ in range(2))
-    other = models.weights_digest(fitting.build(fitting.run_of("mlp-2", seed=1)))
+    run = small_fits.run_of("mlp-2")
+    first, again = (models.weights_digest(small_fits.build(run)) for _ in range(2))
+    other = models.weights_digest(small_fits.build(small_fits.run_of("mlp-2", seed=1)))
     assert first == again != other
 
 
@@ -505,7 +505,7 @@ def test_a_saved_network_is_loaded_with_the_same_weights(fitted: dict[str, Any],
     network = fitted["cnn"][0]
     models.save(network, tmp_path / "model.keras")
     loaded = models.load(tmp_path / "model.keras")
-    images = fitting.samples()[1].pixels[..., np.newaxis].astype(np.float32)
+    images = small_fits.samples()[1].pixels[..., np.newaxis].astype(np.float32)
     assert models.weights_digest(loaded) == models.weights_digest(network)
     assert np.array_equal(loaded.predict(images, verbose=0), network.predict(images, verbose=0))
 
@@ -529,7 +529,7 @@ def test_the_onnx_export_says_what_keras_says(
     assert capfd.readouterr() == ("", "")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == ["images"]
-    images = fitting.samples()[1].pixels[..., np.newaxis].astype(np.float32)
+    images = small_fits.samples()[1].pixels[..., np.newaxis].astype(np.float32)
     expected = network.predict(images, verbose=0)
     for count in (1, 7, len(images)):
         (found,) = session.run(None, {"images": images[:count]})
@@ -543,10 +543,10 @@ def test_each_recipe_goes_from_network_to_export(keras: Any, tmp_path: Path, rec
     chosen = TrainingRun(
         recipe=recipe, training=TrainingConfig(epochs=1, batch_size=64, printed=0, written=0)
     ).resolved()
-    network, history = fitting.fit(chosen, tmp_path / "c")
+    network, history = small_fits.fit(chosen, tmp_path / "c")
     assert np.isfinite(history[0]["loss"])
     models.save(network, tmp_path / "model.keras")
-    images = fitting.samples()[1].pixels[..., np.newaxis].astype(np.float32)
+    images = small_fits.samples()[1].pixels[..., np.newaxis].astype(np.float32)
     loaded = models.load(tmp_path / "model.keras")
     assert np.array_equal(loaded.predict(images, verbose=0), network.predict(images, verbose=0))
     models.export_onnx(loaded, tmp_path / "model.onnx")
@@ -556,7 +556,7 @@ def test_each_recipe_goes_from_network_to_export(keras: Any, tmp_path: Path, rec
 
 def test_an_average_of_networks(keras: Any, tmp_path: Path) -> None:
     """Its probabilities are the mean of theirs, saved, loaded and exported too; its measures are its own."""
-    samples = fitting.samples()[1]
+    samples = small_fits.samples()[1]
     images = samples.pixels[..., np.newaxis].astype(np.float32)
     run = TrainingRun().resolved()
     members = [models.build(run.model, input_shape=SHAPE, classes=10, seed=seed) for seed in (1, 2)]

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from making import MakePictures, draw, write_model
 from PIL import Image
 
 from digits import predictions
@@ -13,6 +12,7 @@ from digits.inference import ModelFiles
 from digits.plans import Plan
 from digits.shards import run_worker
 from digits.workers import Crew
+from tests.support.tiny_model import MakePictures, draw, write_model
 
 
 @pytest.fixture(scope="session")

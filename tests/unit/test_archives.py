@@ -11,9 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import faults
 import pytest
-from making import MakePictures
 
 from digits.archives import ENDINGS, Archive, Members
 from digits.config import PredictionConfig
@@ -27,6 +25,8 @@ from digits.predictions import predict_folder
 from digits.selection import Selection
 from digits.shards import run_worker
 from digits.summaries import PredictionSummary
+from tests.support import faults
+from tests.support.tiny_model import MakePictures
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import draw
 from PIL import Image
 
 from digits import datasets
@@ -24,6 +23,7 @@ from digits.errors import DataError, DownloadError, UsageError
 from digits.idx import IDX_FILES, NPZ_KEYS, TRAIN_LABELS, to_idx
 from digits.labels import Labelled
 from digits.normalization import normalize
+from tests.support.tiny_model import draw
 
 GENERATOR = np.random.default_rng(0)
 
@@ -162,7 +162,7 @@ class TestSample:
     def test_says_whose_it_is(self):
         """Beside the file, as its licence asks."""
         text = (datasets.SAMPLE_FILE.parent / "README.md").read_text("utf-8")
-        for words in ("Yann LeCun", "Corinna Cortes", "Attribution-ShareAlike 3.0", "benchmarks/make_sample.py"):
+        for words in ("Yann LeCun", "Corinna Cortes", "Attribution-ShareAlike 3.0", "tools/make_sample.py"):
             assert words in text
 
     @pytest.mark.parametrize("content", [None, b"damaged"])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import MakePictures, draw, write_model
 from PIL import Image
 
 from digits.config import PredictionConfig
@@ -32,6 +31,7 @@ from digits.predictions import merge
 from digits.records import read_record
 from digits.shards import run_worker
 from digits.summaries import PredictionSummary, draw_trend, summary_path
+from tests.support.tiny_model import MakePictures, draw, write_model
 
 PIXELS = np.stack([draw(number) for number in range(400)])
 SHARE = 0.009

@@ -7,13 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from faults import without_root
 
 from digits.errors import UsageError
 from digits.filelists import Named, read_names
 from digits.folders import DENIED_SIZE, Beneath, Entry, Listing, read_entry
 from digits.images import DecodeError
 from digits.selection import Selection
+from tests.support.faults import without_root
 
 
 def make(root: Path, *names: str) -> None:

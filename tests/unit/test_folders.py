@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import without_root
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from digits.folders import (
 )
 from digits.images import DecodeError
 from digits.selection import Selection
+from tests.support.faults import without_root
 
 HOSTILE = [
     b"a\nb.png",

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import add_novelty, draw, write_model
 from PIL import Image
 
 from digits.config import PredictionConfig
@@ -16,6 +15,7 @@ from digits.inference import BATCH, ModelFiles, Predictor
 from digits.planning import plan_predictions
 from digits.predictions import merge
 from digits.shards import run_worker
+from tests.support.tiny_model import add_novelty, draw, write_model
 
 
 @pytest.fixture

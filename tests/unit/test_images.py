@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
-import faults
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,6 +29,7 @@ from digits.images import (
     decode,
     has_signature,
 )
+from tests.support import faults
 
 ODD = Path(__file__).parents[3] / "shared" / "data" / "odd-images"
 GREY = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)

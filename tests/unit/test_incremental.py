@@ -8,10 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import faults
 import numpy as np
 import pytest
-from making import MakePictures, draw, write_model
 from PIL import Image
 
 from digits import ledgers, planning, sources
@@ -25,6 +23,8 @@ from digits.predictions import merge, predict_folder
 from digits.records import Record, read_record, write_record
 from digits.shards import run_worker
 from digits.summaries import PredictionSummary, summary_path
+from tests.support import faults
+from tests.support.tiny_model import MakePictures, draw, write_model
 
 LONG_AGO = 1_700_000_000
 

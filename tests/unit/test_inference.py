@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from making import write_model
 
 from digits.errors import ModelError
 from digits.inference import BATCH, ModelFiles, Predictor, load_predictor
+from tests.support.tiny_model import write_model
 
 
 @pytest.fixture(scope="module")

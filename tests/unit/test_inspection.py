@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from making import draw
 from PIL import Image
 
 from digits.config import Mode
@@ -15,6 +14,7 @@ from digits.inference import ModelFiles, Predictor
 from digits.inspection import KEPT, LEFT_OUT, TILE, draw_inspection, inspect_image
 from digits.normalization import normalize
 from digits.pictures import GAP, LINE
+from tests.support.tiny_model import draw
 
 Pixels = npt.NDArray[np.uint8]
 

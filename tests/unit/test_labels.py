@@ -10,11 +10,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import faults
 import pytest
 
 from digits.errors import CorruptArtifactError, StoreError
 from digits.labels import Answer, LabelLog, Undo
+from tests.support import faults
 
 ANSWER = Answer(
     id="0" * 32,

@@ -9,10 +9,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import faults
 import numpy as np
 import pytest
-from making import draw
 from PIL import Image
 from test_labels import ANSWER
 
@@ -28,6 +26,8 @@ from digits.stages import (
     without_missing_labels,
 )
 from digits.store import Artifact, ArtifactRef, Store
+from tests.support import faults
+from tests.support.tiny_model import draw
 
 CONFIG = ArraysConfig(validation_fraction=0.2, own_share=0.25)
 

@@ -11,8 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks import licences
-from benchmarks.locked import LOCK, locked
+from tools import licences
+from tools.locked import LOCK, locked
 
 HERE = Path(__file__).resolve().parents[2]
 HASH = re.compile(r"sha256:[0-9a-f]{64}")

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from making import draw
 
 from digits.negatives import KINDS, draw_negatives
+from tests.support.tiny_model import draw
 
 DIGITS = np.stack([draw(seed) for seed in range(5)])
 

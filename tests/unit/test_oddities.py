@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from making import draw
 
 from digits.normalization import normalize
 from digits.oddities import NO_DIGIT, look, unevenness
 from digits.verdicts import novelty_of, verdict
+from tests.support.tiny_model import draw
 
 
 def one(seed=0):

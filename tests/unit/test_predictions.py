@@ -11,11 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import faults
 import numpy as np
 import pandas as pd
 import pytest
-from making import MakePictures, draw, write_model
 from PIL import Image
 
 from digits import planning, predictions, workers
@@ -30,6 +28,8 @@ from digits.predictions import merge, predict_folder
 from digits.records import read_record
 from digits.shards import LEAST_CERTAIN_KEPT, run_worker
 from digits.summaries import PredictionSummary, draw_least_certain, picture_path, read_picture, summary_path
+from tests.support import faults
+from tests.support.tiny_model import MakePictures, draw, write_model
 
 HOSTILE = [
     b"a\nb.png",

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import faults
 import pandas as pd
 import pytest
-from making import MakePictures, draw, write_model
 from PIL import Image
 
 from digits import sources
@@ -24,6 +22,8 @@ from digits.shards import run_worker
 from digits.summaries import PredictionSummary, summary_path
 from digits.tablefiles import TableFile
 from digits.tables import format_of
+from tests.support import faults
+from tests.support.tiny_model import MakePictures, draw, write_model
 
 ENDINGS = pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
 IMAGES = 11

@@ -4,7 +4,6 @@ import os
 import time
 from pathlib import Path
 
-import faults
 import pytest
 
 from digits.config import RetentionConfig
@@ -13,6 +12,7 @@ from digits.records import write_record
 from digits.registry import Registry
 from digits.retention import DAY, HOUR, sweep, unused, with_ancestors
 from digits.store import MANIFEST, ArtifactRef, Recipe, Store
+from tests.support import faults
 
 CONFIG = RetentionConfig()
 OLD = 31 * DAY

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reviewed
-from making import MakePictures, write_model
 from PIL import Image
-from reviewed import Table
 
 from digits.errors import StoreError, UsageError
 from digits.images import DecodeError
@@ -23,6 +20,9 @@ from digits.records import encode_record, read_record, write_record
 from digits.registry import Registry
 from digits.reviewing import Imported, Review
 from digits.store import Recipe
+from tests.support import predicted_table
+from tests.support.predicted_table import Table
+from tests.support.tiny_model import MakePictures, write_model
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 @pytest.fixture
 def table(tmp_path: Path, make_pictures: MakePictures) -> Table:
     """A predicted folder."""
-    return reviewed.predict(tmp_path, make_pictures)
+    return predicted_table.predict(tmp_path, make_pictures)
 
 
 def opened(table: Table, **options: object) -> Review:
@@ -58,7 +58,7 @@ class TestQueue:
     @pytest.mark.parametrize("name", ["table.parquet", "table.jsonl"])
     def test_is_that_of_any_format(self, table: Table, make_pictures: MakePictures, name: str) -> None:
         """The same images in the same order."""
-        other = reviewed.predict(table.path.parent, make_pictures, name=name)
+        other = predicted_table.predict(table.path.parent, make_pictures, name=name)
         with opened(table) as first, opened(other) as second:
             assert first.queue == second.queue
 
@@ -93,7 +93,7 @@ class TestQueue:
 
     def test_an_archive_is_read_where_it_is(self, table: Table) -> None:
         """The pictures are those of the folder."""
-        archive = reviewed.packed(table)
+        archive = predicted_table.packed(table)
         shutil.rmtree(table.images)
         with opened(archive, source=archive.images) as review:
             assert pixels_of(review.pictures(review.queue[0]).whole).shape == (28, 28)
@@ -181,7 +181,7 @@ class TestAnswers:
             labelled = {picked.image.sha256 for picked in review.queue[:7]}
             for sha256 in labelled:
                 review.answer(sha256, "1", name=sha256)
-        with opened(reviewed.predict(table.path.parent, make_pictures, name="next.csv", version=2)) as review:
+        with opened(predicted_table.predict(table.path.parent, make_pictures, name="next.csv", version=2)) as review:
             assert review.selection.known == 7
             assert not labelled & {picked.image.sha256 for picked in review.queue}
 

@@ -4,15 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
-from faults import without_root
 from hypothesis import given
 from hypothesis import strategies as st
-from making import draw
 from PIL import Image
 
 from digits.errors import UsageError
 from digits.folders import Listing
 from digits.selection import Selection
+from tests.support.faults import without_root
+from tests.support.tiny_model import draw
 
 
 def no_head() -> bytes | None:

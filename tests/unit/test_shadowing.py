@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import MakePictures, write_model
 
-from benchmarks.networks import make_store, tiny_network
 from digits import serving
 from digits.config import PredictionConfig
 from digits.errors import RegistryError, UsageError
@@ -16,6 +14,8 @@ from digits.shadowing import pairs, shadow_path, write_differences
 from digits.store import Recipe, Store
 from digits.tablefiles import TableFile
 from digits.tables import FIXED_COLUMNS, format_of
+from tests.support.networks import make_store, tiny_network
+from tests.support.tiny_model import MakePictures, write_model
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from faults import no_space
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from digits import sorting
 from digits.folders import Listing
 from digits.sorting import in_order
+from tests.support.faults import no_space
 
 
 @pytest.fixture

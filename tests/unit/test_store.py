@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.support import faults
 import numpy as np
 import pytest
 
@@ -21,6 +20,7 @@ from digits import recipes
 from digits import store as store_module
 from digits.errors import CorruptArtifactError, MissingArtifactError, StoreError
 from digits.store import MANIFEST, Artifact, ArtifactRef, Recipe, Store, code_version, library_versions
+from tests.support import faults
 
 PARENT = ArtifactRef("dataset", "ab" * 32)
 RECIPE = Recipe("arrays", {"fraction": 0.2, "seed": 7}, (PARENT,), "the-code")
@@ -371,7 +371,7 @@ def test_a_lock_file_that_fails_to_close_hides_nothing(store: Store, monkeypatch
 
 def test_a_lock_is_held_by_one(store: Store) -> None:
     """While a lock is held, another holder waits for it."""
-    with store.lock("registry"), pytest.raises(TimeoutError), faults.at_most(0.1), store.lock("registry"):
+    with store.lock("registry"), pytest.raises(faults.StillWaitingError), faults.at_most(0.1), store.lock("registry"):
         pytest.fail("two hold the same lock")
 
 

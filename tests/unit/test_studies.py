@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import faults
 import pytest
 
 from digits.config import ModelConfig, TrainingConfig, TrainingRun
@@ -16,6 +15,7 @@ from digits.search import OBJECTIVE, State, Trial, propose
 from digits.spaces import Choice, Range, Space
 from digits.store import ArtifactRef, Store
 from digits.studies import Study
+from tests.support import faults
 
 RUN = TrainingRun(model=ModelConfig(architecture="mlp")).resolved()
 SPACE: Space = {

@@ -12,22 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import faults
 import pytest
-from making import MakePictures, write_model
 
 from digits import workers
 from digits.config import PredictionConfig
 from digits.errors import DigitsError, ModelError, StoreError
+from digits.files import Lock, locked
 from digits.guards import marked, new_mark
 from digits.inference import ModelFiles
 from digits.planning import plan_predictions
 from digits.plans import Plan
 from digits.shards import get_ready, main, run_worker
 from digits.workers import Crew, WorkerProcess, run_workers, usable_cpus
+from tests.support import faults
+from tests.support.tiny_model import MakePictures, write_model
 
 CPUS = len(os.sched_getaffinity(0))
 
@@ -347,11 +349,13 @@ def test_shards_of_others_are_waited_for(plan: Plan, crew: Crew, monkeypatch: py
 def test_a_shard_that_is_done_just_before_it_is_locked(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not done again."""
 
-    def lock(_: int) -> bool:
+    @contextmanager
+    def locked_late(path: Path, *, wait: bool) -> Iterator[Lock]:
         plan.part(0, ".json").write_text("by another")
-        return True
+        with locked(path, wait=wait) as lock:
+            yield lock
 
-    monkeypatch.setattr("digits.plans._try_lock", lock)
+    monkeypatch.setattr("digits.plans.locked", locked_late)
     with plan.claim(0) as mine:
         assert not mine
 

@@ -145,8 +145,8 @@ class Tree:
         for name, (content, status) in contents.items():
             self._path(name).write_bytes(content)
             self.statuses[name] = status
-        for name in ("picture.txt", "png", "no extension"):
-            picture(102).save(self.root / name, "PNG")
+        for other in ("picture.txt", "png", "no extension"):
+            picture(102).save(self.root / other, "PNG")
             self._skip("other-file")
 
     def _put_specials(self) -> None:

@@ -1,8 +1,8 @@
 """Damaged pictures by the thousand through `digits predict`: a row each, nothing dies of them, none costs too much.
 
-python -m benchmarks fuzz                        # 2,000 files
-python -m benchmarks fuzz --count 100000         # in batches of 5,000: 10 to 30 minutes on two cores
-python -m benchmarks fuzz --keep FOLDER          # and leave them there
+python -m tests.faults.fuzz                        # 2,000 files
+python -m tests.faults.fuzz --count 100000         # in batches of 5,000: 10 to 30 minutes on two cores
+python -m tests.faults.fuzz --keep FOLDER          # and leave them there
 
 The files are whole pictures of all six formats, changed at random one to three times: bits flipped, bytes set, cut off,
 chunks doubled, dropped and swapped, lengths edited; half of the PNG files get right check sums again. Then each is
@@ -24,11 +24,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.hardship import Cost, costs_of
-from benchmarks.mutations import mutated, seeds
-from benchmarks.networks import tiny_store
-from benchmarks.server import untracked
-from benchmarks.start import DIGITS
+from tests.support.command import DIGITS
+from tests.support.decoding_costs import Cost, costs_of
+from tests.support.mutations import mutated, seeds
+from tests.support.networks import tiny_store
+from tests.support.server import untracked
 
 BATCH = 5_000
 """Files that are there at once, unless they are to be kept."""

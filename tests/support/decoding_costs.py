@@ -59,7 +59,7 @@ def costs_of(paths: Sequence[Path]) -> Iterator[Cost]:
 
 def _until_death(paths: Sequence[Path]) -> Iterator[Cost]:
     """Give the costs of the files that a process got through, and of the one that it died of."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.hardship"]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.support.decoding_costs"]
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, text=True) as process:
         for path in paths:

@@ -1,4 +1,7 @@
-"""Small searches, for tests and for a process that is killed in the middle of one: `python searching.py ROOT`."""
+"""Small searches, for tests and for a process that is killed in the middle of one.
+
+python -m tests.support.small_searches ROOT
+"""
 
 import sys
 import time
@@ -7,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fitting import samples
 
 from digits import stages, tuning
 from digits.config import TrainingRun, parse
@@ -17,6 +19,7 @@ from digits.spaces import Choice, Range, Space
 from digits.store import Store
 from digits.studies import Study
 from digits.tuning import Budget
+from tests.support.small_fits import samples
 
 SETTINGS: Mapping[str, Any] = {
     "model": {"architecture": "mlp", "hidden": (32,)},

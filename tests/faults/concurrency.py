@@ -1,7 +1,7 @@
 """Eight processes at once at one artifact root: what comes of it is what some order of single runs would give.
 
-python -m benchmarks concurrency                      # 200 rounds, 20 of them with training
-python -m benchmarks concurrency --seed 3 --only 17   # a round again, with the same draws
+python -m tests.faults.concurrency                      # 200 rounds, 20 of them with training
+python -m tests.faults.concurrency --seed 3 --only 17   # a round again, with the same draws
 
 A round is a pairing of two operations, four processes each: train, promote, roll back, predict a folder into the same
 table, the same with a promotion in between, and the janitor, who finds something to remove.
@@ -26,18 +26,19 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
-from benchmarks.networks import make_store, small_network, tiny_network
-from benchmarks.pictures import write_images
-from benchmarks.processes import Forked
 from digits import predictions, serving
 from digits.config import PredictionConfig, RetentionConfig, TrainingRun, parse
 from digits.errors import DigitsError, PlanGoneError, RegistryError
+from digits.files import leftovers
 from digits.plans import PLAN_FILE
-from digits.records import Record, leftovers, read_record
+from digits.records import Record, read_record
 from digits.registry import Promotion, Registry, champions
 from digits.retention import sweep, with_ancestors
 from digits.store import ArtifactRef, Recipe, Store
 from digits.summaries import picture_path, summary_path
+from tests.support.networks import make_store, small_network, tiny_network
+from tests.support.pictures import write_images
+from tests.support.processes import Forked
 
 OTHERS = ("promote", "rollback", "predict", "predict+promote", "janitor")
 TRAINING_PAIRS = [("train", other) for other in ("train", *OTHERS)]
@@ -351,7 +352,7 @@ def _wrong_change(log: Sequence[Promotion], change: Record) -> Iterator[str]:
         return
     stacks = list(_champion_at(log, (first, last)))
     wanted = change.get("version")
-    if not any(stack[-1] == wanted if wanted else len(stack) < 2 for stack in stacks):  # noqa: PLR2004 - one, and one before
+    if not any(stack[-1] == wanted if wanted else len(stack) < 2 for stack in stacks):
         yield f"{change} was refused, but the champions were {stacks}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ODD_IMAGES = Path(__file__).parents[2] / "shared" / "data" / "odd-images"
+ODD_IMAGES = Path(__file__).parents[3] / "shared" / "data" / "odd-images"
 """Files that readers get wrong, where they are at hand: they are changed too."""
 
 _SIZES = ((28, 28), (61, 47))

@@ -1,4 +1,4 @@
-"""Make the sample of MNIST that ships with the package: `python benchmarks/make_sample.py [--downloads FOLDER]`.
+"""Make the sample of MNIST that ships with the package: `python -m tools.make_sample [--downloads FOLDER]`.
 
 It draws one training image in ten and one test image in ten of each class, at random from a fixed seed, keeps their
 order, and writes `digits/sample/mnist-sample.npz`. The archive carries no time stamps: the same MNIST and the same zlib
@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from digits.arrays import LabelledArrays
 from digits.datasets import SAMPLE_FILE, load
+from digits.files import hash_file
 from digits.idx import NPZ_KEYS
-from digits.records import hash_file
 
 Bytes = npt.NDArray[np.uint8]
 SEED = 0

@@ -1,7 +1,7 @@
 """Known vulnerabilities of what is locked, by pip-audit and the database of OSV: nothing is resolved or installed.
 
 make audit
-python -m benchmarks.audit --ignore-vuln ID      # and what else pip-audit takes
+python -m tools.audit --ignore-vuln ID      # and what else pip-audit takes
 
 A vulnerability is a failure. Where the database can't be asked, a line says so and why: that is no failure, and no
 clean bill either.
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.locked import LOCK
+from tools.locked import LOCK
 
 PATIENCE = 300
 """Seconds for all of it; one answer has ten."""

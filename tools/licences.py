@@ -8,7 +8,7 @@ from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks.locked import Locked, locked
+from tools.locked import Locked, locked
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "licences.md"
 

@@ -1,6 +1,6 @@
 """The four screenshots of the README and the guide: a system of its own, a training, a folder predicted by the form.
 
-python -m benchmarks screenshots                 # into docs/pictures; two minutes; needs Debian's chromium
+python -m tools.screenshots                 # into docs/pictures; two minutes; needs Debian's chromium
 """
 
 import argparse
@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import browser
-from benchmarks.pictures import write_images
-from benchmarks.server import free_port, untracked
+from tests.support import browser
+from tests.support.pictures import write_images
+from tests.support.server import free_port, untracked
 
 PLACE = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 IMAGES = 1_204

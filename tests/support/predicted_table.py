@@ -4,12 +4,11 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from making import MakePictures, add_novelty, write_model
-
 from digits import predictions
 from digits.config import PredictionConfig
 from digits.inference import ModelFiles
 from digits.store import Store
+from tests.support.tiny_model import MakePictures, add_novelty, write_model
 
 IMAGES = 60
 OPTIONS = PredictionConfig(max_error=0.05)

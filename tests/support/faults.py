@@ -126,12 +126,16 @@ def without_root() -> Iterator[None]:
         os.seteuid(0)
 
 
+class StillWaitingError(Exception):
+    """The end of a wait that `at_most` limits; no `OSError`, as `TimeoutError` is, which a wait may handle."""
+
+
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
     """Fail instead of hanging, where a lock is not free that should be."""
 
     def give_up(*_: object) -> None:
-        raise TimeoutError(f"still waiting after {seconds} s")
+        raise StillWaitingError(f"still waiting after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -1,6 +1,5 @@
 """What requirements.lock holds: the distributions, where each is installed, and the hashes of its files."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +46,3 @@ def _version(requirement: Requirement) -> str:
     if len(specifiers) != 1 or specifiers[0].operator != "==":
         raise ValueError(f"{requirement}: expected one version (NAME==VERSION); make lock writes such")
     return specifiers[0].version
-
-
-def installed_here(path: Path = LOCK) -> Iterator[Locked]:
-    """Give what `make setup` installs here."""
-    return (each for each in locked(path) if each.here)

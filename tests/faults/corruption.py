@@ -1,7 +1,7 @@
 """Single bits flipped in files of every kind: each must be found by whoever opens the file, before it is used.
 
-python -m benchmarks corruption
-python -m benchmarks corruption --flips 500 --repairs 5 --seed 7
+python -m tests.faults.corruption
+python -m tests.faults.corruption --flips 500 --repairs 5 --seed 7
 
 A store is made by training on `mnist-sample`, with a prediction that was interrupted and the ledger of an incremental
 one. Each flip is undone once it was found, or not. Then bits are flipped in artifacts and in the registry, and each is
@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pictures import write_images
 from digits import serving, stages, verification
 from digits.config import PredictionConfig, TrainingRun, parse
 from digits.errors import DigitsError
@@ -29,8 +28,7 @@ from digits.registry import Registry
 from digits.shards import run_worker
 from digits.store import Store
 from digits.verification import Thing
-
-KINDS_REPAIRED = ("network", "model", "onnx", "evaluation", "report")
+from tests.support.pictures import write_images
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class RunningSystem:
 
     def up(self, **more: str) -> dict[str, str]:
         """Have it running."""
-        return dict(self.digits("up", "--port", str(self.port), "--json", **more))
+        return dict(self.digits("up", "--port", str(self.port), "--json", code=0, **more))
 
     def down(self) -> dict[str, str]:
         """Have it stopped."""

@@ -1,4 +1,7 @@
-"""Small fits, for tests and for a process that is killed in the middle of one: `python fitting.py WHERE`."""
+"""Small fits, for tests and for a process that is killed in the middle of one.
+
+python -m tests.support.small_fits FOLDER
+"""
 
 import sys
 import tempfile

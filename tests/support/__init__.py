@@ -1,0 +1,1 @@
+"""Helpers of the tests and of the measurements: test systems, models, pictures, browsers and campaigns of faults."""
