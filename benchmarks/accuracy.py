@@ -13,10 +13,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, get_args
+from typing import get_args
 
 from digits import stages
 from digits.config import RecipeName, TrainingRun, artifact_root
+from digits.registry import ModelFacts
 from digits.store import ArtifactRef, Store
 
 SEEDS = (42, 1, 2)
@@ -26,7 +27,7 @@ SEEDS = (42, 1, 2)
 class Row:
     """One training: its facts, wall and CPU-seconds."""
 
-    facts: dict[str, Any]
+    facts: ModelFacts
     wall: float
     cpu: float
 
@@ -83,7 +84,7 @@ def _measure(store: Store, label: str, run: TrainingRun) -> Row:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     evaluation = stages.evaluate_model(store, stages.export_model(store, model, arrays), arrays)
     row = Row(stages.facts_of(stages.trace(store, evaluation)), wall, cpu)
-    print(f"{label:<18} test accuracy {row.facts['accuracy']:.2%}, {wall:.1f} s, {cpu:.0f} CPU-seconds", flush=True)
+    print(f"{label:<18} test accuracy {row.facts.accuracy:.2%}, {wall:.1f} s, {cpu:.0f} CPU-seconds", flush=True)
     return row
 
 
@@ -96,10 +97,10 @@ def _train(store: Store, arrays: ArtifactRef, run: TrainingRun) -> ArtifactRef:
 
 
 def _summarize(name: str, rows: list[Row]) -> None:
-    accuracies = [row.facts["accuracy"] for row in rows]
+    accuracies = [row.facts.accuracy for row in rows]
     print(
-        f"{name:<8} mean {mean(accuracies):.2%}, least {min(accuracies):.2%}, {rows[0].facts['epochs']} epochs of "
-        f"{rows[0].facts['train_images']:,} images, {mean(row.wall for row in rows):.1f} s, "
+        f"{name:<8} mean {mean(accuracies):.2%}, least {min(accuracies):.2%}, {rows[0].facts.epochs} epochs of "
+        f"{rows[0].facts.train_images:,} images, {mean(row.wall for row in rows):.1f} s, "
         f"{mean(row.cpu for row in rows):.0f} CPU-seconds",
         flush=True,
     )

@@ -102,7 +102,7 @@ def be(place: Path, *, epochs: int, processes: int) -> dict[str, Any]:
         made[f"prediction: picture ({form})"] = _hash(picture_path(out).read_bytes())
         made[f"prediction: summary ({form})"] = digest_of({key: told[key] for key in told.keys() - set(OF_THE_RUN)})
     shutil.copy(store.open(evaluation).file("y_prob.npy"), place / "y_prob.npy")
-    return {"made": made, "accuracy": version.facts["accuracy"]}
+    return {"made": made, "accuracy": version.facts.accuracy}
 
 
 def _hash(content: bytes) -> str:

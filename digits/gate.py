@@ -1,6 +1,6 @@
 """The end of a training run: whether there is anything to train, and whether what was trained becomes champion."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from digits.errors import ModelError, StoreError
 from digits.inference import Answers, ModelFiles, Predictor
 from digits.promotion import Candidate, decide_promotion, refuse
 from digits.records import Record
-from digits.registry import Considered, ModelVersion, Registry
+from digits.registry import Considered, ModelFacts, ModelVersion, Registry
 from digits.reports import changed_picture, decision_markdown
 from digits.stages import NOVELTY_FILE, evaluate_model, identify, read_json, samples_of, sets_of
 from digits.store import Artifact, ArtifactRef, Store
@@ -31,12 +31,16 @@ class Outcome:
 
     version: int
     champion: int | None
-    facts: Mapping[str, Any]
+    facts: ModelFacts
     report: Path
     reasons: tuple[str, ...]
     new: bool = False
     promoted: bool = False
     decision: int | None = None
+
+    def as_record(self) -> Record:
+        """Return the outcome as values for programs."""
+        return {**vars(self), "facts": self.facts.as_record()}
 
 
 def find_standing(store: Store, run: TrainingRun) -> Outcome | None:
@@ -159,7 +163,7 @@ def _decide(
 
 def _test_sets(version: ModelVersion) -> Iterable[str]:
     """Give the names of what a version was tested on; one of before that was recorded, on what it was trained from."""
-    return version.facts.get("test_sets") or version.facts.get("datasets") or ()
+    return version.facts.test_sets or version.facts.datasets
 
 
 def _refused(version: ModelVersion, champion: ModelVersion, why: str) -> Decision:

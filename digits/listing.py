@@ -13,11 +13,11 @@ def version_rows(registry: Registry) -> list[dict[str, Any]]:
         {
             "version": version.number,
             "champion": "champion" if champion and champion.number == version.number else "",
-            "accuracy": f"{version.facts['accuracy']:.2%}",
-            "ece": f"{version.facts['ece']:.2%}",
-            "architecture": version.facts["architecture"],
-            "epochs": version.facts["epochs"],
-            "datasets": " + ".join(version.facts["datasets"]),
+            "accuracy": f"{version.facts.accuracy:.2%}",
+            "ece": f"{version.facts.ece:.2%}",
+            "architecture": version.facts.architecture,
+            "epochs": version.facts.epochs,
+            "datasets": " + ".join(version.facts.datasets),
             "created": version.created_at,
         }
         for version in registry.versions()
@@ -38,21 +38,21 @@ def promotion_rows(registry: Registry) -> list[dict[str, Any]]:
     ]
 
 
-def _has_own(version: ModelVersion) -> bool:
-    return bool(version.facts.get("own_images"))
-
-
 def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]:
     """Give all that is recorded of a version: its facts, its artifacts' places, its promotions."""
     champion = registry.champion()
     entries = [entry for entry in registry.promotions() if entry.version == version.number]
     return {
         "champion": bool(champion and champion.number == version.number),
-        **version.facts,
+        **version.facts.as_record(),
         "created": version.created_at,
         "weights_sha256": version.weights_sha256,
         **{kind: str(registry.place(version.artifact(kind))) for kind in version.artifacts},
-        **({"labels": str(registry.place(version.artifact("arrays")) / LABELS_FILE)} if _has_own(version) else {}),
+        **(
+            {"labels": str(registry.place(version.artifact("arrays")) / LABELS_FILE)}
+            if version.facts.own_images
+            else {}
+        ),
         "decisions": [_decision_line(made) for made in registry.decisions() if made.version == version.number],
         "promotions": [f"{entry.created_at} {entry.action}: {' '.join(entry.reasons)}" for entry in entries],
     }

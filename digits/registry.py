@@ -8,19 +8,78 @@ Records are created exclusively and never overwritten, so the log is the audit t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from digits.decisions import Changed, Decision
 from digits.errors import CorruptArtifactError, RegistryError
-from digits.records import Record, create_record, read_record
+from digits.records import Record, create_record, digest_of, read_record
 from digits.store import ArtifactRef, Store, reading, writing
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MAX_DIGITS = 9
 """Of a version's number: more can be no version, and no file name."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFacts:
+    """Facts on a model version that people read; what was not recorded is empty, a measure NaN.
+
+    Args:
+        datasets: names of the datasets that it was trained on.
+        architecture: name of its network.
+        epochs: number of epochs that it was trained for.
+        train_images: number of training images, repeated ones counted as often as they were repeated.
+        test_images: number of test images.
+        test_set: digest of the test images and labels.
+        test_sets: accuracy by name of the test set.
+        validation_accuracy: accuracy on the validation images after the last epoch.
+        accuracy: accuracy on all test images.
+        loss: cross-entropy on them.
+        ece: expected calibration error on them.
+        rejected_share: share of them that is rejected.
+        own_images: number of training images that were labelled here.
+        own_share: share that these have of the training images, by being repeated.
+    """
+
+    datasets: tuple[str, ...] = ()
+    architecture: str = ""
+    epochs: int = 0
+    train_images: int = 0
+    test_images: int = 0
+    test_set: str = ""
+    test_sets: Mapping[str, float] = field(default_factory=dict)
+    validation_accuracy: float = nan
+    accuracy: float = nan
+    loss: float = nan
+    ece: float = nan
+    rejected_share: float = nan
+    own_images: int = 0
+    own_share: float = nan
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelFacts) and self.as_record() == other.as_record()
+
+    def __hash__(self) -> int:
+        return hash(digest_of(self.as_record()))
+
+    def as_record(self) -> Record:
+        """Return what was recorded as JSON values."""
+        record = {**vars(self), "datasets": list(self.datasets)}
+        return {name: value for name, value in record.items() if _is_recorded(value)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Read what `as_record` returned, in this version or another one."""
+        known = {one.name: record[one.name] for one in fields(cls) if one.name in record}
+        return cls(**{**known, "datasets": tuple(record.get("datasets", ()))})
+
+
+def _is_recorded(value: object) -> bool:
+    return not isnan(value) if isinstance(value, float) else bool(value)
 
 
 @dataclass(frozen=True)
@@ -31,15 +90,24 @@ class ModelVersion:
         number: 1, 2, 3, ...
         artifacts: its artifacts by kind: `model`, `onnx`, `arrays`, `evaluation`, `report`.
         weights_sha256: hash of its weights; a model with the same ones is the same version.
-        facts: what people read: datasets, architecture, epochs, metrics.
+        facts: what people read of it.
         created_at: ISO 8601, UTC.
     """
 
     number: int
     artifacts: Mapping[str, str]
     weights_sha256: str
-    facts: Mapping[str, Any]
+    facts: ModelFacts
     created_at: str = ""
+
+    def as_record(self) -> Record:
+        """Return the version as JSON values."""
+        return {**vars(self), "facts": self.facts.as_record()}
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        """Read what `as_record` returned."""
+        return cls(**{**record, "facts": ModelFacts.from_record(record["facts"])})
 
     def artifact(self, kind: str) -> ArtifactRef:
         """Give the reference of one of its artifacts."""
@@ -117,7 +185,7 @@ class Registry:
 
     def versions(self) -> list[ModelVersion]:
         """Give every version, oldest first."""
-        return [ModelVersion(**record) for record in self._numbered(self._versions)]
+        return [ModelVersion.from_record(record) for record in self._numbered(self._versions)]
 
     def promotions(self) -> list[Promotion]:
         """Give every change of champion, oldest first."""
@@ -157,7 +225,7 @@ class Registry:
                 "`digits models` lists them, `digits train` makes one"
             )
         with reading(self._store.root):
-            return ModelVersion(**read_record(path))
+            return ModelVersion.from_record(read_record(path))
 
     def place(self, reference: ArtifactRef) -> Path:
         """Give the directory of an artifact of a version."""
@@ -191,7 +259,7 @@ class Registry:
         return versions[-1]
 
     def register(
-        self, *, artifacts: Mapping[str, str], weights_sha256: str, facts: Mapping[str, Any]
+        self, *, artifacts: Mapping[str, str], weights_sha256: str, facts: ModelFacts
     ) -> tuple[ModelVersion, bool]:
         """Number a model; one with the same weights keeps the number it has.
 
@@ -204,8 +272,8 @@ class Registry:
             if known is not None:
                 return known, False
             number = len(versions) + 1
-            version = ModelVersion(number, dict(artifacts), weights_sha256, dict(facts), _now())
-            self._append(self._versions, number, vars(version))
+            version = ModelVersion(number, dict(artifacts), weights_sha256, facts, _now())
+            self._append(self._versions, number, version.as_record())
         return version, True
 
     def promote(self, number: int, *, reasons: Sequence[str]) -> Promotion:

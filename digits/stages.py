@@ -32,10 +32,11 @@ from digits.arrays import (
 )
 from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig, TrainingRun
 from digits.errors import ModelError
+from digits.files import write_file
 from digits.labels import DIRECTORY, Labelled, LabelLog
 from digits.progress import SILENT, Progress
-from digits.records import Record, digest_of, write_file
-from digits.registry import ModelVersion, Registry
+from digits.records import Record, digest_of
+from digits.registry import ModelFacts, ModelVersion, Registry
 from digits.store import Artifact, ArtifactRef, Recipe, Store
 
 if TYPE_CHECKING:
@@ -446,23 +447,23 @@ def trace(store: Store, evaluation: ArtifactRef) -> Lineage:
     return Lineage(measured, onnx, model, network, arrays, tuple(store.open(parent) for parent in arrays.parents))
 
 
-def facts_of(lineage: Lineage) -> dict[str, Any]:
+def facts_of(lineage: Lineage) -> ModelFacts:
     """Give what people want to know of a model version."""
     evaluation = read_json(lineage.evaluation.file("evaluation.json"))
     history = read_json(lineage.model.file("model.json"))["history"]
     right = np.load(lineage.evaluation.file("y_prob.npy")).argmax(axis=1) == samples_of(lineage.arrays, "test").labels
-    return {
-        "datasets": lineage.sources,
-        "architecture": lineage.network.config["architecture"],
-        "epochs": len(history),
-        "train_images": len(samples_of(lineage.arrays, "train")),
-        "test_images": evaluation["count"],
-        "test_set": lineage.test_set,
-        "test_sets": {one.name: float(right[one.images].mean()) for one in sets_of(lineage.arrays)},
-        "validation_accuracy": history[-1]["validation_accuracy"],
+    return ModelFacts(
+        datasets=tuple(lineage.sources),
+        architecture=lineage.network.config["architecture"],
+        epochs=len(history),
+        train_images=len(samples_of(lineage.arrays, "train")),
+        test_images=evaluation["count"],
+        test_set=lineage.test_set,
+        test_sets={one.name: float(right[one.images].mean()) for one in sets_of(lineage.arrays)},
+        validation_accuracy=history[-1]["validation_accuracy"],
         **{name: evaluation[name] for name in ("accuracy", "loss", "ece", "rejected_share")},
         **_own_facts(lineage),
-    }
+    )
 
 
 def _own_facts(lineage: Lineage) -> dict[str, Any]:
@@ -508,10 +509,10 @@ def _model_report(lineage: Lineage) -> "ModelReport":
     history = read_json(lineage.model.file("model.json"))["history"]
     train, validation, test = (samples_of(lineage.arrays, part) for part in ("train", "validation", "test"))
     facts = facts_of(lineage)
-    check = overfitting(facts["validation_accuracy"], evaluation.accuracy, len(validation), len(test))
+    check = overfitting(facts.validation_accuracy, evaluation.accuracy, len(validation), len(test))
     findings = [finding["message"] for finding in read_json(lineage.arrays.file("arrays.json"))["findings"]]
     return ModelReport(
-        title=f"{facts['architecture']} trained on {' + '.join(facts['datasets'])}",
+        title=f"{facts.architecture} trained on {' + '.join(facts.datasets)}",
         facts=_headline(facts),
         network=lineage.network.file("summary.txt").read_text("utf-8"),
         evaluation=evaluation,
@@ -523,23 +524,23 @@ def _model_report(lineage: Lineage) -> "ModelReport":
     )
 
 
-def _headline(facts: Mapping[str, Any]) -> dict[str, Any]:
-    sets = facts["test_sets"]
+def _headline(facts: ModelFacts) -> dict[str, Any]:
+    sets = facts.test_sets
     return {
-        "Datasets": " + ".join(facts["datasets"]),
-        "Network": facts["architecture"],
-        "Epochs": facts["epochs"],
-        "Training images": f"{facts['train_images']:,}",
+        "Datasets": " + ".join(facts.datasets),
+        "Network": facts.architecture,
+        "Epochs": facts.epochs,
+        "Training images": f"{facts.train_images:,}",
         **({f"Test accuracy on {name}": f"{share:.2%}" for name, share in sets.items()} if len(sets) > 1 else {}),
         **_own_headline(facts),
     }
 
 
-def _own_headline(facts: Mapping[str, Any]) -> dict[str, Any]:
-    if "own_images" not in facts:
+def _own_headline(facts: ModelFacts) -> dict[str, Any]:
+    if not facts.own_images:
         return {}
-    repeated = f"{facts['own_share']:.1%} of the training images, by being repeated"
-    return {"Labelled here": f"{facts['own_images']:,} images; {repeated}"}
+    repeated = f"{facts.own_share:.1%} of the training images, by being repeated"
+    return {"Labelled here": f"{facts.own_images:,} images; {repeated}"}
 
 
 def _attributions(lineage: Lineage) -> list[str]:

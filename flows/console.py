@@ -322,7 +322,7 @@ def _print_outcome(outcome: "Outcome", *, json: bool) -> None:
     from flows.terminal import print_json, print_pairs
 
     if json:
-        print_json(vars(outcome))
+        print_json(outcome.as_record())
         return
     print_pairs(f"Model version {outcome.version}", _outcome_lines(outcome))
 
@@ -330,10 +330,10 @@ def _print_outcome(outcome: "Outcome", *, json: bool) -> None:
 def _outcome_lines(outcome: "Outcome") -> dict[str, object]:
     facts = outcome.facts
     return {
-        "dataset": f"{' + '.join(facts['datasets'])} ({facts['train_images']:,} images to train, "
-        f"{facts['test_images']:,} to test)",
-        "model": f"version {outcome.version}, {facts['architecture']}, {facts['epochs']} epochs",
-        "test accuracy": f"{facts['accuracy']:.2%} (loss {facts['loss']:.4f}, calibration error {facts['ece']:.2%})",
+        "dataset": f"{' + '.join(facts.datasets)} ({facts.train_images:,} images to train, "
+        f"{facts.test_images:,} to test)",
+        "model": f"version {outcome.version}, {facts.architecture}, {facts.epochs} epochs",
+        "test accuracy": f"{facts.accuracy:.2%} (loss {facts.loss:.4f}, calibration error {facts.ece:.2%})",
         "promotion": f"{'promoted' if outcome.promoted else 'not promoted'}: {' '.join(outcome.reasons)}",
         "champion": f"version {outcome.champion}" if outcome.champion else "none",
         "report": outcome.report,
@@ -858,7 +858,7 @@ def _demonstrate(root: Path, outcome: "Outcome") -> None:
     from digits.store import Store
     from flows.terminal import print_pairs
 
-    folder = root / "demo" / str(outcome.facts["test_set"])[:12]
+    folder = root / "demo" / outcome.facts.test_set[:12]
     serving.write_test_images(Store(root), outcome.version, folder)
     out = root / "demo" / "predictions.csv"
     summary = _predict_here(folder, str(outcome.version), out, PredictionConfig(), root)

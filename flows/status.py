@@ -250,5 +250,5 @@ def _champion(system: System) -> "ModelVersion | DigitsError | None":
 def _told(champion: "ModelVersion | DigitsError | None") -> str:
     if isinstance(champion, ModelVersion):
         facts = champion.facts
-        return f"version {champion.number}, {facts['accuracy']:.2%} on {' + '.join(facts['datasets'])}"
+        return f"version {champion.number}, {facts.accuracy:.2%} on {' + '.join(facts.datasets)}"
     return "none" if champion is None else "can't be told"

@@ -53,7 +53,7 @@ def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -
         f"digits.model.{verdict}",
         f"digits.model.{outcome.version}",
         f"model version {outcome.version}",
-        accuracy=outcome.facts["accuracy"],
+        accuracy=outcome.facts.accuracy,
         reasons=list(outcome.reasons),
         champion=outcome.champion,
         compared_with=made.champion,

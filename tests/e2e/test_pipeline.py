@@ -69,7 +69,7 @@ def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProc
 def test_the_first_model_becomes_champion(outcome: Outcome, root: Path) -> None:
     """A model that is good enough is registered, promoted, and says why."""
     assert (outcome.version, outcome.new, outcome.promoted, outcome.champion) == (1, True, True, 1)
-    assert outcome.facts["accuracy"] > 0.9
+    assert outcome.facts.accuracy > 0.9
     assert "first model" in outcome.reasons[0]
     champion = Registry(Store(root)).champion()
     assert champion is not None
@@ -193,7 +193,7 @@ def test_files_are_predicted_as_the_evaluation_did(outcome: Outcome, root: Path,
         assert row["model_version"] == str(outcome.version)
     rejected = sum(row["status"] == "not-a-digit" for row in rows)
     assert 0 < rejected < 0.03 * len(rows)
-    assert rejected / len(rows) == pytest.approx(outcome.facts["rejected_share"])
+    assert rejected / len(rows) == pytest.approx(outcome.facts.rejected_share)
 
 
 def test_the_operator_finds_it_in_the_interface(outcome: Outcome, root: Path) -> None:
@@ -373,6 +373,6 @@ def test_members_are_averaged_in_one_model(outcome: Outcome, root: Path) -> None
     first, second, _ = (store.open(parent) for parent in lineage.model.parents)
     assert [first.config["seed"], second.config["seed"], lineage.model.config["members"]] == [42, 43, 2]
     assert (first.ref.kind, lineage.network.config["architecture"]) == ("model", "mlp")
-    assert averaged.facts["epochs"] == 1
-    assert averaged.facts["accuracy"] > 0.8
+    assert averaged.facts.epochs == 1
+    assert averaged.facts.accuracy > 0.8
     assert outcome.version != averaged.version

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from digits.registry import Registry
+from digits.registry import ModelFacts, Registry
 from digits.store import Store
 from tests.faults.shim import ERRORS, Shim, environment
 from tests.faults.workloads import lasting
@@ -184,7 +184,7 @@ def test_no_call_goes_past_the_shim(tmp_path: Path) -> None:
 
 def _second(root: Path) -> int:
     store = Store(root)
-    version, _ = Registry(store).register(artifacts={}, weights_sha256="another", facts={})
+    version, _ = Registry(store).register(artifacts={}, weights_sha256="another", facts=ModelFacts())
     return version.number
 
 

@@ -70,7 +70,7 @@ def test_shuffled_labels_are_refused(trained: tuple[Store, Outcome], folders: di
     """A dataset of the same name with labels that mean nothing: on its own test images neither model is any good."""
     store, first = trained
     assert first.promoted
-    assert first.facts["test_sets"] == {"scans": first.facts["accuracy"]}
+    assert first.facts.test_sets == {"scans": first.facts.accuracy}
     sabotaged = train(store, folders["shuffled"])
     assert (sabotaged.new, sabotaged.promoted, sabotaged.champion) == (True, False, first.version)
     assert "below the least accuracy for a champion" in sabotaged.reasons[0]
@@ -96,8 +96,8 @@ def test_a_training_goes_on_from_the_champion(trained: tuple[Store, Outcome], fo
     parents = store.parents(versions[1].artifact("network"))
     assert parents == [versions[0].artifact("arrays"), versions[0].artifact("model")]
     anew = train(store, folders["true"], training={"epochs": 1, "learning_rate": 1e-5, "seed": 7})
-    assert with_champion.facts["accuracy"] > first.facts["accuracy"] - 0.05
-    assert anew.facts["accuracy"] < 0.6 < with_champion.facts["accuracy"]
+    assert with_champion.facts.accuracy > first.facts.accuracy - 0.05
+    assert anew.facts.accuracy < 0.6 < with_champion.facts.accuracy
     other = Store(store.root.parent / "again")
     train(other, folders["true"])
     repeated = train(other, folders["true"], **start)

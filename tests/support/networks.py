@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, load, numpy_helper, shape_inference
 
 from digits.inference import ONNX_FILE, SPEC_FILE, ModelFiles
 from digits.normalization import SPEC
-from digits.registry import Registry
+from digits.registry import ModelFacts, Registry
 from digits.serving import open_model
 from digits.store import Recipe, Store
 
@@ -47,7 +47,7 @@ def make_store(root: Path, network: bytes, *, name: str) -> Path:
     version, _ = registry.register(
         artifacts={made.kind: made.digest},
         weights_sha256=_spec(network)["weights_sha256"],
-        facts={"architecture": name},
+        facts=ModelFacts(architecture=name),
     )
     registry.promote(version.number, reasons=["a network to measure with"])
     return root

@@ -13,7 +13,7 @@ from digits.config import PromotionPolicy, TrainingRun
 from digits.gate import Outcome
 from digits.listing import version_details
 from digits.normalization import SPEC
-from digits.registry import ModelVersion, Registry
+from digits.registry import ModelFacts, ModelVersion, Registry
 from digits.store import ArtifactRef, Recipe, Store
 
 LABELS, PIXELS = "train_labels.npy", "train_pixels.npy"
@@ -41,7 +41,7 @@ class Lab:
         exported = self.export(name, fitted(self.store, self.arrays, images, noise=noise, shuffled=shuffled))
         evaluated = self.store.open(stages.evaluate_model(self.store, exported, self.arrays))
         accuracy = json.loads(evaluated.file("evaluation.json").read_text())["accuracy"]
-        facts = {"accuracy": accuracy, "datasets": self.names, "architecture": name}
+        facts = ModelFacts(accuracy=accuracy, datasets=tuple(self.names), architecture=name)
         version, _ = self.registry.register(
             artifacts={"onnx": exported.digest, "report": self.report()}, weights_sha256=name, facts=facts
         )
@@ -123,6 +123,7 @@ def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> Non
     """With the figures, the policy and examples of both kinds in the record, and a page of it all."""
     outcome = lab.decide(lab.register("strong"))
     assert outcome.promoted, outcome.reasons
+    assert outcome.as_record()["facts"] == lab.registry.version(2).facts.as_record()
     assert (outcome.champion, outcome.decision, outcome.new) == (2, 2, True)
     made = gate.decision_of(lab.store, 2)
     (row,) = made.decision.sets
@@ -172,7 +173,7 @@ def test_each_dataset_is_a_test_set_by_name(tmp_path: Path) -> None:
         version, _ = lab.registry.register(
             artifacts={"onnx": lab.export(f"m{number}", weights).digest, "report": lab.report()},
             weights_sha256=str(number),
-            facts={"datasets": lab.names, "accuracy": 0},
+            facts=ModelFacts(datasets=tuple(lab.names), accuracy=0.0),
         )
         outcome = lab.decide(version, promotion={**POLICY, "min_accuracy": 0.1})
     assert not outcome.promoted
@@ -208,7 +209,7 @@ def test_a_champion_that_is_damaged_is_not_beaten_unseen(lab: Lab, champion: Mod
 def test_a_champion_of_other_classes_is_not_compared(lab: Lab) -> None:
     """Letters and digits have no test set in common."""
     letters = lab.export("letters", np.ones((784, 10), np.float32), classes="abcdefghij")
-    lab.registry.register(artifacts={"onnx": letters.digest}, weights_sha256="l", facts={"datasets": []})
+    lab.registry.register(artifacts={"onnx": letters.digest}, weights_sha256="l", facts=ModelFacts())
     lab.registry.promote(1, reasons=[])
     outcome = lab.decide(lab.register("strong"))
     assert not outcome.promoted
@@ -218,7 +219,7 @@ def test_a_champion_of_other_classes_is_not_compared(lab: Lab) -> None:
 def test_a_challenger_that_was_not_tested_where_the_champion_was_is_refused(lab: Lab) -> None:
     """A model of the sample alone does not replace one of the sample and the reviewed images."""
     exported = lab.export("both", fitted(lab.store, lab.arrays, 900, noise=0, shuffled=False))
-    facts = {"datasets": ["mnist-sample", "reviewed"]}
+    facts = ModelFacts(datasets=("mnist-sample", "reviewed"))
     lab.registry.register(artifacts={"onnx": exported.digest}, weights_sha256="b", facts=facts)
     lab.registry.promote(1, reasons=[])
     outcome = lab.decide(lab.register("strong"))

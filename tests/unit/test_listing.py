@@ -1,21 +1,15 @@
 """What people read about model versions."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from digits.listing import version_details, version_rows
-from digits.registry import ModelVersion, Registry
+from digits.registry import ModelFacts, ModelVersion, Registry
 from digits.store import Store
 
-FACTS: dict[str, Any] = {
-    "accuracy": 0.99523,
-    "ece": 0.0041,
-    "architecture": "cnn",
-    "epochs": 4,
-    "datasets": ["mnist", "my/scans"],
-}
+FACTS = ModelFacts(accuracy=0.99523, ece=0.0041, architecture="cnn", epochs=4, datasets=("mnist", "my/scans"))
 
 
 @pytest.fixture
@@ -23,7 +17,7 @@ def registry(tmp_path: Path) -> Registry:
     """Three versions: the first was champion, then the second, which was rolled back."""
     registry = Registry(Store(tmp_path))
     for number in range(1, 4):
-        facts = {**FACTS, "epochs": number}
+        facts = replace(FACTS, epochs=number)
         registry.register(artifacts={"model": f"{number}" * 64}, weights_sha256=f"w{number}", facts=facts)
     registry.promote(1, reasons=["The first.", "Good enough."])
     registry.promote(2, reasons=["Better."])
@@ -73,7 +67,7 @@ def test_a_version_that_was_never_champion_says_so(registry: Registry) -> None:
 def test_a_version_that_learned_from_labels_says_where_they_are_listed(tmp_path: Path) -> None:
     """Beside the arrays that it was trained on; any other version says nothing of labels."""
     registry = Registry(Store(tmp_path))
-    for number, facts in enumerate((FACTS, {**FACTS, "own_images": 412, "own_share": 0.1})):
+    for number, facts in enumerate((FACTS, replace(FACTS, own_images=412, own_share=0.1))):
         artifacts = {"arrays": f"{number}" * 64}
         registry.register(artifacts=artifacts, weights_sha256=f"w{number}", facts=facts)
     without, with_labels = (version_details(registry, version) for version in registry.versions())

@@ -12,13 +12,13 @@ import pytest
 
 from digits.errors import RegistryError
 from digits.liveness import descendants, is_running
-from digits.registry import ModelVersion
+from digits.registry import ModelFacts, ModelVersion
 from flows import operations
 from flows.api import Access, access
 from flows.operations import OperationsError, Service, System, client_environment, state_directory, wait_until
 from flows.status import Findings, Run, attention
 
-CHAMPION = ModelVersion(3, {}, "", {"accuracy": 0.99, "datasets": ["mnist"]})
+CHAMPION = ModelVersion(3, {}, "", ModelFacts(datasets=("mnist",), accuracy=0.99))
 WELL = Findings(Access.OPEN, "http://x/api", workers=1, champion=CHAMPION)
 
 

@@ -9,7 +9,7 @@ import pytest
 from digits.config import RetentionConfig
 from digits.errors import CorruptArtifactError, StoreError
 from digits.records import write_record
-from digits.registry import Registry
+from digits.registry import ModelFacts, Registry
 from digits.retention import DAY, HOUR, sweep, unused, with_ancestors
 from digits.store import MANIFEST, ArtifactRef, Recipe, Store
 from tests.support import faults
@@ -52,7 +52,7 @@ def test_what_a_version_is_made_from_stays_for_ever(store: Store) -> None:
         model = make(store, "model", make(store, "arrays", data, name=name))
         lines[name] = [model, make(store, "evaluation", make(store, "onnx", model)), make(store, "report", model)]
     registered = {ref.kind: ref.digest for ref in lines["kept"]}
-    Registry(store).register(artifacts=registered, weights_sha256="x", facts={})
+    Registry(store).register(artifacts=registered, weights_sha256="x", facts=ModelFacts())
     every = store.refs()
     for ref in every:
         age(store.path(ref))
@@ -146,7 +146,7 @@ def test_tables_and_what_is_not_ours_stay(store: Store) -> None:
 def test_a_damaged_record_keeps_everything(store: Store) -> None:
     """Without the registry nobody knows what must be kept."""
     ref = make(store, "model")
-    Registry(store).register(artifacts={"model": ref.digest}, weights_sha256="x", facts={})
+    Registry(store).register(artifacts={"model": ref.digest}, weights_sha256="x", facts=ModelFacts())
     other = make(store, "model", name="other")
     age(store.path(other))
     record = store.root / "registry" / "versions" / "000001.json"

@@ -9,7 +9,7 @@ import pytest
 from digits import serving
 from digits.config import PredictionConfig
 from digits.errors import RegistryError, UsageError
-from digits.registry import Registry
+from digits.registry import ModelFacts, Registry
 from digits.shadowing import pairs, shadow_path, write_differences
 from digits.store import Recipe, Store
 from digits.tablefiles import TableFile
@@ -24,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 def store(tmp_path: Path) -> Store:
     """A champion, version 1, and version 2 with other weights."""
     store = Store(make_store(tmp_path / "artifacts", tiny_network(), name="one"))
-    Registry(store).register(artifacts=_exported(store, tmp_path), weights_sha256="two", facts={"architecture": "two"})
+    Registry(store).register(
+        artifacts=_exported(store, tmp_path), weights_sha256="two", facts=ModelFacts(architecture="two")
+    )
     return store
 
 

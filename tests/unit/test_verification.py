@@ -9,7 +9,7 @@ import pytest
 from digits import verification
 from digits.labels import Answer, LabelLog
 from digits.records import write_record
-from digits.registry import Registry
+from digits.registry import ModelFacts, Registry
 from digits.store import ArtifactRef, Recipe, Store
 
 
@@ -20,7 +20,7 @@ def made(tmp_path: Path) -> tuple[Store, ArtifactRef]:
     ref = store.produce(
         Recipe("onnx", {}, code="another"), lambda path: (path / "model.onnx").write_bytes(b"12") and None
     )
-    Registry(store).register(artifacts={"onnx": ref.digest}, weights_sha256="", facts={})
+    Registry(store).register(artifacts={"onnx": ref.digest}, weights_sha256="", facts=ModelFacts())
     write_record(tmp_path / "predictions" / "x.summary.json", {"images": 1})
     return store, ref
 
