@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from digits.errors import UsageError
+from digits.files import os_errors_as
 
 ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
 
@@ -463,9 +464,11 @@ def load_toml(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it can't be read, or is not TOML.
     """
+    with os_errors_as(UsageError, path, "not a readable TOML file", "check the path and who may read it"):
+        content = path.read_bytes()
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: not a readable TOML file: {error}") from error
 
 

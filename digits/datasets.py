@@ -24,10 +24,11 @@ from digits.arrays import (
 from digits.config import Mode, PredictionConfig
 from digits.downloads import PUBLISHED, Published, fetch
 from digits.errors import DataError, DigitsError, UsageError
+from digits.files import hash_file, os_errors_as
 from digits.idx import IDX_FILES, bounded_read, find_idx_file, parse_idx, read_idx_files, read_npz
 from digits.labels import DIGITS, Labelled
 from digits.progress import SILENT, Progress
-from digits.records import Record, digest_of, hash_file
+from digits.records import Record, digest_of
 
 Read = TypeVar("Read")
 Bytes = npt.NDArray[np.uint8]
@@ -155,12 +156,11 @@ def _kinds(path: Path) -> Iterator[str]:
 
 def _reading(path: Path, read: Callable[[Path], Read]) -> Read:
     """Read a local source; an error names it."""
-    try:
-        return read(path)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error}); check that it is there and who may read it") from error
+    with os_errors_as(DataError, path, "could not be read", "check that it is there and who may read it"):
+        try:
+            return read(path)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
 
 
 _IDENTIFIERS: Mapping[str, Callable[[Path], Any]] = {

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from digits.arrays import LabelledArrays
 from digits.errors import DataError, DigitsError, DownloadError
+from digits.files import write_file
 from digits.idx import (
     IDX_FILES,
     TEST_IMAGES,
@@ -42,7 +43,6 @@ from digits.idx import (
     unpacked,
 )
 from digits.progress import SILENT, Bar, Progress
-from digits.records import write_file
 
 logger = logging.getLogger(__name__)
 

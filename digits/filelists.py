@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from digits.errors import UsageError
+from digits.files import os_errors_as
 from digits.folders import DENIED_SIZE, MISSING_SIZE, OUR_OWN_FAULTS, Beneath, Entry, Ours, head_of, kind_of_special
 from digits.selection import Selection
 
@@ -22,10 +23,8 @@ def read_names(source: Path) -> list[bytes]:
     Raises:
         UsageError: it can't be read.
     """
-    try:
+    with os_errors_as(UsageError, source, "could not be read", "expected a list of files"):
         content = sys.stdin.buffer.read() if source == STANDARD_INPUT else source.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{source}: expected a list of files, but: {error.strerror}") from error
     return [name for name in content.split(b"\0" if b"\0" in content else b"\n") if name]
 
 

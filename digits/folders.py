@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from digits.errors import UsageError
+from digits.files import TEMPORARY, os_errors_as
 from digits.images import DecodeError
-from digits.records import TEMPORARY
 from digits.selection import HEAD_BYTES, Selection
 from digits.sorting import in_order
 
@@ -319,15 +319,12 @@ def resolve_source(source: Path) -> tuple[Path, bytes | None]:
         UsageError: it isn't there, can't be read, or is neither a folder nor a regular file.
     """
     real = Path(os.path.realpath(source))
-    try:
+    remedy = "expected a folder or an archive of images or one image"
+    with os_errors_as(UsageError, source, "could not be opened", remedy):
         mode = real.stat().st_mode
         if stat.S_ISDIR(mode):
             os.close(os.open(real, os.O_RDONLY | os.O_DIRECTORY))
             return real, None
-    except OSError as error:
-        raise UsageError(
-            f"{source}: expected a folder or an archive of images or one image, but: {error.strerror}"
-        ) from error
     if not stat.S_ISREG(mode):
         raise UsageError(f"{source}: expected a folder or an archive of images or one image, found neither")
     return real.parent, os.fsencode(real.name)

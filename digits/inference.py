@@ -12,7 +12,8 @@ import numpy.typing as npt
 from digits.calibration import Step, calibrated
 from digits.drift import Reference
 from digits.errors import ModelError
-from digits.records import digest_of, hash_file
+from digits.files import hash_file
+from digits.records import digest_of
 from digits.vetting import require_own_onnx
 
 if TYPE_CHECKING:  # a worker process must not load pydantic

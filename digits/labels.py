@@ -6,19 +6,19 @@
 A line counts once its newline is there: what a kill leaves of a line is passed over, and cut off by the next writer.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from digits.errors import CorruptArtifactError, StoreError
-from digits.records import Record, canonical_json, decode_record, digest_of, sealed, sync_directory, write_file
+from digits.files import locked, os_errors_as, sync_directory, write_file
+from digits.records import Record, canonical_json, decode_record, digest_of, sealed
 
 DIGITS = tuple("0123456789")
 NOT_A_DIGIT, SKIP = "not-a-digit", "skip"
@@ -118,7 +118,7 @@ class LabelLog:
 
     def refresh(self) -> None:
         """Read what was appended since the last time, by us or by others."""
-        with self._trouble("could not be read"), suppress(FileNotFoundError), self.path.open("rb") as file:
+        with self._errors("could not be read"), suppress(FileNotFoundError), self.path.open("rb") as file:
             self._catch_up(file.fileno())
 
     def current(self, sha256: str) -> Answer | None:
@@ -149,7 +149,7 @@ class LabelLog:
         Raises:
             StoreError: the disk is full or can't be written to; nothing was appended.
         """
-        with self._trouble("could not be written to"), self._locked() as descriptor:
+        with self._errors("could not be written to"), self._locked() as descriptor:
             self._catch_up(descriptor)
             new = list({entry.id: entry for entry in entries if entry.id not in self._known}.values())
             _cut_off(descriptor, self._end)
@@ -164,7 +164,7 @@ class LabelLog:
         """Keep the bytes of an image, by their hash."""
         place = self.directory / IMAGES / sha256
         if not place.exists():
-            with self._trouble("could not be written to"):
+            with self._errors("could not be written to"):
                 write_file(place, content)
 
     def image(self, sha256: str) -> bytes | None:
@@ -179,23 +179,14 @@ class LabelLog:
     def _locked(self) -> Iterator[int]:
         """Open the log for appending, alone; the kernel drops the lock when its holder dies."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(self.path, flags=os.O_RDWR | os.O_APPEND | os.O_CREAT) as lock:
             if not self._end:
                 sync_directory(self.directory)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+            yield lock.descriptor
 
-    @contextmanager
-    def _trouble(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: the label log {what} ({error.strerror}); free space, or see who may read and write it"
-            ) from error
+    def _errors(self, problem: str) -> AbstractContextManager[None]:
+        remedy = "free space, or check who may read and write it"
+        return os_errors_as(StoreError, self.path, f"the label log {problem}", remedy)
 
     def _catch_up(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from digits.errors import CorruptArtifactError
+from digits.files import hash_file, sync_directory
 from digits.folders import Entry
 from digits.images import DecodeError
 from digits.plans import KNOWN_FILE, Plan, decode_entry, encode_entry
-from digits.records import Record, digest_of, hash_file, read_record, sync_directory, write_record
+from digits.records import Record, digest_of, read_record, write_record
 from digits.sources import Source
 
 SLOWEST_CLOCK_NS = 2_000_000_000

@@ -19,12 +19,13 @@ from digits.calibration import threshold_for
 from digits.config import PredictionConfig
 from digits.errors import CorruptArtifactError, StoreError, UsageError
 from digits.filelists import Named, read_names
+from digits.files import hash_file, os_errors_as, sync_directory
 from digits.folders import Entry, Listing, entry_of, resolve_source
 from digits.inference import ModelFiles
 from digits.ledgers import Takeover, find_ledger, ledgers_of
 from digits.normalization import SPEC
 from digits.plans import KNOWN_FILE, LISTING_FILE, PLAN_FILE, Options, Plan, encode_entry, remove_plan
-from digits.records import Record, digest_of, hash_file, read_record, sync_directory
+from digits.records import Record, digest_of, read_record
 from digits.replacing import Replacement, open_table
 from digits.selection import Selection
 from digits.shadowing import shadow_path
@@ -56,16 +57,12 @@ def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConf
     if options.verify and not options.incremental:
         raise UsageError("there is nothing to verify: verify is about what an incremental run takes over")
     _check_recipe(model)
-    try:
+    remedy = "check that the folder can be read and that there is free space"
+    with os_errors_as(StoreError, work, "the prediction could not be planned", remedy):
         work.mkdir(parents=True, exist_ok=True)
         sweep_plans(work)
         with _temporary(work) as path:
             return _publish(_draft(source, model, options, out.absolute(), path), work)
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or work}: the prediction could not be planned ({error.strerror}); "
-            "see that the folder can be read and that there is space"
-        ) from error
 
 
 def _check_recipe(model: ModelFiles) -> None:

@@ -12,17 +12,16 @@ A plan is a directory, and all that a worker needs to be told is its path:
     parts/N.blame   a sealed record of those of the shard's images that killed the process which decoded them
 """
 
-import fcntl
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from digits.errors import CorruptArtifactError
+from digits.files import locked
 from digits.folders import Entry
 from digits.inference import ModelFiles
 from digits.records import Record, read_record, write_record
@@ -222,26 +221,14 @@ class Plan:
         if self.is_committed(shard):
             yield False
             return
-        descriptor = os.open(self.part(shard, ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            yield _try_lock(descriptor) and not self.is_committed(shard)
-        finally:
-            with suppress(OSError):  # nothing was written to it, and the kernel has let it go all the same
-                os.close(descriptor)
+        with locked(self.part(shard, ".lock"), wait=False) as lock:
+            yield lock.held and not self.is_committed(shard)
 
 
 def _model_from(record: Record) -> ModelFiles:
     shape = (int(record["input_shape"][0]), int(record["input_shape"][1]))
     names = tuple(record["class_names"])
     return ModelFiles(**{**record, "onnx": Path(record["onnx"]), "input_shape": shape, "class_names": names})
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def encode_entry(entry: Entry) -> bytes:

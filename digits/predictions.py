@@ -5,7 +5,6 @@ cuts it into shards, `run_workers` (or any number of `run_worker`) makes their p
 Called again after a kill, with the same folder, model and options, they go on where they were.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -13,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -22,21 +21,14 @@ from pathlib import Path
 from digits.config import PredictionConfig
 from digits.drift import Counts, add_counts, find_drift
 from digits.errors import CorruptArtifactError, PlanGoneError, StoreError
+from digits.files import hash_file, locked, os_errors_as, remove_leftovers_of, replacing, write_file
 from digits.images import STATUSES
 from digits.inference import ModelFiles
 from digits.ledgers import NewLedger, merged_rows
 from digits.planning import plan_predictions
 from digits.plans import Plan, remove_plan
 from digits.progress import SILENT, Progress
-from digits.records import (
-    Record,
-    hash_file,
-    read_record,
-    remove_leftovers_of,
-    replacing,
-    write_file,
-    write_record,
-)
+from digits.records import Record, read_record, write_record
 from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
 from digits.summaries import (
     Failure,
@@ -120,45 +112,32 @@ def merge(plan: Plan, *, started: float | None = None) -> PredictionSummary:
         PlanGoneError: another run of the same has published it, and a run of something else has replaced it since.
         StoreError: a shard is not done, or the disk is full.
     """
-    try:
-        with _merging(plan) as ours:
-            if not ours:
-                return _published_by_another(plan)
-            with _publishing(plan):
-                return _published(plan, started)
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or plan.out}: the table could not be written ({error.strerror}); "
-            "mend that and run the same command again: it goes on from here"
-        ) from error
+    remedy = "fix that and run the same command again: it resumes from here"
+    with os_errors_as(StoreError, plan.out, "the table could not be written", remedy), _merging(plan) as ours:
+        if not ours:
+            return _published_by_another(plan)
+        with _publishing(plan):
+            return _published(plan, started)
 
 
 @contextmanager
 def _merging(plan: Plan) -> Iterator[bool]:
     """Wait until nobody else merges the plan; tell whether it is still there."""
     path = plan.path / "merge.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
-    finally:
-        with suppress(OSError):  # nothing was written to it, and the kernel has let it go all the same
-            os.close(descriptor)
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(locked(path))
+            ours = path.exists() and path.stat().st_ino == os.fstat(lock.descriptor).st_ino
+        except FileNotFoundError:
+            ours = False
+        yield ours
 
 
 @contextmanager
 def _publishing(plan: Plan) -> Iterator[None]:
     """Wait until no other plan is being published, so that table, picture and summary are of one run."""
-    descriptor = os.open(plan.path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(plan.path.parent, flags=os.O_RDONLY):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _published_by_another(plan: Plan) -> PredictionSummary:

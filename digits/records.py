@@ -1,4 +1,4 @@
-"""Sealed JSON records and files that appear whole or not at all.
+"""Sealed JSON records.
 
 A sealed record carries the SHA-256 of its own other fields, so that a flipped bit in it is found when it is read.
 """
@@ -6,24 +6,18 @@ A sealed record carries the SHA-256 of its own other fields, so that a flipped b
 import hashlib
 import json
 import os
-import re
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from glob import escape
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from digits.errors import CorruptArtifactError
+from digits.files import sync, sync_directory, temporary_file, write_file
 
 Record = dict[str, Any]
 SEAL = "sha256_of_record"
 MOST_MENDED = 2**14
 """Bytes of a record of which each bit is tried: some ten seconds."""
-_NAMED = 40
-"""Characters of a file's name that are in that of its temporary one."""
-TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
-"""The name of a file that is being written, with that of the file whose place it takes, or its first characters."""
 
 
 def canonical_json(value: object) -> bytes:
@@ -34,12 +28,6 @@ def canonical_json(value: object) -> bytes:
 def digest_of(value: object) -> str:
     """Give the SHA-256 (64 hexadecimal digits) of a JSON value."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Give the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sealed(record: Mapping[str, Any]) -> Record:
@@ -98,30 +86,6 @@ def read_record(path: Path) -> Record:
     return decode_record(path.read_bytes(), name=str(path))
 
 
-@contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; on a clean exit it is synced and takes the path's place.
-
-    When the body raises, the path is untouched and the temporary file is removed. What can be made again need not be
-    durable: without the wait for the disk, only a power failure can lose it, or leave it damaged.
-    """
-    with _temporary(path) as (name, file):
-        yield file
-        if durable:
-            _sync(file)
-        else:
-            file.flush()
-        name.replace(path)
-    if durable:
-        sync_directory(path.parent)
-
-
-def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a whole file, atomically: readers see the old content or the new one."""
-    with replacing(path, durable=durable) as file:
-        file.write(content)
-
-
 def write_record(path: Path, record: Mapping[str, Any], *, durable: bool = True) -> None:
     """Seal a record and write it, atomically."""
     write_file(path, encode_record(record), durable=durable)
@@ -129,51 +93,12 @@ def write_record(path: Path, record: Mapping[str, Any], *, durable: bool = True)
 
 def create_record(path: Path, record: Mapping[str, Any]) -> bool:
     """Seal a record and write it where nothing is yet; False when the name was taken already."""
-    with _temporary(path) as (name, file):
+    with temporary_file(path) as (name, file):
         file.write(encode_record(record))
-        _sync(file)
+        sync(file)
         try:
             os.link(name, path)
         except FileExistsError:
             return False
     sync_directory(path.parent)
     return True
-
-
-def leftovers(directory: Path) -> Iterator[Path]:
-    """Give the temporary files below a directory: those of writers at work, and of writers that were killed."""
-    return (
-        path for path in directory.rglob(".*.tmp") if TEMPORARY.fullmatch(os.fsencode(path.name)) and path.is_file()
-    )
-
-
-def remove_leftovers_of(*paths: Path) -> None:
-    """Remove the temporary files of writers of these files that were killed; no writer may be at work."""
-    for path in paths:
-        for left in path.parent.glob(f".{escape(path.name[:_NAMED])}.{'[0-9a-f]' * 16}.tmp"):
-            left.unlink(missing_ok=True)
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.with_name(f".{path.name[:_NAMED]}.{secrets.token_hex(8)}.tmp")
-    try:
-        with name.open("xb") as file:
-            yield name, file
-    finally:
-        name.unlink(missing_ok=True)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Make a directory's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

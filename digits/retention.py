@@ -14,8 +14,8 @@ from pathlib import Path
 
 from digits.config import RetentionConfig
 from digits.errors import StoreError
+from digits.files import leftovers, os_errors_as
 from digits.planning import sweep_plans
-from digits.records import leftovers
 from digits.registry import Registry
 from digits.store import ArtifactRef, Store
 
@@ -40,13 +40,9 @@ def sweep(store: Store, config: RetentionConfig) -> list[Removed]:
             no artifact was removed.
         StoreError: something can't be removed.
     """
-    try:
+    remedy = "fix that; the next run removes the rest"
+    with os_errors_as(StoreError, store.root, "the artifact store could not be cleaned", remedy):
         removed = _swept(store, config)
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or store.root}: the artifact store could not be cleaned ({error.strerror}); "
-            "mend that, and what is left goes with the next run"
-        ) from error
     for one in removed:
         logger.info("removed %s: %s", one.path, one.reason)
     return removed

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, Self
 from digits.archives import Archive, Members, is_archive
 from digits.config import Mode, PredictionConfig
 from digits.errors import CorruptArtifactError, DigitsError, StoreError, UsageError
+from digits.files import hash_file, os_errors_as, write_file
 from digits.folders import Entry, entry_of, resolve_source, unescape_path
 from digits.images import LEAST_SIDE, OTHER_EXTENSIONS, PREDICTED, DecodeError, decode
 from digits.labels import DIGITS, DIRECTORY, LABELS, SKIP, Answer, LabelLog, Undo
 from digits.normalization import normalize
 from digits.pictures import grey_png
-from digits.records import hash_file, read_record, write_file
+from digits.records import read_record
 from digits.review import Image, Picked, Progress, Selection, progress_of, select
 from digits.selection import Selection as Selected
 from digits.serving import open_model
@@ -157,10 +158,8 @@ class Review:
         """
         if path.suffix.lower() != ".csv":
             raise UsageError(f"{path}: expected a name that ends in .csv, found {path.suffix!r}")
-        try:
+        with os_errors_as(StoreError, path, "the sheet could not be written", "choose another path"):
             write_file(path, write_sheet((picked, self._label_of(picked.image.sha256)) for picked in self.queue))
-        except OSError as error:
-            raise StoreError(f"{path}: the sheet could not be written ({error.strerror}); give another name") from error
         return len(self.queue)
 
     def import_sheet(self, path: Path) -> Imported:
@@ -170,10 +169,8 @@ class Review:
             UsageError: it can't be read, or a row of it can't be meant; the rows are named.
             StoreError: the log can't be written to.
         """
-        try:
+        with os_errors_as(UsageError, path, "the sheet could not be read", "expected an edited sheet"):
             content = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"{path}: expected an edited sheet, but: {error.strerror}") from error
         with self._lock:
             self.log.refresh()
             lines = read_sheet(content, name=str(path), fault_of=self._fault)

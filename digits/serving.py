@@ -13,12 +13,13 @@ from digits import predictions
 from digits.config import Mode, PredictionConfig
 from digits.errors import StoreError, UsageError
 from digits.filelists import STANDARD_INPUT
+from digits.files import os_errors_as, write_file
 from digits.images import DecodeError
 from digits.inference import ModelFiles, Predictor
 from digits.inspection import Inspection, draw_inspection, inspect_image
 from digits.plans import Plan
 from digits.progress import SILENT, Progress
-from digits.records import digest_of, write_file
+from digits.records import digest_of
 from digits.registry import Registry
 from digits.shadowing import shadow_path, write_differences
 from digits.store import Store
@@ -63,10 +64,8 @@ def inbox_turn(store: Store, folder: Path) -> Iterator[bool]:
     Raises:
         UsageError: the folder is not there and can't be made.
     """
-    try:
+    with os_errors_as(UsageError, folder, "could not be made", "the inbox must be a folder"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: the inbox must be a folder, but: {error.strerror}") from error
     with store.lock_if_free(f"inbox-{digest_of(ascii(str(folder.absolute())))[:32]}") as free:
         yield free
 
@@ -144,10 +143,8 @@ def finish_shadow(summary: PredictionSummary, other: PredictionSummary) -> Predi
         StoreError: the disk is full, or can't be written to.
     """
     place = shadow_path(summary.out)
-    try:
+    with os_errors_as(StoreError, place, "the differences could not be written", "run again"):
         differing = write_differences(TableFile.open(summary.out), TableFile.open(other.out), place)
-    except OSError as error:
-        raise StoreError(f"{place}: the differences could not be written ({error.strerror}); run again") from error
     shutil.rmtree(other.out.parent, ignore_errors=True)
     return replace(summary, shadow={"version": other.model_version, "differing": differing, "table": str(place)})
 
@@ -189,18 +186,15 @@ def inspect(
         StoreError: the disk is full, or can't be written to.
     """
     predictor = Predictor(open_model(store, model))
+    with os_errors_as(UsageError, image, "could not be read", "expected an image file"):
+        content = image.read_bytes()
     try:
-        inspection = inspect_image(image.read_bytes(), predictor, predictor.model.mode_for(mode))
+        inspection = inspect_image(content, predictor, predictor.model.mode_for(mode))
     except DecodeError as error:
         raise UsageError(f"{image}: {error.status}: {error}") from error
-    except OSError as error:
-        raise UsageError(f"{image}: expected an image file, but: {error.strerror}") from error
     place = out or store.root / "inspections" / f"{image.name}.png"
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+    with os_errors_as(StoreError, place, "the picture could not be written", "choose another path with --out"):
         write_file(place, draw_inspection(inspection))
-    except OSError as error:
-        raise StoreError(f"{place}: the picture could not be written ({error.strerror}); give another --out") from error
     return inspection, place
 
 

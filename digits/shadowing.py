@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from digits.records import Record, replacing
+from digits.files import replacing
+from digits.records import Record
 from digits.tablefiles import ROWS_AT_ONCE, TableFile
 from digits.tables import Column, Row, format_of
 

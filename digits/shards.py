@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from digits.drift import MOST_IMAGES, Counts, Reference, add_counts, bin_counts, measure, measure_files
 from digits.errors import DigitsError, ModelError, StoreError
+from digits.files import os_errors_as, write_file
 from digits.folders import Entry, escape_path
 from digits.guards import Guard, Unguarded
 from digits.images import LEAST_SIDE, Decoded, DecodeError, Status, decode
@@ -30,7 +31,7 @@ from digits.inference import ModelFiles, Predictor, load_runtime
 from digits.normalization import opencv
 from digits.oddities import Look, look
 from digits.plans import Plan
-from digits.records import Record, write_file, write_record
+from digits.records import Record, write_record
 from digits.sources import Source, open_source
 from digits.summaries import LeastCertain
 from digits.tables import DECIMALS, FIXED_COLUMNS, Row
@@ -84,16 +85,11 @@ def _at_work_on(plan: Plan, guard: Unguarded, tick: Tick) -> Iterator["_Worker"]
             yield _Worker(plan, source, guard, tick)
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except OSError:
         if plan.exists():
-            raise _stopped(plan, error) from error
-
-
-def _stopped(plan: Plan, error: OSError) -> StoreError:
-    return StoreError(
-        f"{error.filename or plan.source}: the prediction stopped ({error.strerror}); "
-        "mend that and run the same command again: it goes on from here"
-    )
+            remedy = "fix that and run the same command again: it resumes from here"
+            with os_errors_as(StoreError, plan.source, "the prediction stopped", remedy):
+                raise
 
 
 class _Seen(NamedTuple):

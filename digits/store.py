@@ -7,7 +7,6 @@ an artifact is there whole or not at all.
 """
 
 import ast
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -16,7 +15,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -24,7 +23,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from digits.errors import CorruptArtifactError, MissingArtifactError, StoreError
-from digits.records import Record, digest_of, hash_file, read_record, sync_directory, write_record
+from digits.files import hash_file, locked, os_errors_as, sync_directory
+from digits.records import Record, digest_of, read_record, write_record
 
 MANIFEST = "manifest.json"
 logger = logging.getLogger(__name__)
@@ -172,8 +172,7 @@ class Store:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold a named lock; the kernel drops it when its holder dies."""
-        with self._lock_file(name) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with self._locked(name, wait=True):
             yield
 
     def refs(self) -> dict[ArtifactRef, float]:
@@ -218,26 +217,17 @@ class Store:
     @contextmanager
     def lock_if_free(self, name: str) -> Iterator[bool]:
         """Hold a named lock if nobody else does, and tell whether that is so."""
-        with self._lock_file(name) as descriptor:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                free = False
-            else:
-                free = True
+        with self._locked(name, wait=False) as free:
             yield free
 
     @contextmanager
-    def _lock_file(self, name: str) -> Iterator[int]:
+    def _locked(self, name: str, *, wait: bool) -> Iterator[bool]:
         path = self.root / "locks" / name
-        with writing(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            yield descriptor
-        finally:
-            with suppress(OSError):  # nothing was written to it, and the kernel has let it go all the same
-                os.close(descriptor)
+        with ExitStack() as stack:
+            with writing(self.root):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(locked(path, wait=wait))
+            yield lock.held
 
     def workspace(self, name: str) -> Path:
         """Give a directory for work that outlives a kill, such as checkpoints; who made it removes it."""
@@ -277,28 +267,16 @@ class Store:
         sync_directory(target.parent)
 
 
-@contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Turn a failure to write under an artifact root into a `StoreError`."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or root}: could not write to the artifact root {root} ({error.strerror or error}); "
-            "free space or choose another place with --artifacts or DIGITS_ARTIFACTS"
-        ) from error
+def writing(root: Path) -> AbstractContextManager[None]:
+    """Raise a `StoreError` where something below an artifact root can't be written."""
+    remedy = "free space or choose another place with --artifacts or DIGITS_ARTIFACTS"
+    return os_errors_as(StoreError, root, "could not write to the artifact root", remedy)
 
 
-@contextmanager
-def reading(root: Path) -> Iterator[None]:
-    """Turn a failure to read under an artifact root into a `StoreError`."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{error.filename or root}: could not read from the artifact root {root} ({error.strerror or error}); "
-            "check its permissions and its disk, or choose another place with --artifacts or DIGITS_ARTIFACTS"
-        ) from error
+def reading(root: Path) -> AbstractContextManager[None]:
+    """Raise a `StoreError` where something below an artifact root can't be read."""
+    remedy = "check its permissions and its disk, or choose another place with --artifacts or DIGITS_ARTIFACTS"
+    return os_errors_as(StoreError, root, "could not read from the artifact root", remedy)
 
 
 def _is_digest(name: str) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import UsageError
-from digits.records import Record, hash_file
+from digits.files import hash_file
+from digits.records import Record
 from digits.tables import FIXED_COLUMNS, Column, Value, columns_of, format_of
 
 ROWS_AT_ONCE = 2_000

@@ -22,10 +22,10 @@ from digits.backend import load_keras
 from digits.calibration import calibrated_loss
 from digits.config import AugmentationConfig, TrainingConfig
 from digits.errors import CorruptArtifactError, ModelError
+from digits.files import replacing
 from digits.models import Network, copy_variables, with_fused_normalization
 from digits.printed import are_digits, print_digits
 from digits.progress import SILENT, Bar, Progress
-from digits.records import replacing
 from digits.written import write_digits
 
 Pixels = npt.NDArray[np.uint8]

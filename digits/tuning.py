@@ -15,8 +15,8 @@ import numpy as np
 from digits import recipes, stages
 from digits.config import TrainingRun
 from digits.errors import ModelError, UsageError
+from digits.files import write_file
 from digits.progress import Bar, Progress
-from digits.records import write_file
 from digits.search import History, State, Trial, best_of, is_hopeless
 from digits.spaces import Space, checked, default_space, with_values
 from digits.store import ArtifactRef, Store, writing

@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from digits.errors import CorruptArtifactError, DigitsError
+from digits.files import hash_file, write_file
 from digits.labels import DIRECTORY, IMAGES, LOG_FILE, LabelLog
 from digits.ledgers import read_ledger
 from digits.plans import KNOWN_FILE, LISTING_FILE, Plan
 from digits.predictions import verified_part
 from digits.progress import SILENT, Progress
 from digits.recipes import KINDS, code_of
-from digits.records import hash_file, mended, read_record, write_file
+from digits.records import mended, read_record
 from digits.registry import Registry
 from digits.stages import make_again, read_json
 from digits.store import MANIFEST, ArtifactRef, Recipe, Store

@@ -22,6 +22,7 @@ from threading import BoundedSemaphore
 from typing import Self
 
 from digits.errors import DigitsError, StoreError, error_of
+from digits.files import os_errors_as
 from digits.folders import escape_path
 from digits.guards import marked, new_mark
 from digits.inference import ModelFiles
@@ -202,13 +203,9 @@ class Crew:
 
 
 def _start() -> WorkerProcess:
-    try:
+    remedy = "fix that and run the same command again: it resumes from what is finished"
+    with os_errors_as(StoreError, "worker process", "could not be started", remedy):
         return WorkerProcess()
-    except OSError as error:
-        raise StoreError(
-            f"no worker process can be started ({error.strerror}); "
-            "mend that and run the same command again: it goes on from what is finished"
-        ) from error
 
 
 def run_workers(

@@ -9,7 +9,6 @@
 Nobody but its owner can read the directory.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -24,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import DigitsError
+from digits.files import hash_file, locked, write_file
 from digits.liveness import descendants, is_running
-from digits.records import digest_of, hash_file, write_file
+from digits.records import digest_of
 from flows.api import Access, access, configured_api, password, shown
 
 POOL = "digits"
@@ -72,19 +72,17 @@ class Service:
     def record(self) -> dict[str, Any] | None:
         """Give what was written of the process, if it lives."""
         try:
-            with self.lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with locked(self.lock, wait=False, shared=True, flags=os.O_RDONLY) as lock:
+                if lock.held:
+                    return None
         except FileNotFoundError:
             return None
-        except BlockingIOError:
-            written = self.lock.read_text("utf-8")
-            return dict(json.loads(written)) if written else None  # it is just being started
-        return None
+        written = self.lock.read_text("utf-8")
+        return dict(json.loads(written)) if written else None  # it is just being started
 
     def start(self, command: list[str], environment: Mapping[str, str], **about: object) -> "subprocess.Popen[bytes]":
         """Start it, in a session of its own, with the lock in its hands."""
-        with self.lock.open("wb") as lock, self.log.open("ab") as log:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.lock, flags=os.O_RDWR | os.O_CREAT | os.O_TRUNC) as lock, self.log.open("ab") as log:
             process = subprocess.Popen(
                 command,
                 env=dict(environment),
@@ -93,9 +91,9 @@ class Service:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=[lock.fileno()],
+                pass_fds=[lock.descriptor],
             )
-            lock.write(json.dumps({"pid": process.pid, **about}).encode())
+            os.write(lock.descriptor, json.dumps({"pid": process.pid, **about}).encode())
         return process
 
     def stop(self) -> bool:
@@ -167,11 +165,9 @@ class System:
         """Be the only `up` or `down` at this state."""
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.state.chmod(0o700)
-        with (self.state / "turn.lock").open("wb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OperationsError(f"another `digits up` or `digits down` is at {self.state}; wait for it") from None
+        with locked(self.state / "turn.lock", wait=False) as lock:
+            if not lock.held:
+                raise OperationsError(f"another `digits up` or `digits down` is using {self.state}; wait for it")
             yield
 
 

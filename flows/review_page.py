@@ -26,6 +26,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from digits.errors import DigitsError, UsageError
+from digits.files import os_errors_as
 from digits.images import DecodeError
 from digits.pictures import data_uri
 from digits.reviewing import Review
@@ -183,10 +184,8 @@ def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: boo
     server = uvicorn.Server(config)
     with socket.socket() as listening, _ended_by_interrupt(server):
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        with os_errors_as(UsageError, f"port {port}", "is unavailable", "choose another --port"):
             listening.bind((ADDRESS, port))
-        except OSError as error:
-            raise UsageError(f"port {port} can't be had ({error.strerror}); give another --port") from error
         listening.listen()
         address = f"http://{ADDRESS}:{listening.getsockname()[1]}/?token={token}"
         tell(address)

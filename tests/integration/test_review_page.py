@@ -217,7 +217,7 @@ def test_a_port_that_is_taken_is_an_error(scans: Scans) -> None:
         other.listen()
         found = command("review", str(scans.table), "--port", str(other.getsockname()[1]), root=scans.root)
     assert found.returncode == 2
-    assert "can't be had (Address already in use); give another --port" in found.stderr
+    assert "is unavailable (Address already in use); choose another --port" in found.stderr
 
 
 def command(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import faults
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digits.errors import CorruptArtifactError
+from digits.files import hash_file, replacing, write_file
 from digits.records import (
     MOST_MENDED,
     SEAL,
@@ -21,13 +21,11 @@ from digits.records import (
     decode_record,
     digest_of,
     encode_record,
-    hash_file,
     mended,
     read_record,
-    replacing,
-    write_file,
     write_record,
 )
+from tests.support import faults
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -300,7 +300,7 @@ def test_a_read_only_root_is_an_error_that_names_it(world_readable: Path) -> Non
     """No place to write: said at once, with the root and the remedy."""
     root = world_readable / "artifacts"
     root.mkdir(mode=0o555)
-    with faults.without_root(), pytest.raises(StoreError, match=rf"write to the artifact root {root} \(Permission den"):
+    with faults.without_root(), pytest.raises(StoreError, match=rf"{root}: could not write to the artifact root \(Permission den"):
         Store(root).produce(RECIPE, write)
     with faults.without_root(), pytest.raises(StoreError, match=str(root)):
         Store(root).workspace("predict")
@@ -324,7 +324,7 @@ def test_an_artifact_that_may_not_be_read_is_not_called_damaged(world_readable: 
     """Permissions can be mended: an error that says so, and nothing is set aside."""
     store = Store(world_readable / "artifacts")
     (store.path(store.produce(RECIPE, write)) / "labels.npy").chmod(0)
-    with faults.without_root(), pytest.raises(StoreError, match=r"labels\.npy: could not read") as caught:
+    with faults.without_root(), pytest.raises(StoreError, match=r"could not read .*labels\.npy\)") as caught:
         store.open(RECIPE.ref)
     assert not isinstance(caught.value, CorruptArtifactError)
 

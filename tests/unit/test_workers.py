@@ -243,7 +243,7 @@ def test_a_worker_that_fails_is_an_error_in_its_own_words(plan: Plan, crew: Crew
 def test_no_process_can_be_started(plan: Plan, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says so; the limit of open files is the kernel's."""
     monkeypatch.setattr(workers.sys, "executable", str(plan.path / "no-python"))  # type: ignore[attr-defined]
-    with pytest.raises(StoreError, match=r"no worker process can be started \(No such file"):
+    with pytest.raises(StoreError, match=r"worker process: could not be started \(No such file"):
         run_workers(plan, crew)
 
 
