@@ -26,7 +26,7 @@ from digits.errors import CorruptArtifactError
 from digits.files import hash_file, sync_directory
 from digits.folders import Entry
 from digits.images import DecodeError
-from digits.plans import KNOWN_FILE, Plan, decode_entry, encode_entry
+from digits.plans import KNOWN_FILE, FormerRows, IncrementalRows, Plan, decode_entry, encode_entry
 from digits.records import Record, digest_of, read_record, write_record
 from digits.sources import Source
 
@@ -187,17 +187,18 @@ class Takeover:
         return line.row if same else b""
 
 
-def merged_rows(plan: Plan, parts: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def merged_rows(plan: Plan, former: FormerRows, parts: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Give what was listed and the row, as JSON, of each row of a plan's table: those that are known, those predicted.
 
     Args:
-        plan: with a `former`.
+        plan: whose parts these are.
+        former: its rows that are known.
         parts: the rows that were predicted, as JSON lines.
 
     Raises:
         CorruptArtifactError: what was known was damaged since the plan was made.
     """
-    known = _verified(plan.path / KNOWN_FILE, (plan.former or {})["sha256"])
+    known = _verified(plan.path / KNOWN_FILE, former.sha256)
     fresh = (line for part in parts for line in part.splitlines())
     with known.open("rb") as file:
         for record, row in _pairs(file):
@@ -209,11 +210,11 @@ class NewLedger:
 
     Args:
         plan: of an incremental run.
+        former: its rows that are known.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._former = plan.former or {}
+    def __init__(self, plan: Plan, former: IncrementalRows) -> None:
+        self._plan, self._former = plan, former
         self._rows = plan.path / "rows"
 
     def merged(self, parts: Iterable[bytes]) -> Iterator[Record]:
@@ -226,7 +227,7 @@ class NewLedger:
             CorruptArtifactError: what was known was damaged since the plan was made.
         """
         with self._rows.open("wb") as rows:
-            for record, text in merged_rows(self._plan, parts):
+            for record, text in merged_rows(self._plan, self._former, parts):
                 values = json.loads(text)
                 rows.write(b"%b%b\0%b\0" % (self._mark(record, values), record, text))
                 yield values
@@ -239,22 +240,22 @@ class NewLedger:
             return _RETRY
         archive = self._plan.archive
         written = archive[1] if archive else int(record.split(b" ", 2)[1])
-        return _KEEP if written < self._former["listed_at"] - SLOWEST_CLOCK_NS else _COMPARE
+        return _KEEP if written < self._former.listed_at - SLOWEST_CLOCK_NS else _COMPARE
 
     def commit(self, table: str, least_certain: Sequence[Record]) -> None:
         """Have the ledger fit the table of this hash."""
-        directory = Path(self._former["directory"])
+        directory = self._former.directory
         directory.mkdir(parents=True, exist_ok=True)
         rows = directory / f"{table}.rows"
         digest = hash_file(self._rows)
         self._rows.rename(rows)
         sync_directory(directory)
-        about = {"plan": self._plan.digest, "recipe": self._former["recipe"], "least_certain": list(least_certain)}
+        about = {"plan": self._plan.digest, "recipe": self._former.recipe, "least_certain": list(least_certain)}
         write_record(directory / f"{table}.json", {"sha256": digest, **about})
 
     def forget_others(self, table: str) -> None:
         """Remove the ledgers of former tables."""
-        for path in Path(self._former["directory"]).iterdir():
+        for path in self._former.directory.iterdir():
             if path.stem != table:
                 with suppress(FileNotFoundError):
                     path.unlink()

@@ -24,8 +24,19 @@ from digits.folders import Entry, Listing, entry_of, resolve_source
 from digits.inference import ModelFiles
 from digits.ledgers import Takeover, find_ledger, ledgers_of
 from digits.normalization import SPEC
-from digits.plans import KNOWN_FILE, LISTING_FILE, PLAN_FILE, Options, Plan, encode_entry, remove_plan
-from digits.records import Record, digest_of, read_record
+from digits.plans import (
+    KNOWN_FILE,
+    LISTING_FILE,
+    PLAN_FILE,
+    FormerRows,
+    IncrementalRows,
+    Options,
+    Plan,
+    ReplacedRows,
+    encode_entry,
+    remove_plan,
+)
+from digits.records import digest_of, read_record
 from digits.replacing import Replacement, open_table
 from digits.selection import Selection
 from digits.shadowing import shadow_path
@@ -113,13 +124,13 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
         options = options.model_copy(update=kept | {"include": (), "exclude": ()})
     chosen = _options_for(model, options)
     ours = (out, summary_path(out), picture_path(out), shadow_path(out), path.parent)
-    former: Record | None = None
+    former: FormerRows | None = None
     with _found(source, options, ours, path) as found:
         if table:
             former = _replaced(table, found, listing, path / KNOWN_FILE, options)
         elif options.incremental:
-            past = _Past(path.parent, found, out, _digest_of_recipe(model, chosen, found.archive))
-            former = {**past.write(listing, path, options), "listed_at": listed_at}
+            past = _Past(path.parent, found, out, _digest_of_recipe(model, chosen, found.archive), listed_at)
+            former = past.write(listing, path, options)
         else:
             listing.write(found.entries)
     skipped = dict(sorted(found.skipped.items()))
@@ -163,8 +174,9 @@ class _Past(NamedTuple):
     found: "_Found"
     out: Path
     recipe: str
+    listed_at: int
 
-    def write(self, listing: "_Listed", path: Path, options: PredictionConfig) -> Record:
+    def write(self, listing: "_Listed", path: Path, options: PredictionConfig) -> IncrementalRows:
         """Write the files that must be predicted into the listing, and into the plan's directory what is known."""
         directory = ledgers_of(self.work, self.found.place, self.out)
         ledger = find_ledger(directory, self.out, recipe=self.recipe)
@@ -172,16 +184,17 @@ class _Past(NamedTuple):
         with open_source(self.found.place, self.found.archive) as opened:
             takeover = Takeover(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
             listing.write(takeover.fresh(self.found.entries))
-        return {
-            "directory": str(directory),
-            "recipe": self.recipe,
-            "rows": takeover.rows,
-            "unchanged": takeover.unchanged,
-            "settled": bool(ledger and takeover.settled and _is_summary_of(self.out, ledger.plan)),
-            "shard_size": _shard_size(takeover.rows, takeover.bytes, options),
-            "sha256": hash_file(known),
-            "least_certain": list(ledger.least_certain) if ledger else [],
-        }
+        return IncrementalRows(
+            rows=takeover.rows,
+            unchanged=takeover.unchanged,
+            settled=bool(ledger and takeover.settled and _is_summary_of(self.out, ledger.plan)),
+            shard_size=_shard_size(takeover.rows, takeover.bytes, options),
+            sha256=hash_file(known),
+            recipe=self.recipe,
+            directory=directory,
+            listed_at=self.listed_at,
+            least_certain=tuple(ledger.least_certain) if ledger else (),
+        )
 
 
 def _is_summary_of(out: Path, plan: str) -> bool:
@@ -192,21 +205,22 @@ def _is_summary_of(out: Path, plan: str) -> bool:
         return False
 
 
-def _replaced(table: TableFile, found: "_Found", listing: "_Listed", known: Path, options: PredictionConfig) -> Record:
+def _replaced(
+    table: TableFile, found: "_Found", listing: "_Listed", known: Path, options: PredictionConfig
+) -> ReplacedRows:
     """Write what must be predicted of a table into the listing, and what stays into the plan's directory."""
     version, before = options.replace_version or 0, hash_file(table.path)
     members = {entry.path: entry for entry in found.entries} if found.archive else None
     replacement = Replacement(known, table, version, found.place, members)
     listing.write(replacement.fresh())
-    return {
-        "table": before,
-        "recipe": digest_of([before, version]),
-        "rows": replacement.rows,
-        "unchanged": replacement.kept,
-        "settled": False,
-        "shard_size": table.rows_in_a_part(),
-        "sha256": hash_file(known),
-    }
+    return ReplacedRows(
+        rows=replacement.rows,
+        unchanged=replacement.kept,
+        shard_size=table.rows_in_a_part(),
+        sha256=hash_file(known),
+        recipe=digest_of([before, version]),
+        table=before,
+    )
 
 
 class _Found(NamedTuple):
@@ -317,7 +331,7 @@ def _digest_of_request(plan: Plan, listing: str) -> str:
         "model": [plan.model.digest, plan.model.version],
         "options": plan.options._asdict(),
         "code": code_version("digits.shards"),
-        "known": plan.former and [plan.former[name] for name in ("sha256", "recipe", "settled")],
+        "known": plan.former and [plan.former.sha256, plan.former.recipe, plan.former.settled],
     }
     return digest_of(request)[:32]
 

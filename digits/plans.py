@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from digits.errors import CorruptArtifactError
 from digits.files import locked
@@ -52,6 +52,73 @@ class Options(NamedTuple):
 
 
 @dataclass(frozen=True)
+class IncrementalRows:
+    """Rows of an incremental run's table, most of them known from the last run.
+
+    Args:
+        rows: number of the table's rows.
+        unchanged: number of those that are known.
+        settled: whether table and ledger would come out as they are.
+        shard_size: number of images in a shard if all rows were predicted.
+        sha256: hash of the file of what is known.
+        recipe: digest of model, options and code.
+        directory: where the new ledger goes.
+        listed_at: when the folder was listed, in nanoseconds since the epoch.
+        least_certain: images of the last run's ledger, with pixels, as in a shard's seal.
+    """
+
+    rows: int
+    unchanged: int
+    settled: bool
+    shard_size: int
+    sha256: str
+    recipe: str
+    directory: Path
+    listed_at: int
+    least_certain: tuple[Record, ...]
+
+    def as_record(self) -> Record:
+        """Return the rows as JSON values."""
+        return {**vars(self), "directory": str(self.directory), "least_certain": list(self.least_certain)}
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        """Read what `as_record` returned."""
+        places = {"directory": Path(record["directory"]), "least_certain": tuple(record["least_certain"])}
+        return cls(**{**record, **places})
+
+
+@dataclass(frozen=True)
+class ReplacedRows:
+    """Rows of a table of which some are replaced.
+
+    Args:
+        rows: number of the table's rows.
+        unchanged: number of those that stay.
+        shard_size: number of rows in a part of the table.
+        sha256: hash of the file of the rows that stay.
+        recipe: digest of the table and of the version whose rows are replaced.
+        table: hash of the table as it was.
+        settled: never, since there are rows to be predicted.
+    """
+
+    rows: int
+    unchanged: int
+    shard_size: int
+    sha256: str
+    recipe: str
+    table: str
+    settled: Literal[False] = False
+
+    def as_record(self) -> Record:
+        """Return the rows as JSON values."""
+        return dict(vars(self))
+
+
+FormerRows = IncrementalRows | ReplacedRows
+
+
+@dataclass(frozen=True)
 class Plan:
     """A folder's listing cut into shards; see `Plan.open`.
 
@@ -66,9 +133,7 @@ class Plan:
         shard_size: images a shard, but for the last.
         images: the number of images to predict: all rows, or in an incremental run those that are not known.
         skipped: what the folder holds besides, counted by reason.
-        former: of an incremental run: `rows` of the table and how many a shard would have (`shard_size`), those that
-            are `unchanged`, whether the table is `settled` as it is, the hash of the file of what is known, and what
-            goes into the new ledger; of a run that replaces rows, the hash of the `table` instead.
+        former: rows of a former table that an incremental run or one that replaces rows goes on from.
         listing_sha256: hash of the listing's file.
     """
 
@@ -82,7 +147,7 @@ class Plan:
     shard_size: int
     images: int
     skipped: Mapping[str, int]
-    former: Record | None = None
+    former: FormerRows | None = None
     listing_sha256: str = ""
 
     @classmethod
@@ -105,21 +170,19 @@ class Plan:
             shard_size=record["shard_size"],
             images=record["images"],
             skipped=record["skipped"],
-            former=record["former"],
+            former=_former_from(record["former"]) if record["former"] else None,
             listing_sha256=record["listing_sha256"],
         )
 
     def write(self) -> None:
         """Write the plan's record into its directory."""
-        names = ("archive", "offsets", "shard_size", "images", "former", "listing_sha256")
+        names = ("archive", "offsets", "shard_size", "images", "listing_sha256")
         record = {name: getattr(self, name) for name in names}
         model = {**asdict(self.model), "onnx": str(self.model.onnx)}
         places = {"source": str(self.source), "out": str(self.out)}
-        options = self.options._asdict()
-        write_record(
-            self.path / PLAN_FILE,
-            {**record, **places, "model": model, "options": options, "skipped": dict(self.skipped)},
-        )
+        former = self.former.as_record() if self.former else None
+        described = {"model": model, "options": self.options._asdict(), "skipped": dict(self.skipped), "former": former}
+        write_record(self.path / PLAN_FILE, {**record, **places, **described})
 
     @property
     def digest(self) -> str:
@@ -129,7 +192,7 @@ class Plan:
     @property
     def is_settled(self) -> bool:
         """Whether the table of an incremental run is what it would be, so that there is nothing to do."""
-        return bool(self.former and self.former["settled"])
+        return self.former is not None and self.former.settled
 
     @property
     def shards(self) -> range:
@@ -155,7 +218,7 @@ class Plan:
     @property
     def rows(self) -> int:
         """The number of the table's rows."""
-        return int(self.former["rows"]) if self.former else self.images
+        return self.former.rows if self.former else self.images
 
     def entries(self, shard: int) -> list[Entry]:
         """Give the files of a shard."""
@@ -223,6 +286,10 @@ class Plan:
             return
         with locked(self.part(shard, ".lock"), wait=False) as lock:
             yield lock.held and not self.is_committed(shard)
+
+
+def _former_from(record: Record) -> FormerRows:
+    return ReplacedRows(**record) if "table" in record else IncrementalRows.from_record(record)
 
 
 def _model_from(record: Record) -> ModelFiles:

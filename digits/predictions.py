@@ -26,7 +26,7 @@ from digits.images import STATUSES
 from digits.inference import ModelFiles
 from digits.ledgers import NewLedger, merged_rows
 from digits.planning import plan_predictions
-from digits.plans import Plan, remove_plan
+from digits.plans import FormerRows, IncrementalRows, Plan, ReplacedRows, remove_plan
 from digits.progress import SILENT, Progress
 from digits.records import Record, read_record, write_record
 from digits.shards import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
@@ -156,10 +156,10 @@ def _published(plan: Plan, started: float | None) -> PredictionSummary:
         )
     remove_leftovers_of(plan.out, picture_path(plan.out), summary_path(plan.out))
     totals = _Totals()
-    if plan.former and "table" in plan.former:
-        _write_replaced(plan, totals)
-    elif plan.former:
-        _write_incremental(plan, totals)
+    if isinstance(plan.former, ReplacedRows):
+        _write_replaced(plan, plan.former, totals)
+    elif isinstance(plan.former, IncrementalRows):
+        _write_incremental(plan, plan.former, totals)
     else:
         with replacing(plan.out) as file:
             plan.format.join(_verified_parts(plan, totals), plan.columns, file)
@@ -198,32 +198,32 @@ def _write_picture(summary: PredictionSummary) -> None:
         write_file(picture_path(summary.out), picture)
 
 
-def _write_incremental(plan: Plan, totals: "_Totals") -> None:
+def _write_incremental(plan: Plan, former: IncrementalRows, totals: "_Totals") -> None:
     """Write a table of rows that were known and rows that were predicted, and its ledger just before it."""
-    ledger = NewLedger(plan)
-    totals.remember((plan.former or {})["least_certain"])
+    ledger = NewLedger(plan, former)
+    totals.remember(former.least_certain)
     with replacing(plan.out) as file:
         parts = _verified_parts(plan, totals)
-        plan.table_format.join(_shards_of(plan, ledger.merged(parts), totals), plan.columns, file)
+        plan.table_format.join(_shards_of(plan, former, ledger.merged(parts), totals), plan.columns, file)
         file.flush()
         digest = hash_file(Path(file.name))
         ledger.commit(digest, totals.pictures())
     ledger.forget_others(digest)
 
 
-def _write_replaced(plan: Plan, totals: "_Totals") -> None:
+def _write_replaced(plan: Plan, former: ReplacedRows, totals: "_Totals") -> None:
     """Write a table of which some rows were predicted anew, over the one that they were to be replaced in."""
     totals.remember(())
     with replacing(plan.out) as file:
-        rows = (json.loads(row) for _, row in merged_rows(plan, _verified_parts(plan, totals)))
-        plan.table_format.join(_shards_of(plan, rows, totals), plan.columns, file)
-        if hash_file(plan.out) != (plan.former or {})["table"]:
+        rows = (json.loads(row) for _, row in merged_rows(plan, former, _verified_parts(plan, totals)))
+        plan.table_format.join(_shards_of(plan, former, rows, totals), plan.columns, file)
+        if hash_file(plan.out) != former.table:
             raise StoreError(f"{plan.out}: the table was changed meanwhile and is left so; run the same command again")
 
 
-def _shards_of(plan: Plan, rows: Iterator[Record], totals: "_Totals") -> Iterator[bytes]:
+def _shards_of(plan: Plan, former: FormerRows, rows: Iterator[Record], totals: "_Totals") -> Iterator[bytes]:
     """Encode rows as the parts that a run from nothing would have."""
-    while shard := list(islice(rows, (plan.former or {})["shard_size"])):
+    while shard := list(islice(rows, former.shard_size)):
         totals.count(shard)
         yield plan.table_format.encode([tuple(row.values()) for row in shard], plan.columns)
 
@@ -336,6 +336,6 @@ class _Totals:
             more_frames=self._more_frames,
             failures=tuple(self._failures),
             least_certain=tuple(self._pictured()),
-            unchanged=(plan.former or {}).get("unchanged", 0),
+            unchanged=plan.former.unchanged if plan.former else 0,
             drift=find_drift(self._drift, plan.model.reference),
         )

@@ -300,7 +300,7 @@ def _plan(path: Path) -> Iterator[Thing]:
 def _check_plan(path: Path) -> None:
     plan = Plan.open(path)
     expected = {LISTING_FILE: plan.listing_sha256}
-    expected |= {KNOWN_FILE: plan.former["sha256"]} if plan.former else {}
+    expected |= {KNOWN_FILE: plan.former.sha256} if plan.former else {}
     for name, sha256 in expected.items():
         if hash_file(path / name) != sha256:
             raise CorruptArtifactError(f"{path / name}: damaged after it was written")

@@ -122,7 +122,7 @@ def name_run(name: str) -> None:
 
 def leave_as_it_is(plan: Plan) -> str:
     """Tell that an inbox has nothing new, and drop the plan that found so; give the sentence."""
-    sentence = f"nothing is new in {plan.source}: its {(plan.former or {})['rows']:,} images are in {plan.out}"
+    sentence = f"nothing is new in {plan.source}: its {plan.rows:,} images are in {plan.out}"
     library_log.info("%s", sentence)
     remove_plan(plan.path)
     tell("digits.inbox.empty", f"digits.inbox.{plan.source.name}", str(plan.source), table=str(plan.out))

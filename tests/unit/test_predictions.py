@@ -351,7 +351,9 @@ def test_shards_of_large_files_are_small(job: Job, monkeypatch: pytest.MonkeyPat
     shards = job.plan().shards
     assert 4 <= len(shards) <= 5
     job.options = {"incremental": True}
-    assert (job.plan().former or {})["shard_size"] == job.plan().rows_of(0)
+    former = job.plan().former
+    assert former is not None
+    assert former.shard_size == job.plan().rows_of(0)
 
 
 def test_a_plan_is_found_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
