@@ -1,4 +1,4 @@
-"""Test accuracy on MNIST of the recipes, and what they cost: the table in the README.
+"""Test accuracy on MNIST of the presets, and what they cost: the table in the README.
 
 python -m benchmarks accuracy                  # half an hour on two cores, most of it for best
 python -m benchmarks accuracy --only quick     # beside the tutorial's network, timed in the same run
@@ -16,7 +16,7 @@ from statistics import mean
 from typing import get_args
 
 from digits import stages
-from digits.config import RecipeName, TrainingRun, artifact_root
+from digits.config import Preset, TrainingRun, artifact_root
 from digits.registry import ModelFacts
 from digits.store import ArtifactRef, Store
 
@@ -33,17 +33,17 @@ class Row:
 
 
 def main() -> None:
-    """Print a line for each training and one for each recipe."""
-    parser = argparse.ArgumentParser(description="Test accuracy of the recipes, and what they cost.")
-    parser.add_argument("--only", choices=get_args(RecipeName), help="this recipe alone")
+    """Print a line for each training and one for each preset."""
+    parser = argparse.ArgumentParser(description="Test accuracy of the presets, and what they cost.")
+    parser.add_argument("--only", choices=get_args(Preset), help="this preset alone")
     only = parser.parse_args().only
     downloads = artifact_root(Path(os.environ.get("DIGITS_ARTIFACTS", "artifacts"))) / "downloads"
     with tempfile.TemporaryDirectory() as place:
         store = Store(Path(place))
         downloads.mkdir(parents=True, exist_ok=True)
-        (store.root / "downloads").symlink_to(downloads.absolute())
-        for recipe in [only] if only else get_args(RecipeName):
-            _MEASURES[recipe](store)
+        store.downloads.symlink_to(downloads.absolute())
+        for preset in [only] if only else get_args(Preset):
+            _MEASURES[preset](store)
 
 
 def _default(store: Store) -> None:
@@ -69,8 +69,8 @@ def _best(store: Store) -> None:
 _MEASURES = {"default": _default, "quick": _quick, "best": _best}
 
 
-def _run(recipe: str, seed: int) -> TrainingRun:
-    return TrainingRun.model_validate({"recipe": recipe, "training": {"seed": seed}}).resolved()
+def _run(preset: str, seed: int) -> TrainingRun:
+    return TrainingRun.model_validate({"preset": preset, "training": {"seed": seed}}).resolved()
 
 
 def _tutorial(seed: int) -> TrainingRun:

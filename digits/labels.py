@@ -23,7 +23,7 @@ from digits.records import Record, canonical_json, decode_record, digest_of, sea
 DIGITS = tuple("0123456789")
 NOT_A_DIGIT, SKIP = "not-a-digit", "skip"
 LABELS = (*DIGITS, NOT_A_DIGIT, SKIP)
-DIRECTORY, LOG_FILE, IMAGES = "labels", "log.jsonl", "images"
+LOG_FILE, IMAGES = "log.jsonl", "images"
 logger = logging.getLogger(__name__)
 
 

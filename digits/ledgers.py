@@ -33,6 +33,8 @@ from digits.sources import Source
 SLOWEST_CLOCK_NS = 2_000_000_000
 """File systems keep modification times in steps of at most this."""
 
+LEDGERS = "ledgers"
+"""The directory of ledgers among the plans."""
 MAY_HEAL = frozenset({"denied", "vanished", "changed", "timeout", "crashed"})
 _KEEP, _COMPARE, _RETRY = b"=", b"?", b"!"
 _CHUNK = 2**20
@@ -85,7 +87,7 @@ def _pairs(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 def ledgers_of(work: Path, source: Path, out: Path) -> Path:
     """Say where the ledgers of a table are."""
-    return work / "ledgers" / digest_of([os.fsdecode(source), os.fsdecode(out)])[:32]
+    return work / LEDGERS / digest_of([os.fsdecode(source), os.fsdecode(out)])[:32]
 
 
 def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:

@@ -179,9 +179,9 @@ class Registry:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._versions = store.root / "registry" / "versions"
-        self._promotions = store.root / "registry" / "promotions"
-        self._decisions = store.root / "registry" / "decisions"
+        self._versions = store.registry / "versions"
+        self._promotions = store.registry / "promotions"
+        self._decisions = store.registry / "decisions"
 
     def versions(self) -> list[ModelVersion]:
         """Give every version, oldest first."""

@@ -52,7 +52,7 @@ def _swept(store: Store, config: RetentionConfig) -> list[Removed]:
     with store.lock("sweep"):
         now = time.time()
         # Before what is left in them goes, which would make them young.
-        plans = sweep_plans(store.root / "work" / "predictions", plan_seconds=config.work_days * DAY)
+        plans = sweep_plans(store.plans, plan_seconds=config.work_days * DAY)
         removed = [Removed(_below(store, path), 0, "a prediction that nobody went on with") for path in plans]
         removed += [_discard(store, path, reason) for path, reason in _left(store, config, now)]
         oldest = now - config.artifact_days * DAY
@@ -92,17 +92,19 @@ def _left(store: Store, config: RetentionConfig, now: float) -> Iterator[tuple[P
     """Give what kills have left, and what was set aside, once nobody comes back for it."""
     killed = "left by a writer that was killed"
     kinds = (
-        (store.root.glob("tmp/*"), config.temporary_hours * HOUR, killed),
-        *((leftovers(store.root / name), config.temporary_hours * HOUR, killed) for name in _WRITTEN),
-        (store.root.glob("work/train-*.npz"), config.work_days * DAY, "a training that nobody went on with"),
-        (store.root.glob("damaged/*"), config.artifact_days * DAY, "damaged, and made again since"),
+        (store.temporary.glob("*"), config.temporary_hours * HOUR, killed),
+        *((leftovers(place), config.temporary_hours * HOUR, killed) for place in _written(store)),
+        (store.work.glob("train-*.npz"), config.work_days * DAY, "a training that nobody went on with"),
+        (store.damaged.glob("*"), config.artifact_days * DAY, "damaged, and made again since"),
     )
     for paths, seconds, reason in kinds:
         yield from ((path, reason) for path in list(paths) if now - _changed(path) > seconds)
 
 
-_WRITTEN = ("registry", "studies", "work", "predictions", "inspections", "demo", "labels")
-"""The directories where files are replaced beside themselves."""
+def _written(store: Store) -> tuple[Path, ...]:
+    """Return the directories where files are replaced beside themselves."""
+    records = (store.registry, store.studies, store.labels)
+    return (*records, store.work, store.predictions, store.inspections, store.demo)
 
 
 def _changed(path: Path) -> float:

@@ -16,7 +16,7 @@ from digits.errors import CorruptArtifactError, DigitsError, StoreError, UsageEr
 from digits.files import hash_file, os_errors_as, write_file
 from digits.folders import Entry, entry_of, resolve_source, unescape_path
 from digits.images import LEAST_SIDE, OTHER_EXTENSIONS, PREDICTED, DecodeError, decode
-from digits.labels import DIGITS, DIRECTORY, LABELS, SKIP, Answer, LabelLog, Undo
+from digits.labels import DIGITS, LABELS, SKIP, Answer, LabelLog, Undo
 from digits.normalization import normalize
 from digits.pictures import grey_png
 from digits.records import read_record
@@ -64,7 +64,7 @@ class Review:
 
     def __init__(self, store: Store, table: Path, *, source: Path | None = None, size: int = SAMPLE) -> None:
         self.table = table
-        self.log = LabelLog(store.root / DIRECTORY)
+        self.log = LabelLog(store.labels)
         self.selection = self._select(size)
         self._store = store
         self._digest = hash_file(table)

@@ -54,7 +54,7 @@ def default_table(store: Store, source: Path) -> Path:
     """Say where the table of a folder goes when nobody said: the same place for the same folder."""
     source = source.absolute()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.") or "images"
-    return store.root / "predictions" / f"{name[:60]}-{digest_of(ascii(str(source)))[:8]}" / "predictions.csv"
+    return store.predictions / f"{name[:60]}-{digest_of(ascii(str(source)))[:8]}" / "predictions.csv"
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def plan(store: Store, source: Path, *, model: str, out: Path | None, options: P
         model=open_model(store, model),
         options=options,
         out=out or default_table(store, source),
-        work=store.workspace("predictions"),
+        work=store.workspace(store.plans),
     )
 
 
@@ -110,7 +110,7 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
         model=open_model(store, model),
         options=options,
         out=out or default_table(store, source),
-        work=store.workspace("predictions"),
+        work=store.workspace(store.plans),
         progress=progress,
     )
 
@@ -132,7 +132,7 @@ def shadow_plan(store: Store, source: Path, *, shadow: str, out: Path, options: 
     if options.files_from == STANDARD_INPUT:
         raise UsageError("files_from: to predict with two versions, give the list of files as a file")
     alone = {"incremental": False, "verify": False, "replace_version": None}
-    table = store.root / "tmp" / f"shadow-{digest_of(ascii(str(out.absolute())))[:32]}" / "predictions.jsonl"
+    table = store.temporary / f"shadow-{digest_of(ascii(str(out.absolute())))[:32]}" / "predictions.jsonl"
     return plan(store, source, model=shadow, out=table, options=options.model_copy(update=alone))
 
 
@@ -192,7 +192,7 @@ def inspect(
         inspection = inspect_image(content, predictor, predictor.model.mode_for(mode))
     except DecodeError as error:
         raise UsageError(f"{image}: {error.status}: {error}") from error
-    place = out or store.root / "inspections" / f"{image.name}.png"
+    place = out or store.inspections / f"{image.name}.png"
     with os_errors_as(StoreError, place, "the picture could not be written", "choose another path with --out"):
         write_file(place, draw_inspection(inspection))
     return inspection, place

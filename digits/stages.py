@@ -33,7 +33,7 @@ from digits.arrays import (
 from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig, TrainingRun
 from digits.errors import ModelError
 from digits.files import write_file
-from digits.labels import DIRECTORY, Labelled, LabelLog
+from digits.labels import Labelled, LabelLog
 from digits.progress import SILENT, Progress
 from digits.records import Record, digest_of
 from digits.registry import ModelFacts, ModelVersion, Registry
@@ -65,7 +65,7 @@ def download_dataset(
 
     def write(directory: Path) -> None:
         data = datasets.load(
-            source, downloads=store.root / "downloads", normalize=normalize, progress=progress, reviewed=reviewed
+            source, downloads=store.downloads, normalize=normalize, progress=progress, reviewed=reviewed
         )
         for name in DATASET_FILES:
             np.save(directory / f"{name}.npy", getattr(data, name), allow_pickle=False)
@@ -80,13 +80,13 @@ def download_dataset(
 
 def _reviewed(store: Store, source: str) -> Labelled | None:
     """Give the labels that people have given here, where the dataset is made of them."""
-    return LabelLog(store.root / DIRECTORY).labelled() if source == datasets.REVIEWED else None
+    return LabelLog(store.labels).labelled() if source == datasets.REVIEWED else None
 
 
 def without_missing_labels(store: Store, run: TrainingRun) -> TrainingRun:
     """Leave `reviewed` out of several datasets while nothing is labelled: a schedule may name it from the first."""
     others = tuple(name for name in run.datasets if name != datasets.REVIEWED)
-    if others in ((), run.datasets) or LabelLog(store.root / DIRECTORY).labelled().labels:
+    if others in ((), run.datasets) or LabelLog(store.labels).labelled().labels:
         return run
     logger.info("%s: no image has been labelled yet; training without it", datasets.REVIEWED)
     return run.model_copy(update={"datasets": others})
@@ -241,7 +241,7 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
 
 def checkpoint_of(store: Store, recipe: Recipe) -> Path:
     """Give the file from which the fit of a recipe goes on."""
-    return store.root / "work" / f"train-{recipe.ref.digest}.npz"
+    return store.work / f"train-{recipe.ref.digest}.npz"
 
 
 def average_models(

@@ -100,6 +100,71 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
 
+    @property
+    def downloads(self) -> Path:
+        """Directory of files as they were downloaded."""
+        return self.root / "downloads"
+
+    @property
+    def labels(self) -> Path:
+        """Directory of the labels that people gave."""
+        return self.root / "labels"
+
+    @property
+    def registry(self) -> Path:
+        """Directory of the records of model versions, promotions and decisions."""
+        return self.root / "registry"
+
+    @property
+    def studies(self) -> Path:
+        """Directory of the studies of tuning."""
+        return self.root / "studies"
+
+    @property
+    def predictions(self) -> Path:
+        """Directory of the tables for which no other place was named."""
+        return self.root / "predictions"
+
+    @property
+    def inspections(self) -> Path:
+        """Directory of the pictures of inspected images."""
+        return self.root / "inspections"
+
+    @property
+    def inbox(self) -> Path:
+        """Directory of the images that a deployment predicts as they arrive."""
+        return self.root / "inbox"
+
+    @property
+    def demo(self) -> Path:
+        """Directory of the images and the table of the demonstration."""
+        return self.root / "demo"
+
+    @property
+    def work(self) -> Path:
+        """Directory of unfinished work that is resumed after a kill, such as checkpoints."""
+        return self.root / "work"
+
+    @property
+    def plans(self) -> Path:
+        """Directory of the plans of unfinished predictions."""
+        return self.work / "predictions"
+
+    @property
+    def temporary(self) -> Path:
+        """Directory of what is being written, and of what is being deleted."""
+        return self.root / "tmp"
+
+    @property
+    def damaged(self) -> Path:
+        """Directory of damaged artifacts that were set aside."""
+        return self.root / "damaged"
+
+    @property
+    def locks(self) -> Path:
+        """Directory of the files that are locked."""
+        return self.root / "locks"
+
     def path(self, ref: ArtifactRef) -> Path:
         """Give the directory where an artifact is, or would be."""
         return self.root / ref.kind / ref.digest
@@ -205,7 +270,7 @@ class Store:
 
     def discard(self, path: Path) -> None:
         """Remove a file or a directory below the root: renamed first, so that no half of it is ever found."""
-        grave = self.root / "tmp" / secrets.token_hex(8)
+        grave = self.temporary / secrets.token_hex(8)
         with writing(self.root):
             grave.parent.mkdir(parents=True, exist_ok=True)
             path.rename(grave)
@@ -222,28 +287,27 @@ class Store:
 
     @contextmanager
     def _locked(self, name: str, *, wait: bool) -> Iterator[bool]:
-        path = self.root / "locks" / name
+        path = self.locks / name
         with ExitStack() as stack:
             with writing(self.root):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context(locked(path, wait=wait))
             yield lock.held
 
-    def workspace(self, name: str) -> Path:
-        """Give a directory for work that outlives a kill, such as checkpoints; who made it removes it."""
-        path = self.root / "work" / name
+    def workspace(self, place: Path) -> Path:
+        """Make one of the directories for work that is resumed after a kill; whoever made it removes it."""
         with writing(self.root):
-            path.mkdir(parents=True, exist_ok=True)
-        return path
+            place.mkdir(parents=True, exist_ok=True)
+        return place
 
     def _set_aside(self, ref: ArtifactRef) -> None:
-        target = self.root / "damaged" / f"{ref.kind}-{ref.digest}-{secrets.token_hex(4)}"
+        target = self.damaged / f"{ref.kind}-{ref.digest}-{secrets.token_hex(4)}"
         with writing(self.root):
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path(ref).rename(target)
 
     def _write(self, recipe: Recipe, write: Callable[[Path], None]) -> None:
-        temporary = self.root / "tmp" / secrets.token_hex(8)
+        temporary = self.temporary / secrets.token_hex(8)
         try:
             with writing(self.root):
                 temporary.mkdir(parents=True)

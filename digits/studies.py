@@ -59,7 +59,7 @@ class Study:
     @property
     def path(self) -> Path:
         """The study's directory."""
-        return self.store.root / "studies" / self.name
+        return self.store.studies / self.name
 
     def begin(self) -> None:
         """Write down what the study is of, unless that was done.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from digits.errors import CorruptArtifactError, DigitsError
 from digits.files import hash_file, write_file
-from digits.labels import DIRECTORY, IMAGES, LOG_FILE, LabelLog
-from digits.ledgers import read_ledger
+from digits.labels import IMAGES, LOG_FILE, LabelLog
+from digits.ledgers import LEDGERS, read_ledger
 from digits.plans import KNOWN_FILE, LISTING_FILE, Plan
 from digits.predictions import verified_part
 from digits.progress import SILENT, Progress
@@ -213,20 +213,20 @@ def things(store: Store) -> Iterator[Thing]:
     """Give everything under an artifact root that can be checked."""
     yield from _artifacts(store)
     yield from _records(store)
-    work = store.root / "work"
     yield from (
-        Thing("checkpoint", path, partial(_check_checkpoint, path), spare=True) for path in _found(work, "train-*.npz")
+        Thing("checkpoint", path, partial(_check_checkpoint, path), spare=True)
+        for path in _found(store.work, "train-*.npz")
     )
-    for path in _found(work / "predictions", "*"):
-        if path.is_dir() and path.name != "ledgers" and not path.name.startswith("tmp-"):
+    for path in _found(store.plans, "*"):
+        if path.is_dir() and path.name != LEDGERS and not path.name.startswith("tmp-"):
             yield from _plan(path)
-    for path in _found(work / "predictions" / "ledgers", "*/*"):
+    for path in _found(store.plans / LEDGERS, "*/*"):
         yield Thing("ledger", path, partial(_check_ledger, path), spare=True)
-    for path in _found(store.root / "predictions", "**/*.summary.json"):
+    for path in _found(store.predictions, "**/*.summary.json"):
         yield Thing("summary", path, partial(_check_record, path))
-    for path in _found(store.root / "studies", "*/*.json"):
+    for path in _found(store.studies, "*/*.json"):
         yield Thing("study", path, partial(_check_record, path), spare=True)
-    yield from _labels(store.root / DIRECTORY)
+    yield from _labels(store.labels)
 
 
 def _found(directory: Path, pattern: str) -> list[Path]:
@@ -245,7 +245,7 @@ def _check_artifact(store: Store, ref: ArtifactRef) -> None:
 
 
 def _records(store: Store) -> Iterator[Thing]:
-    registry = store.root / "registry"
+    registry = store.registry
     for path in _found(registry, "*/*"):
         yield Thing("registry", path, partial(_check_record, path))
     if registry.exists():

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 UNEXPECTED = 1
 NO_API = 7
 INTERRUPTED = 130
+RENAMED_OPTIONS = {"--recipe": "--preset"}
 _MOST_LIKELY = 4
 _BEST_SHOWN = 5
 _STARTUP = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
@@ -34,13 +35,20 @@ _ALLOCATIONS = 50_000
 
 
 class _Commands(TyperGroup):
-    """Commands whose interruption is told in our words: Typer's own are an empty line."""
+    """Commands with messages of our own for an interruption, and for an option that has another name now."""
 
     def invoke(self, context: Any) -> Any:
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
             _fail("interrupted; the same command goes on from what is finished", INTERRUPTED)
+        except Exception as error:
+            from digits.errors import UsageError
+
+            option = getattr(error, "option_name", "")
+            if option in RENAMED_OPTIONS:
+                raise UsageError(f"{option} was renamed: use {RENAMED_OPTIONS[option]}") from error
+            raise
 
 
 app = typer.Typer(
@@ -139,7 +147,7 @@ def train(
             help="mnist, mnist-sample, fashion-mnist, reviewed, an .npz, a folder of IDX files or of <class>/*.png."
         ),
     ] = None,
-    recipe: Annotated[
+    preset: Annotated[
         Literal["default", "quick", "best"] | None,
         typer.Option(
             help="What the other options are by themselves: quick takes seconds, best half an hour. [default: default]"
@@ -147,7 +155,7 @@ def train(
     ] = None,
     architecture: Annotated[
         Literal["cnn", "compact", "cropped", "mlp", "mlp-2"] | None,
-        typer.Option(help="The network, with its own defaults. [default: the recipe's]"),
+        typer.Option(help="The network, with its own defaults. [default: the preset's]"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step. [default: 128]")] = None,
@@ -178,7 +186,7 @@ def train(
     """Train a model, evaluate it, register it, and promote it if it is better; if anything has changed."""
     options = {
         "datasets": dataset or None,
-        "recipe": recipe,
+        "preset": preset,
         "model": {"architecture": architecture, "hidden": hidden or None, "activation": activation, "dropout": dropout},
         "training": {
             "epochs": epochs,
@@ -204,15 +212,15 @@ def tune(
         list[str] | None,
         typer.Option(help="mnist, mnist-sample, fashion-mnist, an .npz, a folder of IDX files or of <class>/*.png."),
     ] = None,
-    recipe: Annotated[
+    preset: Annotated[
         Literal["default", "quick", "best"] | None,
         typer.Option(help="What is tuned, if no architecture is chosen. [default: default]"),
     ] = None,
     architecture: Annotated[
         Literal["cnn", "compact", "cropped", "mlp", "mlp-2"] | None,
-        typer.Option(help="The network, with its own defaults. [default: the recipe's]"),
+        typer.Option(help="The network, with its own defaults. [default: the preset's]"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Of each trial. [default: the recipe's]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of each trial. [default: the preset's]")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file as for train: the settings to begin with.")] = None,
     space: Annotated[
         Path | None, typer.Option(help="A TOML file of ranges and choices. [default: what suits the network]")
@@ -236,7 +244,7 @@ def tune(
 
     options = {
         "datasets": dataset or None,
-        "recipe": recipe,
+        "preset": preset,
         "model": {"architecture": architecture},
         "training": {"epochs": epochs},
     }
@@ -858,9 +866,10 @@ def _demonstrate(root: Path, outcome: "Outcome") -> None:
     from digits.store import Store
     from flows.terminal import print_pairs
 
-    folder = root / "demo" / outcome.facts.test_set[:12]
-    serving.write_test_images(Store(root), outcome.version, folder)
-    out = root / "demo" / "predictions.csv"
+    store = Store(root)
+    folder = store.demo / outcome.facts.test_set[:12]
+    serving.write_test_images(store, outcome.version, folder)
+    out = store.demo / "predictions.csv"
     summary = _predict_here(folder, str(outcome.version), out, PredictionConfig(), root)
     following = f"digits predict FOLDER --out FILE.csv   or   digits models show {outcome.version}"
     print_pairs("Digits", _outcome_lines(outcome) | _summary_lines(summary) | {"next": following})

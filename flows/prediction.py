@@ -7,6 +7,7 @@ from prefect import flow
 
 from digits.config import PredictionConfig, artifact_root
 from digits.errors import PlanGoneError
+from digits.store import Store
 from digits.summaries import PredictionSummary
 from flows.runs import WATCHED, short, told
 from tasks.prediction import (
@@ -101,7 +102,7 @@ def predict_inbox(
         options: How images become rows; `incremental` is on.
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
     """
-    folder = folder or artifact_root(artifacts) / "inbox"
+    folder = folder or Store(artifact_root(artifacts)).inbox
     with inbox_turn(folder, artifacts) as ours:
         if not ours:
             return None, f"another run is at {folder} already"

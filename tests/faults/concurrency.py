@@ -224,14 +224,14 @@ def plant(store: Store) -> list[Path]:
         (directory / "content").write_text("nobody uses it")
 
     made = store.path(store.produce(Recipe("report", {"nobody": "uses it"}), write))
-    plan = store.workspace("predictions") / ("0" * 64)
+    plan = store.workspace(store.plans) / ("0" * 64)
     (plan / "parts").mkdir(parents=True)
     (plan / PLAN_FILE).write_text("{}")
-    draft = store.root / "tmp" / "0123456789abcdef"
+    draft = store.temporary / "0123456789abcdef"
     (draft / "half").mkdir(parents=True)
     files = (
-        store.root / "registry" / "promotions" / ".000009.json.0123456789abcdef.tmp",
-        store.root / "work" / f"train-{'0' * 64}.npz",
+        store.registry / "promotions" / ".000009.json.0123456789abcdef.tmp",
+        store.work / f"train-{'0' * 64}.npz",
     )
     for file in files:
         file.write_bytes(b"half")
@@ -404,10 +404,10 @@ def _wrong_removals(
 
 def _left(place: Place, planted: Sequence[Path]) -> Iterator[str]:
     store = place.store
-    found = [*store.root.glob("tmp/*"), *store.root.glob("work/*.npz"), *leftovers(store.root), *leftovers(place.path)]
-    plans = [path for path in store.root.glob("work/predictions/*") if path.is_dir()]
+    found = [*store.temporary.glob("*"), *store.work.glob("*.npz"), *leftovers(store.root), *leftovers(place.path)]
+    plans = [path for path in store.plans.glob("*") if path.is_dir()]
     yield from (f"{path} is left" for path in [*found, *plans] if path not in planted)
-    for path in store.root.glob("locks/*"):
+    for path in store.locks.glob("*"):
         with store.lock_if_free(path.name) as free:
             if not free:
                 yield f"{path} is held"

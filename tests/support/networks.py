@@ -186,7 +186,7 @@ def copy_champion(root: Path, place: Path) -> Path:
     for kind in ("onnx", "model"):
         found = store.open(version.artifact(kind))
         shutil.copytree(found.path, place / kind / found.ref.digest)
-    shutil.copytree(store.root / "registry", place / "registry")
+    shutil.copytree(store.registry, place / "registry")
     return place
 
 

@@ -51,7 +51,9 @@ def test_a_list_is_lines_or_ended_by_nul(
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     """It is named."""
-    with pytest.raises(UsageError, match=r"nowhere: could not be read \(No such file or directory\); expected a list of files"):
+    with pytest.raises(
+        UsageError, match=r"nowhere: could not be read \(No such file or directory\); expected a list of files"
+    ):
         read_names(tmp_path / "nowhere")
 
 

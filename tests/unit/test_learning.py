@@ -17,6 +17,7 @@ from test_labels import ANSWER
 from digits.config import ArraysConfig, TrainingRun, parse
 from digits.errors import DataError
 from digits.labels import LabelLog, Undo
+from digits.registry import ModelFacts
 from digits.stages import (
     Lineage,
     _own_facts,
@@ -54,7 +55,7 @@ def label_image(store: Store, pixels: np.ndarray, label: str) -> str:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     sha256 = hashlib.sha256(content.getvalue()).hexdigest()
-    log = LabelLog(store.root / "labels")
+    log = LabelLog(store.labels)
     log.keep_image(sha256, content.getvalue())
     log.append([replace(ANSWER, id=f"{sha256} {label}", sha256=sha256, label=label)])
     return sha256
@@ -135,7 +136,7 @@ def test_each_has_its_label(store: Store) -> None:
         ]
         assert found
         assert all(expected == label for expected, label in found)
-    kept = store.root / "labels" / "images"
+    kept = store.labels / "images"
     for sha256, row in labels_in(arrays).items():
         assert drawn[np.asarray(Image.open(kept / sha256)).tobytes()] == int(row["label"])
 
@@ -167,7 +168,7 @@ def test_a_label_more_makes_new_arrays_and_the_same_labels_find_the_old_ones(sto
     more = prepared(store, "mnist-sample", "reviewed")
     assert first.ref != more.ref
     assert labels_in(more).keys() - labels_in(first).keys() == {sha256}
-    log = LabelLog(store.root / "labels")
+    log = LabelLog(store.labels)
     log.append([Undo("undo", "now", f"{sha256} 4")])
     assert prepared(store, "mnist-sample", "reviewed").ref == first.ref
     plain = prepared(store, "mnist-sample")
@@ -182,10 +183,10 @@ def test_a_model_s_facts_say_how_much_was_labelled_here(store: Store) -> None:
         arrays = prepared(store, *sources)
         told.append(_own_facts(Lineage(arrays, arrays, arrays, arrays, arrays, ())))
     assert told == [{"own_images": 80, "own_share": 0.25}, {}]
-    assert _own_headline(told[0]) == {
+    assert _own_headline(ModelFacts(**told[0])) == {
         "Labelled here": "80 images; 25.0% of the training images, by being repeated",
     }
-    assert _own_headline(told[1]) == {}
+    assert _own_headline(ModelFacts(**told[1])) == {}
 
 
 def test_a_labelled_folder_is_mixed_in_the_same_way(store: Store, tmp_path: Path) -> None:

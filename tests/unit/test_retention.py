@@ -102,7 +102,7 @@ def test_what_kills_leave_goes_when_it_is_old(store: Store, place: str, seconds:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"123")
     assert sweep(store, CONFIG) == []
-    age(path.parent if path.parent.parent != store.root / "predictions" else path, seconds)
+    age(path.parent if path.parent.parent != store.predictions else path, seconds)
     age(path, seconds)
     (removed,) = sweep(store, CONFIG)
     assert place.startswith(removed.path)
@@ -112,7 +112,7 @@ def test_what_kills_leave_goes_when_it_is_old(store: Store, place: str, seconds:
 
 def test_plans_that_nobody_went_on_with_go(store: Store) -> None:
     """Interrupted predictions are kept for a while, to go on from."""
-    plan = store.root / "work" / "predictions" / "abc"
+    plan = store.plans / "abc"
     (plan / "parts").mkdir(parents=True)
     write_record(plan / "plan.json", {})
     assert sweep(store, CONFIG) == []
@@ -123,7 +123,7 @@ def test_plans_that_nobody_went_on_with_go(store: Store) -> None:
 
 def test_a_draft_goes_with_what_was_left_in_it(store: Store) -> None:
     """Not that file first, which would make its directory young."""
-    draft = store.root / "work" / "predictions" / "tmp-0123456789abcdef"
+    draft = store.plans / "tmp-0123456789abcdef"
     draft.mkdir(parents=True)
     for name in ("listing", ".plan.json.0123456789abcdef.tmp"):
         (draft / name).write_text("half")
@@ -149,7 +149,7 @@ def test_a_damaged_record_keeps_everything(store: Store) -> None:
     Registry(store).register(artifacts={"model": ref.digest}, weights_sha256="x", facts=ModelFacts())
     other = make(store, "model", name="other")
     age(store.path(other))
-    record = store.root / "registry" / "versions" / "000001.json"
+    record = store.registry / "versions" / "000001.json"
     record.write_bytes(record.read_bytes().replace(b'"x"', b'"y"'))
     with pytest.raises(CorruptArtifactError, match="000001"):
         sweep(store, CONFIG)
@@ -158,7 +158,7 @@ def test_a_damaged_record_keeps_everything(store: Store) -> None:
 
 def test_what_can_not_be_removed_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read-only disk says so."""
-    path = store.root / "work" / "train-ab.npz"
+    path = store.work / "train-ab.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"1")
     age(path)

@@ -128,7 +128,7 @@ class TestAnswers:
             review.answer(picked.image.sha256, "4", name="1")
             review.answer(picked.image.sha256, "4", name="1")
         shutil.rmtree(table.images)
-        log = LabelLog(table.store.root / "labels")
+        log = LabelLog(table.store.labels)
         (answer,) = log.answers()
         image, stratum = picked
         assert (answer.label, answer.prediction, answer.confidence) == ("4", image.prediction, image.confidence)
@@ -157,7 +157,7 @@ class TestAnswers:
         """Nobody will train on it."""
         with opened(table) as review:
             review.answer(review.queue[0].image.sha256, "skip", name="1")
-        assert not (table.store.root / "labels" / "images").exists()
+        assert not (table.store.labels / "images").exists()
 
     def test_two_reviewers_see_each_other(self, table: Table) -> None:
         """What one has said counts for both."""
@@ -171,7 +171,7 @@ class TestAnswers:
         """An image of another table, a label that is none."""
         with opened(table) as review, pytest.raises(UsageError, match="expected an image of this review and a label"):
             review.answer(sha256 or review.queue[0].image.sha256, label, name="1")
-        assert LabelLog(table.store.root / "labels").answers() == []
+        assert LabelLog(table.store.labels).answers() == []
 
     def test_what_was_labelled_for_another_version_is_not_asked_again(
         self, table: Table, make_pictures: MakePictures
@@ -197,7 +197,7 @@ class TestFiles:
             for call in (review.pictures, lambda it: review.answer(it.image.sha256, "4", name="1")):
                 with pytest.raises(DecodeError, match="the file has changed since it was predicted"):
                     call(picked)
-        assert LabelLog(table.store.root / "labels").answers() == []
+        assert LabelLog(table.store.labels).answers() == []
 
     @pytest.mark.parametrize("how", ["removed", "link", "folder", "fifo"])
     def test_one_that_is_gone_is_never_labelled(self, table: Table, how: str) -> None:
@@ -314,7 +314,7 @@ class TestSheets:
             review.export(sheet)
         with sheet.open(encoding="utf-8", newline="") as file:
             assert [row["label"] for row in csv.DictReader(file)][:5] == ["3", "7", "not-a-digit", "skip", ""]
-        log = LabelLog(table.store.root / "labels")
+        log = LabelLog(table.store.labels)
         assert len(log.path.read_bytes().splitlines()) == 4
         assert len(list((log.directory / "images").iterdir())) == 3
 
@@ -337,7 +337,7 @@ class TestSheets:
             _save(sheet, [["sha256", "label"], [first.sha256, "1"], [second.sha256, "2"]])
             with pytest.raises(UsageError, match=rf"row 3: {second.path}: the file is not there any more; empty its"):
                 review.import_sheet(sheet)
-        assert LabelLog(table.store.root / "labels").answers() == []
+        assert LabelLog(table.store.labels).answers() == []
 
     def test_a_sheet_of_another_table_is_refused(self, table: Table) -> None:
         """Its images are not asked about here."""

@@ -73,7 +73,7 @@ def test_the_images_on_which_two_versions_differ(
         assert (row["prediction"], row["shadow_prediction"]) == (champion["prediction"], other["prediction"])
         assert float(row["shadow_confidence"]) == other["confidence"]
         assert (row["model_version"], row["shadow_version"]) == ("1", "2")
-    assert list((store.root / "tmp").iterdir()) == []
+    assert list(store.temporary.iterdir()) == []
 
 
 def test_a_shadow_that_agrees_has_no_rows(store: Store, tmp_path: Path, make_pictures: MakePictures) -> None:

@@ -67,7 +67,7 @@ def counted(calls: list[Path]) -> Callable[[Path], None]:
 def assert_nothing_begun(store: Store) -> None:
     """No artifact, and no half of one."""
     assert not list(store.root.glob("arrays/*"))
-    assert not list(store.root.glob("tmp/*"))
+    assert not list(store.temporary.glob("*"))
 
 
 def flip(path: Path, position: int = -1) -> None:
@@ -140,7 +140,7 @@ def test_a_flipped_bit_is_found_named_and_made_good(
     calls: list[Path] = []
     store.open(store.produce(RECIPE, counted(calls)))
     assert len(calls) == 1
-    (kept,) = (store.root / "damaged").iterdir()
+    (kept,) = store.damaged.iterdir()
     assert (kept / name).is_file()
     assert "made again" in caplog.text
     assert damaged.name in caplog.text
@@ -154,7 +154,7 @@ def test_a_lost_file_is_found_and_made_good(store: Store, name: str) -> None:
         store.open(RECIPE.ref)
     store.produce(RECIPE, write)
     assert store.open(RECIPE.ref).file("labels.npy").is_file()
-    assert len(list((store.root / "damaged").iterdir())) == 1
+    assert len(list(store.damaged.iterdir())) == 1
 
 
 def test_an_artifact_in_the_place_of_another_is_refused(store: Store) -> None:
@@ -203,7 +203,7 @@ def test_an_artifact_is_whole_or_absent_whenever_its_writer_is_killed(tmp_path: 
             store.open(RECIPE.ref)
         with faults.at_most(10):
             store.open(store.produce(RECIPE, write))
-        assert not list((store.root).glob("damaged/*"))
+        assert not list(store.damaged.glob("*"))
         if status == 0:
             break
     assert status == 0
@@ -300,10 +300,13 @@ def test_a_read_only_root_is_an_error_that_names_it(world_readable: Path) -> Non
     """No place to write: said at once, with the root and the remedy."""
     root = world_readable / "artifacts"
     root.mkdir(mode=0o555)
-    with faults.without_root(), pytest.raises(StoreError, match=rf"{root}: could not write to the artifact root \(Permission den"):
+    with (
+        faults.without_root(),
+        pytest.raises(StoreError, match=rf"{root}: could not write to the artifact root \(Permission den"),
+    ):
         Store(root).produce(RECIPE, write)
     with faults.without_root(), pytest.raises(StoreError, match=str(root)):
-        Store(root).workspace("predict")
+        Store(root).workspace(Store(root).work)
     assert not list(root.iterdir())
 
 
@@ -311,7 +314,7 @@ def test_a_damaged_artifact_that_can_not_be_set_aside_is_an_error_that_names_the
     """The store is somebody else's: the damage is found, and why it stays is said."""
     store = Store(world_readable / "artifacts")
     flip(store.path(store.produce(RECIPE, write)) / "labels.npy")
-    for path in (store.root / "locks").iterdir():
+    for path in store.locks.iterdir():
         path.chmod(0o666)
     store.root.chmod(0o555)
     with faults.without_root(), pytest.raises(StoreError) as caught:
@@ -377,8 +380,8 @@ def test_a_lock_is_held_by_one(store: Store) -> None:
 
 def test_a_workspace_outlives_its_maker(store: Store) -> None:
     """Checkpoints are found where they were left."""
-    (store.workspace("train") / "checkpoint").write_text("epoch 3")
-    assert (store.workspace("train") / "checkpoint").read_text() == "epoch 3"
+    (store.workspace(store.work) / "checkpoint").write_text("epoch 3")
+    assert (store.workspace(store.work) / "checkpoint").read_text() == "epoch 3"
 
 
 # The version of the code

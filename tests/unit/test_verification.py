@@ -47,9 +47,9 @@ def test_odd_things_are_damage_and_no_crash(made: tuple[Store, ArtifactRef]) -> 
     """A stranger in an artifact, a directory for a record, garbage for a checkpoint."""
     store, ref = made
     (store.path(ref) / "stranger").touch()
-    (store.root / "registry" / "versions" / "000002.json").mkdir()
-    (store.root / "work").mkdir()
-    (store.root / "work" / "train-x.npz").write_text("garbage")
+    (store.registry / "versions" / "000002.json").mkdir()
+    store.work.mkdir()
+    (store.work / "train-x.npz").write_text("garbage")
     kinds = {one.kind for one in verification.verify(store).damaged}
     assert kinds == {"onnx", "registry", "checkpoint"}
 
@@ -58,10 +58,10 @@ def test_repair_removes_what_runs_make_again_and_says_what_it_can_not_do(made: t
     """Another version of the code can't be run; a registry's record has no recipe."""
     store, ref = made
     (store.path(ref) / "model.onnx").write_bytes(b"other")
-    (store.root / "work").mkdir()
-    checkpoint = store.root / "work" / "train-x.npz"
+    store.work.mkdir()
+    checkpoint = store.work / "train-x.npz"
     checkpoint.touch()
-    record = store.root / "registry" / "versions" / "000001.json"
+    record = store.registry / "versions" / "000001.json"
     record.write_text(json.dumps({}))
     done = verification.repair(store)
     assert done.repaired == ["work/train-x.npz: removed"]
@@ -74,7 +74,7 @@ def test_repair_removes_what_runs_make_again_and_says_what_it_can_not_do(made: t
 def test_repair_puts_a_flipped_bit_of_a_record_back(made: tuple[Store, ArtifactRef]) -> None:
     """In the registry, which nothing could make again, and in a manifest, without which nothing could be."""
     store, ref = made
-    for path in (store.root / "registry" / "versions" / "000001.json", store.path(ref) / "manifest.json"):
+    for path in (store.registry / "versions" / "000001.json", store.path(ref) / "manifest.json"):
         content = path.read_bytes()
         path.write_bytes(content[:40] + bytes([content[40] ^ 4]) + content[41:])
         damage = verification.verify(store).damaged[0]
@@ -88,15 +88,15 @@ def test_repair_puts_a_flipped_bit_of_a_record_back(made: tuple[Store, ArtifactR
 def test_labels_and_studies_are_looked_at(made: tuple[Store, ArtifactRef]) -> None:
     """The log, the images that were kept, the trials."""
     store, _ = made
-    log = LabelLog(store.root / "labels")
+    log = LabelLog(store.labels)
     sha256 = hashlib.sha256(b"image").hexdigest()
     log.keep_image(sha256, b"image")
     log.append([Answer("a", "2026-01-01", sha256, "7", "1", 0.5, "ok", 1, "sample", "0" * 64)])
-    write_record(store.root / "studies" / "s" / "study.json", {"seed": 1})
+    write_record(store.studies / "s" / "study.json", {"seed": 1})
     assert verification.verify(store).damaged == []
-    (store.root / "labels" / "images" / sha256).write_bytes(b"other")
+    (store.labels / "images" / sha256).write_bytes(b"other")
     log.path.write_bytes(log.path.read_bytes().replace(b'"7"', b'"3"'))
-    (store.root / "studies" / "s" / "study.json").write_bytes(b"{}")
+    (store.studies / "s" / "study.json").write_bytes(b"{}")
     damaged = verification.verify(store).damaged
     assert [one.kind for one in damaged] == ["study", "labels", "labelled image"]
     assert [one.remedy == verification.BACKUP for one in damaged] == [False, True, True]
