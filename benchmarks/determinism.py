@@ -3,7 +3,7 @@
 python -m benchmarks determinism            # two to three minutes on two cores
 python -m benchmarks determinism --epochs 4
 
-A life trains `compact` on the sample of MNIST that comes with Digits, with all that its recipe has (augmentation,
+A life trains `compact` on the sample of MNIST that comes with Digits, with all that its preset has (augmentation,
 dropout, weight average, made digits), exports, evaluates, reports, and predicts the test images from files into tables
 of all three formats. The first two lives differ in home, working directory, artifact root, folder, umask, time zone,
 language, hash seed, the files' times and the number of worker processes; all that they make must have the same bytes,

@@ -2,7 +2,7 @@
 
 python -m benchmarks learning                                 # MNIST's sample, drawn as another pen would
 python -m benchmarks learning --data DIR/sudoku_print         # <digit>/* below it: labelled pictures
-python -m benchmarks learning --data DIR/sudoku_print --dataset mnist -- --recipe default
+python -m benchmarks learning --data DIR/sudoku_print --dataset mnist -- --preset default
 
 A model is trained on `--dataset`, and `tests/support/learning_loop.py` says what is done with it. Options after `--`
 are those of every `digits train`.

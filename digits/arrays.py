@@ -435,12 +435,8 @@ def _explain(finding: Finding) -> str:
     return f"{finding.message}{limit}; {_REMEDIES[finding.check]}"
 
 
-def hash_arrays(data: LabelledArrays) -> str:
-    """Give the SHA-256 of a dataset's content: the class names, and each array's name, shape, dtype and bytes."""
-    return _digest_of(data, _ARRAYS)
-
-
 def _digest_of(data: LabelledArrays, names: Iterable[str]) -> str:
+    """Return the SHA-256 of the class names, and of the name, shape, dtype and bytes of some of the arrays."""
     digest = hashlib.sha256(_header(list(data.class_names)))
     for name in names:
         array = getattr(data, name)

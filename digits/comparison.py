@@ -1,8 +1,8 @@
 """Two models on the same test sets: what the decision on a promotion is made from, and the examples of what changed."""
 
-import io
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from math import prod
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,19 +13,19 @@ from digits.calibration import DECIMALS, Step, threshold_for
 from digits.decisions import Changed
 from digits.errors import UsageError
 from digits.evaluation import calibration_error, reliability
-from digits.inference import Answers, Predictor
+from digits.inference import Answers
 from digits.promotion import SetResult
 
 Labels = npt.NDArray[np.uint8]
-Pixels = npt.NDArray[np.uint8]
 
-TIMED_IMAGES, ROUNDS = 256, 5
+_MULTIPLYING = ("Conv", "Gemm", "MatMul")
+"""ONNX operators whose second input is the weights."""
 EXAMPLES = 12
 """Of either kind: right to wrong, wrong to right."""
 
 
 def results_of(
-    answers: Answers, labels: Labels, sets: Iterable[HeldOut], *, steps: Sequence[Step], wished_error: float
+    answers: Answers, labels: Labels, sets: Iterable[HeldOut], *, steps: Sequence[Step], target_error: float
 ) -> dict[str, SetResult]:
     """Measure a model on each test set.
 
@@ -34,11 +34,11 @@ def results_of(
         labels: (N,) of all test images.
         sets: which of them belong together.
         steps: of the model's calibration.
-        wished_error: as `max_error` of a prediction; a model that can't promise it answers nothing.
+        target_error: as `max_error` of a prediction; a model that can't promise it answers nothing.
     """
     confidence = answers.probabilities.max(axis=1).astype(np.float64)
     right = answers.probabilities.argmax(axis=1) == labels
-    answered = confidence.round(DECIMALS) >= _threshold(steps, wished_error)
+    answered = confidence.round(DECIMALS) >= _threshold(steps, target_error)
     if answers.novelty is not None:
         answered &= answers.novelty <= 0
     return {
@@ -52,9 +52,9 @@ def results_of(
     }
 
 
-def _threshold(steps: Sequence[Step], wished_error: float) -> float:
+def _threshold(steps: Sequence[Step], target_error: float) -> float:
     try:
-        return threshold_for(steps, wished_error)
+        return threshold_for(steps, target_error)
     except UsageError:
         return float("inf")
 
@@ -99,50 +99,21 @@ def _surest(chosen: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32]) 
     return [int(number) for number in numbers[order]]
 
 
-def seconds_an_image(predictors: Sequence[Predictor], pixels: Pixels) -> list[float]:
-    """Measure what predicting a picture takes with each of several models, from the bytes of a PNG on, in this process.
+def operations_of(onnx_file: Path) -> int:
+    """Return the number of multiplications that a network takes per image in its convolutions and matrix products."""
+    import onnx
 
-    Reading is the same for all; the networks take turns, and the quickest of several rounds counts, so that what else
-    the machine does falls on neither.
-
-    Args:
-        predictors: models for images of the same size.
-        pixels: (N, height, width) uint8, N of at least 1; the first ones are taken.
-    """
-    from digits.images import LEAST_SIDE, decode
-    from digits.oddities import look
-
-    images = pixels[:TIMED_IMAGES]
-    pictures, model = [_as_png(image) for image in images], predictors[0].model
-
-    def read() -> None:
-        for content in pictures:
-            picture = decode(content, max_pixels=images[0].size, least_side=LEAST_SIDE)
-            look(picture.pixels, model.mode_for("auto"), shape=model.input_shape)
-
-    works: list[Callable[[], object]] = [read, *(_answering(predictor, images) for predictor in predictors)]
-    reading, *answering = _quickest(works)
-    return [(reading + seconds) / len(images) for seconds in answering]
+    graph = onnx.shape_inference.infer_shapes(onnx.load(onnx_file)).graph
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shapes[value.name] = [dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim]
+    return sum(
+        _operations(node.op_type, shapes[node.input[1]], shapes[node.output[0]])
+        for node in graph.node
+        if node.op_type in _MULTIPLYING
+    )
 
 
-def _answering(predictor: Predictor, images: Pixels) -> Callable[[], object]:
-    return lambda: predictor.answer(images)
-
-
-def _quickest(works: Sequence[Callable[[], object]]) -> Iterator[float]:
-    rounds = [[_timed(work) for work in works] for _ in range(ROUNDS)]
-    return map(min, zip(*rounds, strict=True))
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def _as_png(image: Pixels) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
+def _operations(kind: str, weights: Sequence[int], output: Sequence[int]) -> int:
+    """Return how often each weight is used, times their number."""
+    return prod(weights) * prod(output[2:] if kind == "Conv" else output[:-1])

@@ -1,6 +1,6 @@
 """Configuration: typed, frozen, bounded; one class a concern; the defaults are the recommended values.
 
-Fields that default to None take the value that `NETWORKS` holds for the architecture, which is the recipe's unless it
+Fields that default to None take the value that `NETWORKS` holds for the architecture, which is the preset's unless it
 is chosen by hand; `TrainingRun.resolved` fills them in. The field descriptions are what the form in the Prefect UI and
 `docs/guide.md` show.
 """
@@ -19,11 +19,22 @@ from digits.files import os_errors_as
 ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
 
 Architecture = Literal["cnn", "compact", "cropped", "mlp", "mlp-2"]
-RecipeName = Literal["default", "quick", "best"]
+Preset = Literal["default", "quick", "best"]
 Mode = Literal["auto", "mnist", "none"]
 """How images are brought into the form of the network's input; see `digits.normalization.normalize`."""
 OtherFormat = Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]
 """As `digits.images` has them, which this module does not import."""
+RENAMED = {
+    "recipe": "preset",
+    "wished_error": "target_error",
+    "max_chance": "significance_level",
+    "max_loss_of_accuracy": "max_accuracy_drop",
+    "max_rise_of_ece": "max_ece_increase",
+    "max_loss_of_coverage": "max_coverage_drop",
+}
+"""Present names of settings, by the names that they had before."""
+REMOVED = {"max_slowdown": "use max_operations_ratio, which compares the networks' multiplications per image"}
+"""Settings that are gone, with what to do instead."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 Units = Annotated[int, Field(ge=1, le=4096)]
@@ -43,7 +54,7 @@ class ModelConfig(Settings):
 
     architecture: Architecture | None = Field(
         None,
-        description="The recipe's, or by hand: `compact` is recommended; `cnn` has five times its weights and takes "
+        description="The preset's, or by hand: `compact` is recommended; `cnn` has five times its weights and takes "
         "over three times its time; `cropped` is `compact` without the margin of the images, quick to train; `mlp` and "
         "`mlp-2` are dense networks.",
     )
@@ -171,34 +182,34 @@ class PromotionPolicy(Settings):
     """When a challenger takes the champion's place: worse on no test set, better on one, and behaving as well."""
 
     min_accuracy: Fraction = Field(0.9, description="Below this test accuracy nothing is promoted.")
-    max_loss_of_accuracy: Fraction = Field(
+    max_accuracy_drop: Fraction = Field(
         0.001, description="How much worse than the champion a challenger may be on any of the test sets."
     )
-    max_chance: float = Field(
+    significance_level: float = Field(
         0.05,
         gt=0,
         lt=1,
         description="How often a model that is only as good as the champion may be promoted: the level of McNemar's "
         "test, over all test sets together.",
     )
-    wished_error: float = Field(
+    target_error: float = Field(
         0.005,
         gt=0,
         lt=1,
         description="The `max_error` at which the shares that are answered are compared.",
     )
-    max_loss_of_coverage: Fraction = Field(
+    max_coverage_drop: Fraction = Field(
         0.05,
         description="How much less it may answer at that error than the champion, of any larger test set.",
     )
-    max_rise_of_ece: Fraction = Field(
+    max_ece_increase: Fraction = Field(
         0.02, description="How much larger its calibration error may be than the champion's, likewise."
     )
-    max_slowdown: float = Field(
+    max_operations_ratio: float = Field(
         10,
         gt=0,
         le=1000,
-        description="How many times as long as the champion it may take to predict a picture, from its bytes on.",
+        description="How many times as many multiplications per image as the champion's network it may take.",
     )
     max_megabytes: float = Field(50, gt=0, le=10_000, description="Of the exported network.")
     promote: bool = Field(True, description="Off: register the model, but leave the champion as it is.")
@@ -215,7 +226,7 @@ class TrainingRun(Settings):
         "the path of an `.npz`, of a folder with IDX files, or of a folder of labelled images "
         "(`<root>/<class>/*.png`). Several are joined.",
     )
-    recipe: RecipeName = Field(
+    preset: Preset = Field(
         "default",
         description="What is not said otherwise: `default` is right on pictures from anywhere, `quick` on MNIST's own, "
         "and trained in seconds, `best` the average of three networks that take ten times as long. An architecture "
@@ -227,9 +238,9 @@ class TrainingRun(Settings):
     promotion: PromotionPolicy = PromotionPolicy()
 
     def resolved(self) -> Self:
-        """Give the run with every None replaced by what its recipe, or the architecture chosen by hand, has for it."""
+        """Give the run with every None replaced by what its preset, or the architecture chosen by hand, has for it."""
         by_hand = self.model.architecture
-        architecture, changes = (by_hand, {}) if by_hand else RECIPES[self.recipe]
+        architecture, changes = (by_hand, {}) if by_hand else PRESETS[self.preset]
         network = NETWORKS[architecture]
         model = self.model.model_copy(update={"architecture": architecture})
         parts = {
@@ -241,13 +252,13 @@ class TrainingRun(Settings):
 
     def differences(self) -> dict[str, Any]:
         """Give what a configuration file has to say to mean this run, which is resolved; JSON values."""
-        plain = type(self)(recipe=self.recipe).resolved()
+        plain = type(self)(preset=self.preset).resolved()
         by_hand = plain.model.architecture != self.model.architecture
         if by_hand:
             model = ModelConfig(architecture=self.model.architecture)
-            plain = type(self)(recipe=self.recipe, model=model).resolved()
+            plain = type(self)(preset=self.preset, model=model).resolved()
         ours, theirs = (run.model_dump(mode="json") for run in (self, plain))
-        said = {"datasets": ours.pop("datasets"), "recipe": ours.pop("recipe")}
+        said = {"datasets": ours.pop("datasets"), "preset": ours.pop("preset")}
         if by_hand:
             said["model"] = {"architecture": self.model.architecture}
         return overlaid(said, _differing(ours, theirs))
@@ -286,7 +297,7 @@ _CNN_TRAINING = {
     "written": 150,
     "members": 1,
 }
-RECIPES: Mapping[RecipeName, tuple[Architecture, Mapping[str, Any]]] = {
+PRESETS: Mapping[Preset, tuple[Architecture, Mapping[str, Any]]] = {
     "default": ("compact", {}),
     "quick": ("cropped", {}),
     "best": (
@@ -298,7 +309,7 @@ RECIPES: Mapping[RecipeName, tuple[Architecture, Mapping[str, Any]]] = {
         },
     ),
 }
-"""The network of each recipe, which has the values of `NETWORKS`, and in what its training differs from them."""
+"""The network of each preset, which has the values of `NETWORKS`, and in what its training differs from them."""
 NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
     "compact": {
         "model": {"hidden": (16, 32, 32, 64), "dropout": 0.1},
@@ -416,8 +427,8 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _filled(settings: Kind, recipe: Mapping[str, Any]) -> Kind:
-    missing = {name: value for name, value in recipe.items() if getattr(settings, name) is None}
+def _filled(settings: Kind, preset: Mapping[str, Any]) -> Kind:
+    missing = {name: value for name, value in preset.items() if getattr(settings, name) is None}
     return settings.model_copy(update=missing)
 
 
@@ -430,16 +441,20 @@ def parse(kind: type[Kind], values: Mapping[str, Any], *, source: str) -> Kind:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {_uncapitalized(fault['msg'])}{_found(fault)}"
-            for fault in error.errors()
-        )
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {_sentence(fault)}" for fault in error.errors())
         raise UsageError(f"{source}: {faults}") from error
 
 
-def _found(fault: Mapping[str, Any]) -> str:
-    """Give what was found, unless no setting of ours has it: then it may be anything, a password too."""
-    return "" if fault["type"] == "extra_forbidden" else f", found {fault['input']!r}"
+def _sentence(fault: Mapping[str, Any]) -> str:
+    """Return what is wrong with a setting, and its value; not that of an unknown one, which may be a password."""
+    if fault["type"] != "extra_forbidden":
+        return f"{_uncapitalized(fault['msg'])}, found {fault['input']!r}"
+    name = str(fault["loc"][-1])
+    if name in RENAMED:
+        return f"this setting was renamed to {RENAMED[name]}"
+    if name in REMOVED:
+        return f"this setting was removed; {REMOVED[name]}"
+    return _uncapitalized(fault["msg"])
 
 
 def _uncapitalized(text: str) -> str:

@@ -5,12 +5,15 @@
     +-- DataError               3   a dataset that can't be had, or that must not be trained on
     |   +-- DownloadError       3   every route to a dataset failed
     +-- StoreError              4   the artifact store: missing, damaged, full
-    |   +-- MissingArtifactError  4
-    |   +-- CorruptArtifactError  4
+    |   +-- MissingArtifactError  4   an artifact that something refers to is not in the store
+    |   +-- CorruptArtifactError  4   an artifact or a record does not have the recorded hash
+    |   +-- PlanGoneError         4   another run carried out the plan of a prediction, and its table was replaced
     +-- RegistryError           5   no such model version, no champion, nothing to roll back to
     +-- ModelError              6   a model that can't be built, exported or trusted
+    +-- OperationsError         7   no Prefect server, worker or deployment where one is needed
+    +-- DecodeError             -   a file that is no readable image: in `digits.images`, with its status in the table
 
-The number is the exit code of the command that ends with the error.
+The number is the exit code of the command that ends with the error; no command ends with a `DecodeError`.
 """
 
 
@@ -51,7 +54,7 @@ class CorruptArtifactError(StoreError):
 
 
 class PlanGoneError(StoreError):
-    """The plan of a prediction was carried out by another run, whose table another one has replaced: plan again."""
+    """Another run carried out the plan of a prediction, and its table was replaced since: plan again."""
 
 
 class RegistryError(DigitsError):
@@ -64,6 +67,12 @@ class ModelError(DigitsError):
     """A model that can't be built, exported or trusted."""
 
     exit_code = 6
+
+
+class OperationsError(DigitsError):
+    """No Prefect server, worker or deployment where one is needed."""
+
+    exit_code = 7
 
 
 def error_of(exit_code: int) -> type[DigitsError] | None:

@@ -269,10 +269,9 @@ def _shown(order: Ints, true: Ints, predicted: Ints, confidence: Floats) -> tupl
 
 @dataclass(frozen=True)
 class OverfittingCheck:
-    """Validation accuracy minus test accuracy, its standard error, and what follows in one sentence."""
+    """Validation accuracy minus test accuracy, and what follows in one sentence."""
 
     gap: float
-    standard_error: float
     significant: bool
     sentence: str
 
@@ -294,7 +293,7 @@ def overfitting(validation_accuracy: float, test_accuracy: float, n_validation: 
     significant = abs(gap) > NOISE_LIMIT * error
     numbers = f"test accuracy {test_accuracy:.2%}, validation accuracy {validation_accuracy:.2%}"
     noise = f"noise ({NOISE_LIMIT} standard errors of {error * 100:.2f} points)"
-    return OverfittingCheck(gap, error, significant, f"{_verdict(gap, significant, noise)}: {numbers}.")
+    return OverfittingCheck(gap, significant, f"{_verdict(gap, significant, noise)}: {numbers}.")
 
 
 def _variance(accuracy: float, count: int) -> float:

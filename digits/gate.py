@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from digits import recipes
-from digits.comparison import changed_answers, results_of, seconds_an_image
+from digits.comparison import changed_answers, operations_of, results_of
 from digits.config import PromotionPolicy, TrainingRun
 from digits.decisions import Changed, Decision
 from digits.errors import ModelError, StoreError
-from digits.inference import Answers, ModelFiles, Predictor
+from digits.inference import Answers, ModelFiles
 from digits.promotion import Candidate, decide_promotion, refuse
 from digits.records import Record
 from digits.registry import Considered, ModelFacts, ModelVersion, Registry
@@ -125,20 +125,20 @@ class _Contender(NamedTuple):
     """A version, and what it says of all test images."""
 
     version: ModelVersion
-    predictor: Predictor
+    model: ModelFiles
     answers: Answers
 
-    def candidate(self, arrays: Artifact, policy: PromotionPolicy, seconds: float = 0) -> Candidate:
+    def candidate(self, arrays: Artifact, policy: PromotionPolicy) -> Candidate:
         """Give what the decision needs to know of it."""
-        model = self.predictor.model
         results = results_of(
             self.answers,
             samples_of(arrays, "test").labels,
             sets_of(arrays),
-            steps=model.risk_steps,
-            wished_error=policy.wished_error,
+            steps=self.model.risk_steps,
+            target_error=policy.target_error,
         )
-        return Candidate(self.version.number, results, seconds, model.onnx.stat().st_size)
+        onnx = self.model.onnx
+        return Candidate(self.version.number, results, operations_of(onnx), onnx.stat().st_size)
 
 
 def _decide(
@@ -155,10 +155,8 @@ def _decide(
     except (StoreError, ModelError) as error:
         return _refused(version, champion, f"can't be measured on the same test sets: {error}"), ()
     test, names = samples_of(opened, "test"), read_json(opened.file("arrays.json"))["class_names"]
-    seconds = seconds_an_image([ours.predictor, theirs.predictor], test.pixels)
-    candidates = [one.candidate(opened, policy, time) for one, time in zip((ours, theirs), seconds, strict=True)]
     examples = changed_answers(ours.answers, theirs.answers, test.labels, sets_of(opened), names)
-    return decide_promotion(candidates[0], candidates[1], policy), examples
+    return decide_promotion(ours.candidate(opened, policy), theirs.candidate(opened, policy), policy), examples
 
 
 def _test_sets(version: ModelVersion) -> Iterable[str]:
@@ -178,7 +176,7 @@ def _contender(store: Store, version: ModelVersion, arrays: ArtifactRef) -> _Con
     novelty = evaluation.path / NOVELTY_FILE
     answers = Answers(probabilities, np.load(novelty, allow_pickle=False) if novelty.exists() else None)
     model = ModelFiles.load(store.open(exported).path, version=version.number)
-    return _Contender(version, Predictor(model), answers)
+    return _Contender(version, model, answers)
 
 
 def decided_report(store: Store, outcome: Outcome) -> str:

@@ -133,7 +133,7 @@ class Decoded:
 
 
 class DecodeError(DigitsError):
-    """A file that gives no picture: the status of its row, a sentence, and its size in pixels where that is known."""
+    """A file that is no readable image: the status of its row, a sentence, and its size in pixels where it is known."""
 
     def __init__(self, status: Status, message: str, *, width: int | None = None, height: int | None = None) -> None:
         super().__init__(message)

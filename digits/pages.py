@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DPI = 160
 COLOURS = 96
 INK, MUTED, FAINT = "#26292e", "#6b7280", "#e5e5e0"
-BLUE, ORANGE, PALE_BLUE, PALE_ORANGE = "#2563a8", "#d9730d", "#dbe7f4", "#f6c99b"
+BLUE, ORANGE, PALE_BLUE = "#2563a8", "#d9730d", "#dbe7f4"
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """The header, and the rows below it."""

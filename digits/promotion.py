@@ -53,13 +53,13 @@ class Candidate:
     Args:
         version: its number.
         sets: its results by the name of the test set.
-        seconds: that predicting a picture takes, measured beside the other candidate; 0 where there is none.
+        operations: multiplications that the exported network takes per image.
         bytes: of the exported network.
     """
 
     version: int
     sets: Mapping[str, SetResult]
-    seconds: float = 0
+    operations: int = 0
     bytes: int = 0
 
     @property
@@ -175,23 +175,23 @@ def _against_accuracy(
             yield (
                 f"Version {challenger.version} is worse than the champion, version {champion.version}, on {row.name}: "
                 f"{_changes(row)}, a loss of {row.lost - row.gained:,} of {row.count:,} images; the policy allows "
-                f"{policy.max_loss_of_accuracy * row.count:,.8g}."
+                f"{policy.max_accuracy_drop * row.count:,.8g}."
             )
     if not any(_is_better(row, policy) for row in sets):
         best = min(sets, key=lambda row: row.p or 0)
         yield (
             f"Version {challenger.version} is not better than the champion, version {champion.version}, by more than "
-            f"chance explains: {_evidence(best, sets)}, and less than {policy.max_chance:g} is asked for."
+            f"chance explains: {_evidence(best, sets)}, and less than {policy.significance_level:g} is asked for."
         )
 
 
 def _is_worse(row: SetRow, policy: PromotionPolicy) -> bool:
     loss = row.lost - row.gained
-    return loss > policy.max_loss_of_accuracy * row.count + ROUNDING and mcnemar(row.lost, row.gained) < LUCK
+    return loss > policy.max_accuracy_drop * row.count + ROUNDING and mcnemar(row.lost, row.gained) < LUCK
 
 
 def _is_better(row: SetRow, policy: PromotionPolicy) -> bool:
-    return row.p is not None and row.p < policy.max_chance
+    return row.p is not None and row.p < policy.significance_level
 
 
 def _changes(row: SetRow) -> str:
@@ -223,13 +223,12 @@ def _checks(challenger: Candidate, champion: Candidate, policy: PromotionPolicy)
     for name, ours in challenger.sets.items():
         if len(ours.right) >= LEAST_IMAGES:
             yield from _set_checks(name, ours, champion.sets[name], policy)
-    slower = challenger.seconds / champion.seconds if champion.seconds else 1.0
     yield Check(
-        "time to predict a picture",
-        _micros(challenger.seconds),
-        _micros(champion.seconds),
-        f"at most {policy.max_slowdown:g} times the champion's",
-        slower <= policy.max_slowdown,
+        "multiplications per image",
+        f"{challenger.operations:,}",
+        f"{champion.operations:,}",
+        f"at most {policy.max_operations_ratio:g} times the champion's",
+        challenger.operations <= policy.max_operations_ratio * champion.operations,
     )
     yield from _size_check(challenger, champion, policy)
 
@@ -239,15 +238,15 @@ def _set_checks(name: str, ours: SetResult, theirs: SetResult, policy: Promotion
         f"calibration error on {name}",
         f"{ours.ece:.2%}",
         f"{theirs.ece:.2%}",
-        f"at most {policy.max_rise_of_ece * 100:g} points above the champion's",
-        ours.ece <= theirs.ece + policy.max_rise_of_ece + ROUNDING,
+        f"at most {policy.max_ece_increase * 100:g} points above the champion's",
+        ours.ece <= theirs.ece + policy.max_ece_increase + ROUNDING,
     )
     yield Check(
-        f"answered at an error of {policy.wished_error:g} on {name}",
+        f"answered at an error of {policy.target_error:g} on {name}",
         f"{ours.coverage:.2%}",
         f"{theirs.coverage:.2%}",
-        f"at most {policy.max_loss_of_coverage * 100:g} points below the champion's",
-        ours.coverage >= theirs.coverage - policy.max_loss_of_coverage - ROUNDING,
+        f"at most {policy.max_coverage_drop * 100:g} points below the champion's",
+        ours.coverage >= theirs.coverage - policy.max_coverage_drop - ROUNDING,
     )
 
 
@@ -268,10 +267,6 @@ def _against_check(check: Check, challenger: Candidate) -> str:
         f"Version {challenger.version} does not behave as it must: {check.name}, {check.challenger}{before}; "
         f"the policy allows {check.limit}."
     )
-
-
-def _micros(seconds: float) -> str:
-    return f"{seconds * _MEGA:,.0f} µs"
 
 
 def _megabytes(size: int) -> str:

@@ -191,11 +191,6 @@ class Tuned:
     config: Path
     report: Path
 
-    @property
-    def finished(self) -> int:
-        """How many trials are."""
-        return sum(trial.state is not State.UNFINISHED for trial in self.trials)
-
     def counts(self) -> dict[str, int]:
         """Give how many trials ended in each way."""
         states = [trial.state for trial in self.trials]
@@ -262,6 +257,6 @@ def config_text(settings: TrainingRun, study: Study, trials: Sequence[Trial], be
     about = [
         f"Found by `digits tune`: trial {best.number} of {len(trials)}, study {study.name}.",
         f"On the validation images: {describe(best)}. The test images were not looked at.",
-        "For `digits train --config`; what is not said here is the recipe's.",
+        "For `digits train --config`; every setting that is not here is the preset's.",
     ]
     return "".join(f"# {line}\n" for line in about) + "\n" + tomli_w.dumps(settings.differences())

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digits.errors import DigitsError
+from digits.errors import OperationsError
 from digits.files import hash_file, locked, write_file
 from digits.liveness import descendants, is_running
 from digits.records import digest_of
@@ -30,7 +30,6 @@ from flows.api import Access, access, configured_api, password, shown
 
 POOL = "digits"
 DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
-PORT = 4200
 STATE_VARIABLE = "DIGITS_STATE"
 MOST_RUNS = 4
 """At once on one worker; others wait."""
@@ -38,12 +37,6 @@ _START_SECONDS, _STOP_SECONDS = 120, 20
 _POLL_SECONDS = 0.2
 _PROJECT = Path(__file__).resolve().parents[1]
 _LOG_LINES = 8
-
-
-class OperationsError(DigitsError):
-    """A server, a worker or a deployment that can't be had."""
-
-    exit_code = 7
 
 
 def state_directory(option: Path | None, root: Path, environment: Mapping[str, str] = os.environ) -> Path:

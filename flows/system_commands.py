@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digits.config import artifact_root
+from digits.errors import OperationsError
 from flows.api import shown
 from flows.operations import (
-    OperationsError,
     System,
     client_environment,
     ensure_deployments,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from digits.config import ArraysConfig, ModelConfig, PromotionPolicy, RecipeName, TrainingConfig, TrainingRun
+from digits.config import ArraysConfig, ModelConfig, Preset, PromotionPolicy, TrainingConfig, TrainingRun
 from digits.gate import Outcome
 from flows.runs import WATCHED, told
 from tasks.reporting import publish_training, publish_versions
@@ -33,7 +33,7 @@ def run_name() -> str:
     from prefect.runtime import flow_run
 
     values = flow_run.parameters
-    known = {name: values[name] for name in ("datasets", "recipe", "model", "training") if name in values}
+    known = {name: values[name] for name in ("datasets", "preset", "model", "training") if name in values}
     run = TrainingRun.model_validate(known).resolved()
     names = " + ".join(Path(dataset).name for dataset in run.datasets)
     return f"train {names} {run.model.architecture} {run.training.epochs} epochs"
@@ -48,7 +48,7 @@ def run_name() -> str:
 @told
 def train(
     datasets: tuple[str, ...] = DEFAULTS.datasets,
-    recipe: RecipeName = DEFAULTS.recipe,
+    preset: Preset = DEFAULTS.preset,
     model: ModelConfig = DEFAULTS.model,
     training: TrainingConfig = DEFAULTS.training,
     arrays: ArraysConfig = DEFAULTS.arrays,
@@ -64,7 +64,7 @@ def train(
         datasets: What to train on: `mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels that
             `digits review` has kept; beside others it may have none yet), or paths on the worker of an `.npz`, of a
             folder with IDX files, or of a folder of labelled images (`<root>/<class>/*.png`). Several are joined.
-        recipe: What fills the empty fields below: `default`, `quick` to train, or `best`.
+        preset: What fills the empty fields below: `default`, `quick` to train, or `best`.
         model: Which network, and its sizes. A network chosen here brings its own recommended values.
         training: How the weights are fitted. Empty fields take the recommended value.
         arrays: How the images are split, and when they must not be trained on.
@@ -72,7 +72,7 @@ def train(
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
     """
     run = TrainingRun(
-        datasets=datasets, recipe=recipe, model=model, training=training, arrays=arrays, promotion=promotion
+        datasets=datasets, preset=preset, model=model, training=training, arrays=arrays, promotion=promotion
     ).resolved()
     run = without_missing_labels(run, artifacts)
     if standing := find_standing(run, artifacts):

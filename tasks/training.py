@@ -80,7 +80,7 @@ def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingCon
 def average_models(
     members: list[ArtifactRef], arrays: ArtifactRef, config: TrainingConfig, root: Path | None
 ) -> ArtifactRef:
-    """Average the members of a recipe in one model; a single one is the model."""
+    """Average the members of a preset in one model; a single one is the model."""
     return stages.average_models(open_store(root), members, arrays, config)
 
 

@@ -50,7 +50,7 @@ def _take(started: Any, ui: str, folder: Path, out: Path) -> None:
     from prefect.deployments import run_deployment
 
     trained: Any = run_deployment(
-        "train/nightly", parameters={"datasets": ["mnist-sample"], "recipe": "quick"}, timeout=600
+        "train/nightly", parameters={"datasets": ["mnist-sample"], "preset": "quick"}, timeout=600
     )
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("predict/folder")

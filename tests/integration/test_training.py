@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from digits import backend, models, training
-from digits.config import AugmentationConfig, ModelConfig, RecipeName, TrainingConfig, TrainingRun
+from digits.config import AugmentationConfig, ModelConfig, Preset, TrainingConfig, TrainingRun
 from digits.errors import ModelError
 from digits.printed import print_digits
 from tests.support import small_fits
@@ -537,11 +537,11 @@ def test_the_onnx_export_says_what_keras_says(
         assert np.array_equal(found.argmax(axis=1), expected[:count].argmax(axis=1))
 
 
-@pytest.mark.parametrize("recipe", get_args(RecipeName))
-def test_each_recipe_goes_from_network_to_export(keras: Any, tmp_path: Path, recipe: RecipeName) -> None:
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_each_preset_goes_from_network_to_export(keras: Any, tmp_path: Path, preset: Preset) -> None:
     """Built, fitted for an epoch, saved, loaded and exported: the same is predicted in the end."""
     chosen = TrainingRun(
-        recipe=recipe, training=TrainingConfig(epochs=1, batch_size=64, printed=0, written=0)
+        preset=preset, training=TrainingConfig(epochs=1, batch_size=64, printed=0, written=0)
     ).resolved()
     network, history = small_fits.fit(chosen, tmp_path / "c")
     assert np.isfinite(history[0]["loss"])

@@ -1,6 +1,5 @@
 """What is measured of two models before it is decided which of them is better."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 
 from digits.arrays import HeldOut
 from digits.calibration import Step
-from digits.comparison import EXAMPLES, changed_answers, results_of, seconds_an_image
+from digits.comparison import EXAMPLES, changed_answers, operations_of, results_of
 from digits.decisions import Changed
-from digits.inference import Answers, ModelFiles, Predictor
-from tests.support.tiny_model import add_novelty, draw, write_model
+from digits.inference import Answers
+from tests.support.tiny_model import write_model
 
 SETS = [HeldOut("mnist", 0, 4, "a"), HeldOut("scans", 4, 6, "b")]
 LABELS = np.array([0, 1, 0, 1, 0, 1], np.uint8)
@@ -27,7 +26,7 @@ def test_each_test_set_has_its_own_figures() -> None:
     """Accuracy, calibration and coverage, of its own images only."""
     said = answers([0.9, 0.2, 0.3, 0.4, 0.6, 0.7])
     steps = [Step(0.75, 900, 0, 0.003)]
-    results = results_of(said, LABELS, SETS, steps=steps, wished_error=0.003)
+    results = results_of(said, LABELS, SETS, steps=steps, target_error=0.003)
     assert {name: one.right.tolist() for name, one in results.items()} == {
         "mnist": [True, True, False, True],
         "scans": [True, False],
@@ -42,14 +41,14 @@ def test_each_test_set_has_its_own_figures() -> None:
 def test_what_is_taken_for_no_digit_is_not_answered() -> None:
     """However sure the class is."""
     said = answers([0.99] * 6, novelty=[-1, 0.5, -1, -1, 0, 2])
-    results = results_of(said, LABELS, SETS, steps=[Step(0.5, 900, 0, 0.003)], wished_error=0.003)
+    results = results_of(said, LABELS, SETS, steps=[Step(0.5, 900, 0, 0.003)], target_error=0.003)
     assert [one.coverage for one in results.values()] == [0.75, 0.5]
 
 
 @pytest.mark.parametrize("steps", [[], [Step(0.5, 900, 9, 0.02)]])
 def test_a_model_that_can_not_promise_the_error_answers_nothing(steps: list[Step]) -> None:
     """Nor does one without any thresholds."""
-    results = results_of(answers([0.99] * 6), LABELS, SETS, steps=steps, wished_error=0.003)
+    results = results_of(answers([0.99] * 6), LABELS, SETS, steps=steps, target_error=0.003)
     assert [one.coverage for one in results.values()] == [0, 0]
 
 
@@ -67,29 +66,28 @@ def test_examples_are_the_surest_of_those_that_changed() -> None:
     assert len(changed_answers(others, many, np.zeros(40, np.uint8), whole, "ab")) == EXAMPLES
 
 
-def test_a_larger_network_is_measured_to_be_slower(tmp_path: Path) -> None:
-    """A network of some 400 times the work takes longer than one without."""
-    small = Predictor(ModelFiles.load(write_model(tmp_path / "small"), version=1))
-    large = Predictor(ModelFiles.load(slow_model(tmp_path / "large"), version=2))
-    pixels = np.stack([draw(number) for number in range(64)])
-    quick, slow = seconds_an_image([small, large], pixels)
-    assert 0 < quick < slow
+def test_operations_are_the_multiplications_of_each_product(tmp_path: Path) -> None:
+    """Weights times the places where they are used, for one image."""
+    assert operations_of(write_model(tmp_path / "dense") / "model.onnx") == 784 * 10
+    assert operations_of(convolution(tmp_path / "convolution.onnx")) == 9 * 4 * 26 * 26 + 4 * 26 * 26 * 10
 
 
-def slow_model(directory: Path) -> Path:
-    """Give a model that adds many large products to its probabilities, of nothing."""
-    from onnx import TensorProto, helper, load, numpy_helper, save
+def convolution(path: Path) -> Path:
+    """Write a network of four 3x3 filters and a dense layer."""
+    from onnx import TensorProto, helper, numpy_helper, save
 
-    write_model(directory)
-    add_novelty(directory, above=15, temperature=1, steps=[])
-    network = load(directory / "model.onnx")
-    square = np.full((784, 784), 1e-3, np.float32)
-    network.graph.initializer.append(numpy_helper.from_array(square, "square"))
-    last = "flat"
-    for number in range(40):
-        network.graph.node.append(helper.make_node("MatMul", [last, "square"], [f"m{number}"]))
-        last = f"m{number}"
-    network.graph.output.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, ["N", 784]))
-    save(network, directory / "model.onnx")
-    assert json.loads((directory / "spec.json").read_text())["class_names"]
-    return directory
+    weights = {"filters": np.ones((4, 1, 3, 3), np.float32), "dense": np.ones((4 * 26 * 26, 10), np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["images", "filters"], ["maps"]),
+            helper.make_node("Relu", ["maps"], ["positive"]),
+            helper.make_node("Flatten", ["positive"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "dense"], ["scores"]),
+        ],
+        "convolution",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 1, 28, 28])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path

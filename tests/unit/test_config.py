@@ -1,5 +1,6 @@
-"""Configuration: bounds, names, recipes, files, and where artifacts live."""
+"""Configuration: bounds, names, presets, files, and where artifacts live."""
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,14 +13,16 @@ from pydantic import BaseModel, ValidationError
 from digits.config import (
     ARTIFACTS_VARIABLE,
     NETWORKS,
-    RECIPES,
+    PRESETS,
+    REMOVED,
+    RENAMED,
     Architecture,
     ArraysConfig,
     AugmentationConfig,
     ModelConfig,
     PredictionConfig,
+    Preset,
     PromotionPolicy,
-    RecipeName,
     TrainingConfig,
     TrainingRun,
     artifact_root,
@@ -40,7 +43,7 @@ def run_of(architecture: str, **training: Any) -> TrainingRun:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_resolved_run_leaves_nothing_open(architecture: str) -> None:
-    """Every None is filled from the recipe, with values that are in bounds themselves."""
+    """Every None is filled from the preset, with values that are in bounds themselves."""
     run = run_of(architecture).resolved()
     values = run.model_dump()
     assert not [
@@ -50,7 +53,7 @@ def test_a_resolved_run_leaves_nothing_open(architecture: str) -> None:
     assert run.resolved() == run
 
 
-@pytest.mark.parametrize("recipe", get_args(RecipeName))
+@pytest.mark.parametrize("preset", get_args(Preset))
 @pytest.mark.parametrize("architecture", [None, *ARCHITECTURES])
 @pytest.mark.parametrize(
     "said",
@@ -60,12 +63,12 @@ def test_a_resolved_run_leaves_nothing_open(architecture: str) -> None:
         {"training": {"members": 2}, "arrays": {"validation_fraction": 0.3}, "promotion": {"promote": False}},
     ],
 )
-def test_what_differs_from_the_recipe_says_it_all(
-    recipe: RecipeName, architecture: str | None, said: dict[str, Any], tmp_path: Path
+def test_what_differs_from_the_preset_says_it_all(
+    preset: Preset, architecture: str | None, said: dict[str, Any], tmp_path: Path
 ) -> None:
     """Written to a file and read again, it means the same run."""
     written = overlaid(
-        {"recipe": recipe, "datasets": ["a", 'b " \\']}, overlaid(said, {"model": {"architecture": architecture}})
+        {"preset": preset, "datasets": ["a", 'b " \\']}, overlaid(said, {"model": {"architecture": architecture}})
     )
     run = parse(TrainingRun, written, source="test").resolved()
     file = tmp_path / "run.toml"
@@ -73,27 +76,27 @@ def test_what_differs_from_the_recipe_says_it_all(
     assert parse(TrainingRun, load_toml(file), source="file").resolved() == run
 
 
-def test_what_the_recipe_has_is_not_said() -> None:
+def test_what_the_preset_has_is_not_said() -> None:
     """A file shows what is special about a run."""
-    assert TrainingRun(recipe="quick").resolved().differences() == {"datasets": ["mnist"], "recipe": "quick"}
+    assert TrainingRun(preset="quick").resolved().differences() == {"datasets": ["mnist"], "preset": "quick"}
     run = run_of("mlp", epochs=3).resolved()
     assert run.differences() == {
         "datasets": ["mnist"],
-        "recipe": "default",
+        "preset": "default",
         "model": {"architecture": "mlp"},
         "training": {"epochs": 3},
     }
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_what_is_said_goes_before_the_recipe(architecture: str) -> None:
-    """A recipe fills gaps only, also against values that count as false."""
+def test_what_is_said_goes_before_the_preset(architecture: str) -> None:
+    """A preset fills gaps only, also against values that count as false."""
     run = run_of(architecture, epochs=1, weight_decay=0.0, augment=False, weight_average=0.0).resolved()
     training = run.training
     assert (training.epochs, training.weight_decay, training.augment, training.weight_average) == (1, 0, False, 0)
 
 
-def test_the_recipes_are_those_of_the_tutorial_and_of_the_convolutional_network() -> None:
+def test_the_presets_are_those_of_the_tutorial_and_of_the_convolutional_network() -> None:
     """The defaults that results are promised with."""
     mlp, cnn = run_of("mlp").resolved(), run_of("cnn").resolved()
     assert (mlp.model.hidden, mlp.model.dropout, mlp.arrays.validation_fraction) == ((128,), 0.5, 0.2)
@@ -106,11 +109,11 @@ def test_the_recipes_are_those_of_the_tutorial_and_of_the_convolutional_network(
     assert set(NETWORKS) == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize("recipe", get_args(RecipeName))
-def test_a_recipe_has_the_network_and_the_training_that_is_recommended_for_it(recipe: RecipeName) -> None:
-    """As if its network had been chosen by hand, but for what the recipe says; nothing stays open."""
-    run = TrainingRun(recipe=recipe).resolved()
-    architecture, changes = RECIPES[recipe]
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_a_preset_has_the_network_and_the_training_that_is_recommended_for_it(preset: Preset) -> None:
+    """As if its network had been chosen by hand, but for what the preset says; nothing stays open."""
+    run = TrainingRun(preset=preset).resolved()
+    architecture, changes = PRESETS[preset]
     assert run.model.architecture == architecture
     by_hand = run_of(architecture).resolved()
     assert run.training == by_hand.training.model_copy(update=dict(changes))
@@ -119,7 +122,7 @@ def test_a_recipe_has_the_network_and_the_training_that_is_recommended_for_it(re
 
 def test_members_have_seeds_of_their_own() -> None:
     """And nothing else: each is trained as it would be alone."""
-    run = TrainingRun(recipe="best", training=TrainingConfig(seed=7)).resolved()
+    run = TrainingRun(preset="best", training=TrainingConfig(seed=7)).resolved()
     assert [how.seed for how in run.members()] == [7, 8, 9]
     assert {how.model_copy(update={"seed": 7}) for how in run.members()} == {
         run.training.model_copy(update={"members": 1})
@@ -127,25 +130,25 @@ def test_members_have_seeds_of_their_own() -> None:
     assert TrainingRun().resolved().members() == [TrainingRun().resolved().training]
 
 
-def test_the_recommended_recipe_is_compact() -> None:
+def test_the_recommended_preset_is_compact() -> None:
     """And nobody needs to name it."""
-    assert TrainingRun() == TrainingRun(recipe="default")
+    assert TrainingRun() == TrainingRun(preset="default")
     assert TrainingRun().resolved().model.architecture == "compact"
 
 
-def test_a_network_that_is_chosen_goes_before_the_recipe() -> None:
-    """With its own training, not with the recipe's; and what is said goes before both."""
-    values = {"recipe": "quick", "model": {"architecture": "mlp"}, "training": {"epochs": 2}}
+def test_a_network_that_is_chosen_goes_before_the_preset() -> None:
+    """With its own training, not with the preset's; and what is said goes before both."""
+    values = {"preset": "quick", "model": {"architecture": "mlp"}, "training": {"epochs": 2}}
     run = parse(TrainingRun, values, source="test").resolved()
     assert (run.model.hidden, run.training.optimizer, run.training.epochs) == ((128,), "adam", 2)
 
 
-def test_the_quick_recipe_changes_images_little() -> None:
+def test_the_quick_preset_changes_images_little() -> None:
     """Strokes and levels stay; augmentation that is said goes before it."""
-    quick = TrainingRun(recipe="quick").resolved().training.augmentation
+    quick = TrainingRun(preset="quick").resolved().training.augmentation
     assert quick is not None
     assert (quick.stroke, quick.blur, quick.contrast, quick.lines) == (0, 0, 0, 0)
-    said = TrainingRun(recipe="quick", training=TrainingConfig(augmentation=AugmentationConfig(blur=1))).resolved()
+    said = TrainingRun(preset="quick", training=TrainingConfig(augmentation=AugmentationConfig(blur=1))).resolved()
     assert said.training.augmentation == AugmentationConfig(blur=1)
 
 
@@ -192,6 +195,29 @@ def test_all_faults_are_told_at_once() -> None:
     """One message for a file, not one a try."""
     with pytest.raises(UsageError, match=r"x: top_k: .*; .*shard_size: .*; jobs: extra inputs are not permitted"):
         parse(PredictionConfig, {"top_k": 0, "shard_size": 0, "jobs": 3}, source="x")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"recipe": "quick"}, "recipe: this setting was renamed to preset"),
+        ({"promotion": {"max_chance": 0.1}}, "promotion.max_chance: this setting was renamed to significance_level"),
+        ({"promotion": {"max_slowdown": 2}}, "max_slowdown: this setting was removed; use max_operations_ratio, which"),
+    ],
+)
+def test_an_old_name_is_refused_with_what_to_use_instead(values: dict[str, Any], sentence: str) -> None:
+    """So a configuration file of an earlier version is easy to bring up to date."""
+    with pytest.raises(UsageError) as caught:
+        parse(TrainingRun, values, source="night.toml")
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("old", [*RENAMED, *REMOVED])
+def test_no_old_name_is_a_setting(old: str) -> None:
+    """And each old name leads to a setting that is there."""
+    settings = {*TrainingRun.model_fields, *PromotionPolicy.model_fields}
+    assert old not in settings
+    assert settings & set(re.findall(r"\w+", RENAMED.get(old, REMOVED.get(old, ""))))
 
 
 def test_settings_do_not_change() -> None:

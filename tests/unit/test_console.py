@@ -6,6 +6,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from digits.errors import UsageError
 from flows.console import _is_for_want_of_memory, _reach_this_machine_directly, _said_of_server, app
 
 
@@ -30,6 +31,15 @@ def test_every_command_has_help(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0, result.output
     assert "Usage" in result.output
+
+
+@pytest.mark.parametrize("command", ["train", "tune"])
+@pytest.mark.parametrize("option", ["--recipe quick", "--recipe=quick"])
+def test_an_old_option_is_refused_with_its_new_name(command: str, option: str) -> None:
+    """As a usage error, in one sentence."""
+    result = CliRunner().invoke(app, [command, *option.split()])
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception) == "--recipe was renamed: use --preset"
 
 
 def test_a_server_that_went_away_is_a_sentence_without_its_address() -> None:

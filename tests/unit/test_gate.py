@@ -10,6 +10,7 @@ import pytest
 
 from digits import gate, stages
 from digits.config import PromotionPolicy, TrainingRun
+from digits.decisions import Changed
 from digits.gate import Outcome
 from digits.listing import version_details
 from digits.normalization import SPEC
@@ -17,7 +18,7 @@ from digits.registry import ModelFacts, ModelVersion, Registry
 from digits.store import ArtifactRef, Recipe, Store
 
 LABELS, PIXELS = "train_labels.npy", "train_pixels.npy"
-POLICY = {"min_accuracy": 0.7, "wished_error": 0.2, "max_rise_of_ece": 0.5, "max_loss_of_coverage": 0.9}
+POLICY = {"min_accuracy": 0.7, "target_error": 0.2, "max_ece_increase": 0.5, "max_coverage_drop": 0.9}
 """Linear models do not know how sure they may be."""
 
 
@@ -133,7 +134,7 @@ def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> Non
     assert [check.name.split(" on ")[0] for check in made.decision.checks] == [
         "calibration error",
         "answered at an error of 0.2",
-        "time to predict a picture",
+        "multiplications per image",
         "size of the network",
     ]
     assert {example.is_gained for example in made.examples} == {True, False}
@@ -141,7 +142,7 @@ def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> Non
     assert page.startswith("# Version 2 against version 1: promoted\n")
     assert "| mnist-sample | 1,000 |" in page
     assert "(data:image/png;base64," in page
-    assert "max\\_loss\\_of\\_accuracy" in page
+    assert "max\\_accuracy\\_drop" in page
     details = version_details(lab.registry, lab.registry.version(2))
     assert "against version 1: promoted: Version 2 is better" in details["decisions"][0]
     assert f"(+{row.gained} -{row.lost} images)" in details["decisions"][0]
@@ -270,14 +271,14 @@ def test_the_champion_may_change_while_a_challenger_is_measured(
 ) -> None:
     """The decision is on the one that is there when it counts."""
     strong, other = lab.register("strong"), lab.register("other", images=4_000)
-    real = gate.seconds_an_image
+    real = gate.changed_answers
 
-    def meanwhile(*arguments: Any) -> list[float]:
-        monkeypatch.setattr(gate, "seconds_an_image", real)
+    def meanwhile(*arguments: Any) -> list[Changed]:
+        monkeypatch.setattr(gate, "changed_answers", real)
         lab.registry.promote(other.number, reasons=["by hand"])
         return real(*arguments)
 
-    monkeypatch.setattr(gate, "seconds_an_image", meanwhile)
+    monkeypatch.setattr(gate, "changed_answers", meanwhile)
     lab.decide(strong)
     assert lab.registry.decisions()[-1].champion == other.number
 

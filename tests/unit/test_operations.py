@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from digits.errors import RegistryError
+from digits.errors import OperationsError, RegistryError
 from digits.liveness import descendants, is_running
 from digits.registry import ModelFacts, ModelVersion
 from flows import operations
 from flows.api import Access, access
-from flows.operations import OperationsError, Service, System, client_environment, state_directory, wait_until
+from flows.operations import Service, System, client_environment, state_directory, wait_until
 from flows.status import Findings, Run, attention
 
 CHAMPION = ModelVersion(3, {}, "", ModelFacts(datasets=("mnist",), accuracy=0.99))

@@ -32,7 +32,7 @@ def result(answers: Right, **more: Any) -> SetResult:
 
 def candidate(version: int, sets: Mapping[str, Right], **more: Any) -> Candidate:
     """Give a candidate with a good behaviour on every set."""
-    return Candidate(version, {name: result(one) for name, one in sets.items()}, seconds=1e-4, bytes=10**6, **more)
+    return Candidate(version, {name: result(one) for name, one in sets.items()}, operations=10**6, bytes=10**6, **more)
 
 
 def decide(
@@ -133,7 +133,7 @@ def test_the_margin_itself_is_allowed(loss: int, promoted: bool) -> None:
 @pytest.mark.parametrize("thousandths", range(1, 40))
 def test_rounding_of_shares_never_decides(thousandths: int) -> None:
     """.001 x 10,000 and the like: the margin itself is always within it."""
-    policy = PromotionPolicy(max_loss_of_accuracy=thousandths / 1000)
+    policy = PromotionPolicy(max_accuracy_drop=thousandths / 1000)
     champion = {"mnist": right(), "scans": right(1000, wrong=100)}
     challenger = {"mnist": right(wrong=10 * thousandths), "scans": right(1000)}
     assert decide(challenger, champion, policy).promote
@@ -215,7 +215,7 @@ def test_a_champion_that_can_not_be_measured_is_a_refusal() -> None:
 )
 def test_a_better_model_that_behaves_worse_is_refused(change: dict[str, float], words: str) -> None:
     """Accuracy is not all: past the limit it is refused, at the limit it is not."""
-    challenger = Candidate(4, {"mnist": result(right(), **change)}, seconds=1e-4, bytes=10**6)
+    challenger = Candidate(4, {"mnist": result(right(), **change)}, operations=10**6, bytes=10**6)
     decision = decide_promotion(challenger, candidate(3, {"mnist": right(wrong=50)}), POLICY)
     assert not decision.promote
     assert words in decision.reasons[0]
@@ -229,19 +229,19 @@ def test_a_better_model_that_behaves_worse_is_refused(change: dict[str, float], 
     ("change", "words"),
     [
         (
-            {"seconds": 10.01e-4},
-            "time to predict a picture, 1,001 µs, the champion 100 µs; the policy allows at most",
+            {"operations": 10_000_001},
+            "multiplications per image, 10,000,001, the champion 1,000,000; the policy allows at most 10 times",
         ),
         ({"bytes": 50_000_001}, "size of the network, 50.00 MB, the champion 1.00 MB; the policy allows at most 50 MB"),
     ],
 )
-def test_a_slow_or_large_model_is_refused(change: dict[str, Any], words: str) -> None:
-    """Ten times as slow is allowed, and 50 MB."""
+def test_a_costly_or_large_model_is_refused(change: dict[str, Any], words: str) -> None:
+    """Ten times as many multiplications are allowed, and 50 MB."""
     challenger, champion = candidate(4, {"mnist": right()}), candidate(3, {"mnist": right(wrong=50)})
     decision = decide_promotion(replace(challenger, **change), champion, POLICY)
     assert not decision.promote
     assert words in decision.reasons[0]
-    at_limit = replace(challenger, seconds=10e-4, bytes=50_000_000)
+    at_limit = replace(challenger, operations=10**7, bytes=50_000_000)
     assert decide_promotion(at_limit, champion, POLICY).promote
 
 
@@ -256,11 +256,11 @@ def test_the_first_model_must_not_be_too_large_either() -> None:
 def test_few_images_say_nothing_of_calibration() -> None:
     """With fewer than 500 images a set has no such check."""
     sets = {"mnist": result(right()), "reviewed": result(right(499), ece=0.5, coverage=0.1)}
-    decision = decide_promotion(Candidate(4, sets, 1e-4, 1), _champion_of(sets), POLICY)
+    decision = decide_promotion(Candidate(4, sets, 10**6, 1), _champion_of(sets), POLICY)
     assert decision.promote
     assert [check.name for check in decision.checks if "reviewed" in check.name] == []
     sets["reviewed"] = result(right(500), ece=0.5, coverage=0.1)
-    assert not decide_promotion(Candidate(4, sets, 1e-4, 1), _champion_of(sets), POLICY).promote
+    assert not decide_promotion(Candidate(4, sets, 10**6, 1), _champion_of(sets), POLICY).promote
 
 
 def _champion_of(sets: Mapping[str, SetResult]) -> Candidate:
@@ -308,7 +308,7 @@ def promoted_share(pairs: int, better: float, sizes: Mapping[str, int]) -> float
 @pytest.mark.parametrize("sizes", [{"mnist": 2_000}, {"mnist": 2_000, "reviewed": 60, "scans": 500}])
 def test_noise_is_not_promoted(sizes: Mapping[str, int]) -> None:
     """Of 1,500 pairs of equal models at most one in twenty challengers is promoted, by however many sets."""
-    assert 0 < promoted_share(1500, 1.0, sizes) <= POLICY.max_chance
+    assert 0 < promoted_share(1500, 1.0, sizes) <= POLICY.significance_level
 
 
 def test_a_model_with_two_thirds_of_the_mistakes_is_promoted() -> None:

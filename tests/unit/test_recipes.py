@@ -23,7 +23,7 @@ def name_of(**changes: Any) -> str:
 
 def test_the_same_run_has_the_same_name() -> None:
     """Also where a default is written out."""
-    assert name_of() == name_of(recipe="default") == name_of(training={"epochs": 20})
+    assert name_of() == name_of(preset="default") == name_of(training={"epochs": 20})
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_the_same_run_has_the_same_name() -> None:
     [
         {"datasets": ["mnist"]},
         {"datasets": ["mnist-sample", "mnist"]},
-        {"recipe": "quick"},
-        {"recipe": "best"},
+        {"preset": "quick"},
+        {"preset": "best"},
         {"model": {"architecture": "mlp"}},
         {"training": {"seed": 1}},
         {"training": {"start": "champion"}},
