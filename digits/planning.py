@@ -43,8 +43,7 @@ from digits.shadowing import shadow_path
 from digits.sources import open_source
 from digits.store import code_version
 from digits.summaries import picture_path, summary_path
-from digits.tablefiles import TableFile
-from digits.tables import format_of
+from digits.tables import TableFile, format_of
 
 SMALLEST_SHARD, SMALLEST_SHARD_BYTES = 256, 2 * 2**20
 """A shard has so many images or so many bytes of files: photos take longer than drawings."""

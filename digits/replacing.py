@@ -12,8 +12,7 @@ from digits.filelists import Named
 from digits.folders import MISSING_SIZE, Beneath, Entry, unescape_path
 from digits.inference import ModelFiles
 from digits.plans import encode_entry
-from digits.tablefiles import TableFile
-from digits.tables import columns_of
+from digits.tables import TableFile, columns_of
 
 
 def open_table(path: Path, version: int, model: ModelFiles) -> TableFile:

@@ -261,14 +261,13 @@ def _image(row: Mapping[str, Any], place: str) -> Image:
     if row["prediction"] not in DIGITS:
         raise UsageError(f"{place}: only digits can be reviewed, found the class {row['prediction']!r}")
     try:
-        novelty = row["novelty"]
         return Image(
             bytes.fromhex(row["sha256"]).hex(),
             row["path"],
             row["status"],
             row["prediction"],
             float(row["confidence"]),
-            None if novelty in (None, "") else float(novelty),
+            None if row["novelty"] is None else float(row["novelty"]),
             int(row["model_version"]),
         )
     except (TypeError, ValueError) as error:

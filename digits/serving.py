@@ -24,7 +24,7 @@ from digits.registry import Registry
 from digits.shadowing import shadow_path, write_differences
 from digits.store import Store
 from digits.summaries import PredictionSummary
-from digits.tablefiles import TableFile
+from digits.tables import TableFile
 
 
 def open_model(store: Store, name: str) -> ModelFiles:

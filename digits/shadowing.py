@@ -6,8 +6,7 @@ from pathlib import Path
 
 from digits.files import replacing
 from digits.records import Record
-from digits.tablefiles import ROWS_AT_ONCE, TableFile
-from digits.tables import Column, Row, format_of
+from digits.tables import ROWS_AT_ONCE, Column, Row, TableFile, format_of
 
 COLUMNS = (
     Column("path", "text"),

@@ -1,25 +1,31 @@
-"""The predictions table as CSV, JSON lines and Parquet: one row an image, the same values in each.
+"""The predictions table as CSV, JSON lines and Parquet: one row per image, the same values in each.
 
 A table is made of parts: each shard's rows are encoded by themselves, and joined into the file in order.
 """
 
 import csv
+import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from digits.errors import UsageError
+from digits.files import hash_file, os_errors_as
+from digits.records import Record
 
 Value = str | int | float | None
 Row = Sequence[Value]
 Kind = Literal["text", "integer", "number"]
-Rows = Generator[Mapping[str, Any], None, None]
+Rows = Generator[Record, None, None]
 
 DECIMALS = 6
+ROWS_AT_ONCE = 2_000
 _QUOTED = re.compile(r'[",\r\n]')
 
 
@@ -61,8 +67,18 @@ class Format(Protocol):
     def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
         """Write a whole table from its parts."""
 
-    def read(self, file: BinaryIO) -> Rows:
-        """Give the rows of a table by the columns' names; what is empty is None or an empty text."""
+    def names(self, file: BinaryIO) -> list[str]:
+        """Return the names of a table's columns, in order."""
+
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
+        """Return the rows of a table by the columns' names; an empty value is None.
+
+        Raises:
+            ValueError: a value or a row is not as the columns are.
+        """
+
+    def part_size(self, file: BinaryIO) -> int:
+        """Return the number of rows in a part of a table, as far as the file shows it."""
 
 
 def format_of(path: Path) -> Format:
@@ -77,24 +93,127 @@ def format_of(path: Path) -> Format:
         raise UsageError(f"{path}: expected a name that ends in {', '.join(FORMATS)}, found {path.suffix!r}") from None
 
 
-def read_table(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Give the rows of a table by the columns' names, one after the other.
+def read_table(path: Path) -> Iterator[Record]:
+    """Return the rows of a table by the columns' names, one after the other; an empty value is None.
+
+    The table may have been edited: columns may be in another order, and there may be further ones, which are text.
 
     Raises:
-        UsageError: it can't be read, or has not our columns.
+        UsageError: it can't be read, or lacks one of our columns.
     """
-    table = format_of(path)
-    try:
-        with path.open("rb") as file, closing(table.read(file)) as rows:
-            for row in rows:
-                missing = [column.name for column in FIXED_COLUMNS if column.name not in row]
-                if missing:
-                    raise UsageError(f"{path}: expected a table of predictions, but it has no column {missing[0]}")
-                yield row
-    except OSError as error:
-        raise UsageError(f"{path}: expected a table of predictions, but: {error.strerror or error}") from error
-    except (ValueError, TypeError, csv.Error) as error:
-        raise UsageError(f"{path}: expected a table of predictions that is whole, but: {error}") from error
+    names = _names(path)
+    if missing := [column.name for column in FIXED_COLUMNS if column.name not in names]:
+        raise UsageError(f"{path}: expected a table of predictions, but it has no column {missing[0]}")
+    yield from _rows(path, [Column(name, _kind_of(name)) for name in names])
+
+
+def _names(path: Path) -> list[str]:
+    form = format_of(path)
+    with _reading(path), path.open("rb") as file:
+        return form.names(file)
+
+
+def _rows(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
+    with _reading(path), path.open("rb") as file, closing(format_of(path).read(file, columns)) as rows:
+        yield from rows
+
+
+def _kind_of(name: str) -> Kind:
+    if re.fullmatch(r"p\d+|top\d+_confidence", name):
+        return "number"
+    return next((column.kind for column in FIXED_COLUMNS if column.name == name), "text")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise a `UsageError` where a table can't be read."""
+    remedy = "predict the folder, or name a table that `digits predict` wrote"
+    with os_errors_as(UsageError, path, "the table could not be read", remedy):
+        try:
+            yield
+        except (ValueError, TypeError, csv.Error) as error:
+            raise UsageError(f"{path}: expected a table of predictions that is whole, but: {error}") from error
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table on disk that `digits predict` wrote.
+
+    Args:
+        path: its extension says its format.
+        columns: in order.
+        probabilities: whether it has a column for each class.
+        top_k: to which likely class it has columns.
+    """
+
+    path: Path
+    columns: tuple[Column, ...]
+    probabilities: bool
+    top_k: int
+
+    @classmethod
+    def open(cls, path: Path) -> "TableFile":
+        """Find out which columns a table has.
+
+        Raises:
+            UsageError: there is none, or it is not one of ours.
+        """
+        names = _names(path)
+        classes = sum(re.fullmatch(r"p\d+", name) is not None for name in names)
+        top_k = 1 + sum(re.fullmatch(r"top\d+", name) is not None for name in names)
+        columns = columns_of(classes=classes or top_k, probabilities=bool(classes), top_k=top_k)
+        if [column.name for column in columns] != names:
+            raise UsageError(f"{path}: expected the columns that `digits predict` writes, found {', '.join(names)}")
+        return cls(path, columns, bool(classes), top_k)
+
+    def rows(self) -> Iterator[Record]:
+        """Return the rows, in order; an empty value is None.
+
+        Raises:
+            UsageError: a value can't be read, or a row has too few or too many.
+        """
+        return _rows(self.path, self.columns)
+
+    def rows_in_a_part(self) -> int:
+        """Return the number of rows that are encoded together, which a Parquet file shows."""
+        with _reading(self.path), self.path.open("rb") as file:
+            return format_of(self.path).part_size(file)
+
+    def require_unedited(self) -> None:
+        """Read a CSV or JSON lines table, and check that writing its rows again gives the same bytes.
+
+        Raises:
+            UsageError: it does not, so somebody else has written to it.
+        """
+        form = format_of(self.path)
+        if isinstance(form, Parquet):
+            return
+        digest, rows = _Hash(), self.rows()
+        parts = iter(lambda: [tuple(row.values()) for row in islice(rows, ROWS_AT_ONCE)], [])
+        encoded = (form.encode(part, self.columns) for part in parts)
+        form.join(encoded, self.columns, digest)  # type: ignore[arg-type]  # only its methods for writing are used
+        if digest.hexdigest() != hash_file(self.path):
+            raise UsageError(
+                f"{self.path}: the table is not as `digits predict` wrote it, so its rows can't be kept byte for byte; "
+                "predict the folder again"
+            )
+
+
+class _Hash:
+    """A file of which only the hash is wanted."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def write(self, content: bytes) -> None:
+        self._digest.update(content)
+
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        for part in parts:
+            self._digest.update(part)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _by_column(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[tuple[Column, Sequence[Value]]]:
@@ -115,13 +234,35 @@ class Csv:
         file.write(",".join(column.name for column in columns).encode() + b"\n")
         file.writelines(parts)
 
-    def read(self, file: BinaryIO) -> Rows:
-        """Give the rows; every value is a text."""
-        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-        try:
-            yield from csv.DictReader(text, strict=True)
-        finally:
-            text.detach()
+    def names(self, file: BinaryIO) -> list[str]:
+        """Return the cells of the header."""
+        with _as_text(file) as text:
+            return next(csv.reader(text, strict=True), [])
+
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
+        """Return the rows below the header; empty lines are none."""
+        with _as_text(file) as text:
+            cells = csv.reader(text, strict=True)
+            next(cells)
+            for row in filter(None, cells):
+                try:
+                    values = _read_cells(row, columns)
+                except ValueError as error:
+                    raise ValueError(f"line {cells.line_num}: {error}") from error
+                yield values
+
+    def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
+        """Return how many are encoded together; nothing in the file depends on it."""
+        return ROWS_AT_ONCE
+
+
+@contextmanager
+def _as_text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
 
 
 def _text_cells(values: Sequence[Any]) -> list[str]:
@@ -149,6 +290,17 @@ _CSV_CELLS: dict[Kind, Callable[[Sequence[Any]], list[str]]] = {
 }
 
 
+def _read_cells(row: Sequence[str], columns: Sequence[Column]) -> Record:
+    if len(row) != len(columns):
+        raise ValueError(f"expected {len(columns)} values, found {len(row)}")
+    return {
+        column.name: _READ_CELLS[column.kind](cell) if cell else None for column, cell in zip(columns, row, strict=True)
+    }
+
+
+_READ_CELLS: dict[Kind, Callable[[str], Value]] = {"text": str, "integer": int, "number": float}
+
+
 class JsonLines:
     """An object a line, in UTF-8; what is empty is null."""
 
@@ -162,9 +314,23 @@ class JsonLines:
         """Write the parts."""
         file.writelines(parts)
 
-    def read(self, file: BinaryIO) -> Rows:
-        """Give the rows."""
-        yield from map(json.loads, file)
+    def names(self, file: BinaryIO) -> list[str]:
+        """Return the names in the first object; an empty file stands for a table without rows."""
+        first = file.readline()
+        return list(json.loads(first)) if first else [column.name for column in FIXED_COLUMNS]
+
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
+        """Return the rows."""
+        names = [column.name for column in columns]
+        for number, line in enumerate(file, 1):
+            row = json.loads(line)
+            if not isinstance(row, dict) or list(row) != names:
+                raise ValueError(f"line {number} has other columns than the first")
+            yield row
+
+    def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
+        """Return how many are encoded together; nothing in the file depends on it."""
+        return ROWS_AT_ONCE
 
 
 class Parquet:
@@ -191,12 +357,25 @@ class Parquet:
             for part in parts:
                 writer.write_table(pq.read_table(pa.BufferReader(part)))
 
-    def read(self, file: BinaryIO) -> Rows:
-        """Give the rows."""
+    def names(self, file: BinaryIO) -> list[str]:
+        """Return the names in the schema."""
         import pyarrow.parquet as pq
 
-        for batch in pq.ParquetFile(file).iter_batches():
+        return list(pq.ParquetFile(file).schema_arrow.names)
+
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:  # noqa: ARG002 - its schema has them
+        """Return the rows."""
+        import pyarrow.parquet as pq
+
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE):
             yield from batch.to_pylist()
+
+    def part_size(self, file: BinaryIO) -> int:
+        """Return the number of rows in the first row group."""
+        import pyarrow.parquet as pq
+
+        metadata = pq.ParquetFile(file).metadata
+        return int(metadata.row_group(0).num_rows) if metadata.num_row_groups else ROWS_AT_ONCE
 
 
 def _schema(columns: Sequence[Column]) -> Any:

@@ -20,8 +20,7 @@ from digits.predictions import merge, predict_folder
 from digits.records import read_record
 from digits.shards import run_worker
 from digits.summaries import PredictionSummary, summary_path
-from digits.tablefiles import TableFile
-from digits.tables import format_of
+from digits.tables import TableFile, format_of
 from tests.support import faults
 from tests.support.tiny_model import MakePictures, draw, write_model
 
@@ -189,7 +188,7 @@ def test_members_of_an_archive(job: Job) -> None:
 
 def test_without_a_table_there_is_nothing_to_replace(job: Job) -> None:
     """The message names it."""
-    with pytest.raises(UsageError, match=r"p\.csv: there is no such table; predict the folder"):
+    with pytest.raises(UsageError, match=r"p\.csv: the table could not be read .*; predict the folder"):
         job.replace()
 
 
@@ -238,7 +237,7 @@ def test_an_empty_parquet_file_is_refused(job: Job) -> None:
     job.out = job.out.with_suffix(".parquet")
     job.out.parent.mkdir()
     job.out.write_bytes(b"")
-    with pytest.raises(UsageError, match="expected a table that can be read"):
+    with pytest.raises(UsageError, match="expected a table of predictions that is whole"):
         job.replace()
 
 

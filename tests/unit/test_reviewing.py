@@ -285,7 +285,8 @@ class TestSource:
         [
             ({"prediction": "shoe"}, "row 2: only digits can be reviewed, found the class 'shoe'"),
             ({"sha256": "xyz"}, "row 2: expected a row as `digits predict` writes it, but: "),
-            ({"confidence": "high"}, "row 2: expected a row as `digits predict` writes it, but: "),
+            ({"confidence": ""}, "row 2: expected a row as `digits predict` writes it, but: "),
+            ({"confidence": "high"}, "that is whole, but: line 2: could not convert string to float: 'high'"),
         ],
     )
     def test_a_table_of_something_else_is_refused(self, table: Table, values: dict[str, str], message: str) -> None:

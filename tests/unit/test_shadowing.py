@@ -12,8 +12,7 @@ from digits.errors import RegistryError, UsageError
 from digits.registry import ModelFacts, Registry
 from digits.shadowing import pairs, shadow_path, write_differences
 from digits.store import Recipe, Store
-from digits.tablefiles import TableFile
-from digits.tables import FIXED_COLUMNS, format_of
+from digits.tables import FIXED_COLUMNS, TableFile, format_of
 from tests.support.networks import make_store, tiny_network
 from tests.support.tiny_model import MakePictures, write_model
 

@@ -112,32 +112,37 @@ def test_any_name_and_any_class_comes_back(names: list[tuple[bytes, str]]) -> No
 
 @pytest.mark.parametrize("ending", sorted(FORMATS))
 def test_a_table_is_read_back_by_us(tmp_path: Path, ending: str) -> None:
-    """Row by row, the same values in each format; CSV has them as texts."""
+    """Row by row, the same values in each format."""
     path = tmp_path / f"x{ending}"
     path.write_bytes(table(path.name, ROWS[:1], ROWS[1:]))
-    rows = [list(row.values()) for row in read_table(path)]
-    assert rows == (CELLS if ending == ".csv" else [list(row) for row in ROWS])
+    assert [tuple(row.values()) for row in read_table(path)] == ROWS
 
 
 def test_a_table_that_a_spreadsheet_has_saved_is_read(tmp_path: Path) -> None:
-    """With a byte order mark and other line ends."""
+    """With a byte order mark, other line ends, an empty line at the end, and columns of its user's."""
     path = tmp_path / "x.csv"
-    path.write_bytes(b"\xef\xbb\xbf" + table("x.csv", ROWS).replace(b"\n", b"\r\n"))
-    assert [list(row.values()) for row in read_table(path)] == CELLS
+    lines = table("x.csv", ROWS).decode().splitlines()
+    edited = [f"{extra},{line}" for extra, line in zip(["note", "7", "", "x"], lines, strict=True)]
+    path.write_bytes("\ufeff{}\r\n\r\n".format("\r\n".join(edited)).encode())
+    assert [tuple(row.values()) for row in read_table(path)] == [
+        (note, *row) for note, row in zip(["7", None, "x"], ROWS, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("x.csv", b"path,label\na,1\n", "it has no column prediction"),
-        ("x.csv", b'path\n"a', "that is whole, but: unexpected end of data"),
-        ("x.csv", b"path\n\xff\n", "that is whole, but: 'utf-8' codec"),
+        ("x.csv", table("x.csv") + b'"a', "that is whole, but: unexpected end of data"),
+        ("x.csv", table("x.csv") + b"\xff\n", "that is whole, but: 'utf-8' codec"),
+        ("x.csv", table("x.csv") + b"a,7,high,ok,,,,,,1\n", "that is whole, but: line 2: could not convert"),
+        ("x.csv", table("x.csv") + b"a,7\n", "that is whole, but: line 2: expected 10 values, found 2"),
         ("x.jsonl", b"{}\n", "it has no column path"),
         ("x.jsonl", b"{", "that is whole, but: "),
         ("x.jsonl", b"7\n", "that is whole, but: "),
         ("x.parquet", b"PAR1", "that is whole, but: "),
         ("x.txt", b"", "expected a name that ends in"),
-        ("x.csv", None, "expected a table of predictions, but: No such file or directory"),
+        ("x.csv", None, "could not be read (No such file or directory); predict the folder, or name a table"),
     ],
 )
 def test_what_is_no_table_of_ours_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
