@@ -15,10 +15,11 @@ from pathlib import Path
 from statistics import mean
 from typing import get_args
 
-from digits import stages
-from digits.config import Preset, TrainingRun, artifact_root
-from digits.registry import ModelFacts
-from digits.store import ArtifactRef, Store
+from digits.pipeline import lineage, steps
+from digits.pipeline.config import Preset, TrainingRun
+from digits.settings import artifact_root
+from digits.store.artifacts import ArtifactRef, Store
+from digits.store.registry import ModelFacts
 
 SEEDS = (42, 1, 2)
 
@@ -78,22 +79,22 @@ def _tutorial(seed: int) -> TrainingRun:
 
 
 def _measure(store: Store, label: str, run: TrainingRun) -> Row:
-    arrays = stages.prepare_arrays(store, [stages.download_dataset(store, "mnist")], run.arrays)
+    arrays = steps.prepare_arrays(store, [steps.download_dataset(store, "mnist")], run.arrays)
     wall, cpu = time.perf_counter(), time.process_time()
     model = _train(store, arrays, run)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    evaluation = stages.evaluate_model(store, stages.export_model(store, model, arrays), arrays)
-    row = Row(stages.facts_of(stages.trace(store, evaluation)), wall, cpu)
+    evaluation = steps.evaluate_model(store, steps.export_model(store, model, arrays), arrays)
+    row = Row(lineage.facts_of(lineage.trace(store, evaluation)), wall, cpu)
     print(f"{label:<18} test accuracy {row.facts.accuracy:.2%}, {wall:.1f} s, {cpu:.0f} CPU-seconds", flush=True)
     return row
 
 
 def _train(store: Store, arrays: ArtifactRef, run: TrainingRun) -> ArtifactRef:
     members = [
-        stages.train_network(store, stages.build_network(store, arrays, run.model, seed=how.seed), arrays, how)
+        steps.train_network(store, steps.build_network(store, arrays, run.model, seed=how.seed), arrays, how)
         for how in run.members()
     ]
-    return stages.average_models(store, members, arrays, run.training)
+    return steps.average_models(store, members, arrays, run.training)
 
 
 def _summarize(name: str, rows: list[Row]) -> None:

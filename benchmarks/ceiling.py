@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from digits.images import decode
-from digits.inference import ModelFiles, Predictor
-from digits.normalization import normalize
-from digits.tables import columns_of, format_of
+from digits.images.decode import decode
+from digits.images.normalize import normalize
+from digits.model.onnx_model import ModelFiles, Predictor
+from digits.outputs.table import columns_of, format_of
 from tests.support.networks import champion_files
 
 IMAGES = 4096

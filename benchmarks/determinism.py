@@ -26,13 +26,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digits import stages
-from digits.config import PredictionConfig, TrainingRun, parse
-from digits.records import digest_of
-from digits.registry import Registry
-from digits.serving import predict, write_test_images
-from digits.store import Store
-from digits.summaries import picture_path
+from digits.api import predict, write_test_images
+from digits.outputs.summary import picture_path
+from digits.pipeline import steps
+from digits.pipeline.config import TrainingRun
+from digits.prediction.config import PredictionConfig
+from digits.settings import parse
+from digits.store.artifacts import Store
+from digits.store.records import digest_of
+from digits.store.registry import Registry
 from tests.support.server import untracked
 
 OF_THE_RUN = ("source", "out", "seconds", "images_per_second", "trend")
@@ -80,13 +82,13 @@ def be(place: Path, *, epochs: int, processes: int) -> dict[str, Any]:
     store = Store(place / "artifacts")
     settings = {"datasets": ("mnist-sample",), "training": {"epochs": epochs}}
     run = parse(TrainingRun, settings, source="determinism").resolved()
-    arrays = stages.prepare_arrays(store, [stages.download_dataset(store, "mnist-sample")], run.arrays)
-    network = stages.build_network(store, arrays, run.model, seed=run.training.seed)
-    model = stages.train_network(store, network, arrays, run.training)
-    exported = stages.export_model(store, model, arrays)
-    evaluation = stages.evaluate_model(store, exported, arrays)
-    report = stages.report_model(store, evaluation)
-    version, _ = stages.register_model(store, evaluation, report)
+    arrays = steps.prepare_arrays(store, [steps.download_dataset(store, "mnist-sample")], run.arrays)
+    network = steps.build_network(store, arrays, run.model, seed=run.training.seed)
+    model = steps.train_network(store, network, arrays, run.training)
+    exported = steps.export_model(store, model, arrays)
+    evaluation = steps.evaluate_model(store, exported, arrays)
+    report = steps.report_model(store, evaluation)
+    version, _ = steps.register_model(store, evaluation, report)
     Registry(store).promote(version.number, reasons=["to be measured"])
     folder = write_test_images(store, version.number, place / f"folder-{processes}")
     made = {"weights": version.weights_sha256}

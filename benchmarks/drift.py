@@ -20,12 +20,12 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from benchmarks.sets import read_model, read_set
-from digits.config import artifact_root
-from digits.datasets import load
-from digits.drift import Values, bin_counts, find_drift, measure, measure_files
-from digits.inference import Predictor
-from digits.oddities import look
-from digits.verdicts import novelty_of
+from digits.data.datasets import load
+from digits.images.screening import look
+from digits.model.drift import Values, bin_counts, find_drift, measure, measure_files
+from digits.model.onnx_model import Predictor
+from digits.settings import artifact_root
+from digits.status import novelty_of
 
 Pixels = npt.NDArray[np.uint8]
 SLICE, FALSE_ALARMS, SLICES = 300, 1_000, 200

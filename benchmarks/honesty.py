@@ -20,15 +20,15 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.sets import read_model, read_set
-from digits.calibration import LEVEL, threshold_for, upper_bound
-from digits.config import artifact_root
-from digits.datasets import load
+from digits.data.datasets import load
+from digits.data.idx import parse_idx
 from digits.errors import UsageError
-from digits.evaluation import evaluate
-from digits.idx import parse_idx
-from digits.inference import BATCH, Predictor
-from digits.oddities import look
-from digits.verdicts import novelty_of
+from digits.images.screening import look
+from digits.model.calibration import LEVEL, threshold_for, upper_bound
+from digits.model.metrics import evaluate
+from digits.model.onnx_model import BATCH, Predictor
+from digits.settings import artifact_root
+from digits.status import novelty_of
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

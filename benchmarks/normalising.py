@@ -19,9 +19,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.photos import QUALITY, draw_photo
-from digits.images import LEAST_SIDE, decode
-from digits.normalization import normalize
-from digits.oddities import look
+from digits.images.decode import LEAST_SIDE, decode
+from digits.images.normalize import normalize
+from digits.images.screening import look
 from tests.support.pictures import sample_digits
 
 Pixels = npt.NDArray[np.uint8]

@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from digits.config import artifact_root
-from digits.inference import Predictor
-from digits.normalization import normalize
-from digits.workers import usable_cpus
+from digits.images.normalize import normalize
+from digits.model.onnx_model import Predictor
+from digits.prediction.pool import usable_cpus
+from digits.settings import artifact_root
 from tests.support.command import DIGITS
 from tests.support.networks import champion_files
 from tests.support.pictures import Pixels, sample_digits

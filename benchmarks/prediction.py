@@ -35,8 +35,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from digits.config import artifact_root
-from digits.workers import usable_cpus
+from digits.prediction.pool import usable_cpus
+from digits.settings import artifact_root
 from tests.support.command import DIGITS
 from tests.support.networks import champion_files, copy_champion, operations, small_store, weights_in
 from tests.support.pictures import write_images

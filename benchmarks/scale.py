@@ -32,9 +32,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from digits.config import artifact_root
-from digits.files import hash_file
-from digits.plans import Plan
+from digits.prediction.plan import Plan
+from digits.settings import artifact_root
+from digits.store.files import hash_file
 from tests.support.command import DIGITS
 from tests.support.networks import copy_champion
 from tests.support.pictures import link_images

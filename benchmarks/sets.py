@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import lookalikes
-from digits import normalization
-from digits.arrays import LabelledArrays
-from digits.config import artifact_root
-from digits.datasets import load
-from digits.images import decode
-from digits.inference import ModelFiles, Predictor
+from digits.data.arrays import LabelledArrays
+from digits.data.datasets import load
+from digits.images import normalize
+from digits.images.decode import decode
+from digits.model.onnx_model import ModelFiles, Predictor
+from digits.settings import artifact_root
 
 Pixels = npt.NDArray[np.uint8]
 Labelled = list[tuple[int, Pixels]]
@@ -46,8 +46,8 @@ def read_model(folder: Path | None, root: Path) -> ModelFiles:
     """Give the model in a folder, or the champion of an artifact root."""
     if folder is not None:
         return ModelFiles.load(folder, version=0)
-    from digits.serving import open_model
-    from digits.store import Store
+    from digits.prediction.service import open_model
+    from digits.store.artifacts import Store
 
     return open_model(Store(root), "champion")
 
@@ -85,23 +85,23 @@ def _accuracy(predictor: Predictor, pictures: Labelled, step: Callable[[Pixels],
 
 
 def _as_is(pixels: Pixels) -> Pixels:
-    return normalization.normalize(pixels, "none")
+    return normalize.normalize(pixels, "none")
 
 
 def _inverted(pixels: Pixels) -> Pixels:
-    return normalization.normalize(255 - pixels, "none")
+    return normalize.normalize(255 - pixels, "none")
 
 
 def _recipe(pixels: Pixels) -> Pixels:
-    ink = normalization.find_ink(pixels, even=True)
-    return np.zeros(normalization.SHAPE, np.uint8) if ink is None else normalization.place(ink)
+    ink = normalize.find_ink(pixels, even=True)
+    return np.zeros(normalize.SHAPE, np.uint8) if ink is None else normalize.place(ink)
 
 
 STEPS: dict[str, Callable[[Pixels], Pixels]] = {
     "as is": _as_is,
     "inverted": _inverted,
     "recipe": _recipe,
-    "full": normalization.normalize,
+    "full": normalize.normalize,
 }
 
 if __name__ == "__main__":

@@ -115,12 +115,13 @@ def _seconds(began: datetime | None, ended: datetime | None) -> float:
 
 
 def _as_library(folder: Path, out: Path) -> float:
-    from digits import serving
-    from digits.config import PredictionConfig, artifact_root
-    from digits.store import Store
+    from digits import api
+    from digits.prediction.config import PredictionConfig
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
 
     began = time.perf_counter()
-    serving.predict(Store(artifact_root()), folder, out=out, options=PredictionConfig())
+    api.predict(Store(artifact_root()), folder, out=out, options=PredictionConfig())
     return time.perf_counter() - began
 
 

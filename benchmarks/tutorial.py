@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from digits import models
+from digits.training import networks
 from tests.support.networks import champion_keras
 
 IMAGES = 200
@@ -20,7 +20,7 @@ IMAGES = 200
 
 def main(folder: str, artifacts: str) -> None:
     """Predict a sample of the folder into a table; the model was loaded, and called once, before the clock starts."""
-    network = models.load(champion_keras(Path(artifacts)))
+    network = networks.load(champion_keras(Path(artifacts)))
     paths = sorted(Path(folder).iterdir())[:IMAGES]
     network.predict(np.zeros((1, 28, 28, 1), np.float32), verbose=0)
     with tempfile.TemporaryFile("w+", newline="") as table:

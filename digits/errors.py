@@ -16,6 +16,10 @@
 The number is the exit code of the command that ends with the error; no command ends with a `DecodeError`.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DigitsError(Exception):
     """Base of every expected error: shown to users as one message, without a traceback."""
@@ -79,3 +83,26 @@ def error_of(exit_code: int) -> type[DigitsError] | None:
     """Give the kind of error with which another process of ours ended, None when it did not end with one."""
     kinds = (UsageError, DataError, StoreError, RegistryError, ModelError)
     return next((kind for kind in kinds if kind.exit_code == exit_code), None)
+
+
+@contextmanager
+def os_errors_as(kind: type[DigitsError], place: object, problem: str, remedy: str) -> Iterator[None]:
+    """Raise an error of ours instead of an `OSError`: `<place>: <problem> (<what the system says>); <remedy>`.
+
+    Args:
+        kind: class of the error.
+        place: what could not be read or written, such as a path.
+        problem: what failed, such as "could not be written".
+        remedy: what the user can do.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{place}: {problem} ({_reason(error, str(place))}); {remedy}") from error
+
+
+def _reason(error: OSError, place: str) -> str:
+    """Return what the system says, with the file where it is another one than the message names."""
+    reason = error.strerror or str(error)
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else place
+    return reason if file == place else f"{reason}: {file}"

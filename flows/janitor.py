@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from digits.config import RetentionConfig
+from digits.maintenance.retention import RetentionConfig
 from flows.runs import WATCHED, told
 from tasks.cleaning import sweep_store
 from tasks.reaping import reap_runs

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from prefect import flow
 
-from digits.config import PredictionConfig, artifact_root
 from digits.errors import PlanGoneError
-from digits.store import Store
-from digits.summaries import PredictionSummary
+from digits.outputs.summary import PredictionSummary
+from digits.prediction.config import PredictionConfig
+from digits.settings import artifact_root
+from digits.store.artifacts import Store
 from flows.runs import WATCHED, short, told
 from tasks.prediction import (
     Plan,

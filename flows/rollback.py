@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from digits.registry import Promotion
+from digits.store.registry import Promotion
 from flows.runs import WATCHED, told
 from tasks.reporting import publish_versions
 from tasks.rollback import roll_back

@@ -14,8 +14,8 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from digits.errors import DigitsError
+from digits.server.reaping import is_bad, label_run
 from tasks.edge import tell
-from tasks.reaping import label_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,11 +63,6 @@ def announce_recovery(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]
             message=state.message or "",
             before=before.name,
         )
-
-
-def is_bad(run: FlowRun) -> bool:
-    """Tell whether a run ended as none should."""
-    return run.state is not None and run.state.type in (StateType.FAILED, StateType.CRASHED)
 
 
 def _run_before(run: FlowRun) -> FlowRun | None:

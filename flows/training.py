@@ -4,8 +4,10 @@ from pathlib import Path
 
 from prefect import flow
 
-from digits.config import ArraysConfig, ModelConfig, Preset, PromotionPolicy, TrainingConfig, TrainingRun
-from digits.gate import Outcome
+from digits.data.config import ArraysConfig
+from digits.pipeline.champion import Outcome
+from digits.pipeline.config import Preset, PromotionPolicy, TrainingRun
+from digits.training.config import ModelConfig, TrainingConfig
 from flows.runs import WATCHED, told
 from tasks.reporting import publish_training, publish_versions
 from tasks.training import (

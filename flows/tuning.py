@@ -6,8 +6,8 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from digits.config import TrainingRun
-from digits.spaces import Dimension
+from digits.pipeline.config import TrainingRun
+from digits.pipeline.search import Dimension
 from flows.runs import WATCHED, told
 from tasks.training import download_dataset, preprocess
 from tasks.tuning import Tuned, begin_study, conclude_study, publish_study, run_trials

@@ -5,9 +5,8 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from digits import retention
-from digits.config import RetentionConfig
-from digits.retention import Removed
+from digits.maintenance import retention
+from digits.maintenance.retention import Removed, RetentionConfig
 from tasks.edge import open_store
 
 

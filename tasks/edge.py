@@ -12,9 +12,9 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.logging.handlers import APILogHandler
 
-from digits.config import artifact_root
 from digits.progress import Bar, Progress
-from digits.store import Store
+from digits.settings import artifact_root
+from digits.store.artifacts import Store
 
 SECONDS_BETWEEN_UPDATES = 2.0
 library_log = logging.getLogger("digits")

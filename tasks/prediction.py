@@ -14,10 +14,10 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 
-from digits import predictions, serving
-from digits.config import PredictionConfig
-from digits.plans import Plan, remove_plan
-from digits.summaries import PredictionSummary
+from digits.outputs.summary import PredictionSummary
+from digits.prediction import publish, service
+from digits.prediction.config import PredictionConfig
+from digits.prediction.plan import Plan, remove_plan
 from tasks.edge import library_log, log_to_run, open_store, progress_for, tell
 
 __all__ = [
@@ -37,19 +37,19 @@ __all__ = [
     "workers",
 ]
 
-_own_crew = predictions.Crew(1)
+_own_crew = publish.Crew(1)
 """The worker of a process that runs a task at a time for a flow in another process."""
 
-_crew: ContextVar[predictions.Crew] = ContextVar("crew", default=_own_crew)
+_crew: ContextVar[publish.Crew] = ContextVar("crew", default=_own_crew)
 """The workers of a flow, shared by those of its tasks that are threads."""
 
 
-def present_crew() -> predictions.Crew:
+def present_crew() -> publish.Crew:
     """Give the flow's workers, or in another process than the flow's its own; tasks can be pickled with this name."""
     return _crew.get()
 
 
-def lend_crew(crew: predictions.Crew) -> None:
+def lend_crew(crew: publish.Crew) -> None:
     """Have the flows of this context use workers that were started before."""
     _crew.set(crew)
 
@@ -69,7 +69,7 @@ def workers(folder: Path, model: str, processes: int | None, root: Path | None) 
     if _crew.get() is not _own_crew:
         yield
         return
-    with serving.assemble_crew(open_store(root), folder, model=model, processes=processes) as crew:
+    with service.assemble_crew(open_store(root), folder, model=model, processes=processes) as crew:
         token = _crew.set(crew)
         try:
             yield
@@ -84,32 +84,32 @@ def inbox_turn(folder: Path, root: Path | None) -> Iterator[bool]:
     The kernel ends the turn of a run that was killed.
     """
     store = open_store(root)
-    with serving.inbox_turn(store, folder) as ours:
+    with service.inbox_turn(store, folder) as ours:
         yield ours
 
 
 @task(name="plan", task_run_name="plan {folder.name}", cache_policy=NO_CACHE)
 def plan_predictions(folder: Path, model: str, out: Path | None, options: PredictionConfig, root: Path | None) -> Plan:
     """List the folder once, and cut the listing into shards."""
-    return serving.plan(open_store(root), folder, model=model, out=out, options=options)
+    return service.plan(open_store(root), folder, model=model, out=out, options=options)
 
 
 @task(name="plan shadow", task_run_name="plan {folder.name} with model {shadow}", cache_policy=NO_CACHE)
 def plan_shadow(folder: Path, shadow: str, out: Path, options: PredictionConfig, root: Path | None) -> Plan:
     """Plan the prediction with another version too."""
-    return serving.shadow_plan(open_store(root), folder, shadow=shadow, out=out, options=options)
+    return service.shadow_plan(open_store(root), folder, shadow=shadow, out=out, options=options)
 
 
 @task(name="compare", task_run_name="compare the tables of two versions", cache_policy=NO_CACHE)
 def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
     """Write where another version's table differs, and drop that table."""
     log_to_run()
-    return serving.finish_shadow(summary, other)
+    return service.finish_shadow(summary, other)
 
 
 def require_version(name: str, root: Path | None) -> None:
     """See that a version is there before anything is predicted with another one."""
-    serving.open_model(open_store(root), name)
+    service.open_model(open_store(root), name)
 
 
 def name_run(name: str) -> None:
@@ -147,7 +147,7 @@ def group_name() -> str:
 def predict_group(plan: Plan, shards: range) -> int:
     """Make the part files of neighbouring shards in a worker process; give the number of images."""
     log_to_run()
-    predictions.run_workers(plan, present_crew(), shards=shards)
+    publish.run_workers(plan, present_crew(), shards=shards)
     return sum(map(plan.rows_of, shards))
 
 
@@ -188,4 +188,4 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
     """Verify the parts and publish the table; what was done before `started` counts as taken over."""
     log_to_run()
-    return predictions.finish(plan, present_crew(), started=started)
+    return publish.finish(plan, present_crew(), started=started)

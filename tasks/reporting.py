@@ -10,16 +10,16 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from digits import gate
-from digits.drift import WORDS, Drift
-from digits.gate import Outcome
-from digits.listing import promotion_rows, version_rows
-from digits.pictures import data_uri
-from digits.registry import Registry
-from digits.reports import prediction_markdown
-from digits.retention import Removed
-from digits.store import ArtifactRef
-from digits.summaries import PredictionSummary, draw_trend, read_picture
+from digits.maintenance.retention import Removed
+from digits.model.drift import WORDS, Drift
+from digits.outputs.drawing import data_uri
+from digits.outputs.run_reports import prediction_markdown
+from digits.outputs.summary import PredictionSummary, draw_trend, read_picture
+from digits.outputs.version_tables import promotion_rows, version_rows
+from digits.pipeline import champion
+from digits.pipeline.champion import Outcome
+from digits.store.artifacts import ArtifactRef
+from digits.store.registry import Registry
 from tasks.edge import library_log, open_store, tell
 
 NEWEST = 50
@@ -41,13 +41,13 @@ BACKOFF = exponential_backoff(backoff_factor=2)
 def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -> None:
     """Put the model's report, and the decision on it, where the UI shows them, and tell of the decision."""
     store = open_store(root)
-    report = gate.decided_report(store, outcome)
+    report = champion.decided_report(store, outcome)
     create_markdown_artifact(report, key="model-report", description=f"Model version {outcome.version}")
     if outcome.decision is None:
         return
-    made = gate.decision_of(store, outcome.decision)
+    made = champion.decision_of(store, outcome.decision)
     verdict = "promoted" if outcome.promoted else "refused"
-    page = gate.decision_page(store, made, arrays)
+    page = champion.decision_page(store, made, arrays)
     create_markdown_artifact(page, key="decision", description=f"Model version {outcome.version}: {verdict}")
     tell(
         f"digits.model.{verdict}",

@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from digits.registry import Promotion, Registry
+from digits.store.registry import Promotion, Registry
 from tasks.edge import open_store, tell
 
 

@@ -8,13 +8,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.runtime import deployment
 
-from digits import gate, stages
-from digits.config import ArraysConfig, Mode, ModelConfig, TrainingConfig, TrainingRun
+from digits.data.config import ArraysConfig
 from digits.errors import DownloadError
-from digits.gate import Outcome
+from digits.images.formats import Mode
+from digits.pipeline import champion, steps
+from digits.pipeline.champion import Outcome
+from digits.pipeline.config import TrainingRun
 from digits.progress import SILENT
-from digits.registry import ModelVersion
-from digits.store import ArtifactRef
+from digits.store.artifacts import ArtifactRef
+from digits.store.registry import ModelVersion
+from digits.training.config import ModelConfig, TrainingConfig
 from tasks.edge import open_store, progress, progress_for
 
 RETRY_AFTER_SECONDS: list[float] = [60, 300, 900]
@@ -29,12 +32,12 @@ def _may_heal(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  #
 @task(name="look", task_run_name="look for what has changed", cache_policy=NO_CACHE)
 def find_standing(run: TrainingRun, root: Path | None) -> Outcome | None:
     """Tell that data, configuration and code are those of a run whose model was decided on."""
-    return gate.find_standing(open_store(root), run)
+    return champion.find_standing(open_store(root), run)
 
 
 def without_missing_labels(run: TrainingRun, root: Path | None) -> TrainingRun:
     """Leave `reviewed` out while nothing is labelled and there is other data."""
-    return stages.without_missing_labels(open_store(root), run)
+    return steps.without_missing_labels(open_store(root), run)
 
 
 @task(
@@ -47,19 +50,19 @@ def without_missing_labels(run: TrainingRun, root: Path | None) -> TrainingRun:
 )
 def download_dataset(source: str, normalize: Mode, root: Path | None) -> ArtifactRef:
     """Have a dataset in the store; when all its routes fail, a scheduled run tries them again later."""
-    return stages.download_dataset(open_store(root), source, normalize=normalize, progress=progress.get() or SILENT)
+    return steps.download_dataset(open_store(root), source, normalize=normalize, progress=progress.get() or SILENT)
 
 
 @task(name="preprocess", task_run_name="preprocess", cache_policy=NO_CACHE)
 def preprocess(datasets: list[ArtifactRef], config: ArraysConfig, root: Path | None) -> ArtifactRef:
     """Check the images, split them, and store them as arrays."""
-    return stages.prepare_arrays(open_store(root), datasets, config)
+    return steps.prepare_arrays(open_store(root), datasets, config)
 
 
 @task(name="start", task_run_name="start from {config.start}", cache_policy=NO_CACHE)
 def starting_point(config: TrainingConfig, root: Path | None) -> ArtifactRef | None:
     """Give the fitted model that the training goes on from, if it does not begin anew."""
-    return stages.starting_point(open_store(root), config)
+    return steps.starting_point(open_store(root), config)
 
 
 @task(name="build", task_run_name="build {config.architecture}", cache_policy=NO_CACHE)
@@ -67,13 +70,13 @@ def build_network(
     arrays: ArtifactRef, config: ModelConfig, seed: int, parent: ArtifactRef | None, root: Path | None
 ) -> ArtifactRef:
     """Build the network, untrained or with the weights that it goes on from."""
-    return stages.build_network(open_store(root), arrays, config, seed=seed, parent=parent)
+    return steps.build_network(open_store(root), arrays, config, seed=seed, parent=parent)
 
 
 @task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
 def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, root: Path | None) -> ArtifactRef:
     """Fit the network, or go on from the last finished epoch of a run that was killed."""
-    return stages.train_network(open_store(root), network, arrays, config, progress=progress_for("training-progress"))
+    return steps.train_network(open_store(root), network, arrays, config, progress=progress_for("training-progress"))
 
 
 @task(name="average", task_run_name="average", cache_policy=NO_CACHE)
@@ -81,31 +84,31 @@ def average_models(
     members: list[ArtifactRef], arrays: ArtifactRef, config: TrainingConfig, root: Path | None
 ) -> ArtifactRef:
     """Average the members of a preset in one model; a single one is the model."""
-    return stages.average_models(open_store(root), members, arrays, config)
+    return steps.average_models(open_store(root), members, arrays, config)
 
 
 @task(name="export", task_run_name="export to ONNX", cache_policy=NO_CACHE)
 def export_model(model: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Export the model to ONNX, and check the export on the test images."""
-    return stages.export_model(open_store(root), model, arrays)
+    return steps.export_model(open_store(root), model, arrays)
 
 
 @task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_model(exported: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Measure the exported model on the test images."""
-    return stages.evaluate_model(open_store(root), exported, arrays)
+    return steps.evaluate_model(open_store(root), exported, arrays)
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def report_model(evaluation: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Draw and write the model's report."""
-    return stages.report_model(open_store(root), evaluation)
+    return steps.report_model(open_store(root), evaluation)
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE)
 def register_model(evaluation: ArtifactRef, report: ArtifactRef, root: Path | None) -> tuple[ModelVersion, bool]:
     """Give the model a number, unless it has one."""
-    return stages.register_model(open_store(root), evaluation, report)
+    return steps.register_model(open_store(root), evaluation, report)
 
 
 @task(name="decide", task_run_name="decide on version {version.number}", cache_policy=NO_CACHE)
@@ -113,4 +116,4 @@ def promote_model(
     version: ModelVersion, new: bool, arrays: ArtifactRef, run: TrainingRun, root: Path | None
 ) -> Outcome:
     """Compare the model with the champion, and make it champion if the policy says so."""
-    return gate.promote_model(open_store(root), version, arrays, run, new=new)
+    return champion.promote_model(open_store(root), version, arrays, run, new=new)

@@ -7,15 +7,13 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from digits import tuning
-from digits.config import TrainingRun
-from digits.search import State as TrialState
-from digits.search import Trial
-from digits.spaces import Dimension
-from digits.store import ArtifactRef
-from digits.studies import Study
-from digits.studyreports import trial_rows, values_text
-from digits.tuning import Budget, Tuned
+from digits.pipeline import study as study_module
+from digits.pipeline.config import TrainingRun
+from digits.pipeline.search import Dimension, Trial
+from digits.pipeline.search import State as TrialState
+from digits.pipeline.study import Budget, Study, Tuned
+from digits.pipeline.study_report import trial_rows, values_text
+from digits.store.artifacts import ArtifactRef
 from tasks.edge import log_to_run, open_store, progress_for
 from tasks.reporting import BACKOFF, RETRIES
 
@@ -27,7 +25,7 @@ def begin_study(
     run: TrainingRun, space: dict[str, Dimension] | None, arrays: ArtifactRef, seed: int, root: Path | None
 ) -> Study:
     """Find the study of the same settings, data, space and seed, with its trials; or begin it."""
-    return tuning.begin(open_store(root), run, space, arrays, seed=seed)
+    return study_module.begin(open_store(root), run, space, arrays, seed=seed)
 
 
 def run_trials(study: Study, trials: int, minutes: float | None) -> None:
@@ -58,16 +56,16 @@ def trial_name() -> str:
 def run_trial(study: Study, trial: Trial, budget: Budget) -> State[Trial]:
     """Fit a trial's network, or go on with it; the state of the task says how it ended."""
     log_to_run()
-    ended = tuning.run_trial(study, trial, budget, progress_for("tuning-progress"))
+    ended = study_module.run_trial(study, trial, budget, progress_for("tuning-progress"))
     name = None if ended.state is TrialState.COMPLETE else str(ended.state).capitalize()
-    return Completed(name=name, message=tuning.describe(ended), data=ended)
+    return Completed(name=name, message=study_module.describe(ended), data=ended)
 
 
 @task(name="conclude", task_run_name="write the best settings and the report", cache_policy=NO_CACHE)
 def conclude_study(study: Study, out: Path | None) -> Tuned:
     """Write the best settings as a configuration file, and the study's report."""
     log_to_run()
-    return tuning.conclude(study, out)
+    return study_module.conclude(study, out)
 
 
 @task(

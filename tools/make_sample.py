@@ -2,7 +2,7 @@
 
 It draws one training image in ten and one test image in ten of each class, at random from a fixed seed, keeps their
 order, and writes `digits/sample/mnist-sample.npz`. The archive carries no time stamps: the same MNIST and the same zlib
-give the same bytes. It prints the hash that `digits/datasets.py` has to hold.
+give the same bytes. It prints the hash that `digits/data/datasets.py` has to hold.
 """
 
 import argparse
@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from digits.arrays import LabelledArrays
-from digits.datasets import SAMPLE_FILE, load
-from digits.files import hash_file
-from digits.idx import NPZ_KEYS
+from digits.data.arrays import LabelledArrays
+from digits.data.datasets import SAMPLE_FILE, load
+from digits.data.idx import NPZ_KEYS
+from digits.store.files import hash_file
 
 Bytes = npt.NDArray[np.uint8]
 SEED = 0

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from digits import serving
-from digits.config import ModelConfig
-from digits.gate import Outcome
-from digits.store import Store
+from digits import api
+from digits.pipeline.champion import Outcome
+from digits.store.artifacts import Store
+from digits.training.config import ModelConfig
 from tests.support.running_system import RunningSystem
 from tests.support.server import free_port
 
@@ -55,7 +55,7 @@ def own_root(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def folder(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder of real digits, and one file that is none."""
-    every = serving.write_test_images(Store(root), outcome.version, tmp_path_factory.mktemp("all"))
+    every = api.write_test_images(Store(root), outcome.version, tmp_path_factory.mktemp("all"))
     folder = tmp_path_factory.mktemp("the scans")
     for number, path in enumerate(sorted(every.rglob("*.png"))[::25]):
         shutil.copy(path, folder / f"{number:03}.png")

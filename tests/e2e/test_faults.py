@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from digits.liveness import is_alive
-from digits.registry import Registry
-from digits.store import Store
+from digits.maintenance.processes import is_alive
+from digits.store.artifacts import Store
+from digits.store.registry import Registry
 from tests.support.running_system import RunningSystem, wait_for
 
 NIGHT: dict[str, Any] = {"datasets": ["mnist-sample"], "model": {"architecture": "mlp"}}

@@ -18,13 +18,15 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Lo
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, TaskRunSort
 from prefect.task_runners import ProcessPoolTaskRunner
 
-from digits.config import ModelConfig, PredictionConfig, PromotionPolicy, TrainingConfig
+from digits.api import write_test_images
 from digits.errors import DataError
-from digits.gate import Outcome
-from digits.registry import Registry
-from digits.serving import write_test_images
-from digits.stages import trace
-from digits.store import Store
+from digits.pipeline.champion import Outcome
+from digits.pipeline.config import PromotionPolicy
+from digits.pipeline.lineage import trace
+from digits.prediction.config import PredictionConfig
+from digits.store.artifacts import Store
+from digits.store.registry import Registry
+from digits.training.config import ModelConfig, TrainingConfig
 from flows.prediction import predict_folder
 from flows.training import train
 

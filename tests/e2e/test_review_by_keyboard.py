@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from digits.labels import Answer, LabelLog
+from digits.data.labels import Answer, LabelLog
 from tests.support.browser import chromium, is_here, show, wait_for_text
 from tests.support.review_session import Scans, make_scans, served
 

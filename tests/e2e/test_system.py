@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from digits.summaries import picture_path
+from digits.outputs.summary import picture_path
 from tests.support.browser import chromium, is_here, picture_shown, show, submit_folder, wait_for_text
 from tests.support.running_system import RunningSystem, wait_for
 from tests.support.server import free_port

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from digits.config import ModelConfig, PredictionConfig, TrainingConfig
-from digits.gate import Outcome
+from digits.pipeline.champion import Outcome
+from digits.prediction.config import PredictionConfig
+from digits.training.config import ModelConfig, TrainingConfig
 from flows.prediction import predict_folder
 from flows.training import train
 

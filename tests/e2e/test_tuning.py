@@ -13,9 +13,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
 
-from digits.config import ModelConfig, TrainingConfig, TrainingRun
 from digits.errors import UsageError
-from digits.spaces import Range
+from digits.pipeline.config import TrainingRun
+from digits.pipeline.search import Range
+from digits.training.config import ModelConfig, TrainingConfig
 from flows.tuning import tune
 
 HERE = Path(__file__).resolve().parents[2]

@@ -26,16 +26,19 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
-from digits import predictions, serving
-from digits.config import PredictionConfig, RetentionConfig, TrainingRun, parse
+from digits import api
 from digits.errors import DigitsError, PlanGoneError, RegistryError
-from digits.files import leftovers
-from digits.plans import PLAN_FILE
-from digits.records import Record, read_record
-from digits.registry import Promotion, Registry, champions
-from digits.retention import sweep, with_ancestors
-from digits.store import ArtifactRef, Recipe, Store
-from digits.summaries import picture_path, summary_path
+from digits.maintenance.retention import RetentionConfig, sweep, with_ancestors
+from digits.outputs.summary import picture_path, summary_path
+from digits.pipeline.config import TrainingRun
+from digits.prediction import publish, service
+from digits.prediction.config import PredictionConfig
+from digits.prediction.plan import PLAN_FILE
+from digits.settings import parse
+from digits.store.artifacts import ArtifactRef, Recipe, Store
+from digits.store.files import leftovers
+from digits.store.records import Record, read_record
+from digits.store.registry import Promotion, Registry, champions
 from tests.support.networks import make_store, small_network, tiny_network
 from tests.support.pictures import write_images
 from tests.support.processes import Forked
@@ -50,7 +53,7 @@ IMAGES = 30
 DELAY = 0.05
 """Seconds that a process waits at most after all are let go."""
 LONG_AGO = 60 * 24 * 3600
-TRAINERS = ("h5py", "keras", "tensorflow", "digits.models", "digits.stages", "digits.training")
+TRAINERS = ("h5py", "keras", "tensorflow", "digits.training.networks", "digits.pipeline.steps", "digits.training.fit")
 TRAINING: dict[str, Any] = {
     "datasets": ("mnist-sample",),
     "model": {"architecture": "mlp", "hidden": (16,)},
@@ -120,7 +123,7 @@ def _rollback(place: Place, _: random.Random) -> Record:
 
 def _predict(place: Place, _: random.Random) -> Record:
     first = len(Registry(place.store).promotions())
-    summary = serving.predict(place.store, place.images, out=place.table, options=PredictionConfig(processes=1))
+    summary = api.predict(place.store, place.images, out=place.table, options=PredictionConfig(processes=1))
     return {"predicted": summary.model_version, "images": summary.images, "window": _window(place.store, first)}
 
 
@@ -129,14 +132,14 @@ def _predict_and_promote(place: Place, draws: random.Random) -> Record:
     changes = [_promote(place, draws)] if before else []
     first = len(Registry(place.store).promotions())
     summary = None
-    with predictions.Crew(options.processes) as crew:
+    with publish.Crew(options.processes) as crew:
         while summary is None:
-            plan = serving.plan(place.store, place.images, model="champion", out=place.table, options=options)
+            plan = service.plan(place.store, place.images, model="champion", out=place.table, options=options)
             window = _window(place.store, first)
             changes += [] if changes else [_promote(place, draws)]
-            predictions.run_workers(plan, crew)
+            publish.run_workers(plan, crew)
             with suppress(PlanGoneError):
-                summary = predictions.finish(plan, crew)
+                summary = publish.finish(plan, crew)
     made = [change for one in changes for change in one["changes"]]
     return {"predicted": summary.model_version, "images": summary.images, "window": window, "changes": made}
 
@@ -146,16 +149,16 @@ def _janitor(place: Place, _: random.Random) -> Record:
 
 
 def _train(place: Place, draws: random.Random) -> Record:
-    from digits import stages
+    from digits.pipeline import steps
 
     run = parse(TrainingRun, TRAINING, source="concurrency").resolved()
     how = run.training.model_copy(update={"seed": draws.choice((0, 0, 1))})
     fitted: list[int] = []
     store = place.store
-    sources = [stages.download_dataset(store, name) for name in run.datasets]
-    arrays = stages.prepare_arrays(store, sources, run.arrays)
-    network = stages.build_network(store, arrays, run.model, seed=how.seed)
-    model = stages.train_network(store, network, arrays, how, before_epoch=lambda _: fitted.append(1))
+    sources = [steps.download_dataset(store, name) for name in run.datasets]
+    arrays = steps.prepare_arrays(store, sources, run.arrays)
+    network = steps.build_network(store, arrays, run.model, seed=how.seed)
+    model = steps.train_network(store, network, arrays, how, before_epoch=lambda _: fitted.append(1))
     return {"trained": [model.kind, model.digest], "seed": how.seed, "fitted": len(fitted)}
 
 
@@ -197,15 +200,15 @@ def _reference(place: Place, number: int) -> Path:
 def _table_of(place: Place, number: int) -> None:
     out = _reference(place, number)
     out.parent.mkdir()
-    serving.predict(place.store, place.images, model=str(number), out=out, options=PredictionConfig(processes=1))
+    api.predict(place.store, place.images, model=str(number), out=out, options=PredictionConfig(processes=1))
 
 
 def _arrays(place: Place) -> None:
-    from digits import stages
+    from digits.pipeline import steps
 
     run = parse(TrainingRun, TRAINING, source="concurrency").resolved()
-    sources = [stages.download_dataset(place.store, name) for name in run.datasets]
-    stages.prepare_arrays(place.store, sources, run.arrays)
+    sources = [steps.download_dataset(place.store, name) for name in run.datasets]
+    steps.prepare_arrays(place.store, sources, run.arrays)
 
 
 def _in_copy(work: Callable[[], object]) -> None:
@@ -310,7 +313,7 @@ def _wrong(
 ) -> Iterator[str]:
     try:
         log = Registry(place.store).promotions()
-        serving.open_model(place.store, "champion")
+        service.open_model(place.store, "champion")
     except DigitsError as error:
         yield f"the champion can't be opened: {error}"
         return

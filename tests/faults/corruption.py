@@ -21,13 +21,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from digits import serving, stages, verification
-from digits.config import PredictionConfig, TrainingRun, parse
+from digits import api
 from digits.errors import DigitsError
-from digits.registry import Registry
-from digits.shards import run_worker
-from digits.store import Store
-from digits.verification import Thing
+from digits.maintenance import integrity, repair
+from digits.maintenance.integrity import Thing
+from digits.pipeline import steps
+from digits.pipeline.config import TrainingRun
+from digits.prediction import service
+from digits.prediction.config import PredictionConfig
+from digits.prediction.worker import run_worker
+from digits.settings import parse
+from digits.store.artifacts import Store
+from digits.store.registry import Registry
 from tests.support.pictures import write_images
 
 
@@ -45,18 +50,18 @@ def make_store(root: Path, folder: Path) -> Store:
     store = Store(root)
     model = {"architecture": "mlp", "hidden": (16,)}
     run = parse(TrainingRun, {"model": model, "training": {"epochs": 1, "augment": False}}, source="").resolved()
-    dataset = stages.download_dataset(store, "mnist-sample")
-    arrays = stages.prepare_arrays(store, [dataset], run.arrays)
-    network = stages.build_network(store, arrays, run.model, seed=1)
-    trained = stages.train_network(store, network, arrays, run.training)
-    evaluation = stages.evaluate_model(store, stages.export_model(store, trained, arrays), arrays)
-    report = stages.report_model(store, evaluation)
-    version, _ = stages.register_model(store, evaluation, report)
+    dataset = steps.download_dataset(store, "mnist-sample")
+    arrays = steps.prepare_arrays(store, [dataset], run.arrays)
+    network = steps.build_network(store, arrays, run.model, seed=1)
+    trained = steps.train_network(store, network, arrays, run.training)
+    evaluation = steps.evaluate_model(store, steps.export_model(store, trained, arrays), arrays)
+    report = steps.report_model(store, evaluation)
+    version, _ = steps.register_model(store, evaluation, report)
     Registry(store).promote(version.number, reasons=["to be damaged"])
     write_images(folder, 60)
     options = PredictionConfig(processes=1, incremental=True)
-    serving.predict(store, folder, out=root / "predictions" / "known.csv", options=options)
-    plan = serving.plan(store, folder, model="champion", out=None, options=PredictionConfig(shard_size=20))
+    api.predict(store, folder, out=root / "predictions" / "known.csv", options=options)
+    plan = service.plan(store, folder, model="champion", out=None, options=PredictionConfig(shard_size=20))
     run_worker(plan)
     return store
 
@@ -64,7 +69,7 @@ def make_store(root: Path, folder: Path) -> Store:
 def targets(store: Store) -> list[Target]:
     """Give each file with the check of the thing it belongs to."""
     found = []
-    for thing in verification.things(store):
+    for thing in integrity.things(store):
         found += [Target(_kind(thing, path), path, thing.check) for path in _files(thing)]
     return found
 
@@ -125,7 +130,7 @@ def mend(store: Store, count: int, seed: int) -> list[str]:
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("digits").addHandler(handler)
-    things = [thing for thing in verification.things(store) if thing.ref or (thing.path.is_file() and not thing.spare)]
+    things = [thing for thing in integrity.things(store) if thing.ref or (thing.path.is_file() and not thing.spare)]
     things = [thing for thing in things if thing.kind != "summary"]
     bad = []
     for number in range(count):
@@ -135,7 +140,7 @@ def mend(store: Store, count: int, seed: int) -> list[str]:
         damaged = bytearray(path.read_bytes())
         damaged[draws.randrange(len(damaged))] ^= 1 << draws.randrange(8)
         path.write_bytes(damaged)
-        done = verification.repair(store)
+        done = repair.repair(store)
         if len(done.repaired) != 1 or done.left or not logged or _content(store, thing) != before:
             bad.append(str(path.relative_to(store.root)))
     return bad
@@ -143,7 +148,7 @@ def mend(store: Store, count: int, seed: int) -> list[str]:
 
 def _content(store: Store, thing: Thing) -> str:
     """Name what an artifact or a record says: weights of a network, whose file has a date; otherwise its bytes."""
-    from digits import models
+    from digits.training import networks
 
     if thing.ref is None:
         return thing.path.read_text()
@@ -152,7 +157,7 @@ def _content(store: Store, thing: Thing) -> str:
     for name in sorted(artifact.manifest["files"]):
         path = artifact.file(name)
         digest.update(
-            models.weights_digest(models.load(path)).encode() if path.suffix == ".keras" else path.read_bytes()
+            networks.weights_digest(networks.load(path)).encode() if path.suffix == ".keras" else path.read_bytes()
         )
     return digest.hexdigest()
 

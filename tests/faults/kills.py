@@ -39,10 +39,10 @@ from enum import IntEnum
 from multiprocessing import get_context
 from pathlib import Path
 
-from digits.plans import Plan
-from digits.records import Record, read_record
-from digits.summaries import picture_path, summary_path
-from flows import console
+from digits.cli import main as main_module
+from digits.outputs.summary import picture_path, summary_path
+from digits.prediction.plan import Plan
+from digits.store.records import Record, read_record
 from tests.support.command import DIGITS
 from tests.support.networks import small_store
 from tests.support.opened_files import Opened
@@ -166,7 +166,7 @@ class Lane:
                 os.dup2(file.fileno(), number)
         sys.argv = self._command
         try:
-            console.main()
+            main_module.main()
         except SystemExit as end:
             return int(end.code or 0)
         return 0
@@ -271,7 +271,13 @@ _lanes: list[Lane] = []
 
 
 def _import_what_predict_imports() -> None:
-    for name in ("digits.serving", "digits.config", "flows.terminal", "flows.api", "rich.progress"):
+    for name in (
+        "digits.prediction.service",
+        "digits.settings",
+        "digits.cli.output",
+        "digits.server.api",
+        "rich.progress",
+    ):
         importlib.import_module(name)
 
 

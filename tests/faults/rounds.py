@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from digits.config import RetentionConfig
 from digits.errors import DigitsError, error_of
-from digits.files import leftovers
-from digits.retention import sweep
-from digits.store import Store
+from digits.maintenance.retention import RetentionConfig, sweep
+from digits.store.artifacts import Store
+from digits.store.files import leftovers
 from tests.faults.shim import ERRORS, Shim
 from tests.faults.workloads import Place, Workload, base, lasting
 from tests.support.processes import Forked, adopt_orphans, kill_tree
@@ -225,8 +224,15 @@ def _differences(found: Tree, expected: Tree) -> Iterator[str]:
 
 
 def _import_all(*, heavy: bool) -> None:
-    names = ["digits.serving", "digits.stages", "flows.console", "flows.terminal", "flows.api", "rich.progress"]
-    for name in [*names, *(["digits.training", "tensorflow", "keras", "h5py"] if heavy else [])]:
+    names = [
+        "digits.prediction.service",
+        "digits.pipeline.steps",
+        "digits.cli.main",
+        "digits.cli.output",
+        "digits.server.api",
+        "rich.progress",
+    ]
+    for name in [*names, *(["digits.training.fit", "tensorflow", "keras", "h5py"] if heavy else [])]:
         importlib.import_module(name)
 
 

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 import pytest
 
-from digits.registry import ModelFacts, Registry
-from digits.store import Store
+from digits.store.artifacts import Store
+from digits.store.registry import ModelFacts, Registry
 from tests.faults.shim import ERRORS, Shim, environment
 from tests.faults.workloads import lasting
 from tests.support.campaigns import measure

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import DigitsError
-from digits.models import values_digest
-from digits.plans import Plan
-from digits.records import read_record
-from digits.store import Store
-from digits.summaries import summary_path
-from digits.training import read_checkpoint
+from digits.outputs.summary import summary_path
+from digits.prediction.plan import Plan
+from digits.store.artifacts import Store
+from digits.store.records import read_record
+from digits.training.fit import read_checkpoint
+from digits.training.networks import values_digest
 from tests.support.networks import make_store, small_network, tiny_network
 from tests.support.pictures import write_images
 
@@ -89,12 +89,12 @@ def console(*command: str) -> Callable[[Place], int]:
     """Give what runs a console command; `{store}`, `{out}`, `{table}` and `{images}` in it stand for the place's."""
 
     def run(place: Place) -> int:
-        from flows import console
+        from digits.cli import main
 
         names = {name: str(getattr(place, name)) for name in ("store", "out", "table", "images")}
         sys.argv = ["digits", *(part.format(**names) for part in command), "--artifacts", str(place.store)]
         try:
-            console.main()
+            main.main()
         except SystemExit as end:
             return int(end.code or 0)
         return 0
@@ -147,21 +147,22 @@ def _reused_images(place: Place, _said: str) -> int:
 
 def _train(place: Place) -> int:
     """Go through the library's stages, as the flow's tasks do, which are thin calls of them."""
-    from digits import stages
-    from digits.config import TrainingRun, parse
+    from digits.pipeline import steps
+    from digits.pipeline.config import TrainingRun
+    from digits.settings import parse
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("digits").setLevel(logging.INFO)
     run = parse(TrainingRun, TRAINING, source="faults").resolved()
     store = Store(place.store)
     try:
-        sources = [stages.download_dataset(store, name) for name in run.datasets]
-        arrays = stages.prepare_arrays(store, sources, run.arrays)
+        sources = [steps.download_dataset(store, name) for name in run.datasets]
+        arrays = steps.prepare_arrays(store, sources, run.arrays)
         members = [
-            stages.train_network(store, stages.build_network(store, arrays, run.model, seed=how.seed), arrays, how)
+            steps.train_network(store, steps.build_network(store, arrays, run.model, seed=how.seed), arrays, how)
             for how in run.members()
         ]
-        stages.average_models(store, members, arrays, run.training)
+        steps.average_models(store, members, arrays, run.training)
     except DigitsError as error:
         sys.stderr.write(f"digits: {error}\n")
         return error.exit_code
@@ -172,12 +173,13 @@ def _has_arrays(place: Place) -> None:
     """Have the data ready, so that what is disturbed is the training."""
 
     def prepare() -> int:
-        from digits import stages
-        from digits.config import TrainingRun, parse
+        from digits.pipeline import steps
+        from digits.pipeline.config import TrainingRun
+        from digits.settings import parse
 
         run = parse(TrainingRun, TRAINING, source="faults").resolved()
-        sources = [stages.download_dataset(Store(place.store), name) for name in run.datasets]
-        stages.prepare_arrays(Store(place.store), sources, run.arrays)
+        sources = [steps.download_dataset(Store(place.store), name) for name in run.datasets]
+        steps.prepare_arrays(Store(place.store), sources, run.arrays)
         return 0
 
     _in_copy(prepare)
@@ -196,8 +198,7 @@ def _resumed_epochs(_place: Place, said: str) -> int:
 
 
 def _sweep(place: Place) -> int:
-    from digits.config import RetentionConfig
-    from digits.retention import sweep
+    from digits.maintenance.retention import RetentionConfig, sweep
 
     try:
         sweep(Store(place.store), RetentionConfig())

@@ -2,8 +2,9 @@
 
 import pytest
 
-from digits import store, verification
-from digits.store import Store
+from digits.maintenance import repair
+from digits.store import artifacts
+from digits.store.artifacts import Store
 from tests.faults import corruption
 
 FLIPS = 400
@@ -26,9 +27,9 @@ def test_nothing_is_served_and_what_has_a_recipe_is_made_again(damaged: Store) -
 
 def test_what_is_not_looked_at_is_found_out(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of artifacts that nobody hashes are served, and what is not repaired is named."""
-    monkeypatch.setattr(store, "_verify_file", lambda *_: None)
+    monkeypatch.setattr(artifacts, "_verify_file", lambda *_: None)
     _, served = corruption.flip(corruption.targets(damaged), FLIPS, seed=3)
     assert {"arrays", "dataset", "model", "onnx", "report"} <= {kind for kind, count in served.items() if count}
     monkeypatch.undo()
-    monkeypatch.setattr(verification, "repair", lambda _: verification.Repair([], []))
+    monkeypatch.setattr(repair, "repair", lambda _: repair.Repair([], []))
     assert len(corruption.mend(damaged, 1, seed=3)) == 1

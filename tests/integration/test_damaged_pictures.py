@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from digits.images import DecodeError, decode
+from digits.images.decode import DecodeError, decode
 from tests.faults.fuzz import Found, _report, predict
+from tests.support import data
 from tests.support.command import DIGITS
 from tests.support.decoding_costs import Cost, costs_of
 from tests.support.hostile_tree import picture
-from tests.support.mutations import ODD_IMAGES
 from tests.support.networks import tiny_store
 from tests.support.server import untracked
 
@@ -52,22 +52,34 @@ def decode(content, **options):
 
 images.decode = decode
 """
-ODD_FILES = sorted(
-    (path for path in ODD_IMAGES.rglob("*.*") if path.suffix in (".png", ".jpg")),
-    key=lambda path: path.relative_to(ODD_IMAGES).as_posix(),
-)
-odd = pytest.mark.skipif(not ODD_FILES, reason="needs the odd images beside the project")
+PNGSUITE = list(data.contents("pngsuite"))
 
 
-@odd
-def test_every_odd_picture_has_a_row(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pngsuite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of PngSuite."""
+    return data.unpack("pngsuite", tmp_path_factory.mktemp("data") / "pngsuite")
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Path:
+    """Return the folder of photographs in all EXIF orientations."""
+    return data.larger_set("odd-images/exif-orientation")
+
+
+def test_each_file_of_pngsuite_has_a_row(pngsuite: Path, tmp_path: Path) -> None:
     """Those that are corrupt on purpose, and only those, without a prediction."""
-    rows = predict(ODD_IMAGES, tmp_path)
-    assert [row["path"] for row in rows] == [path.relative_to(ODD_IMAGES).as_posix() for path in ODD_FILES]
+    rows = predict(pngsuite, tmp_path)
+    assert [row["path"] for row in rows] == PNGSUITE
     refused = {Path(row["path"]).name for row in rows if row["status"] != "ok"}
     assert {row["status"] for row in rows} == {"ok", "unreadable", "not-an-image"}
     assert {name for name in refused if not name.startswith("x")} == REFUSED_ODDITIES
     assert all(bool(row["error"]) != bool(row["prediction"]) for row in rows)
+
+
+def test_each_photograph_is_predicted(photographs: Path, tmp_path: Path) -> None:
+    """In any orientation."""
+    assert {row["status"] for row in predict(photographs, tmp_path)} == {"ok"}
 
 
 def expected_greys(path: Path) -> GREYS:
@@ -100,31 +112,36 @@ def transparent_colour(path: Path) -> int | tuple[int, ...] | None:
     return tuple(number >> 8 for number in numbers) if depth == 16 else numbers
 
 
-@odd
-@pytest.mark.parametrize("path", ODD_FILES, ids=lambda path: path.name)
-def test_the_pixels_are_right(path: Path) -> None:
-    """To a level of a PNG; of a photograph, which may come reduced, on average."""
+@pytest.mark.parametrize("name", PNGSUITE)
+def test_the_pixels_of_pngsuite_are_right(name: str, pngsuite: Path) -> None:
+    """To a level."""
+    path = pngsuite / name
     try:
         found = decode(path.read_bytes()).pixels.astype(float)
     except DecodeError:
         assert path.name.startswith("x") or path.name in REFUSED_ODDITIES
         return
     expected = expected_greys(path)
-    if path.suffix == ".png":
-        assert found.shape == expected.shape
-        assert np.abs(found - expected).max() <= 1
-    else:
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_the_pixels_of_photographs_are_right(photographs: Path) -> None:
+    """On average, as a photograph may be decoded at a part of its size."""
+    for path in photographs.glob("*.jpg"):
+        found, expected = decode(path.read_bytes()).pixels.astype(float), expected_greys(path)
         height, width = found.shape
         reduced = Image.fromarray(expected.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
         assert abs(height / width - expected.shape[0] / expected.shape[1]) < 0.01
         assert np.abs(found - np.asarray(reduced)).mean() < 3
 
 
-@odd
-def test_no_odd_picture_costs_too_much() -> None:
+@pytest.mark.parametrize("source", ["pngsuite", "photographs"])
+def test_no_odd_picture_costs_too_much(source: str, request: pytest.FixtureRequest) -> None:
     """512 MiB at most, and an answer within the time that a row is promised in."""
-    costs = list(costs_of(ODD_FILES))
-    assert len(costs) == len(ODD_FILES)
+    files = sorted(path for path in request.getfixturevalue(source).rglob("*") if path.is_file())
+    costs = list(costs_of(files))
+    assert len(costs) == len(files)
     assert not [cost for cost in costs if not cost.bearable or cost.outcome in ("crashed", "timeout")]
 
 

@@ -19,12 +19,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from digits import models, stages
-from digits.config import ModelConfig, TrainingRun
 from digits.errors import ModelError
-from digits.inference import ModelFiles, Predictor
-from digits.store import ArtifactRef, Recipe, Store
-from digits.vetting import require_own_keras, require_own_onnx
+from digits.model.onnx_model import ModelFiles, Predictor
+from digits.model.safety import require_own_keras, require_own_onnx
+from digits.pipeline import steps
+from digits.pipeline.config import TrainingRun
+from digits.store.artifacts import ArtifactRef, Recipe, Store
+from digits.training import networks
+from digits.training.config import ModelConfig
 
 MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 SHAPE = (28, 28)
@@ -35,7 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Give the members of a network's file as we write it."""
     path = tmp_path_factory.mktemp("whole") / "model.keras"
     run = TrainingRun().resolved()
-    models.save(models.build(run.model, input_shape=SHAPE, classes=10, seed=1), path)
+    networks.save(networks.build(run.model, input_shape=SHAPE, classes=10, seed=1), path)
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -174,7 +176,7 @@ def test_a_file_of_keras_2_is_refused(tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file.attrs["model_config"] = "{}"
     with pytest.raises(ModelError, match="found none"):
-        models.load(path)
+        networks.load(path)
 
 
 def sum_of(*tensors: TensorProto, domain: str = "", **more: Any) -> onnx.ModelProto:
@@ -268,7 +270,7 @@ def test_no_code_of_theirs_runs(whole: dict[str, bytes], tmp_path: Path) -> None
 
     The artifact is forged with all the right hashes, as by somebody who can write to the store.
     """
-    keras = models.load_keras()
+    keras = networks.load_keras()
     canary = tmp_path / "canary"
     write = eval(f"lambda x: (__import__('pathlib').Path({str(canary)!r}).write_text('sung'), x)[1]")  # noqa: S307 - so that it is marshalled by itself
     network = keras.Sequential([keras.Input((1,)), keras.layers.Lambda(write, output_shape=(1,))])
@@ -282,7 +284,7 @@ def test_no_code_of_theirs_runs(whole: dict[str, bytes], tmp_path: Path) -> None
     )
     arrays = store.produce(Recipe("arrays", {}), lambda place: (place / "x").touch())
     with pytest.raises(ModelError, match=r"the class 'Lambda' of 'keras\.layers'"):
-        stages.train_network(store, ArtifactRef("network", forged.digest), arrays, run.training)
+        steps.train_network(store, ArtifactRef("network", forged.digest), arrays, run.training)
     assert not canary.exists()
 
     keras.saving.load_model(tmp_path / "evil.keras", safe_mode=False)(np.zeros((1, 1), np.float32))
@@ -293,7 +295,7 @@ def test_no_code_of_theirs_runs(whole: dict[str, bytes], tmp_path: Path) -> None
 def test_our_own_are_let_in(tmp_path: Path, architecture: Any) -> None:
     """Built, and after a training, which leaves the settings of its compilation in the file."""
     run = TrainingRun(model=ModelConfig(architecture=architecture)).resolved()
-    network = models.build(run.model, input_shape=SHAPE, classes=10, seed=1)
+    network = networks.build(run.model, input_shape=SHAPE, classes=10, seed=1)
     network.compile("adam", "categorical_crossentropy")
-    models.save(network, tmp_path / "model.keras")
-    assert models.weights_digest(models.load(tmp_path / "model.keras")) == models.weights_digest(network)
+    networks.save(network, tmp_path / "model.keras")
+    assert networks.weights_digest(networks.load(tmp_path / "model.keras")) == networks.weights_digest(network)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits import gate, stages
-from digits.config import TrainingRun
-from digits.datasets import SAMPLE_FILE
+from digits.data.datasets import SAMPLE_FILE
 from digits.errors import ModelError
-from digits.gate import Outcome
-from digits.registry import Registry
-from digits.store import Store
+from digits.pipeline import champion, steps
+from digits.pipeline.champion import Outcome
+from digits.pipeline.config import TrainingRun
+from digits.store.artifacts import Store
+from digits.store.registry import Registry
 
 CLASSES = ("zero", "one", "two", "three")
 IMAGES = 1_200
@@ -47,16 +47,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def train(store: Store, folder: Path, **changes: Any) -> Outcome:
     """Do what the training flow does."""
     run = TrainingRun.model_validate({"datasets": [str(folder)], **SETTINGS, **changes}).resolved()
-    if standing := gate.find_standing(store, run):
+    if standing := champion.find_standing(store, run):
         return standing
-    source = stages.download_dataset(store, str(folder), normalize=run.arrays.normalize)
-    arrays = stages.prepare_arrays(store, [source], run.arrays)
-    parent = stages.starting_point(store, run.training)
-    network = stages.build_network(store, arrays, run.model, seed=run.training.seed, parent=parent)
-    exported = stages.export_model(store, stages.train_network(store, network, arrays, run.training), arrays)
-    evaluation = stages.evaluate_model(store, exported, arrays)
-    version, new = stages.register_model(store, evaluation, stages.report_model(store, evaluation))
-    return gate.promote_model(store, version, arrays, run, new=new)
+    source = steps.download_dataset(store, str(folder), normalize=run.arrays.normalize)
+    arrays = steps.prepare_arrays(store, [source], run.arrays)
+    parent = steps.starting_point(store, run.training)
+    network = steps.build_network(store, arrays, run.model, seed=run.training.seed, parent=parent)
+    exported = steps.export_model(store, steps.train_network(store, network, arrays, run.training), arrays)
+    evaluation = steps.evaluate_model(store, exported, arrays)
+    version, new = steps.register_model(store, evaluation, steps.report_model(store, evaluation))
+    return champion.promote_model(store, version, arrays, run, new=new)
 
 
 @pytest.fixture(scope="module")
@@ -120,5 +120,5 @@ def test_without_a_champion_a_training_begins_anew(
 ) -> None:
     """Which is said."""
     config = TrainingRun.model_validate({"training": {"start": "champion"}}).training
-    assert stages.starting_point(Store(tmp_path), config) is None
+    assert steps.starting_point(Store(tmp_path), config) is None
     assert "no champion to start from: the training begins anew" in caplog.text

@@ -14,7 +14,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from digits.folders import unescape_path
+from digits.images.folder import unescape_path
 from tests.support.hostile_tree import Tree
 from tests.support.networks import tiny_store
 from tests.support.opened_files import Opened

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from digits.datasets import SAMPLE_FILE
-from digits.images import decode
-from digits.normalization import normalize
+from digits.data.datasets import SAMPLE_FILE
+from digits.images.decode import decode
+from digits.images.normalize import normalize
 from tests.support import data
 
 MAX_PIXELS = 1_000_000

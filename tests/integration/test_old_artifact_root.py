@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from digits import backend, models
-from digits.files import hash_file
-from digits.labels import LabelLog
-from digits.ledgers import find_ledger, ledgers_of, read_ledger
-from digits.records import read_record
-from digits.registry import Registry
-from digits.search import State, Trial, best_of
-from digits.store import Store
-from digits.summaries import PredictionSummary, summary_path
-from digits.tables import TableFile
+from digits.data.labels import LabelLog
+from digits.outputs.summary import PredictionSummary, summary_path
+from digits.outputs.table import TableFile
+from digits.pipeline.search import State, Trial, best_of
+from digits.prediction.incremental import find_ledger, ledgers_of, read_ledger
+from digits.store.artifacts import Store
+from digits.store.files import hash_file
+from digits.store.records import read_record
+from digits.store.registry import Registry
+from digits.training import backend, networks
 from tests.support import data
 from tests.support.command import DIGITS
 from tests.support.server import untracked
@@ -117,8 +117,8 @@ def test_the_fitted_network_is_loaded(store: Store) -> None:
     """By Keras, with the weights that the registry knows."""
     backend.load_keras()
     version = Registry(store).resolve("champion")
-    network = models.load(store.open(version.artifact("model")).file("model.keras"))
-    assert models.weights_digest(network) == version.weights_sha256
+    network = networks.load(store.open(version.artifact("model")).file("model.keras"))
+    assert networks.weights_digest(network) == version.weights_sha256
 
 
 def test_the_champion_predicts_the_same_rows(old: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from tasks.reaping import UNLABELLED_SECONDS, Verdict, judge
+from digits.server.reaping import UNLABELLED_SECONDS, Verdict, judge
 
 OLD = UNLABELLED_SECONDS + 1
 

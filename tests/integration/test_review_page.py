@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from digits.labels import LabelLog
+from digits.data.labels import LabelLog
 from tests.support.review_session import Scans, make_scans, served
 
 IMAGES = 300

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from digits import stages, tuning
-from digits.config import TrainingRun, load_toml, parse
 from digits.errors import ModelError, UsageError
-from digits.search import State, Trial
-from digits.spaces import Choice, Range, with_values
-from digits.studies import Study
-from digits.tuning import Budget
+from digits.pipeline import steps as steps_module
+from digits.pipeline import study as study_module
+from digits.pipeline.config import TrainingRun
+from digits.pipeline.search import Choice, Range, State, Trial, with_values
+from digits.pipeline.study import Budget, Study
+from digits.settings import load_toml, parse
 from tests.support import small_searches
 
 TRIALS = 8
@@ -54,7 +54,7 @@ def test_hopeless_trials_are_given_up(searched: Study) -> None:
     assert pruned
     assert all(1 <= len(trial.history) < 3 and trial.model is None for trial in pruned)
     assert not list(searched.store.work.glob("train-*"))
-    best = tuning.conclude(searched).best
+    best = study_module.conclude(searched).best
     assert all(trial.values["training.learning_rate"] < best.values["training.learning_rate"] for trial in pruned)
 
 
@@ -119,12 +119,12 @@ def test_no_epoch_is_begun_when_the_time_is_over(searched: Study, tmp_path: Path
     """The trial under way is left where it is, and goes on another time; a trial's progress is whole."""
     study = small_searches.begin(tmp_path)
     with pytest.raises(UsageError, match="no trial was finished"):
-        tuning.conclude(study)
+        study_module.conclude(study)
     (left,) = small_searches.search(study, AfterLooks(3))  # before the trial, its first epoch, its second
     assert left.state is State.UNFINISHED
     assert len(list((tmp_path / "work").glob("train-*"))) == 1
     with pytest.raises(UsageError, match="the same command goes on"):
-        tuning.conclude(study)
+        study_module.conclude(study)
     noted: list[int] = []
 
     class Noting(small_searches.InTrial):
@@ -149,19 +149,19 @@ def test_a_budget_of_time_ends() -> None:
 
 def test_the_best_settings_are_a_configuration(searched: Study, tmp_path: Path) -> None:
     """It means the best trial's run, whose network the training finds; where it was found is told in it."""
-    tuned = tuning.conclude(searched, tmp_path / "new" / "best.toml")
+    tuned = study_module.conclude(searched, tmp_path / "new" / "best.toml")
     complete = [trial for trial in searched.trials() if trial.state is State.COMPLETE]
     assert tuned.best.loss == min(trial.loss or 0 for trial in complete)
     run = parse(TrainingRun, load_toml(tuned.config), source="best.toml").resolved()
     assert run == tuned.settings == with_values(searched.run, tuned.best.values)
     before = models_of(searched)
-    network = stages.build_network(searched.store, searched.arrays, run.model, seed=run.training.seed)
-    model = stages.train_network(searched.store, network, searched.arrays, run.training)
+    network = steps_module.build_network(searched.store, searched.arrays, run.model, seed=run.training.seed)
+    model = steps_module.train_network(searched.store, network, searched.arrays, run.training)
     assert model.digest == tuned.best.model
     assert models_of(searched) == before
     text = tuned.config.read_text("utf-8")
     assert f"trial {tuned.best.number} of {TRIALS}, study {searched.name}" in text
-    again = tuning.conclude(searched, tmp_path / "again.toml")
+    again = study_module.conclude(searched, tmp_path / "again.toml")
     assert again.config.read_bytes() == tuned.config.read_bytes()
     assert tuned.report.read_text("utf-8").count("<figure>") >= 4
     assert tuned.as_record()["trials"] == tuned.counts()
@@ -176,28 +176,28 @@ def test_what_diverges_is_a_trial_like_another(tmp_path: Path) -> None:
     small_searches.search(study, Budget(4))
     by_rate = {trial.values["training.learning_rate"]: trial.state for trial in study.trials()}
     assert by_rate == {0.01: State.COMPLETE, 10.0: State.DIVERGED}
-    assert tuning.conclude(study).best.values == {"training.learning_rate": 0.01}
+    assert study_module.conclude(study).best.values == {"training.learning_rate": 0.01}
     training = {**training, "learning_rate": 10.0}
     hopeless = small_searches.begin(tmp_path, space={"training.learning_rate": Range(low=9.0, high=10.0)}, **training)
     small_searches.search(hopeless, Budget(1))
     with pytest.raises(ModelError, match="all 1 trials diverged"):
-        tuning.conclude(hopeless)
+        study_module.conclude(hopeless)
 
 
 def test_a_space_of_its_own_is_what_suits_the_network(tmp_path: Path) -> None:
     """Where none is given; one that does not fit is refused."""
     study = small_searches.begin(tmp_path)
-    by_itself = tuning.begin(study.store, study.run, None, study.arrays, seed=0)
+    by_itself = study_module.begin(study.store, study.run, None, study.arrays, seed=0)
     assert "training.label_smoothing" in by_itself.space
     with pytest.raises(UsageError, match=r"space: training\.speed"):
-        tuning.begin(study.store, study.run, {"training.speed": Range(low=1, high=2)}, study.arrays, seed=0)
+        study_module.begin(study.store, study.run, {"training.speed": Range(low=1, high=2)}, study.arrays, seed=0)
 
 
 def test_a_trial_is_described() -> None:
     """In a few words, however it ended."""
     epoch = {"validation_calibrated_loss": 0.25, "validation_accuracy": 0.9}
     said = {
-        state: tuning.describe(Trial(1, {}, state, history))
+        state: study_module.describe(Trial(1, {}, state, history))
         for state, history in {State.COMPLETE: (epoch,), State.PRUNED: (epoch, epoch), State.DIVERGED: ()}.items()
     }
     assert said == {

@@ -13,10 +13,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from digits import backend, models, training
-from digits.config import AugmentationConfig, ModelConfig, Preset, TrainingConfig, TrainingRun
+from digits.data.synthetic_digits import print_digits
 from digits.errors import ModelError
-from digits.printed import print_digits
+from digits.pipeline.config import Preset, TrainingRun
+from digits.training import backend, export, fit, networks
+from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
 from tests.support import small_fits
 
 ARCHITECTURES = ["cnn", "mlp-2"]
@@ -55,7 +56,7 @@ def other_process(begun_process: tuple[subprocess.Popen[str], Path]) -> tuple[di
 
 
 @pytest.fixture(scope="session")
-def fitted(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, training.History, Path]]:
+def fitted(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, fit.History, Path]]:
     """An undisturbed fit of each architecture: the network, how it went, its last checkpoint."""
     where = tmp_path_factory.mktemp("fitted")
     return {name: (*small_fits.fit(small_fits.run_of(name), where / name), where / name) for name in ARCHITECTURES}
@@ -64,7 +65,7 @@ def fitted(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tu
 @pytest.fixture(scope="session")
 def digests(fitted: dict[str, Any]) -> dict[str, str]:
     """The weights of the undisturbed fits."""
-    return {name: models.weights_digest(network) for name, (network, _, _) in fitted.items()}
+    return {name: networks.weights_digest(network) for name, (network, _, _) in fitted.items()}
 
 
 class Highest:
@@ -79,7 +80,7 @@ def transformed(images: Any, limits: AugmentationConfig, random: Any) -> Any:
     """Apply drawn transforms to (N, height, width) images, as the training batches do."""
     import tensorflow as tf
 
-    transforms = training.draw_transforms(random, len(images), limits, images.shape[1:])
+    transforms = fit.draw_transforms(random, len(images), limits, images.shape[1:])
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images[..., np.newaxis].astype(np.float32),
         transforms=transforms,
@@ -106,8 +107,8 @@ def test_order_and_transforms_are_a_function_of_seed_and_epoch() -> None:
     train, _ = small_fits.samples()
 
     def seen(seed: int, epoch: int) -> str:
-        batches = training._batches(train, small_fits.run_of("cnn", seed=seed).training, epoch, classes=10)
-        return models.values_digest(array for batch in batches for array in batch)
+        batches = fit._batches(train, small_fits.run_of("cnn", seed=seed).training, epoch, classes=10)
+        return networks.values_digest(array for batch in batches for array in batch)
 
     assert seen(1, 2) == seen(1, 2)
     assert len({seen(1, 2), seen(1, 3), seen(2, 2)}) == 3
@@ -134,7 +135,7 @@ def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
     with pytest.raises(KeyboardInterrupt):
         small_fits.fit(run, tmp_path / "c", small_fits.InSecondEpoch(interrupt))
     network, history = small_fits.fit(run, tmp_path / "c")
-    assert models.weights_digest(network) == digests["mlp-2"]
+    assert networks.weights_digest(network) == digests["mlp-2"]
     assert history == fitted["mlp-2"][1]
 
 
@@ -142,9 +143,9 @@ def test_who_looks_before_each_epoch_may_end_a_training(
     digests: dict[str, str], fitted: dict[str, Any], tmp_path: Path
 ) -> None:
     """It is told of every epoch so far, also of those of another process; the same weights in the end."""
-    seen: list[training.History] = []
+    seen: list[fit.History] = []
 
-    def look(history: training.History) -> None:
+    def look(history: fit.History) -> None:
         seen.append(list(history))
         if len(seen) == 2:
             raise KeyError("enough")
@@ -155,7 +156,7 @@ def test_who_looks_before_each_epoch_may_end_a_training(
         small_fits.fit(run, tmp_path / "c", before_epoch=look)
     network, _ = small_fits.fit(run, tmp_path / "c", before_epoch=look)
     assert seen == [[], whole[:1], whole[:1], whole[:2]]
-    assert models.weights_digest(network) == digests["mlp-2"]
+    assert networks.weights_digest(network) == digests["mlp-2"]
 
 
 def test_a_training_that_diverges_is_told_of(tmp_path: Path) -> None:
@@ -196,27 +197,27 @@ def test_no_flipped_bit_of_a_checkpoint_gets_into_a_network(keras: Any, tmp_path
     run = small_fits.run_of("mlp-2", epochs=1)
     checkpoint = tmp_path / "c"
     network = small_network(run.training)
-    training._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
+    fit._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
     content = checkpoint.read_bytes()
-    assert training._resume(network, checkpoint) == [{"loss": 1.0}]
+    assert fit._resume(network, checkpoint) == [{"loss": 1.0}]
     zeroed(network)
     for position in range(0, len(content), 199):
         checkpoint.write_bytes(content[:position] + bytes([content[position] ^ 2]) + content[position + 1 :])
-        assert training._resume(network, checkpoint) == [], position
-    assert not any(variable.numpy().any() for variable in training._state(network))
+        assert fit._resume(network, checkpoint) == [], position
+    assert not any(variable.numpy().any() for variable in fit._state(network))
 
 
 def small_network(config: TrainingConfig) -> Any:
     """Give a network with few weights, compiled."""
     config_of_model = ModelConfig(architecture="mlp-2", hidden=(16,), dropout=0.5)
-    network = models.build(config_of_model, input_shape=SHAPE, classes=2, seed=1)
-    training._compile(network, config, steps=1)
+    network = networks.build(config_of_model, input_shape=SHAPE, classes=2, seed=1)
+    fit._compile(network, config, steps=1)
     return network
 
 
 def zeroed(network: Any) -> None:
     """Put zeros in every variable."""
-    for variable in training._state(network):
+    for variable in fit._state(network):
         variable.assign(np.zeros(variable.shape, variable.dtype))
 
 
@@ -224,13 +225,13 @@ def test_a_full_disk_ends_training_with_an_error_of_the_disk(keras: Any, tmp_pat
     """The store turns an `OSError` into its own; and the checkpoint before stays as it was."""
     network = small_network(small_fits.run_of("mlp-2").training)
     checkpoint = tmp_path / "c"
-    training._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
+    fit._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
     before = checkpoint.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError, match=r"too large|written"):
-            training._save_checkpoint(network, [{"loss": 1.0}] * 2, checkpoint)
+            fit._save_checkpoint(network, [{"loss": 1.0}] * 2, checkpoint)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoint.read_bytes() == before
@@ -303,8 +304,8 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own(keras: Any) -> Non
     config = small_fits.run_of("cnn").training.model_copy(update={"augmentation": STILL})
     orders = []
     for epoch in (0, 1):
-        drawn = list(training._batches(train, config, epoch, classes=10))
-        batches = list(training._dataset(train, config, epoch, classes=10))
+        drawn = list(fit._batches(train, config, epoch, classes=10))
+        batches = list(fit._dataset(train, config, epoch, classes=10))
         assert [len(images) for images, _ in batches] == [30] * 10 + [20]
         images = np.concatenate([images.numpy() for images, _ in batches])[..., 0]
         labels = np.concatenate([labels.numpy() for _, labels in batches]).argmax(axis=1)
@@ -323,9 +324,9 @@ def test_printed_and_written_digits_are_trained_on_where_the_classes_are_digits(
     """Each epoch has them too, with their labels; there are none among clothes."""
     train, _ = small_fits.samples()
     config = small_fits.run_of("cnn", printed=1, written=3, augment=False).training
-    joined = training._with_made_digits(train, config, tuple("0123456789"))
-    assert training._with_made_digits(train, config, ("shirt", "coat")) is train
-    batches = list(training._batches(joined, config, 0, classes=10))
+    joined = fit._with_made_digits(train, config, tuple("0123456789"))
+    assert fit._with_made_digits(train, config, ("shirt", "coat")) is train
+    batches = list(fit._batches(joined, config, 0, classes=10))
     labels = np.concatenate([labels.argmax(axis=1) for _, labels, _ in batches])
     found = {
         (image.tobytes(), int(label))
@@ -345,7 +346,7 @@ def test_no_transform_is_the_identity(keras: Any) -> None:
     """With every limit at zero the images are the images, to the bit."""
     train, _ = small_fits.samples()
     random = np.random.default_rng(0)
-    assert training.draw_transforms(random, 2, STILL, SHAPE).tolist() == [[1, 0, 0, 0, 1, 0, 0, 0]] * 2
+    assert fit.draw_transforms(random, 2, STILL, SHAPE).tolist() == [[1, 0, 0, 0, 1, 0, 0, 0]] * 2
     assert np.array_equal(transformed(train.pixels[:20], STILL, random), train.pixels[:20])
 
 
@@ -380,7 +381,7 @@ def test_zoom_and_shear_keep_the_centre(keras: Any) -> None:
 
 def test_transforms_stay_within_their_limits() -> None:
     """A thousand draws of a shift alone: both ends are nearly reached, none is passed."""
-    drawn = training.draw_transforms(np.random.default_rng(1), 1000, STILL.model_copy(update={"shift": 2.0}), SHAPE)
+    drawn = fit.draw_transforms(np.random.default_rng(1), 1000, STILL.model_copy(update={"shift": 2.0}), SHAPE)
     assert drawn.dtype == np.float32
     assert np.abs(drawn[:, [2, 5]]).max() <= 2
     assert drawn[:, [2, 5]].min(axis=0).max() < -1.9
@@ -393,20 +394,20 @@ def test_transforms_stay_within_their_limits() -> None:
 def test_a_cosine_schedule_rises_to_its_peak_and_falls_to_nothing(keras: Any) -> None:
     """20 of 100 steps up, half the peak in the middle of the fall, nothing at the end."""
     config = small_fits.run_of("cnn", learning_rate=0.004, warmup=0.2).training
-    rate = training._learning_rate(keras, config, 100)
+    rate = fit._learning_rate(keras, config, 100)
     assert [float(rate(step)) for step in (0, 10, 20, 60, 100)] == pytest.approx([0, 0.002, 0.004, 0.002, 0], abs=1e-9)
 
 
 def test_a_cosine_schedule_without_warm_up_starts_at_its_peak(keras: Any) -> None:
     """No division of nothing by nothing."""
     config = small_fits.run_of("cnn", learning_rate=0.004, warmup=0).training
-    rate = training._learning_rate(keras, config, 1)
+    rate = fit._learning_rate(keras, config, 1)
     assert [float(rate(step)) for step in (0, 1)] == pytest.approx([0.004, 0], abs=1e-9)
 
 
 def test_a_constant_rate_is_a_number(keras: Any) -> None:
     """No schedule, no object."""
-    assert training._learning_rate(keras, small_fits.run_of("mlp-2", learning_rate=0.01).training, 100) == 0.01
+    assert fit._learning_rate(keras, small_fits.run_of("mlp-2", learning_rate=0.01).training, 100) == 0.01
 
 
 # Networks
@@ -425,20 +426,20 @@ def test_a_constant_rate_is_a_number(keras: Any) -> None:
 )
 def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config: ModelConfig, weights: int) -> None:
     """As many weights as the layers say; images in 0..255 in, shares of one out; the summary names the layers."""
-    network = models.build(config, input_shape=SHAPE, classes=10, seed=1)
+    network = networks.build(config, input_shape=SHAPE, classes=10, seed=1)
     predicted = network.predict(np.full((3, 28, 28, 1), 255, np.float32), verbose=0)
     assert predicted.shape == (3, 10)
     assert predicted.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert network.count_params() == weights
-    assert "rescaling" in models.summary(network)
+    assert "rescaling" in networks.summary(network)
     assert network.name == config.architecture
 
 
 def test_fused_normalization_computes_what_keras_does(keras: Any) -> None:
     """The same outputs and gradients in training, the same moving means, variances but for Bessel's correction."""
     network = small_fits.build(small_fits.run_of("cnn"))
-    fused = models.with_fused_normalization(network)
-    assert models.weights_digest(fused) == models.weights_digest(network)
+    fused = networks.with_fused_normalization(network)
+    assert networks.weights_digest(fused) == networks.weights_digest(network)
     (first, gradients), (second, fused_gradients) = trained_once(network), trained_once(fused)
     assert np.allclose(first, second, rtol=1e-3)
     assert all(np.allclose(*pair, rtol=1e-2, atol=1e-2) for pair in zip(gradients, fused_gradients, strict=True))
@@ -463,7 +464,7 @@ def trained_once(network: Any) -> tuple[Any, list[Any]]:
 def test_a_network_without_normalization_is_fitted_itself(keras: Any) -> None:
     """There is nothing to fuse in the tutorial's."""
     network = small_fits.build(small_fits.run_of("mlp-2"))
-    assert models.with_fused_normalization(network) is network
+    assert networks.with_fused_normalization(network) is network
 
 
 def test_what_is_kept_of_a_training_has_keras_layers_only(fitted: dict[str, Any]) -> None:
@@ -474,8 +475,8 @@ def test_what_is_kept_of_a_training_has_keras_layers_only(fitted: dict[str, Any]
 def test_initial_weights_are_a_function_of_the_seed(keras: Any) -> None:
     """The same seed, the same network; another seed, another one."""
     run = small_fits.run_of("mlp-2")
-    first, again = (models.weights_digest(small_fits.build(run)) for _ in range(2))
-    other = models.weights_digest(small_fits.build(small_fits.run_of("mlp-2", seed=1)))
+    first, again = (networks.weights_digest(small_fits.build(run)) for _ in range(2))
+    other = networks.weights_digest(small_fits.build(small_fits.run_of("mlp-2", seed=1)))
     assert first == again != other
 
 
@@ -497,16 +498,16 @@ def test_what_can_not_be_built_is_refused(
 ) -> None:
     """Sizes for other layers, images that convolutions use up."""
     with pytest.raises(ModelError, match=message):
-        models.build(config, input_shape=shape, classes=10, seed=1)
+        networks.build(config, input_shape=shape, classes=10, seed=1)
 
 
 def test_a_saved_network_is_loaded_with_the_same_weights(fitted: dict[str, Any], tmp_path: Path) -> None:
     """And says the same."""
     network = fitted["cnn"][0]
-    models.save(network, tmp_path / "model.keras")
-    loaded = models.load(tmp_path / "model.keras")
+    networks.save(network, tmp_path / "model.keras")
+    loaded = networks.load(tmp_path / "model.keras")
     images = small_fits.samples()[1].pixels[..., np.newaxis].astype(np.float32)
-    assert models.weights_digest(loaded) == models.weights_digest(network)
+    assert networks.weights_digest(loaded) == networks.weights_digest(network)
     assert np.array_equal(loaded.predict(images, verbose=0), network.predict(images, verbose=0))
 
 
@@ -516,7 +517,7 @@ def test_what_is_no_model_is_refused(keras: Any, tmp_path: Path, content: bytes 
     if content is not None:
         (tmp_path / "model.keras").write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.keras(: expected a \.keras file| is not a model)"):
-        models.load(tmp_path / "model.keras")
+        networks.load(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -525,7 +526,7 @@ def test_the_onnx_export_says_what_keras_says(
 ) -> None:
     """For batches of any size: the same classes, probabilities within 1e-4; and the converter is quiet."""
     network = fitted[name][0]
-    models.export_onnx(network, tmp_path / "model.onnx")
+    export.export_onnx(network, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == ["images"]
@@ -545,11 +546,11 @@ def test_each_preset_goes_from_network_to_export(keras: Any, tmp_path: Path, pre
     ).resolved()
     network, history = small_fits.fit(chosen, tmp_path / "c")
     assert np.isfinite(history[0]["loss"])
-    models.save(network, tmp_path / "model.keras")
+    networks.save(network, tmp_path / "model.keras")
     images = small_fits.samples()[1].pixels[..., np.newaxis].astype(np.float32)
-    loaded = models.load(tmp_path / "model.keras")
+    loaded = networks.load(tmp_path / "model.keras")
     assert np.array_equal(loaded.predict(images, verbose=0), network.predict(images, verbose=0))
-    models.export_onnx(loaded, tmp_path / "model.onnx")
+    export.export_onnx(loaded, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert np.allclose(session.run(None, {"images": images})[0], network.predict(images, verbose=0), atol=1e-4)
 
@@ -559,26 +560,26 @@ def test_an_average_of_networks(keras: Any, tmp_path: Path) -> None:
     samples = small_fits.samples()[1]
     images = samples.pixels[..., np.newaxis].astype(np.float32)
     run = TrainingRun().resolved()
-    members = [models.build(run.model, input_shape=SHAPE, classes=10, seed=seed) for seed in (1, 2)]
+    members = [networks.build(run.model, input_shape=SHAPE, classes=10, seed=seed) for seed in (1, 2)]
     expected = np.mean([member.predict(images, verbose=0) for member in members], axis=0)
-    models.save(models.average(members), tmp_path / "model.keras")
-    loaded = models.load(tmp_path / "model.keras")
+    networks.save(networks.average(members), tmp_path / "model.keras")
+    loaded = networks.load(tmp_path / "model.keras")
     assert np.allclose(loaded.predict(images, verbose=0), expected, atol=1e-6)
-    models.export_onnx(loaded, tmp_path / "model.onnx")
+    export.export_onnx(loaded, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert np.allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
-    measured = training.measure(loaded, samples)
+    measured = fit.measure(loaded, samples)
     right = expected.argmax(axis=1) == samples.labels
     assert measured["validation_accuracy"] == pytest.approx(right.mean())
     true = expected[np.arange(len(samples)), samples.labels]
     assert measured["validation_loss"] == pytest.approx(-np.log(true).mean(), rel=1e-4)
-    assert training.mean_of([{"loss": 1.0}, {"loss": 3.0}]) == {"loss": 2.0}
+    assert fit.mean_of([{"loss": 1.0}, {"loss": 3.0}]) == {"loss": 2.0}
 
 
 def test_a_configuration_without_an_architecture_is_refused(keras: Any) -> None:
     """One that was not resolved."""
     with pytest.raises(ModelError, match="no architecture is named"):
-        models.build(ModelConfig(), input_shape=SHAPE, classes=10, seed=1)
+        networks.build(ModelConfig(), input_shape=SHAPE, classes=10, seed=1)
 
 
 def test_without_tensorflow_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from digits.images import FORMATS, DecodeError, decode
-from digits.normalization import normalize
+from digits.images.decode import DecodeError, decode
+from digits.images.formats import FORMATS
+from digits.images.normalize import normalize
 
 MOST_SECONDS = 10.0
 MOST_GROWTH = 512 * 2**20

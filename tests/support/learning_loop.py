@@ -24,7 +24,7 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from digits import datasets
+from digits.data import datasets
 from tests.support import browser
 from tests.support.command import DIGITS
 from tests.support.review_session import Scans, served

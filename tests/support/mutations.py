@@ -5,14 +5,12 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-ODD_IMAGES = Path(__file__).parents[3] / "shared" / "data" / "odd-images"
-"""Files that readers get wrong, where they are at hand: they are changed too."""
+from tests.support.data import contents
 
 _SIZES = ((28, 28), (61, 47))
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -44,15 +42,14 @@ _MODES: dict[str, list[tuple[str, dict[str, Any]]]] = {
 
 
 def seeds() -> list[tuple[str, bytes]]:
-    """Give whole files, each with its extension: every format in many modes, several frames, EXIF, and odd ones."""
+    """Give whole files, each with its extension: every format in many modes, several frames, EXIF, and PngSuite."""
     made = [
         (extension, _encoded(_picture(size, mode), extension, **options))
         for size in _SIZES
         for extension, modes in _MODES.items()
         for mode, options in modes
     ]
-    odd = sorted(path for path in ODD_IMAGES.rglob("*.*") if path.suffix in (".png", ".jpg"))
-    return [*made, *_special(), *((path.suffix[1:], path.read_bytes()) for path in odd)]
+    return [*made, *_special(), *(("png", content) for content in contents("pngsuite").values())]
 
 
 def _special() -> Iterator[tuple[str, bytes]]:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, load, numpy_helper, shape_inference
 
-from digits.inference import ONNX_FILE, SPEC_FILE, ModelFiles
-from digits.normalization import SPEC
-from digits.registry import ModelFacts, Registry
-from digits.serving import open_model
-from digits.store import Recipe, Store
+from digits.images.normalize import SPEC
+from digits.model.onnx_model import ONNX_FILE, SPEC_FILE, ModelFiles
+from digits.prediction.service import open_model
+from digits.store.artifacts import Recipe, Store
+from digits.store.registry import ModelFacts, Registry
 
 SIDE, CLASSES = 28, 10
 SEED = 0

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from digits import datasets
+from digits.data import datasets
 
 Pixels = npt.NDArray[np.uint8]
 LINKS = 1000

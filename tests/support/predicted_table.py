@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from digits import predictions
-from digits.config import PredictionConfig
-from digits.inference import ModelFiles
-from digits.store import Store
+from digits.model.onnx_model import ModelFiles
+from digits.prediction import publish
+from digits.prediction.config import PredictionConfig
+from digits.store.artifacts import Store
 from tests.support.tiny_model import MakePictures, add_novelty, write_model
 
 IMAGES = 60
@@ -30,7 +30,7 @@ def predict(place: Path, make_pictures: MakePictures, *, name: str = "table.csv"
         add_novelty(write_model(directory), above=2.43, temperature=1.0, steps=[[0.36, 100, 1, 0.04]])
     model = ModelFiles.load(directory, version=version)
     out = place / name
-    predictions.predict_folder(images, model=model, options=OPTIONS, out=out, work=place / "work")
+    publish.predict_folder(images, model=model, options=OPTIONS, out=out, work=place / "work")
     return Table(Store(place / "artifacts"), out, images)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, Protocol, Self
 
-from digits.liveness import descendants
+from digits.maintenance.processes import descendants
 
 _SUBREAPER = 36
 _PROC = Path("/proc")

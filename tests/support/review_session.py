@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from digits import datasets
-from digits.records import write_record
-from digits.summaries import summary_path
-from digits.tables import FIXED_COLUMNS, Csv, Row
+from digits.data import datasets
+from digits.outputs.summary import summary_path
+from digits.outputs.table import FIXED_COLUMNS, Csv, Row
+from digits.store.records import write_record
 from tests.support.command import DIGITS
 
 IMAGES = 4_000

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.api import answers
+from digits.server.api import answers
 
 PATIENCE = 120
 """Seconds that a server may take to start: it makes its database first."""

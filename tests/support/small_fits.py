@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from digits import datasets, models, training
-from digits.config import TrainingRun, parse
+from digits.data import datasets
+from digits.pipeline.config import TrainingRun
 from digits.progress import SILENT, Bar, Progress
+from digits.settings import parse
+from digits.training import fit as fit_module
+from digits.training import networks
 
 RUNS: dict[str, dict[str, Any]] = {
     "cnn": {
@@ -31,30 +34,32 @@ def run_of(architecture: str, **training_settings: Any) -> TrainingRun:
     return parse(TrainingRun, merged, source="test").resolved()
 
 
-def samples() -> tuple[training.Samples, training.Samples]:
+def samples() -> tuple[fit_module.Samples, fit_module.Samples]:
     """Give 320 real digits to fit, and 100 others to validate with."""
     with tempfile.TemporaryDirectory() as downloads:
         data = datasets.load("mnist-sample", downloads=Path(downloads))
-    train = training.Samples(data.train_pixels[:320], data.train_labels[:320])
-    return train, training.Samples(data.train_pixels[320:420], data.train_labels[320:420])
+    train = fit_module.Samples(data.train_pixels[:320], data.train_labels[:320])
+    return train, fit_module.Samples(data.train_pixels[320:420], data.train_labels[320:420])
 
 
-def build(run: TrainingRun) -> models.Network:
+def build(run: TrainingRun) -> networks.Network:
     """Build the run's network for digits."""
-    return models.build(run.model, input_shape=(28, 28), classes=10, seed=run.training.seed)
+    return networks.build(run.model, input_shape=(28, 28), classes=10, seed=run.training.seed)
 
 
 def fit(
     run: TrainingRun, checkpoint: Path, progress: Progress = SILENT, **options: Any
-) -> tuple[models.Network, training.History]:
+) -> tuple[networks.Network, fit_module.History]:
     """Build and fit; give the network and how it went."""
     network = build(run)
-    return network, training.fit(network, *samples(), run.training, checkpoint=checkpoint, progress=progress, **options)
+    return network, fit_module.fit(
+        network, *samples(), run.training, checkpoint=checkpoint, progress=progress, **options
+    )
 
 
 def digest(run: TrainingRun, checkpoint: Path, progress: Progress = SILENT) -> str:
     """Build and fit; give the digest of the weights."""
-    return models.weights_digest(fit(run, checkpoint, progress)[0])
+    return networks.weights_digest(fit(run, checkpoint, progress)[0])
 
 
 class InSecondEpoch:

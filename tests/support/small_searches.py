@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from digits import stages, tuning
-from digits.config import TrainingRun, parse
+from digits.pipeline import steps as steps_module
+from digits.pipeline import study as study_module
+from digits.pipeline.config import TrainingRun
+from digits.pipeline.search import Choice, Range, Space, Trial
+from digits.pipeline.study import Budget, Study
 from digits.progress import SILENT, Bar, Progress
-from digits.search import Trial
-from digits.spaces import Choice, Range, Space
-from digits.store import Store
-from digits.studies import Study
-from digits.tuning import Budget
+from digits.settings import parse
+from digits.store.artifacts import Store
 from tests.support.small_fits import samples
 
 SETTINGS: Mapping[str, Any] = {
@@ -43,8 +43,8 @@ def begin(root: Path, *, space: Space = SPACE, seed: int = 0, **training: Any) -
         np.savez(data, x_train=train.pixels, y_train=train.labels, x_test=test.pixels, y_test=test.labels)
     values = {**SETTINGS, "datasets": (str(data),), "training": {**SETTINGS["training"], **training}}
     run = parse(TrainingRun, values, source="test").resolved()
-    source = stages.download_dataset(store, str(data))
-    return tuning.begin(store, run, space, stages.prepare_arrays(store, [source], run.arrays), seed=seed)
+    source = steps_module.download_dataset(store, str(data))
+    return study_module.begin(store, run, space, steps_module.prepare_arrays(store, [source], run.arrays), seed=seed)
 
 
 def search(study: Study, budget: Any, progress: Progress = SILENT) -> list[Trial]:
@@ -54,7 +54,7 @@ def search(study: Study, budget: Any, progress: Progress = SILENT) -> list[Trial
         with study.claim(budget.trials) as trial:
             if trial is None:
                 break
-            ran.append(tuning.run_trial(study, trial, budget, progress))
+            ran.append(study_module.run_trial(study, trial, budget, progress))
     return ran
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from digits.normalization import SPEC
+from digits.images.normalize import SPEC
 
 Pixels = npt.NDArray[np.uint8]
 MakePictures = Callable[..., Path]

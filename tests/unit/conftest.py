@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from digits import predictions
-from digits.inference import ModelFiles
-from digits.plans import Plan
-from digits.shards import run_worker
-from digits.workers import Crew
+from digits.model.onnx_model import ModelFiles
+from digits.prediction import publish
+from digits.prediction.plan import Plan
+from digits.prediction.pool import Crew
+from digits.prediction.worker import run_worker
 from tests.support.tiny_model import MakePictures, draw, write_model
 
 
@@ -56,5 +56,5 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         while plan.exists() and plan.waiting():
             run_worker(plan)
 
-    monkeypatch.setattr(predictions, "run_workers", run_workers)
+    monkeypatch.setattr(publish, "run_workers", run_workers)
     monkeypatch.setattr(Crew, "prepare", lambda *_: None)

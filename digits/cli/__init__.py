@@ -1,0 +1,4 @@
+"""The command `digits`, one module per command group.
+
+- `main`: entry point and error handling
+"""

@@ -1,0 +1,13 @@
+"""Images: from a folder, archive or file list to grey pixels in the model's form.
+
+- `archive`: archives of images, read without unpacking them
+- `decode`: one image file to grey pixels
+- `file_list`: lists of paths from a file or standard input
+- `folder`: listing folders in byte order, and reading what was listed
+- `formats`: which image files are read, and how they are recognized
+- `normalize`: pixels to model input
+- `patterns`: include and exclude patterns
+- `screening`: detection of blank pages, several digits and photos of objects
+- `source`: one interface to folders and archives
+- `types`: the array types that the functions share
+"""

@@ -1,0 +1,78 @@
+"""Formats: which image files are read, and how they are recognized."""
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from PIL import Image
+
+Mode = Literal["auto", "mnist", "none"]
+"""How images are brought into the form of the network's input; see `digits.images.normalize.normalize`."""
+
+
+NORMALIZE_MODES = (
+    "`auto` leaves images in MNIST's form as they are and brings others into it; `mnist` brings all into it; `none` "
+    "only scales to the network's size, for pictures that are no digits."
+)
+
+
+READERS = {
+    "PNG": "PIL.PngImagePlugin",
+    "JPEG": "PIL.JpegImagePlugin",
+    "GIF": "PIL.GifImagePlugin",
+    "BMP": "PIL.BmpImagePlugin",
+    "WEBP": "PIL.WebPImagePlugin",
+    "TIFF": "PIL.TiffImagePlugin",
+}
+FORMATS = tuple(READERS)
+OtherFormat = Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]
+"""Formats that are read where they are asked for; none of their readers starts another program."""
+OTHER_READERS: Mapping[str, str] = {
+    "AVIF": "PIL.AvifImagePlugin",
+    "ICO": "PIL.IcoImagePlugin",
+    "JPEG2000": "PIL.Jpeg2KImagePlugin",
+    "PCX": "PIL.PcxImagePlugin",
+    "PPM": "PIL.PpmImagePlugin",
+    "QOI": "PIL.QoiImagePlugin",
+    "SGI": "PIL.SgiImagePlugin",
+    "TGA": "PIL.TgaImagePlugin",
+}
+OTHER_EXTENSIONS: Mapping[OtherFormat, tuple[str, ...]] = {
+    "AVIF": (".avif", ".avifs"),
+    "ICO": (".ico",),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "PCX": (".pcx",),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
+    "QOI": (".qoi",),
+    "SGI": (".bw", ".rgb", ".rgba", ".sgi"),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),
+}
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+DEFAULT_MAX_PIXELS = 50_000_000
+DEFAULT_MAX_BYTES = 256 * 2**20
+
+SIGNATURE = re.compile(
+    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<GIF>GIF8[79]a)|(?P<BMP>BM)"
+    rb"|(?P<WEBP>RIFF....WEBP)|(?P<TIFF>II[*+]\0|MM\0[*+])",
+    re.DOTALL,
+)
+OTHER_SIGNATURE = re.compile(
+    rb"(?P<HEIF_or_AVIF>....ftyp(?:heic|heix|heim|hevc|mif1|msf1|avif|avis))|(?P<PDF>%PDF-)"
+    rb"|(?P<PostScript>%!PS|\xc5\xd0\xd3\xc6)|(?P<Photoshop>8BPS)|(?P<ICO>\0\0[\1\2]\0)|(?P<QOI>qoif)"
+    rb"|(?P<JPEG_2000>\0\0\0\x0cjP  |\xff\x4f\xff\x51)|(?P<JPEG_XL>\0\0\0\x0cJXL |\xff\x0a)|(?P<DDS>DDS )"
+    rb"|(?P<SVG>\s*(?:<\?xml[^>]*>\s*)?<svg)|(?P<PNM>P[1-7]\s)|(?P<OpenEXR>v/1\x01)|(?P<GIMP>gimp xcf)",
+    re.DOTALL,
+)
+
+
+def has_signature(head: bytes, others: Sequence[OtherFormat] = ()) -> bool:
+    """Tell whether a file that begins like this is of one of our formats; TGA can't be told by that."""
+    return SIGNATURE.match(head) is not None or any(begins_as(head, kind) is True for kind in others)
+
+
+def begins_as(head: bytes, kind: OtherFormat) -> bool | None:
+    """Ask a reader of Pillow's whether a file that begins like this is its own; None when it can't tell."""
+    importlib.import_module(OTHER_READERS[kind])
+    _, accepts = Image.OPEN[kind]
+    return None if accepts is None else accepts(head) is True

@@ -1,0 +1,150 @@
+"""Configuration: typed, frozen, bounded; one class a concern; the defaults are the recommended values.
+
+Fields that default to None take the value that `NETWORKS` holds for the architecture, which is the preset's unless it
+is chosen by hand; `TrainingRun.resolved` fills them in. The field descriptions are what the form in the Prefect UI and
+`docs/guide.md` show.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from digits.errors import StoreError, os_errors_as
+from digits.prediction.planning import sweep_plans
+from digits.settings import Settings
+from digits.store.artifacts import ArtifactRef, Store
+from digits.store.files import leftovers
+from digits.store.registry import Registry
+
+
+class RetentionConfig(Settings):
+    """How long what nobody refers to is kept."""
+
+    artifact_days: float = Field(
+        30,
+        ge=1,
+        description="Artifacts that no model version has, or is made from, are removed when no run has made or found "
+        "them for so many days.",
+    )
+    work_days: float = Field(
+        30,
+        ge=1,
+        description="What an interrupted training or prediction would go on from is kept so many days; a prediction's "
+        "30 at most, since each prediction removes older ones.",
+    )
+    temporary_hours: float = Field(24, ge=1, description="A file that a killed writer left is removed after so long.")
+
+
+DAY, HOUR = 24 * 3600, 3600
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Something that is gone: its path below the artifact root, the bytes of its files, and why."""
+
+    path: str
+    bytes: int
+    reason: str
+
+
+def sweep(store: Store, config: RetentionConfig) -> list[Removed]:
+    """Remove what is past its time, and tell what that was; one process at a time, and safe beside any run.
+
+    Raises:
+        CorruptArtifactError: a record of the registry or a manifest is damaged, so it can't be told what must be kept;
+            no artifact was removed.
+        StoreError: something can't be removed.
+    """
+    remedy = "fix that; the next run removes the rest"
+    with os_errors_as(StoreError, store.root, "the artifact store could not be cleaned", remedy):
+        removed = _swept(store, config)
+    for one in removed:
+        logger.info("removed %s: %s", one.path, one.reason)
+    return removed
+
+
+def _swept(store: Store, config: RetentionConfig) -> list[Removed]:
+    with store.lock("sweep"):
+        now = time.time()
+        # Before what is left in them goes, which would make them young.
+        plans = sweep_plans(store.plans, plan_seconds=config.work_days * DAY)
+        removed = [Removed(_below(store, path), 0, "a prediction that nobody went on with") for path in plans]
+        removed += [_discard(store, path, reason) for path, reason in _left(store, config, now)]
+        oldest = now - config.artifact_days * DAY
+        return removed + _sweep_artifacts(store, oldest)
+
+
+def unused(used: dict[ArtifactRef, float], kept: set[ArtifactRef], oldest: float) -> list[ArtifactRef]:
+    """Give what may go of artifacts with the time of their last use: not kept, and unused since `oldest`."""
+    return sorted((ref for ref, time in used.items() if time <= oldest and ref not in kept), key=lambda ref: used[ref])
+
+
+def with_ancestors(store: Store, refs: Iterable[ArtifactRef]) -> set[ArtifactRef]:
+    """Give artifacts and all that they were made from."""
+    found: set[ArtifactRef] = set()
+    waiting = list(refs)
+    while waiting:
+        ref = waiting.pop()
+        if ref not in found:
+            found.add(ref)
+            waiting += store.parents(ref)
+    return found
+
+
+def _sweep_artifacts(store: Store, oldest: float) -> list[Removed]:
+    used = store.refs()
+    named = [version.artifact(kind) for version in Registry(store).versions() for kind in version.artifacts]
+    recent = [ref for ref, time in used.items() if time > oldest]
+    removed = []
+    for ref in unused(used, with_ancestors(store, [*named, *recent]), oldest):
+        size = _size(store.path(ref))
+        if store.remove(ref, unused_since=oldest):
+            removed.append(Removed(_below(store, store.path(ref)), size, "in no model version, and long unused"))
+    return removed
+
+
+def _left(store: Store, config: RetentionConfig, now: float) -> Iterator[tuple[Path, str]]:
+    """Give what kills have left, and what was set aside, once nobody comes back for it."""
+    killed = "left by a writer that was killed"
+    kinds = (
+        (store.temporary.glob("*"), config.temporary_hours * HOUR, killed),
+        *((leftovers(place), config.temporary_hours * HOUR, killed) for place in _written(store)),
+        (store.work.glob("train-*.npz"), config.work_days * DAY, "a training that nobody went on with"),
+        (store.damaged.glob("*"), config.artifact_days * DAY, "damaged, and made again since"),
+    )
+    for paths, seconds, reason in kinds:
+        yield from ((path, reason) for path in list(paths) if now - _changed(path) > seconds)
+
+
+def _written(store: Store) -> tuple[Path, ...]:
+    """Return the directories where files are replaced beside themselves."""
+    records = (store.registry, store.studies, store.labels)
+    return (*records, store.work, store.predictions, store.inspections, store.demo)
+
+
+def _changed(path: Path) -> float:
+    """Give when a file, or a directory or anything in it, was last changed; never, where it has just gone."""
+    times = [float("inf")]
+    with suppress(OSError):
+        times = [entry.lstat().st_mtime for entry in (path, *path.rglob("*"))]
+    return max(times)
+
+
+def _discard(store: Store, path: Path, reason: str) -> Removed:
+    size = _size(path)
+    store.discard(path)
+    return Removed(_below(store, path), size, reason)
+
+
+def _below(store: Store, path: Path) -> str:
+    return path.relative_to(store.root).as_posix()
+
+
+def _size(path: Path) -> int:
+    return sum(file.lstat().st_size for file in (path, *path.rglob("*")) if file.is_file())

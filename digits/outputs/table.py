@@ -1,0 +1,389 @@
+"""The predictions table as CSV, JSON lines and Parquet: one row per image, the same values in each.
+
+A table is made of parts: each shard's rows are encoded by themselves, and joined into the file in order.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
+
+from digits.errors import UsageError, os_errors_as
+from digits.store.files import hash_file
+from digits.store.records import Record
+
+Value = str | int | float | None
+Row = Sequence[Value]
+Kind = Literal["text", "integer", "number"]
+Rows = Generator[Record, None, None]
+
+DECIMALS = 6
+ROWS_AT_ONCE = 2_000
+_QUOTED = re.compile(r'[",\r\n]')
+
+
+class Column(NamedTuple):
+    """A column's name and what its values are."""
+
+    name: str
+    kind: Kind
+
+
+FIXED_COLUMNS = (
+    Column("path", "text"),
+    Column("prediction", "text"),
+    Column("confidence", "number"),
+    Column("status", "text"),
+    Column("error", "text"),
+    Column("width", "integer"),
+    Column("height", "integer"),
+    Column("sha256", "text"),
+    Column("novelty", "number"),
+    Column("model_version", "integer"),
+)
+
+
+def columns_of(*, classes: int, probabilities: bool, top_k: int) -> tuple[Column, ...]:
+    """Give the table's columns in order: the fixed ones, `p0` ..., then `top2`, `top2_confidence` ..."""
+    chances = [Column(f"p{index}", "number") for index in range(classes)] if probabilities else []
+    ranks = range(2, min(top_k, classes) + 1)
+    others = [column for k in ranks for column in (Column(f"top{k}", "text"), Column(f"top{k}_confidence", "number"))]
+    return (*FIXED_COLUMNS, *chances, *others)
+
+
+class Format(Protocol):
+    """A file format of the table."""
+
+    def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
+        """Give a part: some rows, with nothing before or after them."""
+
+    def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
+        """Write a whole table from its parts."""
+
+    def names(self, file: BinaryIO) -> list[str]:
+        """Return the names of a table's columns, in order."""
+
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
+        """Return the rows of a table by the columns' names; an empty value is None.
+
+        Raises:
+            ValueError: a value or a row is not as the columns are.
+        """
+
+    def part_size(self, file: BinaryIO) -> int:
+        """Return the number of rows in a part of a table, as far as the file shows it."""
+
+
+def format_of(path: Path) -> Format:
+    """Find the format that a file's extension names.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise UsageError(f"{path}: expected a name that ends in {', '.join(FORMATS)}, found {path.suffix!r}") from None
+
+
+def read_table(path: Path) -> Iterator[Record]:
+    """Return the rows of a table by the columns' names, one after the other; an empty value is None.
+
+    The table may have been edited: columns may be in another order, and there may be further ones, which are text.
+
+    Raises:
+        UsageError: it can't be read, or lacks one of our columns.
+    """
+    names = _names(path)
+    if missing := [column.name for column in FIXED_COLUMNS if column.name not in names]:
+        raise UsageError(f"{path}: expected a table of predictions, but it has no column {missing[0]}")
+    yield from _rows(path, [Column(name, _kind_of(name)) for name in names])
+
+
+def _names(path: Path) -> list[str]:
+    form = format_of(path)
+    with _reading(path), path.open("rb") as file:
+        return form.names(file)
+
+
+def _rows(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
+    with _reading(path), path.open("rb") as file, closing(format_of(path).read(file, columns)) as rows:
+        yield from rows
+
+
+def _kind_of(name: str) -> Kind:
+    if re.fullmatch(r"p\d+|top\d+_confidence", name):
+        return "number"
+    return next((column.kind for column in FIXED_COLUMNS if column.name == name), "text")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise a `UsageError` where a table can't be read."""
+    remedy = "predict the folder, or name a table that `digits predict` wrote"
+    with os_errors_as(UsageError, path, "the table could not be read", remedy):
+        try:
+            yield
+        except (ValueError, TypeError, csv.Error) as error:
+            raise UsageError(f"{path}: expected a table of predictions that is whole, but: {error}") from error
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table on disk that `digits predict` wrote.
+
+    Args:
+        path: its extension says its format.
+        columns: in order.
+        probabilities: whether it has a column for each class.
+        top_k: to which likely class it has columns.
+    """
+
+    path: Path
+    columns: tuple[Column, ...]
+    probabilities: bool
+    top_k: int
+
+    @classmethod
+    def open(cls, path: Path) -> "TableFile":
+        """Find out which columns a table has.
+
+        Raises:
+            UsageError: there is none, or it is not one of ours.
+        """
+        names = _names(path)
+        classes = sum(re.fullmatch(r"p\d+", name) is not None for name in names)
+        top_k = 1 + sum(re.fullmatch(r"top\d+", name) is not None for name in names)
+        columns = columns_of(classes=classes or top_k, probabilities=bool(classes), top_k=top_k)
+        if [column.name for column in columns] != names:
+            raise UsageError(f"{path}: expected the columns that `digits predict` writes, found {', '.join(names)}")
+        return cls(path, columns, bool(classes), top_k)
+
+    def rows(self) -> Iterator[Record]:
+        """Return the rows, in order; an empty value is None.
+
+        Raises:
+            UsageError: a value can't be read, or a row has too few or too many.
+        """
+        return _rows(self.path, self.columns)
+
+    def rows_in_a_part(self) -> int:
+        """Return the number of rows that are encoded together, which a Parquet file shows."""
+        with _reading(self.path), self.path.open("rb") as file:
+            return format_of(self.path).part_size(file)
+
+    def require_unedited(self) -> None:
+        """Read a CSV or JSON lines table, and check that writing its rows again gives the same bytes.
+
+        Raises:
+            UsageError: it does not, so somebody else has written to it.
+        """
+        form = format_of(self.path)
+        if isinstance(form, Parquet):
+            return
+        digest, rows = _Hash(), self.rows()
+        parts = iter(lambda: [tuple(row.values()) for row in islice(rows, ROWS_AT_ONCE)], [])
+        encoded = (form.encode(part, self.columns) for part in parts)
+        form.join(encoded, self.columns, digest)  # type: ignore[arg-type]  # only its methods for writing are used
+        if digest.hexdigest() != hash_file(self.path):
+            raise UsageError(
+                f"{self.path}: the table is not as `digits predict` wrote it, so its rows can't be kept byte for byte; "
+                "predict the folder again"
+            )
+
+
+class _Hash:
+    """A file of which only the hash is wanted."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def write(self, content: bytes) -> None:
+        self._digest.update(content)
+
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        for part in parts:
+            self._digest.update(part)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def _by_column(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[tuple[Column, Sequence[Value]]]:
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return zip(columns, values, strict=True)
+
+
+class Csv:
+    """RFC 4180 but for LF line ends: UTF-8, commas, double quotes where needed, six decimals."""
+
+    def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
+        """Give the rows as lines."""
+        cells = [_CSV_CELLS[column.kind](values) for column, values in _by_column(rows, columns)]
+        return "".join([line + "\n" for line in map(",".join, zip(*cells, strict=True))]).encode()
+
+    def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
+        """Write the header and the parts."""
+        file.write(",".join(column.name for column in columns).encode() + b"\n")
+        file.writelines(parts)
+
+    def names(self, file: BinaryIO) -> list[str]:
+        """Return the cells of the header."""
+        with _as_text(file) as text:
+            return next(csv.reader(text, strict=True), [])
+
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
+        """Return the rows below the header; empty lines are none."""
+        with _as_text(file) as text:
+            cells = csv.reader(text, strict=True)
+            next(cells)
+            for row in filter(None, cells):
+                try:
+                    values = _read_cells(row, columns)
+                except ValueError as error:
+                    raise ValueError(f"line {cells.line_num}: {error}") from error
+                yield values
+
+    def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
+        """Return how many are encoded together; nothing in the file depends on it."""
+        return ROWS_AT_ONCE
+
+
+@contextmanager
+def _as_text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
+    text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
+
+
+def _text_cells(values: Sequence[Any]) -> list[str]:
+    """Quote where needed; a whole column is searched at once, since nearly none needs it."""
+    texts = ["" if value is None else value for value in values]
+    return [_quoted(text) for text in texts] if _QUOTED.search("".join(texts)) else texts
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+
+
+def _integer_cells(values: Sequence[Any]) -> list[str]:
+    return ["" if value is None else str(value) for value in values]
+
+
+def _number_cells(values: Sequence[Any]) -> list[str]:
+    return ["" if value is None else f"{value:.{DECIMALS}f}" for value in values]
+
+
+_CSV_CELLS: dict[Kind, Callable[[Sequence[Any]], list[str]]] = {
+    "text": _text_cells,
+    "integer": _integer_cells,
+    "number": _number_cells,
+}
+
+
+def _read_cells(row: Sequence[str], columns: Sequence[Column]) -> Record:
+    if len(row) != len(columns):
+        raise ValueError(f"expected {len(columns)} values, found {len(row)}")
+    return {
+        column.name: _READ_CELLS[column.kind](cell) if cell else None for column, cell in zip(columns, row, strict=True)
+    }
+
+
+_READ_CELLS: dict[Kind, Callable[[str], Value]] = {"text": str, "integer": int, "number": float}
+
+
+class JsonLines:
+    """An object a line, in UTF-8; what is empty is null."""
+
+    def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
+        """Give the rows as lines."""
+        names = [column.name for column in columns]
+        encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+        return "".join([encode(dict(zip(names, row, strict=True))) + "\n" for row in rows]).encode()
+
+    def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:  # noqa: ARG002
+        """Write the parts."""
+        file.writelines(parts)
+
+    def names(self, file: BinaryIO) -> list[str]:
+        """Return the names in the first object; an empty file stands for a table without rows."""
+        first = file.readline()
+        return list(json.loads(first)) if first else [column.name for column in FIXED_COLUMNS]
+
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
+        """Return the rows."""
+        names = [column.name for column in columns]
+        for number, line in enumerate(file, 1):
+            row = json.loads(line)
+            if not isinstance(row, dict) or list(row) != names:
+                raise ValueError(f"line {number} has other columns than the first")
+            yield row
+
+    def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
+        """Return how many are encoded together; nothing in the file depends on it."""
+        return ROWS_AT_ONCE
+
+
+class Parquet:
+    """A row group a part; what is empty is null."""
+
+    def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
+        """Give the rows as a Parquet file of their own."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = _schema(columns)
+        values = [values for _, values in _by_column(rows, columns)]
+        arrays = [pa.array(column, field.type) for column, field in zip(values, schema, strict=True)]
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink)
+        return sink.getvalue()
+
+    def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
+        """Write the parts' row groups into one file."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with pq.ParquetWriter(file, _schema(columns)) as writer:
+            for part in parts:
+                writer.write_table(pq.read_table(pa.BufferReader(part)))
+
+    def names(self, file: BinaryIO) -> list[str]:
+        """Return the names in the schema."""
+        import pyarrow.parquet as pq
+
+        return list(pq.ParquetFile(file).schema_arrow.names)
+
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:  # noqa: ARG002 - its schema has them
+        """Return the rows."""
+        import pyarrow.parquet as pq
+
+        for batch in pq.ParquetFile(file).iter_batches(ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+    def part_size(self, file: BinaryIO) -> int:
+        """Return the number of rows in the first row group."""
+        import pyarrow.parquet as pq
+
+        metadata = pq.ParquetFile(file).metadata
+        return int(metadata.row_group(0).num_rows) if metadata.num_row_groups else ROWS_AT_ONCE
+
+
+def _schema(columns: Sequence[Column]) -> Any:
+    import pyarrow as pa
+
+    types = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64()}
+    return pa.schema([(column.name, types[column.kind]) for column in columns])
+
+
+JSON_LINES: Format = JsonLines()
+FORMATS: dict[str, Format] = {".csv": Csv(), ".parquet": Parquet(), ".jsonl": JSON_LINES}

@@ -1,0 +1,76 @@
+"""Where two tables of the same folder, by two model versions, differ."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice, zip_longest
+from pathlib import Path
+
+from digits.outputs.table import ROWS_AT_ONCE, Column, Row, TableFile, format_of
+from digits.store.files import replacing
+from digits.store.records import Record
+
+COLUMNS = (
+    Column("path", "text"),
+    Column("prediction", "text"),
+    Column("shadow_prediction", "text"),
+    Column("confidence", "number"),
+    Column("shadow_confidence", "number"),
+    Column("status", "text"),
+    Column("shadow_status", "text"),
+    Column("model_version", "integer"),
+    Column("shadow_version", "integer"),
+)
+
+
+def shadow_path(out: Path) -> Path:
+    """Say where the differences of a table to that of another version are."""
+    return out.with_name(f"{out.stem}.shadow.csv")
+
+
+def write_differences(table: TableFile, other: TableFile, out: Path) -> int:
+    """Write a table with a row for each image of which prediction or status differ; give their number.
+
+    Args:
+        table: by the champion.
+        other: by the other version.
+        out: a CSV.
+    """
+    form, count = format_of(out), 0
+    with replacing(out) as file:
+
+        def parts() -> Iterator[bytes]:
+            nonlocal count
+            rows = (_row(*pair) for pair in pairs(table.rows(), other.rows()) if _differ(*pair))
+            while part := list(islice(rows, ROWS_AT_ONCE)):
+                count += len(part)
+                yield form.encode(part, COLUMNS)
+
+        form.join(parts(), COLUMNS, file)
+    return count
+
+
+def pairs(first: Iterable[Record], second: Iterable[Record]) -> Iterator[tuple[Record, Record]]:
+    """Give the rows of both tables that are of the same image; an image that only one of them has is left out.
+
+    The tables are in the same order but for images that came or went meanwhile, so few rows wait for their partner.
+    """
+    waiting: tuple[dict[str, Record], dict[str, Record]] = ({}, {})
+    for rows in zip_longest(first, second):
+        for number, row in enumerate(rows):
+            if row is None:
+                continue
+            partner = waiting[1 - number].pop(row["path"], None)
+            if partner is None:
+                waiting[number][row["path"]] = row
+            else:
+                yield (partner, row) if number else (row, partner)
+
+
+def _differ(row: Record, other: Record) -> bool:
+    return (row["prediction"], row["status"]) != (other["prediction"], other["status"])
+
+
+def _row(row: Record, other: Record) -> Row:
+    both = (
+        value for name in ("prediction", "confidence", "status", "model_version") for value in (row[name], other[name])
+    )
+    return (row["path"], *both)

@@ -1,0 +1,69 @@
+"""What people read about model versions: rows for tables, details of one, the report with the decision on it."""
+
+from typing import Any
+
+from digits.data.arrays import LABELS_FILE
+from digits.store.registry import Considered, ModelVersion, Registry
+
+
+def version_rows(registry: Registry) -> list[dict[str, Any]]:
+    """Give a row for each model version, oldest first: what `digits models` and the Prefect UI list."""
+    champion = registry.champion()
+    return [
+        {
+            "version": version.number,
+            "champion": "champion" if champion and champion.number == version.number else "",
+            "accuracy": f"{version.facts.accuracy:.2%}",
+            "ece": f"{version.facts.ece:.2%}",
+            "architecture": version.facts.architecture,
+            "epochs": version.facts.epochs,
+            "datasets": " + ".join(version.facts.datasets),
+            "created": version.created_at,
+        }
+        for version in registry.versions()
+    ]
+
+
+def promotion_rows(registry: Registry) -> list[dict[str, Any]]:
+    """Give a row for each change of champion, oldest first."""
+    return [
+        {
+            "number": entry.number,
+            "action": entry.action,
+            "version": entry.version,
+            "reasons": " ".join(entry.reasons),
+            "created": entry.created_at,
+        }
+        for entry in registry.promotions()
+    ]
+
+
+def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]:
+    """Give all that is recorded of a version: its facts, its artifacts' places, its promotions."""
+    champion = registry.champion()
+    entries = [entry for entry in registry.promotions() if entry.version == version.number]
+    return {
+        "champion": bool(champion and champion.number == version.number),
+        **version.facts.as_record(),
+        "created": version.created_at,
+        "weights_sha256": version.weights_sha256,
+        **{kind: str(registry.place(version.artifact(kind))) for kind in version.artifacts},
+        **(
+            {"labels": str(registry.place(version.artifact("arrays")) / LABELS_FILE)}
+            if version.facts.own_images
+            else {}
+        ),
+        "decisions": [_decision_line(made) for made in registry.decisions() if made.version == version.number],
+        "promotions": [f"{entry.created_at} {entry.action}: {' '.join(entry.reasons)}" for entry in entries],
+    }
+
+
+def _decision_line(made: Considered) -> str:
+    against = f" against version {made.champion}" if made.champion else ""
+    verdict = "promoted" if made.decision.promote else "not promoted"
+    sets = [
+        f"{row.name} {row.champion:.2%} -> {row.challenger:.2%} (+{row.gained} -{row.lost} images)"
+        for row in made.decision.sets
+        if row.champion is not None
+    ]
+    return " ".join([f"{made.created_at}{against}: {verdict}:", *made.decision.reasons, "; ".join(sets)]).rstrip()

@@ -1,0 +1,108 @@
+"""Lineage: the artifacts behind an evaluation, and the facts of a model version."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from digits.data.arrays import (
+    HeldOut,
+)
+from digits.pipeline import recipes
+from digits.store.artifacts import Artifact, ArtifactRef, Store
+from digits.store.records import digest_of
+from digits.store.registry import ModelFacts
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of an artifact that was opened, so verified."""
+    return json.loads(path.read_text("utf-8"))
+
+
+def sets_of(arrays: Artifact) -> list[HeldOut]:
+    """Give the test sets of arrays."""
+    return [HeldOut(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
+
+
+def samples_of(arrays: Artifact, part: str) -> Any:
+    """Open a part of arrays, `train`, `validation` or `test`, memory-mapped."""
+    from digits.training.fit import Samples
+
+    pixels, labels = (
+        np.load(arrays.file(f"{part}_{name}.npy"), mmap_mode="r", allow_pickle=False) for name in ("pixels", "labels")
+    )
+    return Samples(pixels, labels)
+
+
+def names_of(datasets: Iterable[Artifact]) -> list[str]:
+    """Give the name of each dataset, by which its test images are known: each by another one."""
+    return recipes.distinct(str(dataset.config["name"]) for dataset in datasets)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The artifacts behind an evaluation, each verified."""
+
+    evaluation: Artifact
+    onnx: Artifact
+    model: Artifact
+    network: Artifact
+    arrays: Artifact
+    datasets: tuple[Artifact, ...]
+
+    def artifacts(self) -> dict[str, str]:
+        """Give the digest of each kind, as a registry record keeps them."""
+        parts = (self.evaluation, self.onnx, self.model, self.network, self.arrays)
+        return {part.ref.kind: part.ref.digest for part in parts}
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of the datasets."""
+        return names_of(self.datasets)
+
+    @property
+    def test_set(self) -> str:
+        """The digest of the test images and labels: evaluations that share it can be compared."""
+        files = self.arrays.manifest["files"]
+        return digest_of([files[f"test_{part}.npy"]["sha256"] for part in ("pixels", "labels")])
+
+
+def trace(store: Store, evaluation: ArtifactRef) -> Lineage:
+    """Follow an evaluation back to its datasets."""
+    measured = store.open(evaluation)
+    onnx, arrays = (store.open(parent) for parent in measured.parents)
+    model = store.open(onnx.parents[0])
+    first = model.parents[0]
+    network = store.open(store.open(first).parents[0] if first.kind == "model" else first)
+    return Lineage(measured, onnx, model, network, arrays, tuple(store.open(parent) for parent in arrays.parents))
+
+
+def facts_of(lineage: Lineage) -> ModelFacts:
+    """Give what people want to know of a model version."""
+    evaluation = read_json(lineage.evaluation.file("evaluation.json"))
+    history = read_json(lineage.model.file("model.json"))["history"]
+    right = np.load(lineage.evaluation.file("y_prob.npy")).argmax(axis=1) == samples_of(lineage.arrays, "test").labels
+    return ModelFacts(
+        datasets=tuple(lineage.sources),
+        architecture=lineage.network.config["architecture"],
+        epochs=len(history),
+        train_images=len(samples_of(lineage.arrays, "train")),
+        test_images=evaluation["count"],
+        test_set=lineage.test_set,
+        test_sets={one.name: float(right[one.images].mean()) for one in sets_of(lineage.arrays)},
+        validation_accuracy=history[-1]["validation_accuracy"],
+        **{name: evaluation[name] for name in ("accuracy", "loss", "ece", "rejected_share")},
+        **_own_facts(lineage),
+    )
+
+
+def _own_facts(lineage: Lineage) -> dict[str, Any]:
+    """Say how many images were labelled here, and what share they are of the training images by being repeated."""
+    own = read_json(lineage.arrays.file("arrays.json"))["own"]
+    if not own["images"]:
+        return {}
+    share = own["rows"] / len(samples_of(lineage.arrays, "train"))
+    return {"own_images": own["images"], "own_share": round(share, 4)}

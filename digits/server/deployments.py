@@ -1,0 +1,50 @@
+"""Deployments: register what prefect.yaml declares, once per change."""
+
+import sys
+from typing import Any
+
+from digits.errors import OperationsError
+from digits.server.services import POOL, PROJECT, System, prefect
+from digits.store.files import hash_file, write_file
+from digits.store.records import digest_of
+
+DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
+
+
+def ensure_deployments(system: System, api: str) -> bool:
+    """Make the work pool and the deployments of prefect.yaml, unless all is as it was left; tell whether it was made.
+
+    Raises:
+        OperationsError: Prefect refused.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+
+    wanted = _fingerprint(api)
+    note = system.state / "deployed"
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(POOL)
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        known = deployments_by_name(client)
+    if note.is_file() and note.read_text() == wanted and known.keys() >= set(DEPLOYMENTS):
+        return False
+    prefect(["--no-prompt", "deploy", "--all"], api)
+    write_file(note, wanted.encode())
+    return True
+
+
+def deployments_by_name(client: Any) -> dict[str, Any]:
+    """Give what is deployed, by `FLOW/DEPLOYMENT`."""
+    flows = {flow.id: flow.name for flow in client.read_flows()}
+    return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in client.read_deployments()}
+
+
+def _fingerprint(api: str) -> str:
+    """Name what is deployed, and where: the file, the flows with their parameters, the directory of the code."""
+    sources = [PROJECT / "prefect.yaml", *sorted((PROJECT / "flows").glob("*.py")), PROJECT / "digits" / "config.py"]
+    if not sources[0].is_file():
+        raise OperationsError(f"there is no prefect.yaml in {PROJECT}; run this from a clone of Digits")
+    return digest_of([api, str(PROJECT), sys.executable, *map(hash_file, sources)])

@@ -1,0 +1,103 @@
+"""Settings: the base class of all configuration, TOML files, and the artifact root."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from digits.errors import UsageError, os_errors_as
+
+ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
+RENAMED = {
+    "recipe": "preset",
+    "wished_error": "target_error",
+    "max_chance": "significance_level",
+    "max_loss_of_accuracy": "max_accuracy_drop",
+    "max_rise_of_ece": "max_ece_increase",
+    "max_loss_of_coverage": "max_coverage_drop",
+}
+"""Present names of settings, by the names that they had before."""
+REMOVED = {"max_slowdown": "use max_operations_ratio, which compares the networks' multiplications per image"}
+"""Settings that are gone, with what to do instead."""
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """Base of every configuration: immutable, and a misspelt name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def parse(kind: type[Kind], values: Mapping[str, Any], *, source: str) -> Kind:
+    """Check values against a configuration class.
+
+    Raises:
+        UsageError: a name is unknown or a value out of bounds; the message names each one and the source.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {_sentence(fault)}" for fault in error.errors())
+        raise UsageError(f"{source}: {faults}") from error
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    """Return what is wrong with a setting, and its value; not that of an unknown one, which may be a password."""
+    if fault["type"] != "extra_forbidden":
+        return f"{_uncapitalized(fault['msg'])}, found {fault['input']!r}"
+    name = str(fault["loc"][-1])
+    if name in RENAMED:
+        return f"this setting was renamed to {RENAMED[name]}"
+    if name in REMOVED:
+        return f"this setting was removed; {REMOVED[name]}"
+    return _uncapitalized(fault["msg"])
+
+
+def _uncapitalized(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def overlaid(base: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give nested values with those of `options` that are not None put over them."""
+    merged = dict(base)
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            below = base.get(name, {})
+            merged[name] = overlaid(below, value) if isinstance(below, Mapping) else below
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
+
+    Raises:
+        UsageError: it can't be read, or is not TOML.
+    """
+    with os_errors_as(UsageError, path, "not a readable TOML file", "check the path and who may read it"):
+        content = path.read_bytes()
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: not a readable TOML file: {error}") from error
+
+
+def artifact_root(option: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Path:
+    """Say where artifacts live: the option, then `DIGITS_ARTIFACTS`, then `artifacts/` of the nearest project.
+
+    The nearest project is the current directory or the first one above it with a `prefect.yaml`; without one, it is
+    the current directory.
+    """
+    variable = (os.environ if environment is None else environment).get(ARTIFACTS_VARIABLE)
+    if option is not None or variable:
+        return Path(option or str(variable)).expanduser().absolute()
+    here = Path.cwd()
+    project = next((folder for folder in (here, *here.parents) if (folder / "prefect.yaml").is_file()), here)
+    return project / "artifacts"

@@ -1,0 +1,9 @@
+"""Store: artifacts, the model registry, and durable files.
+
+- `artifacts`: immutable artifact directories, found by recipe
+- `code_version`: hash over the sources and libraries that a stage uses
+- `decisions`: promotion decisions as they are recorded
+- `files`: atomic writes, temporary names, hashes, and the file lock
+- `records`: JSON records that carry their own hash
+- `registry`: model versions, promotions and decisions
+"""

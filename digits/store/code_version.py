@@ -1,0 +1,100 @@
+"""Code version: a hash over the sources a stage uses and the versions of numeric libraries."""
+
+import ast
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import TypeGuard
+
+from digits.errors import StoreError
+from digits.store.records import digest_of
+
+_PACKAGE = Path(__file__).parents[__name__.count(".") - 1]
+"""The directory of the outermost package: its modules have a version."""
+NUMERIC_LIBRARIES = ("keras", "numpy", "onnxruntime", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu")
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Give the versions of the installed libraries that numbers depend on."""
+    versions = {}
+    for name in NUMERIC_LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
+def code_version(*modules: str, libraries: tuple[str, ...] = NUMERIC_LIBRARIES) -> str:
+    """Give a hash over the source of modules of this package, of all they import from it, and of library versions.
+
+    Args:
+        modules: dotted names, such as `digits.training`.
+        libraries: the distributions whose versions count.
+    """
+    versions = {name: version for name, version in library_versions().items() if name in libraries}
+    sources = {name: hashlib.sha256(source).hexdigest() for name, source in _sources(modules).items()}
+    return digest_of({"sources": sources, "versions": versions})
+
+
+def _sources(modules: Iterable[str]) -> dict[str, bytes]:
+    """Return the sources of modules and of all whose code runs with theirs; a source that is a docstring runs none."""
+    found: dict[str, bytes] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _source_of(name)
+            waiting += [*_imports_from_package(found[name]), *_packages_around(name)]
+    return {name: source for name, source in found.items() if not _is_docstring(source)}
+
+
+def _source_of(module: str) -> bytes:
+    file = _file_of(module)
+    if file is None:
+        raise StoreError(f"{module}: there is no source of such a module, so no version of the code can be told")
+    return file.read_bytes()
+
+
+def _file_of(module: str) -> Path | None:
+    """Return the source of a module or a package of this package; None where the name is none of these."""
+    place = _PACKAGE.joinpath(*module.split(".")[1:])
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+
+
+def _packages_around(module: str) -> list[str]:
+    """Return the packages that a module is in, but for the outermost, whose names are lazy: importing it runs none."""
+    parents = module.split(".")[:-1]
+    return [".".join(parents[:depth]) for depth in range(2, len(parents) + 1)]
+
+
+def _imports_from_package(source: bytes) -> list[str]:
+    """Return the modules of this package that a source imports, wherever in it, but not those for type checking."""
+    imported: list[str] = []
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        imported += _modules_named_by(node)
+        waiting += node.orelse if _is_for_type_checking(node) else ast.iter_child_nodes(node)
+    return [module for module in imported if module.partition(".")[0] == _PACKAGE.name]
+
+
+def _modules_named_by(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [module if _file_of(module) else node.module for module in modules]
+    return []
+
+
+def _is_for_type_checking(node: ast.AST) -> TypeGuard[ast.If]:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
+def _is_docstring(source: bytes) -> bool:
+    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(source).body)

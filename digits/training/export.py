@@ -1,0 +1,63 @@
+"""Export: a trained network as an ONNX file with reproducible bytes."""
+
+import contextlib
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from digits.training.networks import Network
+
+
+def export_onnx(network: Network, path: Path) -> None:
+    """Write a network as ONNX: input `images` (N, height, width, 1) float32 in 0..255, one output (N, classes).
+
+    The same network gives the same bytes, which the converter's names do not.
+    """
+    import onnx
+
+    with _quiet():
+        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # a loaded Sequential is exported once called
+        network.export(path, format="onnx", verbose=False)
+    model = onnx.load(path)
+    _rename(model.graph)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _rename(graph: Any) -> None:
+    """Name nodes and values after their places, and put the weights in the order in which they are used."""
+    graph.doc_string = ""  # it has a temporary path in it
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    for number, node in enumerate(graph.node):
+        for value in (*node.input, *node.output):
+            names.setdefault(value, f"value_{len(names)}" if value else "")
+        node.name = f"node_{number}"
+        node.input[:] = [names[value] for value in node.input]
+        node.output[:] = [names[value] for value in node.output]
+    places = {name: place for place, name in enumerate(names)}
+    used = [weight for weight in graph.initializer if weight.name in places]
+    weights = sorted(used, key=lambda weight: places[weight.name])
+    del graph.value_info[:]
+    del graph.initializer[:]
+    for weight in weights:
+        weight.name = names[weight.name]
+        graph.initializer.append(weight)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Swallow what the converter prints, warns of, and logs from C++, which no option of its own turns off."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,403 @@
+"""Archives of pictures: the table that the unpacked folder would give, and nothing that a hostile archive wants."""
+
+import bz2
+import io
+import os
+import random
+import shutil
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digits.errors import StoreError, UsageError
+from digits.images.archive import ENDINGS, Archive, Members
+from digits.images.decode import DecodeError
+from digits.images.folder import Entry
+from digits.images.patterns import Selection
+from digits.model.onnx_model import ModelFiles
+from digits.outputs.summary import PredictionSummary
+from digits.prediction.config import PredictionConfig
+from digits.prediction.plan import Plan
+from digits.prediction.planning import plan_predictions
+from digits.prediction.publish import predict_folder
+from digits.prediction.worker import run_worker
+from tests.support import faults
+from tests.support.tiny_model import MakePictures
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
+
+class Job:
+    """Archives to be predicted again and again."""
+
+    def __init__(self, root: Path, model: ModelFiles) -> None:
+        self.root, self.model, self.out = root, model, root / "out" / "p.csv"
+        self.options: dict[str, Any] = {"shard_size": 4}
+
+    def arguments(self) -> dict[str, Any]:
+        """Give what is asked for, but for the source."""
+        options = PredictionConfig(**self.options)
+        return {"model": self.model, "out": self.out, "work": self.root / "work", "options": options}
+
+    def plan(self, source: Path) -> Plan:
+        """Only plan."""
+        return plan_predictions(source, **self.arguments())
+
+    def run(self, source: Path) -> PredictionSummary:
+        """Do it all."""
+        return predict_folder(source, **self.arguments())
+
+    def lines(self, source: Path) -> list[str]:
+        """Predict, and read the table."""
+        self.run(source)
+        return self.out.read_text().splitlines()
+
+
+@pytest.fixture
+def job(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Job:
+    """Ten pictures in a folder and its sub-folder."""
+    make_pictures(tmp_path / "in", 7)
+    make_pictures(tmp_path / "in" / "0003", 3)
+    return Job(tmp_path, model)
+
+
+def pack(folder: Path, archive: Path, *, shuffled: bool = True) -> Path:
+    """Pack a folder, in an order that is not that of the paths."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if shuffled:
+        random.Random(1).shuffle(paths)  # noqa: S311
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in paths:
+                packed.write(path, path.relative_to(folder))
+    else:
+        endings = {
+            ".tar": "",
+            ".gz": ":gz",
+            ".tgz": ":gz",
+            ".bz2": ":bz2",
+            ".tbz2": ":bz2",
+            ".xz": ":xz",
+            ".txz": ":xz",
+        }
+        with tarfile.open(archive, f"w{endings[archive.suffix]}") as tar:
+            for path in paths:
+                tar.add(path, f"./{path.relative_to(folder)}")
+    return archive
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_archive_gives_what_its_folder_gives(job: Job, ending: str) -> None:
+    """Byte for byte; a compressed tar in its own order."""
+    expected = job.lines(job.root / "in")
+    found = job.lines(pack(job.root / "in", job.root / f"scans{ending}"))
+    if ending in (".zip", ".tar"):
+        assert found == expected
+    else:
+        assert found != expected
+        assert sorted(found) == sorted(expected)
+    assert sorted(path.name for path in job.root.iterdir()) == ["in", "out", f"scans{ending}", "work"]
+    assert len(expected) == 11
+
+
+def test_an_ending_is_that_of_a_name(job: Job) -> None:
+    """In any case; another file is one image."""
+    shutil.copy(pack(job.root / "in", job.root / "scans.zip"), job.root / "SCANS.ZIP")
+    assert job.run(job.root / "SCANS.ZIP").statuses == {"ok": 10}
+    shutil.copy(job.root / "scans.zip", job.root / "scans.png")
+    assert job.run(job.root / "scans.png").statuses == {"not-an-image": 1}
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_killed_run_is_continued(job: Job, ending: str, start: int) -> None:
+    """From whichever shard, with the same bytes."""
+    archive = pack(job.root / "in", job.root / f"scans{ending}")
+    expected = job.lines(archive)
+    job.out.unlink()
+    with pytest.raises(faults.Killed):
+        run_worker(job.plan(archive), start, tick=faults.kill_after(2))
+    assert len(job.plan(archive).waiting()) == 1
+    assert job.run(archive).reused in (6, 8)
+    assert job.out.read_text().splitlines() == expected
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
+def test_an_archive_that_changes_is_noticed(job: Job, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is read and while it is read; the same command then begins anew."""
+    archive = pack(job.root / "in", job.root / f"scans{ending}")
+    plan = job.plan(archive)
+    os.utime(archive, ns=(0, 0))
+    with pytest.raises(StoreError, match="changed after it was listed; run the same command again"):
+        run_worker(plan)
+    assert job.run(archive).images == 10
+    plan = job.plan(archive)
+    with pytest.raises(StoreError, match="changed after it was listed"):
+        run_worker(plan, tick=lambda _: os.utime(archive))
+    assert job.plan(archive).digest != plan.digest
+    archive.unlink()
+    with pytest.raises(StoreError, match="No such file"):
+        run_worker(plan)
+
+
+def listed(archive: Path, **options: Any) -> tuple[list[bytes], dict[str, int]]:
+    """List the paths, and count what is left out."""
+    with Archive(archive) as opened:
+        members = Members(opened, **options)
+        return [entry.path for entry in members], dict(members.skipped)
+
+
+def status_of(archive: Path, path: bytes, max_bytes: int = 10_000) -> str:
+    """Give the status that a member's row would have."""
+    with Archive(archive) as opened:
+        (entry,) = (entry for entry in Members(opened, selection=Selection(all_files=True)) if entry.path == path)
+        try:
+            opened.read(entry, max_bytes=max_bytes)
+        except DecodeError as error:
+            return error.status
+    return "ok"
+
+
+def write_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """Write a zip file; a name that is there twice has dots at its end."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_tar(path: Path, *members: tuple[bytes, bytes, bytes], mode: str = "w") -> Path:
+    """Write a tar file of names, kinds and contents."""
+    with tarfile.open(path, mode, encoding="utf-8", errors="surrogateescape") as archive:  # type: ignore[call-overload]
+        for name, kind, content in members:
+            info = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
+            info.type, info.size, info.linkname = kind, len(content), "a.png"
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_members_of_a_tar_that_have_no_row(tmp_path: Path) -> None:
+    """Links, folders, devices, unsafe names, copies: counted, never followed."""
+    file = tarfile.REGTYPE
+    archive = write_tar(
+        tmp_path / "a.tar",
+        (b"/absolute.png", file, b"1"),
+        (b"x/../../up.png", file, b"1"),
+        (b".", file, b"1"),
+        (b"soft.png", tarfile.SYMTYPE, b""),
+        (b"hard.png", tarfile.LNKTYPE, b""),
+        (b"folder.png", tarfile.DIRTYPE, b""),
+        (b"fifo.png", tarfile.FIFOTYPE, b""),
+        (b"device.png", tarfile.CHRTYPE, b""),
+        (b"disk.png", tarfile.BLKTYPE, b""),
+        (b"notes.txt", file, b"1"),
+        (b"b\xff\n.png", file, b"1"),
+        (b"a.png", file, b"first"),
+        (b"x//a.png", file, b"1"),
+        (b"./a.png", file, b"last"),
+    )
+    assert listed(archive) == (
+        [b"a.png", b"b\xff\n.png", b"x/a.png"],
+        {"unsafe-name": 3, "link": 2, "folder": 1, "fifo": 1, "device": 2, "other-file": 1, "duplicate": 1},
+    )
+    with Archive(archive) as opened:
+        assert opened.read(next(iter(Members(opened))), max_bytes=10) == b"last"
+    assert listed(archive, recursive=False)[1]["sub-folder"] == 1
+    assert listed(archive, selection=Selection(include=["*.txt"], exclude=["x"]))[0] == [b"notes.txt"]
+
+
+def test_members_of_a_zip_that_have_no_row(tmp_path: Path) -> None:
+    """The same."""
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name in ("/absolute.png", "../up.png", "notes.txt", "\u00fc.png", "folder/"):
+            packed.writestr(name, b"")
+        for name, kind in (("link.png", stat.S_IFLNK), ("dir.png", stat.S_IFDIR), ("pipe.png", stat.S_IFIFO)):
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (kind | 0o644) << 16
+            packed.writestr(info, b"/etc/passwd")
+        packed.writestr("a.png", b"first")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            packed.writestr("a.png", b"last")
+        packed.writestr("nul-.png", b"")
+    archive.write_bytes(archive.read_bytes().replace(b"nul-", b"nul\0"))
+    assert listed(archive) == (
+        [b"a.png", "\u00fc.png".encode()],
+        {"unsafe-name": 3, "other-file": 1, "link": 1, "folder": 2, "fifo": 1, "duplicate": 1},
+    )
+    with Archive(archive) as opened:
+        assert opened.read(next(iter(Members(opened))), max_bytes=10) == b"last"
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """The bytes are kept, as in a folder."""
+    archive = write_zip(tmp_path / "a.zip", {"aXb.png": b"1"})
+    archive.write_bytes(archive.read_bytes().replace(b"aXb", b"a\xffb"))
+    assert listed(archive)[0] == [b"a\xffb.png"]
+    assert status_of(archive, b"a\xffb.png") == "ok"
+
+
+def test_members_by_content(tmp_path: Path) -> None:
+    """In a zip and in tars; what can't be looked at has a row."""
+    members = {"a": PNG + bytes(9000), "b.png": b"text", "c": PNG}
+    zipped = write_zip(tmp_path / "a.zip", members)
+    content = bytearray(zipped.read_bytes())
+    content[content.rindex(b"PK\1\2") + 10] = 99  # of c: a method that nobody knows
+    zipped.write_bytes(content)
+    selection = Selection(by_content=True)
+    assert listed(zipped, selection=selection) == ([b"a", b"c"], {"other-file": 1})
+    for mode in ("w", "w:gz"):
+        tar = write_tar(tmp_path / "a.tar", *((k.encode(), tarfile.REGTYPE, v) for k, v in members.items()), mode=mode)
+        assert listed(tar, selection=selection) == ([b"a", b"c"], {"other-file": 1})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "status"),
+    [(8, 1, "unsupported"), (10, 99, "unsupported"), (16, 255, "unreadable"), (42, 7, "unreadable")],
+)
+def test_a_member_that_can_not_be_unpacked(tmp_path: Path, field: int, value: int, status: str) -> None:
+    """Encrypted, of an unknown method, with another checksum, at another place: a row, and its neighbour is well."""
+    archive = write_zip(tmp_path / "a.zip", {"a.png": b"one" * 50, "b.png": b"two" * 50})
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"PK\1\2") + field] ^= value
+    archive.write_bytes(content)
+    assert status_of(archive, b"a.png") == status
+    assert status_of(archive, b"b.png") == "ok"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_damage_in_a_member_is_found(tmp_path: Path, method: int) -> None:
+    """At every byte of it."""
+    archive = write_zip(tmp_path / "a.zip", {"a.png": random.Random(0).randbytes(40)}, method)  # noqa: S311
+    intact = archive.read_bytes()
+    assert status_of(archive, b"a.png") == "ok"
+    for place in range(35, intact.index(b"PK\1\2")):
+        content = bytearray(intact)
+        content[place] ^= 0x80
+        archive.write_bytes(content)
+        assert status_of(archive, b"a.png") in ("unreadable", "ok")
+        with Archive(archive) as opened:
+            entry = next(iter(Members(opened)))
+            if status_of(archive, b"a.png") == "ok":
+                assert opened.read(entry, max_bytes=100) == random.Random(0).randbytes(40)  # noqa: S311
+
+
+def test_a_zip_that_swells_is_not_unpacked(tmp_path: Path) -> None:
+    """What it says is checked, and what it is: nothing beyond the limit is held in memory."""
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as packed:
+        packed.writestr("a.png", bytes(60_000_000))
+    assert status_of(archive, b"a.png") == "too-large"
+    content = bytearray(archive.read_bytes())
+    place = content.index(b"PK\1\2") + 24
+    content[place : place + 4] = (1000).to_bytes(4, "little")
+    archive.write_bytes(content)
+    with faults.memory_below(5_000_000):
+        assert status_of(archive, b"a.png") == "unreadable"
+
+
+def test_a_tar_with_an_endless_header_is_refused(tmp_path: Path) -> None:
+    """It would be read into memory as a whole."""
+    archive = tmp_path / "a.tar.bz2"
+    info = tarfile.TarInfo("long")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 400_000_000
+    archive.write_bytes(bz2.compress(info.tobuf() + bytes(20_000_000)))
+    with faults.memory_below(5_000_000), pytest.raises(UsageError, match="it has a header of 400000000 bytes"):
+        listed(archive)
+
+
+def test_a_sparse_member_is_not_guessed(tmp_path: Path) -> None:
+    """Its bytes are not those in the archive."""
+    archive = tmp_path / "a.tar"
+    info = tarfile.TarInfo("a.png")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
+    archive.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    assert status_of(archive, b"a.png") == "unsupported"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_archive_that_is_cut_is_refused(job: Job, ending: str) -> None:
+    """Wherever: rows that are missing without a word would be worse."""
+    archive = pack(job.root / "in", job.root / f"scans{ending}")
+    whole = archive.read_bytes()
+    for share in (0.0, 0.3, 0.45):
+        archive.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(UsageError, match="expected a zip or tar archive that is whole, but: "):
+            job.run(archive)
+    assert not job.out.exists()
+
+
+def test_a_tar_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    """Python's reader would end there as if that was all."""
+    members = [(name, tarfile.REGTYPE, b"1") for name in (b"a.png", b"b.png", b"c.png")]
+    archive = write_tar(tmp_path / "a.tar", *members)
+    content = bytearray(archive.read_bytes())
+    content[1024 + 150] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(UsageError, match="the header at byte 1024 is damaged"):
+        listed(archive)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_a_tar_that_lost_bytes_after_it_was_listed(job: Job, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a failing disk, which changes no modification time: the rows say so."""
+    archive = pack(job.root / "in", job.root / f"scans{ending}")
+    with Archive(archive) as opened:
+        entries = list(Members(opened))
+    archive.write_bytes(archive.read_bytes()[:700])
+    with Archive(archive) as opened, pytest.raises(DecodeError, match=r"ends before it|damaged") as caught:
+        opened.read(entries[-1], max_bytes=10_000)
+    assert caught.value.status == "unreadable"
+
+
+def test_a_disk_that_fails_is_not_the_archives_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is the disk's."""
+    archive = write_zip(tmp_path / "a.zip", {"a.png": b"1"})
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(zipfile, "ZipFile", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        listed(archive)
+
+
+def test_large_zips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the fields that hold more than 32 bits."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    archive = write_zip(tmp_path / "a.zip", {"a.png": b"one" * 50, "b.png": b"two" * 50})
+    with Archive(archive) as opened:
+        assert [opened.read(entry, max_bytes=1000) for entry in Members(opened)] == [b"one" * 50, b"two" * 50]
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    """Also where the archive is not the one that is expected."""
+    archive = write_zip(tmp_path / "a.zip", {"a.png": b"1"})
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert status_of(archive, b"a.png") == "ok"
+    with pytest.raises(StoreError), Archive(archive, (1, 2, 3)):
+        pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_files_from_are_of_folders(job: Job) -> None:
+    """An archive has none."""
+    job.options["files_from"] = Path("list")
+    with pytest.raises(UsageError, match="so this must be their folder"):
+        job.run(pack(job.root / "in", job.root / "a.zip"))
+
+
+def test_entries_fit_the_listing(tmp_path: Path) -> None:
+    """Whatever the numbers are."""
+    archive = write_zip(tmp_path / "a.zip", {"a.png": b"1"})
+    with Archive(archive) as opened:
+        (entry,) = Members(opened)
+    assert isinstance(entry, Entry)
+    assert entry.inode > 2**32

@@ -1,0 +1,107 @@
+"""Sorting more records than are held in memory."""
+
+import tempfile
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from digits.images import folder
+from digits.images.folder import Listing, in_order
+from tests.support.faults import no_space
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have so few in memory that most are put aside."""
+    monkeypatch.setattr(folder, "RUN", 5)
+    monkeypatch.setattr(folder, "BLOCK", 2)
+
+
+@pytest.fixture
+def file() -> Iterator[BinaryIO]:
+    """Where they are put."""
+    with tempfile.TemporaryFile(buffering=0) as made:
+        yield made
+
+
+@given(records=st.lists(st.binary(max_size=4), max_size=40), more=st.lists(st.binary(max_size=4), max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("few")
+def test_the_order_is_that_of_sorted(file: BinaryIO, records: list[bytes], more: list[bytes]) -> None:
+    """Whatever bytes are in them, and although others are put into the same file before they are read."""
+    first, second = in_order(records, file), in_order(more, file)
+    assert [*zip_longest(first, second)] == [*zip_longest(sorted(records), sorted(more))]
+
+
+def test_few_records_never_see_the_file() -> None:
+    """They stay in memory."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        ordered = in_order(map(bytes, ([3], [1], [2])), file)
+        assert file.tell() == 0
+    assert list(ordered) == [b"\1", b"\2", b"\3"]
+
+
+@pytest.mark.usefixtures("few")
+def test_no_more_than_a_run_is_in_memory(file: BinaryIO) -> None:
+    """The rest is in the file by the time that all have been taken."""
+    records = [b"%03d" % number for number in range(100)]
+    ordered = in_order(reversed(records), file)
+    assert file.tell() >= sum(map(len, records))
+    assert list(ordered) == records
+
+
+@pytest.mark.usefixtures("few")
+def test_short_writes_are_put_together() -> None:
+    """As the kernel makes them when a disk is nearly full."""
+
+    class Short:
+        def __init__(self, real: BinaryIO) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+        def write(self, content: bytes) -> int:
+            return self._real.write(content[:7])
+
+    records = [b"%03d" % number for number in range(23)]
+    with tempfile.TemporaryFile(buffering=0) as file:
+        assert list(in_order(reversed(records), Short(file))) == records  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_folder_of_more_files_than_are_sorted_at_once(tmp_path: Path) -> None:
+    """It is listed as ever, folders within it too; nothing is left of what was put aside."""
+    names = [f"{number:02}/{inner}.png" for number in range(7) for inner in range(8)]
+    names += [f"{number:02}.png" for number in range(20)] + ["odd\n.png", "odd \n.png"]
+    for name in names:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    listing = Listing(tmp_path / "in", scratch=scratch)
+    assert [entry.path for entry in listing] == sorted(name.encode() for name in names)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.usefixtures("few")
+def test_what_can_not_be_put_aside_is_no_unreadable_folder(tmp_path: Path) -> None:
+    """It is an error, for the caller to tell."""
+    with pytest.raises(FileNotFoundError):
+        list(Listing(tmp_path, scratch=tmp_path / "nowhere"))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_full_disk_is_no_unreadable_folder_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left out of the listing without a word."""
+    for number in range(7):
+        (tmp_path / f"{number}.png").touch()
+    monkeypatch.setattr(folder, "_write", lambda *_: no_space())
+    with pytest.raises(OSError, match="No space left"):
+        list(Listing(tmp_path))

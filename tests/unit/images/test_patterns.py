@@ -1,0 +1,131 @@
+"""Which files have a row: patterns as in `.gitignore`, extensions, what files begin with."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from digits.errors import UsageError
+from digits.images.folder import Listing
+from digits.images.patterns import Selection
+from tests.support.faults import without_root
+from tests.support.tiny_model import draw
+
+
+def no_head() -> bytes | None:
+    """Stand for a file that nobody should open."""
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("*.dat", ["a.dat", "x/y/a.dat", ".dat", "x.dat/a", "x.dat/"], ["a.data", "dat", "adat"]),
+        ("a?.png", ["ab.png", "x/aü.png"], ["a.png", "abc.png", "a/.png"]),
+        ("a[0-9].png", ["a0.png"], ["ab.png", "a10.png"]),
+        ("[!a]", ["b", "x/ü"], ["a", "bb"]),
+        ("[]x]", ["]", "x"], ["a", "[]x]"]),
+        ("[^]x]", ["a"], ["]", "x"]),
+        ("[a", ["[a"], ["a"]),
+        ("[]", ["[]"], ["a"]),
+        ("[&&~~||]", ["&", "~", "|"], ["a"]),
+        (r"\*", ["*", "x/*"], ["a"]),
+        ("\\", ["\\"], ["a"]),
+        ("tmp", ["tmp", "tmp/", "tmp/a", "x/tmp/y/a"], ["tmp2", "atmp", "x/tmp2/a"]),
+        ("tmp/", ["tmp/", "tmp/a", "x/tmp/a"], ["tmp", "x/tmp"]),
+        ("/y", ["y", "y/a"], ["x/y", "x/y/a"]),
+        ("x/*.png", ["x/a.png"], ["y/x/a.png", "x/y/a.png"]),
+        ("x/**/a.png", ["x/a.png", "x/y/a.png", "x/y/z/a.png"], ["xa.png", "y/x/a.png", "x/ya.png"]),
+        ("**/x/a", ["x/a", "y/x/a", "z/y/x/a"], ["yx/a"]),
+        ("x/**", ["x/a", "x/y/a"], ["x", "x/", "y/x/a"]),
+        ("x**/a", ["x/a", "xy/z/a"], ["xa"]),
+        ("*", ["a", "x/a", "a\nb"], []),
+        ("A", ["A"], ["a"]),
+    ],
+)
+def test_patterns_match_as_in_gitignore(pattern: str, matching: list[str], others: list[str]) -> None:
+    """A name at any depth, a path from the folder on, a folder with all that is in it."""
+    selection = Selection(exclude=[pattern])
+    assert [path for path in matching if not selection.excludes(path.encode())] == []
+    assert [path for path in others if selection.excludes(path.encode())] == []
+
+
+def test_bytes_that_are_no_text_are_characters(tmp_path: Path) -> None:
+    """A pattern from the command line may hold them too."""
+    assert Selection(exclude=["a?b"]).excludes(b"a\xffb")
+    assert Selection(exclude=[os.fsdecode(b"a\xff*")]).excludes(b"a\xffbc")
+    assert not Selection(exclude=["a?b"]).excludes(b"a\xff\xffb")
+
+
+@given(st.text(max_size=12), st.binary(max_size=12))
+def test_a_pattern_is_refused_or_works(pattern: str, path: bytes) -> None:
+    """Whatever is in it."""
+    try:
+        Selection(exclude=[pattern]).excludes(path)
+    except UsageError as error:
+        assert repr(pattern) in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("pattern", ["[z-a]", "", "/"])
+def test_a_malformed_pattern_is_named(pattern: str) -> None:
+    """Instead of matching nothing in silence."""
+    with pytest.raises(UsageError, match="the pattern"):
+        Selection(include=[pattern])
+
+
+def test_the_reasons_to_skip() -> None:
+    """Exclusion goes first; an include pattern takes the place of the extension."""
+    assert Selection().reason_to_skip(b"a.PNG", no_head) is None
+    assert Selection().reason_to_skip(b"a.txt", no_head) == "other-file"
+    assert Selection(all_files=True).reason_to_skip(b"a.txt", no_head) is None
+    some = Selection(include=["*.dat", "b*"], exclude=["x"])
+    assert some.reason_to_skip(b"a.dat", no_head) is None
+    assert some.reason_to_skip(b"b", no_head) is None
+    assert some.reason_to_skip(b"a.png", no_head) == "not-included"
+    assert some.reason_to_skip(b"x/a.dat", no_head) == "excluded"
+
+
+def make(root: Path, *names: str) -> None:
+    """Make empty files."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_excluded_folders_are_not_entered(world_readable: Path) -> None:
+    """They count once, also where they could not be read."""
+    make(world_readable, "a.png", "tmp/b.png", "tmp/c.png", "x/tmp/d.png", "x/e.png", "x/thumb.png")
+    (world_readable / "tmp").chmod(0)
+    with without_root():
+        listing = Listing(world_readable, selection=Selection(exclude=["tmp", "thumb*"]))
+        assert [entry.path for entry in listing] == [b"a.png", b"x/e.png"]
+        assert listing.skipped == {"excluded": 3}
+    (world_readable / "tmp").chmod(0o755)
+
+
+def test_included_files(tmp_path: Path) -> None:
+    """At any depth, whatever their extensions."""
+    make(tmp_path, "a.png", "b.dat", "x/c.dat", "x/d.png", "scans/e", "scans/y/f.txt")
+    listing = Listing(tmp_path, selection=Selection(include=["*.dat", "scans/"], exclude=["y"]))
+    assert [entry.path for entry in listing] == [b"b.dat", b"scans/e", b"x/c.dat"]
+    assert listing.skipped == {"not-included": 2, "excluded": 1}
+
+
+def test_files_by_content(world_readable: Path) -> None:
+    """Every format by what it begins with; what can't be looked at has a row that says so."""
+    for ending in ("png", "jpg", "gif", "bmp", "webp", "tif"):
+        Image.fromarray(draw(0)).save(world_readable / f"picture.{ending}")
+        (world_readable / f"picture.{ending}").rename(world_readable / f"picture-{ending}")
+    make(world_readable, "empty.png", "secret")
+    (world_readable / "text.png").write_text("no picture")
+    (world_readable / "secret").chmod(0)
+    os.mkfifo(world_readable / "fifo.png")
+    with without_root():
+        listing = Listing(world_readable, selection=Selection(by_content=True))
+        names = [entry.path for entry in listing]
+    assert names == [b"picture-bmp", b"picture-gif", b"picture-jpg", b"picture-png", b"picture-tif", b"picture-webp",
+                     b"secret"]  # fmt: skip
+    assert listing.skipped == {"other-file": 2, "fifo": 1}

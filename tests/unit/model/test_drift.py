@@ -1,0 +1,267 @@
+"""Drift: real shifts are told of, chance is not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from digits.errors import CorruptArtifactError
+from digits.model.drift import (
+    CHANCE,
+    Drift,
+    Reference,
+    Shift,
+    Values,
+    add_counts,
+    bin_counts,
+    find_drift,
+    fit_reference,
+    measure,
+    measure_files,
+    stability,
+    upper_tail,
+)
+from digits.model.onnx_model import ModelFiles, Predictor
+from digits.outputs.summary import PredictionSummary, draw_trend, summary_path
+from digits.prediction.config import PredictionConfig
+from digits.prediction.plan import Plan
+from digits.prediction.planning import plan_predictions
+from digits.prediction.publish import merge
+from digits.prediction.worker import run_worker
+from digits.store.records import read_record
+from tests.support.tiny_model import MakePictures, draw, write_model
+
+PIXELS = np.stack([draw(number) for number in range(400)])
+SHARE = 0.009
+
+
+def drawn(random: np.random.Generator, images: int, *, shift: float = 0, rejected: float = SHARE) -> Values:
+    """Draw numbers of images: ten classes, ink by the normal distribution, a share taken for no digit."""
+    return {
+        "classes": random.integers(0, 10, images),
+        "ink": random.normal(shift, 1, images),
+        "no_digit": (random.random(images) < rejected) - 0.5,
+    }
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    """Of 10,000 images."""
+    return fit_reference(drawn(np.random.default_rng(0), 10_000), classes=10)
+
+
+def told(values: Values, reference: Reference) -> list[str]:
+    """Give the names of what has drifted."""
+    found = find_drift(bin_counts(values, reference), reference)
+    return [shift.feature for shift in found.drifted] if found else []
+
+
+@pytest.mark.parametrize("images", [50, 300, 5_000])
+def test_chance_is_no_drift(reference: Reference, images: int) -> None:
+    """Of 2,000 runs of images like the test's, no more are told of than may be, give or take chance."""
+    random = np.random.default_rng(1)
+    alarms = sum(bool(told(drawn(random, images), reference)) for _ in range(2_000))
+    assert alarms <= 2_000 * CHANCE * 2
+
+
+def test_chance_is_chance(reference: Reference) -> None:
+    """The probabilities are what they say: half of the runs are below a half for one number, not all and not none."""
+    random, alone = np.random.default_rng(2), {"ink": reference["ink"]}
+    found = [find_drift(bin_counts(drawn(random, 300), alone), alone) for _ in range(1_000)]
+    share = np.mean([one.shifts[0].p < 0.2 for one in found if one])
+    assert 0.1 < share < 0.22
+
+
+@pytest.mark.parametrize(
+    ("changes", "feature"),
+    [({"shift": 0.6}, "ink"), ({"shift": -0.6}, "ink"), ({"rejected": 0.06}, "no_digit")],
+)
+@pytest.mark.parametrize("images", [300, 100_000])
+def test_a_shift_is_told_of(reference: Reference, changes: dict[str, float], feature: str, images: int) -> None:
+    """By its name, and no other's."""
+    assert told(drawn(np.random.default_rng(3), images, **changes), reference) == [feature]
+
+
+@pytest.mark.parametrize("classes", [range(8), [0, 0, *range(1, 10), 0]])
+def test_a_changed_class_mix_is_told_of(reference: Reference, classes: list[int]) -> None:
+    """Two classes missing, or one of them three times as often."""
+    random = np.random.default_rng(4)
+    values = {**drawn(random, 300), "classes": random.choice(list(classes), 300)}
+    assert told(values, reference) == ["classes"]
+
+
+def test_a_shift_that_is_too_small_to_matter_is_not(reference: Reference) -> None:
+    """However sure it is."""
+    values = drawn(np.random.default_rng(5), 200_000, shift=0.15)
+    found = find_drift(bin_counts(values, reference), reference)
+    assert found is not None
+    ink = next(shift for shift in found.shifts if shift.feature == "ink")
+    assert (ink.p < 1e-9, ink.drifted) == (True, False)
+    assert 0.01 < ink.psi < 0.1
+
+
+def test_a_few_images_say_nothing(reference: Reference) -> None:
+    """Nor do those of a model without a reference."""
+    few = drawn(np.random.default_rng(6), 49, shift=5)
+    assert find_drift(bin_counts(few, reference), reference) is None
+    many = drawn(np.random.default_rng(6), 300, shift=5)
+    assert find_drift(bin_counts(many, {}), {}) is None
+
+
+def test_what_a_run_does_not_know_is_not_compared(reference: Reference) -> None:
+    """Such as novelty, which a model may lack."""
+    values = {"ink": drawn(np.random.default_rng(7), 300)["ink"]}
+    found = find_drift(bin_counts(values, reference), reference)
+    assert found is not None
+    assert [shift.feature for shift in found.shifts] == ["ink"]
+
+
+def test_the_upper_tail_of_chi_square() -> None:
+    """As tables have it."""
+    for value, freedom, expected in ((3.841, 1, 0.05), (5.991, 2, 0.05), (16.919, 9, 0.05), (29.588, 10, 0.001)):
+        assert upper_tail(value, freedom) == pytest.approx(expected, rel=1e-3)
+    assert upper_tail(0, 3) == upper_tail(4, 0) == 1
+
+
+def test_the_population_stability_index() -> None:
+    """Nothing for the same shares; for others what its formula gives."""
+    half, tenth = np.array([5e6, 5e6]), np.array([1e6, 9e6])
+    assert stability(half, half / 10) == pytest.approx(0, abs=1e-6)
+    assert stability(tenth, half) == pytest.approx(0.4 * np.log(0.9 / 0.5) - 0.4 * np.log(0.1 / 0.5), rel=1e-4)
+
+
+def test_images_are_measured() -> None:
+    """Softer strokes, less ink, a lower level and a slant, each by its number."""
+    picture = np.zeros((1, 28, 28), np.uint8)
+    picture[0, 4:24, 12:16] = 255
+    chances = np.array([[0.2, 0.8]], np.float32)
+    plain = measure(picture, chances, np.array([0.5]))
+    assert (plain["classes"][0], plain["no_digit"][0], plain["slant"][0]) == (1, 0.5, pytest.approx(0, abs=1e-6))
+    assert plain["ink"][0] == pytest.approx(255 * 80 / 784)
+    assert plain["level"][0] == pytest.approx(255)
+    pale = measure(picture // 2, chances, None)
+    assert pale["level"][0] == pytest.approx(127)
+    assert pale["sharpness"][0] == pytest.approx(plain["sharpness"][0])
+    assert "novelty" not in pale
+    soft = (picture.astype(float) + np.roll(picture, 1, 2) + np.roll(picture, -1, 2)).astype(np.uint16) // 3
+    assert measure(soft.astype(np.uint8), chances, None)["sharpness"][0] < plain["sharpness"][0]
+    oblique = np.stack([np.roll(row, number // 3 - 4) for number, row in enumerate(picture[0])])[np.newaxis]
+    assert measure(oblique, chances, None)["slant"][0] > 0.2
+
+
+def test_drift_is_said_in_words() -> None:
+    """The largest first; nothing where nothing has drifted."""
+    shifts = (Shift("ink", 0.31, 1e-5, True), Shift("size", 9.1, 0, True), Shift("slant", 0.02, 1, False))
+    drift = Drift(300, shifts)
+    assert drift.sentence == (
+        "the pictures are unlike the model's test images: size of the pictures (PSI 9.10), amount of ink (PSI 0.31)"
+    )
+    assert Drift(300, shifts[2:]).sentence == ""
+    assert Drift.from_record(json.loads(json.dumps(drift.as_record()))) == drift
+
+
+@pytest.fixture(scope="module")
+def referenced(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    """A model with its reference: pictures as files of their own size."""
+    directory = write_model(tmp_path_factory.mktemp("referenced"))
+    probabilities = Predictor(ModelFiles.load(directory, version=1)).predict(PIXELS)
+    files = measure_files(np.full(400, 28), np.zeros(400), PIXELS.max(axis=(1, 2)))
+    reference = fit_reference({**measure(PIXELS, probabilities, None), **files}, classes=10)
+    spec = json.loads((directory / "spec.json").read_text())
+    (directory / "spec.json").write_text(json.dumps({**spec, "reference": reference}))
+    return ModelFiles.load(directory, version=1)
+
+
+def planned(root: Path, model: ModelFiles, *, incremental: bool = False) -> Plan:
+    """Plan the pictures of a folder, in shards of 16."""
+    options = PredictionConfig(shard_size=16, incremental=incremental)
+    return plan_predictions(root / "in", model=model, options=options, out=root / "p.csv", work=root / "work")
+
+
+def predicted(root: Path, model: ModelFiles, *, incremental: bool = False) -> PredictionSummary:
+    """Predict them in this process."""
+    plan = planned(root, model, incremental=incremental)
+    run_worker(plan)
+    return merge(plan)
+
+
+def drifted(summary: PredictionSummary) -> list[str]:
+    """Give the names of what has drifted, in a run that could tell."""
+    assert summary.drift is not None
+    return sorted(shift.feature for shift in summary.drift.drifted)
+
+
+def test_a_run_is_compared_with_the_test_images(
+    tmp_path: Path, referenced: ModelFiles, make_pictures: MakePictures
+) -> None:
+    """Of the same pictures nothing has drifted; dark on light, larger and paler is found in the files themselves."""
+    make_pictures(tmp_path / "in", 80)
+    summary = predicted(tmp_path, referenced)
+    assert (drifted(summary), summary.drift and summary.drift.images) == ([], 80)
+    for number in range(80):
+        paper = np.pad(220 - draw(number) // 3, 8, constant_values=220)
+        Image.fromarray(paper).save(tmp_path / "in" / f"{number:04d}.png")
+    assert {"size", "polarity", "contrast"} <= set(drifted(predicted(tmp_path, referenced)))
+
+
+def test_a_resumed_run_tells_the_same(tmp_path: Path, referenced: ModelFiles, make_pictures: MakePictures) -> None:
+    """What the seals of the shards hold is all that is compared, and a shard that is made again counts once."""
+    make_pictures(tmp_path / "in", 80)
+    whole = predicted(tmp_path, referenced)
+    plan = planned(tmp_path, referenced)
+    run_worker(plan)
+    plan.uncommit(1)
+    plan.part(3, ".part").write_bytes(b"damaged")
+    run_worker(plan)
+    with pytest.raises(CorruptArtifactError):
+        merge(plan)
+    run_worker(plan)
+    again = merge(plan)
+    assert again.drift == whole.drift
+    assert [run["images"] for run in again.trend] == [80]
+
+
+def test_the_trend_has_the_last_runs(
+    tmp_path: Path, referenced: ModelFiles, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run of other pictures once, what an incremental run found new, no more than are kept; and a picture."""
+    monkeypatch.setattr("digits.prediction.publish.RUNS_KEPT", 2)
+    for count, expected in ((60, [60]), (60, [60]), (130, [60, 70]), (140, [60, 70]), (240, [70, 100])):
+        make_pictures(tmp_path / "in", count)
+        summary = predicted(tmp_path, referenced, incremental=True)
+        if count == 140:
+            assert summary.drift is None
+        assert [run["images"] for run in summary.trend] == expected
+    record = read_record(summary_path(summary.out))
+    assert PredictionSummary.from_record(record).trend == summary.trend
+    picture = draw_trend(summary)
+    assert picture is not None
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_a_model_without_a_reference_says_nothing(
+    tmp_path: Path, model: ModelFiles, make_pictures: MakePictures
+) -> None:
+    """As those that were exported before there was one."""
+    make_pictures(tmp_path / "in", 60)
+    summary = predicted(tmp_path, model)
+    assert (summary.drift, summary.trend, draw_trend(summary)) == (None, (), None)
+
+
+def test_of_a_large_folder_some_are_looked_at(
+    tmp_path: Path, referenced: ModelFiles, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every so many of each shard."""
+    monkeypatch.setattr("digits.prediction.worker.MOST_IMAGES", 60)
+    make_pictures(tmp_path / "in", 128)
+    summary = predicted(tmp_path, referenced)
+    assert summary.drift is not None
+    assert summary.drift.images == 64
+
+
+def test_counts_are_added() -> None:
+    """Bin by bin; nothing is nothing."""
+    assert add_counts([]) == {}
+    assert add_counts([{}, {"ink": [1, 2]}, {"ink": [3, 4]}]) == {"ink": [4, 6]}

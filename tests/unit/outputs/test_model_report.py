@@ -1,0 +1,536 @@
+"""Figures that show something, pages that hold together, and text from outside that stays text."""
+
+import io
+import logging
+import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from digits.model.metrics import Evaluation, ReliabilityBin, evaluate
+from digits.outputs.drawing import data_uri
+from digits.outputs.model_report import (
+    CONFUSION,
+    CURVES,
+    LEAST_CERTAIN,
+    MISTAKES,
+    REJECTED,
+    RELIABILITY,
+    RISK,
+    SAMPLES,
+    ModelReport,
+    _number_cells,
+    _wilson,
+    as_html,
+    as_markdown,
+    changed_picture,
+    confusion_figure,
+    curves_figure,
+    mistakes_picture,
+    model_pictures,
+    reliability_figure,
+    samples_figure,
+)
+from digits.outputs.run_reports import decision_markdown, prediction_markdown
+from digits.store.decisions import Changed, Check, Decision, SetRow
+
+NAMES = tuple("0123456789")
+HOSTILE = (
+    "a|b`c`\n# x <script>alert(1)</script> [l](javascript:x) ![i](y) *e* _u_ \\ &lt; \u202e\udcff\x00 https://e.org"
+)
+SHOWN = (
+    "a|b`c` # x <script>alert(1)</script> [l](javascript:x) ![i](y) *e* _u_ \\ &lt; \\u202e\\udcff\\x00 https://e.org"
+)
+EPOCH = {"loss": 0.5, "accuracy": 0.9, "validation_loss": 0.25, "validation_accuracy": 0.95}
+HISTORY = [EPOCH, {**EPOCH, "loss": 0.3, "accuracy": 0.96}]
+VOID = {"meta", "img"}
+
+
+def opened(png: bytes) -> np.ndarray:
+    """Give a PNG as (height, width, 3) integers."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def made(names=NAMES, *, count=400) -> tuple[Evaluation, np.ndarray, np.ndarray]:
+    """Give an evaluation with mistakes, and pixels and labels to go with it."""
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % len(names)
+    logits = random.normal(0, 1.5, (count, len(names))) + 5 * np.eye(len(names))[labels]
+    prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    pixels = random.integers(0, 255, (count, 8, 8), np.uint8)
+    return evaluate(labels, prob, class_names=names), pixels, labels
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    """Give an evaluation of ten classes, with mistakes."""
+    return made()[0]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, bytes]:
+    """Give every picture of a report, drawn once."""
+    evaluation, pixels, labels = made()
+    return model_pictures(evaluation, HISTORY, train=(pixels, labels), test_pixels=pixels)
+
+
+@pytest.fixture(scope="module")
+def report(evaluation, pictures) -> ModelReport:
+    """Give a report with something in every part."""
+    return ModelReport(
+        title="Model 3",
+        facts={"dataset": "mnist", "epochs": 2, "reasons": ("It is better.", "It is first.")},
+        network="Model: cnn\n| dense | 1,290 |",
+        evaluation=evaluation,
+        history=HISTORY,
+        config={"training": {"epochs": 2, "augment": True, "warmup": 0.2}, "hidden": [24, 48], "extra": {}, "no": None},
+        lineage={"arrays": "f" * 64},
+        findings=["No duplicates."],
+        pictures=pictures,
+    )
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, text and the nesting of its tags."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements, self.texts, self.open = [], [], []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        """Note an element."""
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        """Check that the innermost element ends."""
+        assert tag in VOID or self.open.pop() == tag
+
+    def handle_data(self, data):
+        """Note a text."""
+        self.texts.append(data)
+
+    def all(self, tag):
+        """Give the attributes of all elements of a name."""
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def rendered(markdown: str) -> Page:
+    """Render markdown as Prefect would show it, data URIs included."""
+    parser = MarkdownIt("commonmark").enable("table")
+    parser.validateLink = lambda _: True
+    return Page(parser.render(markdown))
+
+
+# --- figures
+
+
+def test_a_report_has_every_picture_in_reading_order(pictures):
+    """What went well comes before what it was made of."""
+    assert list(pictures) == [CURVES, CONFUSION, MISTAKES, RELIABILITY, RISK, LEAST_CERTAIN, SAMPLES]
+
+
+@pytest.mark.parametrize("title", [CURVES, CONFUSION, MISTAKES, RELIABILITY, RISK, LEAST_CERTAIN, SAMPLES])
+def test_pictures_show_something_and_are_small(pictures, title):
+    """The Prefect UI gets them inside of a text."""
+    pixels = opened(pictures[title])
+    assert pixels.shape[1] >= 1000
+    assert pixels.std() > 10
+    assert len(pictures[title]) < 60_000
+
+
+def test_figures_are_the_same_bytes_each_time(pictures):
+    """Reports of the same run are equal; and matplotlib's logger is quiet while drawing, not for ever."""
+    logger = logging.getLogger("matplotlib")
+    logger.setLevel(logging.INFO)
+    try:
+        assert curves_figure(HISTORY) == pictures[CURVES]
+        assert logger.level == logging.INFO
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+def test_curves_of_one_epoch_are_points(pictures):
+    """They are drawn, and are not those of two epochs."""
+    points = curves_figure([EPOCH])
+    assert opened(points).std() > 10
+    assert points != pictures[CURVES]
+
+
+def test_samples_are_sorted_by_class():
+    """Class 0 is white, class 1 is black: the upper half is the brighter one."""
+    labels = np.array([1, 0] * 20)
+    pixels = np.where(labels[:, np.newaxis, np.newaxis] == 0, 255, 0).repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    picture = opened(samples_figure(pixels, labels, ("white", "black")))
+    assert picture[: len(picture) // 2].mean() > 4 * picture[len(picture) // 2 :].mean()
+
+
+def test_samples_of_a_class_without_images_are_left_out():
+    """Nine empty rows are no error."""
+    assert opened(samples_figure(np.full((3, 8, 8), 255, np.uint8), np.zeros(3, int), NAMES)).std() > 10
+
+
+def confusion_colours(wrong: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the middle colours of the cells (1, 0), with `wrong` images, and (0, 1), with none, out of 2 x 2."""
+    base, _, _ = made(("a", "b"))
+    picture = opened(confusion_figure(base.model_copy(update={"confusion": ((90, 0), (wrong, 90))})))
+    height, width = picture.shape[:2]
+    return picture[int(height * 0.6), int(width * 0.2)], picture[int(height * 0.3), int(width * 0.9)]
+
+
+def test_mistakes_are_orange_in_the_row_of_the_truth():
+    """Below the diagonal at the left is class 1 read as class 0."""
+    mistaken, empty = confusion_colours(5)
+    assert mistaken[0] - mistaken[2] > 100
+    assert abs(empty[0] - empty[2]) < 10
+
+
+def test_a_matrix_without_mistakes_is_drawn():
+    """Nothing is divided by the largest of no mistakes."""
+    mistaken, empty = confusion_colours(0)
+    assert (abs(mistaken - empty) < 5).all()
+
+
+def test_class_names_are_drawn_as_they_are(recwarn):
+    """No formula between dollars, no warning for a missing glyph, no endless label."""
+    names = ("$x^{$", "\u6570\u5b57\udcff", "a" * 500, "e\nf")
+    evaluation, pixels, labels = made(names)
+    assert opened(confusion_figure(evaluation)).std() > 10
+    assert opened(samples_figure(pixels, labels, names)).std() > 10
+    assert not recwarn.list
+
+
+class Numbers(list):
+    """Axes that only remember what was written where."""
+
+    def text(self, x, y, text, **_):
+        """Note a text."""
+        self.append((x, y, text))
+
+
+def test_cells_are_numbered_unless_they_are_empty_or_too_many():
+    """The row of the truth is the height of the number; 21 classes have no room for numbers."""
+    few, many = Numbers(), Numbers()
+    _number_cells(few, np.array([[0, 0], [1234, 5]]))
+    _number_cells(many, np.eye(21, dtype=int))
+    assert few == [(0, 1, "1,234"), (1, 1, "5")]
+    assert many == []
+
+
+def test_reliability_depends_on_the_bins(evaluation, pictures):
+    """Other bins, another picture."""
+    assert reliability_figure(evaluation.model_copy(update={"bins": evaluation.bins[-1:]})) != pictures[RELIABILITY]
+
+
+def test_wilson_interval_by_hand():
+    """8 of 10 at 1.96: centre (.8 + .19208) / 1.38416, half width 1.96 sqrt(.016 + .009604) / 1.38416."""
+    low, high = _wilson(ReliabilityBin(lower=0.7, upper=0.8, confidence=0.75, accuracy=0.8, count=10))
+    assert (low + high) / 2 == pytest.approx(0.99208 / 1.38416)
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(0.025604) / 1.38416)
+
+
+def test_no_mistakes_no_picture(monkeypatch):
+    """A perfect model has nothing to show there."""
+    labels, pixels = np.arange(4) % 2, np.zeros((4, 8, 8), np.uint8)
+    perfect = evaluate(labels, np.eye(2)[labels], class_names="ab")
+    for name in ("curves", "confusion", "reliability", "risk", "samples"):
+        monkeypatch.setattr(f"digits.outputs.model_report.{name}_figure", lambda *_: b"png")
+    assert mistakes_picture(perfect, pixels) is None
+    assert list(model_pictures(perfect, HISTORY, train=(pixels, labels), test_pixels=pixels)) == [
+        CURVES,
+        CONFUSION,
+        RELIABILITY,
+        RISK,
+        LEAST_CERTAIN,
+        SAMPLES,
+    ]
+
+
+def test_mistakes_show_the_images_they_are_about():
+    """Pixels of images that were read rightly do not matter."""
+    evaluation, pixels, _ = made()
+    wrong = [mistake.index for mistake in evaluation.mistakes]
+    pixels = np.zeros_like(pixels)
+    pixels[wrong] = 255
+    others = np.full_like(pixels, 255)
+    assert mistakes_picture(evaluation, pixels) == mistakes_picture(evaluation, others)
+
+
+# --- pages
+
+
+def test_a_page_is_whole_and_needs_nothing_else(report):
+    """No address, no script, and a policy that would stop both."""
+    page = as_html(report)
+    parsed = Page(page)
+    assert not re.search(r"https?://|url\(|@import", page)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in parsed.elements}
+    assert "default-src 'none'" in parsed.all("meta")[1]["content"]
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_page_has_its_pictures_each_with_words_for_it(report, pictures):
+    """Those who can't see a picture are told what it shows."""
+    images = Page(as_html(report)).all("img")
+    assert len(images) == len(pictures)
+    for image, title in zip(images, pictures, strict=True):
+        assert image["src"].startswith("data:image/png;base64,")
+        assert image["alt"].startswith(f"{title}. ")
+        assert image["class"] == ("photo" if title in {MISTAKES, LEAST_CERTAIN, SAMPLES} else "chart")
+        assert len(image["alt"]) > len(title) + 10
+
+
+def test_a_page_says_the_numbers(report):
+    """Numbers, settings, reasons and origins are all there."""
+    texts = Page(as_html(report)).texts
+    evaluation = report.evaluation
+    for expected in (
+        f"{evaluation.accuracy:.2%}",
+        "mistakes in 400",
+        f"{400 - evaluation.correct}",
+        f"{evaluation.loss:.4f}",
+        f"{evaluation.ece:.4f}",
+        f"{evaluation.classes[4].recall:.2%}",
+        "It is better. It is first.",
+        "training.epochs",
+        "24, 48",
+        "yes",
+        "none",
+        "f" * 64,
+        "No duplicates.",
+        "Model: cnn\n| dense | 1,290 |",
+    ):
+        assert expected in texts
+    assert "{}" not in texts
+
+
+def test_captions_say_what_is_most_confused(report):
+    """The largest number off the diagonal is put into words."""
+    base = report.evaluation.model_copy(
+        update={"class_names": ("a", "b"), "confusion": ((7, 0), (3, 90)), "count": 100}
+    )
+    page = as_html(replace(report, evaluation=base))
+    assert "97 of 100 images are right. The most frequent mistake is b read as a, with 3 images." in page
+
+
+def test_captions_without_mistakes(report):
+    """A perfect matrix is put into words too."""
+    perfect = report.evaluation.model_copy(update={"confusion": ((50, 0), (0, 50)), "count": 100})
+    assert "All 100 images are on the diagonal: no mistakes." in as_html(replace(report, evaluation=perfect))
+
+
+def test_a_report_without_findings_pictures_or_epochs(report):
+    """Empty parts are left out or say so."""
+    bare = replace(report, findings=(), pictures={"Other": b"png"}, history=[], config={}, lineage={})
+    assert "Findings" not in Page(as_html(bare)).texts
+    assert "Findings" not in rendered(as_markdown(bare)).texts
+    assert Page(as_html(bare)).all("img")[0]["alt"] == "Other. Other"
+    assert "nothing was recorded" in as_html(replace(report, history=[]))
+
+
+def test_a_class_without_images_has_no_ratios(report):
+    """A recall of no images is not 0 %."""
+    absent = report.evaluation.classes[0].model_copy(update={"support": 0, "name": "unseen"})
+    some = report.evaluation.model_copy(update={"classes": (absent,)})
+    assert "| unseen | none | none | none | 0 |" in as_markdown(replace(report, evaluation=some))
+
+
+@pytest.fixture(scope="module")
+def hostile(report) -> ModelReport:
+    """Give a report whose every text tries to be markup."""
+    evaluation = report.evaluation.model_copy(update={"class_names": (HOSTILE,) * 10})
+    evaluation = evaluation.model_copy(
+        update={"classes": (report.evaluation.classes[0].model_copy(update={"name": HOSTILE}),)}
+    )
+    facts, pictures = {HOSTILE: HOSTILE, "list": [HOSTILE]}, {HOSTILE: b"png", **report.pictures}
+    return ModelReport(HOSTILE, facts, HOSTILE, evaluation, HISTORY, facts, facts, [HOSTILE], pictures)
+
+
+def test_hostile_text_stays_text_on_a_page(report, hostile):
+    """No element appears that the harmless report lacks."""
+    page = as_html(hostile)
+    parsed = Page(page)
+    page.encode()
+    assert {tag for tag, _ in parsed.elements} == {tag for tag, _ in Page(as_html(report)).elements}
+    assert not [attributes for _, attributes in parsed.elements for name in attributes if name.startswith("on")]
+    assert "\u202e" not in page
+    assert SHOWN in parsed.texts
+
+
+def test_hostile_text_stays_text_in_markdown(report, hostile):
+    """The same, after rendering."""
+    markdown = as_markdown(hostile)
+    parsed, plain = rendered(markdown), rendered(as_markdown(report))
+    markdown.encode()
+    assert {tag for tag, _ in parsed.elements} == {tag for tag, _ in plain.elements}
+    assert all(image["src"].startswith("data:image/png;base64,") for image in parsed.all("img"))
+    assert len(parsed.all("img")) == len(hostile.pictures)
+    assert len(parsed.all("pre")) == 1
+    assert len(parsed.all("h2")) == len(plain.all("h2")) + 1
+
+
+def test_a_network_summary_can_t_leave_its_code_block(report):
+    """The fence is longer than any run of backticks inside."""
+    parsed = rendered(as_markdown(replace(report, network="```\n# out\n````")))
+    assert "```\n# out\n````\n" in parsed.texts
+
+
+def test_markdown_says_what_the_page_says(report, pictures):
+    """The same pictures in the same order, and the same facts."""
+    parsed = rendered(as_markdown(report))
+    assert [image["alt"].split(". ")[0] for image in parsed.all("img")] == list(pictures)
+    for expected in ("It is better. It is first.", "training.epochs", "f" * 64, f"{report.evaluation.accuracy:.2%}"):
+        assert expected in parsed.texts
+
+
+# --- predictions
+
+FAILURE = {"path": "b/c.png", "status": "unreadable", "error": "it is cut off"}
+SUMMARY = {
+    "folder": "scans",
+    "images": 12_345,
+    "images_per_second": 1234.5678,
+    "notes": ["one", "two"],
+    "by_status": {"ok": 12_344, "unreadable": 1},
+    "by_class": {"7": 12_344},
+    "skipped": {},
+    "failures": [FAILURE],
+}
+
+
+def test_a_prediction_is_summed_up_in_tables():
+    """Plain values, counts and failures each have their table."""
+    markdown = prediction_markdown(SUMMARY, b"png")
+    for line in (
+        "| folder | scans |",
+        "| images | 12,345 |",
+        "| images per second | 1,234.57 |",
+        "| notes | one, two |",
+        "## By status",
+        "| ok | 12,344 |",
+        "## Failures",
+        "| path | status | error |",
+        "| --- | --- | --- |",
+        "| b/c.png | unreadable | it is cut off |",
+    ):
+        assert line in markdown.splitlines()
+    assert "Skipped" not in markdown
+    assert len(rendered(markdown).all("table")) == 4
+    assert [image["src"] for image in rendered(markdown).all("img")] == ["data:image/png;base64,cG5n"]
+
+
+def test_numbers_stand_right_and_words_left():
+    """A column of numbers is aligned at its right."""
+    assert "|  | count |\n| --- | ---: |\n| ok | 12,344 |" in prediction_markdown(SUMMARY, None)
+
+
+def test_no_picture_no_heading():
+    """Without a picture, nothing announces one."""
+    assert "Least certain" not in prediction_markdown(SUMMARY, None)
+
+
+def test_the_picture_follows_the_table_of_what_it_shows():
+    """One heading for both; a picture without a table has its own."""
+    table = {"least_certain": [{"path": "a.png", "confidence": 0.5}]}
+    assert prediction_markdown(SUMMARY | table, b"png").count("## Least certain") == 1
+    assert prediction_markdown(SUMMARY | {"least_certain": []}, b"png").count("## Least certain") == 1
+    assert prediction_markdown({}, b"png").count("## Least certain") == 1
+
+
+def test_the_list_of_failures_is_bounded():
+    """Twenty are shown, and it is said that there are more."""
+    parsed = rendered(prediction_markdown({"failures": [FAILURE] * 1_020}, None))
+    assert parsed.texts.count("b/c.png") == 20
+    assert "Only the first 20 are shown." in parsed.texts
+    assert "Only" not in prediction_markdown({"failures": [FAILURE] * 20}, None)
+
+
+def test_hostile_names_stay_in_their_cells():
+    """The tables have the same cells as with harmless names."""
+    bad = {
+        "folder": HOSTILE,
+        "by_status": {HOSTILE: 1},
+        "failures": [{"path": HOSTILE, "status": "x", "error": HOSTILE}],
+    }
+    good = {"folder": "a", "by_status": {"b": 1}, "failures": [{"path": "c", "status": "x", "error": "d"}]}
+    markdown = prediction_markdown(bad, None)
+    markdown.encode()
+    assert [tag for tag, _ in rendered(markdown).elements] == [
+        tag for tag, _ in rendered(prediction_markdown(good, None)).elements
+    ]
+    assert "https://" not in markdown
+    assert rendered(markdown).texts.count(SHOWN) == 4
+
+
+def test_importing_reports_is_light():
+    """A prediction worker has no matplotlib and no scikit-learn."""
+    heavy = {"matplotlib", "sklearn", "scipy", "PIL", "tensorflow", "keras", "pandas", "prefect"}
+    code = f"import sys, digits.outputs.model_report, digits.pipeline.promotion; print(sorted({heavy!r} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_what_is_rejected_is_shown_with_its_share():
+    """The most novel first, and only what is above 0."""
+    labels, pixels = np.arange(4) % 2, np.zeros((4, 8, 8), np.uint8)
+    novelty = np.array([-1, 2, 3, 0.0])
+    found = evaluate(labels, np.eye(2)[labels], class_names="ab", novelty=novelty)
+    assert [one.index for one in found.rejected] == [2, 1]
+    assert found.rejected_share == 0.5
+    assert REJECTED in model_pictures(found, HISTORY, train=(pixels, labels), test_pixels=pixels)
+
+
+# Decisions
+
+
+REFUSED = Decision(
+    False,
+    ("It is too large.",),
+    (SetRow("<b>|scans", 1000, 0.99, 0.97, 25, 5, 1e-4),),
+    (Check("size", "2 MB", "1 MB", "at most 1.5 MB", False),),
+)
+
+
+def page_of(decision: Decision, *, champion: int | None = 3, picture: bytes | None = None) -> str:
+    """Return the page of a decision on version 4."""
+    return decision_markdown(decision, version=4, champion=champion, policy={"promote": True}, picture=picture)
+
+
+def test_a_decision_has_its_reasons_and_tables():
+    """What was decided in the title; every figure; no markup from a name."""
+    page = page_of(REFUSED)
+    assert page.startswith("# Version 4 against version 3: not promoted\n\n- It is too large.\n")
+    assert "| \\<b\\>\\|scans | 1,000 | 99.00% | 97.00% | 25 | 5 | 0.0001 |" in page
+    assert "| size | 2 MB | 1 MB | at most 1.5 MB | no |" in page
+    assert "| promote | yes |" in page
+    assert "Changed answers" not in page
+
+
+def test_a_decision_on_a_first_model_has_nothing_to_compare():
+    """No champion in the title, none in the table."""
+    page = page_of(Decision(True, ("It is the first.",), (SetRow("mnist", 10, 0.9),)), champion=None)
+    assert page.startswith("# Version 4: promoted\n")
+    assert "| mnist | 10 | 90.00% | none | none | none | none |" in page
+    assert "Behaviour" not in page
+
+
+def test_images_that_changed_their_answer_are_drawn():
+    """One picture for all, on the page as a data URI; none where nothing changed."""
+    changed = [Changed("mnist", 1, "7", "7", "1", 0.9, 0.8), Changed("mnist", 0, "3", "8", "3", 0.6, 0.7)]
+    pixels = np.zeros((2, 28, 28), np.uint8)
+    picture = changed_picture(changed, pixels)
+    assert picture is not None
+    assert Image.open(io.BytesIO(picture)).width > 2 * 112
+    assert data_uri(picture) in page_of(REFUSED, picture=picture)
+    assert changed_picture([], pixels) is None

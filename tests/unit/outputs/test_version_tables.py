@@ -1,0 +1,76 @@
+"""What people read about model versions."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from digits.outputs.version_tables import version_details, version_rows
+from digits.store.artifacts import Store
+from digits.store.registry import ModelFacts, ModelVersion, Registry
+
+FACTS = ModelFacts(accuracy=0.99523, ece=0.0041, architecture="cnn", epochs=4, datasets=("mnist", "my/scans"))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """Three versions: the first was champion, then the second, which was rolled back."""
+    registry = Registry(Store(tmp_path))
+    for number in range(1, 4):
+        facts = replace(FACTS, epochs=number)
+        registry.register(artifacts={"model": f"{number}" * 64}, weights_sha256=f"w{number}", facts=facts)
+    registry.promote(1, reasons=["The first.", "Good enough."])
+    registry.promote(2, reasons=["Better."])
+    registry.rollback()
+    return registry
+
+
+def test_no_versions_are_no_rows(tmp_path: Path) -> None:
+    """An empty registry is listed, not tripped over."""
+    assert version_rows(Registry(Store(tmp_path))) == []
+
+
+def test_each_version_has_a_row_and_one_is_champion(registry: Registry) -> None:
+    """Oldest first, numbers as people read them."""
+    rows = version_rows(registry)
+    assert [(row["version"], row["champion"], row["epochs"]) for row in rows] == [
+        (1, "champion", 1),
+        (2, "", 2),
+        (3, "", 3),
+    ]
+    assert rows[0]["accuracy"] == "99.52%"
+    assert rows[0]["ece"] == "0.41%"
+    assert rows[0]["datasets"] == "mnist + my/scans"
+    assert rows[0]["created"].endswith("+00:00")
+
+
+def test_the_details_hold_facts_places_and_the_history(registry: Registry, tmp_path: Path) -> None:
+    """What happened to a version can be told without opening a file."""
+    details = version_details(registry, registry.version(1))
+    assert details["champion"] is True
+    assert details["accuracy"] == 0.99523
+    assert details["weights_sha256"] == "w1"
+    assert details["model"] == str(tmp_path / "model" / ("1" * 64))
+    promoted, rolled_back = details["promotions"]
+    assert promoted.endswith(" promote: The first. Good enough.")
+    assert rolled_back.endswith(" rollback: rolled back from version 2")
+
+
+def test_a_version_that_was_never_champion_says_so(registry: Registry) -> None:
+    """No promotions, no title."""
+    version: ModelVersion = registry.version(3)
+    details = version_details(registry, version)
+    assert details["champion"] is False
+    assert details["promotions"] == []
+
+
+def test_a_version_that_learned_from_labels_says_where_they_are_listed(tmp_path: Path) -> None:
+    """Beside the arrays that it was trained on; any other version says nothing of labels."""
+    registry = Registry(Store(tmp_path))
+    for number, facts in enumerate((FACTS, replace(FACTS, own_images=412, own_share=0.1))):
+        artifacts = {"arrays": f"{number}" * 64}
+        registry.register(artifacts=artifacts, weights_sha256=f"w{number}", facts=facts)
+    without, with_labels = (version_details(registry, version) for version in registry.versions())
+    assert "labels" not in without
+    assert with_labels["labels"] == str(tmp_path / "arrays" / ("1" * 64) / "labels.csv")
+    assert (with_labels["own_images"], with_labels["own_share"]) == (412, 0.1)

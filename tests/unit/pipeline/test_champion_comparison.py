@@ -1,0 +1,93 @@
+"""What is measured of two models before it is decided which of them is better."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from digits.data.arrays import HeldOut
+from digits.model.calibration import Step
+from digits.model.onnx_model import Answers
+from digits.pipeline.champion import EXAMPLES, changed_answers, operations_of, results_of
+from digits.store.decisions import Changed
+from tests.support.tiny_model import write_model
+
+SETS = [HeldOut("mnist", 0, 4, "a"), HeldOut("scans", 4, 6, "b")]
+LABELS = np.array([0, 1, 0, 1, 0, 1], np.uint8)
+
+
+def answers(first: list[float], novelty: list[float] | None = None) -> Answers:
+    """Give what a model of two classes says, by the probability of the first one."""
+    probabilities = np.array([[one, 1 - one] for one in first], np.float32)
+    return Answers(probabilities, None if novelty is None else np.array(novelty, np.float32))
+
+
+def test_each_test_set_has_its_own_figures() -> None:
+    """Accuracy, calibration and coverage, of its own images only."""
+    said = answers([0.9, 0.2, 0.3, 0.4, 0.6, 0.7])
+    steps = [Step(0.75, 900, 0, 0.003)]
+    results = results_of(said, LABELS, SETS, steps=steps, target_error=0.003)
+    assert {name: one.right.tolist() for name, one in results.items()} == {
+        "mnist": [True, True, False, True],
+        "scans": [True, False],
+    }
+    assert [one.digest for one in results.values()] == ["a", "b"]
+    assert [one.accuracy for one in results.values()] == [0.75, 0.5]
+    assert [one.coverage for one in results.values()] == [0.5, 0]
+    assert results["mnist"].ece == pytest.approx((0.1 + 0.2 + 0.7 + 0.4) / 4)
+    assert results["scans"].ece == pytest.approx((0.4 + 0.7) / 2)
+
+
+def test_what_is_taken_for_no_digit_is_not_answered() -> None:
+    """However sure the class is."""
+    said = answers([0.99] * 6, novelty=[-1, 0.5, -1, -1, 0, 2])
+    results = results_of(said, LABELS, SETS, steps=[Step(0.5, 900, 0, 0.003)], target_error=0.003)
+    assert [one.coverage for one in results.values()] == [0.75, 0.5]
+
+
+@pytest.mark.parametrize("steps", [[], [Step(0.5, 900, 9, 0.02)]])
+def test_a_model_that_can_not_promise_the_error_answers_nothing(steps: list[Step]) -> None:
+    """Nor does one without any thresholds."""
+    results = results_of(answers([0.99] * 6), LABELS, SETS, steps=steps, target_error=0.003)
+    assert [one.coverage for one in results.values()] == [0, 0]
+
+
+def test_examples_are_the_surest_of_those_that_changed() -> None:
+    """First what became wrong, then what became right; what both get wrong is neither."""
+    champion = answers([0.9, 0.2, 0.9, 0.1, 0.2, 0.6])
+    challenger = answers([0.4, 0.2, 0.1, 0.3, 0.8, 0.7])
+    found = changed_answers(challenger, champion, LABELS, SETS, ["zero", "one"])
+    assert [(one.index, one.is_gained) for one in found] == [(2, False), (0, False), (4, True)]
+    assert found[2] == Changed("scans", 4, "zero", "one", "zero", 0.8, 0.8)
+    assert found[1] == Changed("mnist", 0, "zero", "zero", "one", 0.9, 0.6)
+    many = answers([0.9] * 40)
+    others = answers([0.1] * 40)
+    whole = [HeldOut("mnist", 0, 40, "a")]
+    assert len(changed_answers(others, many, np.zeros(40, np.uint8), whole, "ab")) == EXAMPLES
+
+
+def test_operations_are_the_multiplications_of_each_product(tmp_path: Path) -> None:
+    """Weights times the places where they are used, for one image."""
+    assert operations_of(write_model(tmp_path / "dense") / "model.onnx") == 784 * 10
+    assert operations_of(convolution(tmp_path / "convolution.onnx")) == 9 * 4 * 26 * 26 + 4 * 26 * 26 * 10
+
+
+def convolution(path: Path) -> Path:
+    """Write a network of four 3x3 filters and a dense layer."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weights = {"filters": np.ones((4, 1, 3, 3), np.float32), "dense": np.ones((4 * 26 * 26, 10), np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["images", "filters"], ["maps"]),
+            helper.make_node("Relu", ["maps"], ["positive"]),
+            helper.make_node("Flatten", ["positive"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "dense"], ["scores"]),
+        ],
+        "convolution",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 1, 28, 28])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path

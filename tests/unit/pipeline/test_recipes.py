@@ -1,0 +1,111 @@
+"""What names a training: data, configuration and code, told before anything is computed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digits.data.arrays import LabelledArrays, held_out, join
+from digits.data.datasets import identify
+from digits.pipeline import recipes
+from digits.pipeline.config import TrainingRun
+from digits.store import code_version
+from digits.store.artifacts import ArtifactRef
+
+RUN: dict[str, Any] = {"datasets": ["mnist-sample"]}
+
+
+def name_of(**changes: Any) -> str:
+    """Name a run."""
+    run = TrainingRun.model_validate({**RUN, **changes}).resolved()
+    return recipes.digest_of_run(recipes.prepared_for(run, identify), run)
+
+
+def test_the_same_run_has_the_same_name() -> None:
+    """Also where a default is written out."""
+    assert name_of() == name_of(preset="default") == name_of(training={"epochs": 20})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"datasets": ["mnist"]},
+        {"datasets": ["mnist-sample", "mnist"]},
+        {"preset": "quick"},
+        {"preset": "best"},
+        {"model": {"architecture": "mlp"}},
+        {"training": {"seed": 1}},
+        {"training": {"start": "champion"}},
+        {"training": {"members": 2}},
+        {"arrays": {"split_seed": 1}},
+        {"arrays": {"normalize": "none"}},
+    ],
+)
+def test_another_run_has_another_name(change: dict[str, Any]) -> None:
+    """Other data, another network, another training."""
+    assert name_of(**change) != name_of()
+
+
+def test_a_policy_is_no_part_of_it() -> None:
+    """What is asked of a model does not change the model."""
+    assert name_of(promotion={"min_accuracy": 0.5}) == name_of()
+
+
+def test_other_code_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line in a module that trains."""
+    before, real = name_of(), code_version._source_of
+    code_version.code_version.cache_clear()
+    monkeypatch.setattr(code_version, "_source_of", lambda name: real(name) + b"#" * (name == "digits.training.fit"))
+    assert name_of() != before
+    monkeypatch.undo()
+    code_version.code_version.cache_clear()
+    assert name_of() == before
+
+
+def test_another_label_is_other_data(tmp_path: Path) -> None:
+    """A folder's identity has the labels in it."""
+    names = []
+    for label in ("1", "7"):
+        place = tmp_path / label / "scans" / label
+        place.mkdir(parents=True)
+        (place / "a.png").write_bytes(b"the same")
+        names.append(name_of(datasets=[str(place.parent)]))
+    assert names[0] != names[1]
+
+
+def test_a_parent_is_a_part_of_a_network() -> None:
+    """A training that goes on from a model has that in its lineage."""
+    arrays, model = ArtifactRef("arrays", "a"), ArtifactRef("model", "m")
+    config = TrainingRun().resolved().model
+    alone = recipes.network(arrays, config, seed=1)
+    assert recipes.network(arrays, config, seed=1, parent=model).parents == (arrays, model)
+    assert recipes.network(arrays, config, seed=1, parent=model).ref != alone.ref
+
+
+def test_datasets_are_named_by_their_last_part() -> None:
+    """Each by another name."""
+    sources = ["mnist", "/data/scans", "more/scans", "a.npz", "mnist"]
+    named = [str(recipes.dataset(source, {}, "auto").config["name"]) for source in sources]
+    assert recipes.distinct(named) == ["mnist", "scans", "scans-2", "a.npz", "mnist-2"]
+
+
+# The test sets of joined datasets
+
+
+def dataset(count: int, level: int) -> LabelledArrays:
+    """Give so many test images of a level."""
+    pixels, labels = np.full((count, 2, 2), level, np.uint8), np.zeros(count, np.uint8)
+    return LabelledArrays(pixels, labels, pixels, labels, ("0", "1"))
+
+
+def test_each_dataset_keeps_its_test_images() -> None:
+    """By name, where they are among all, and which they are; one without any is no test set."""
+    parts = [dataset(3, 1), dataset(0, 0), dataset(2, 9)]
+    sets = held_out(parts, ["a", "b", "c"])
+    assert [(one.name, one.start, one.stop) for one in sets] == [("a", 0, 3), ("c", 3, 5)]
+    joined = join(parts)
+    assert {one.name: set(joined.test_pixels[one.images].ravel().tolist()) for one in sets} == {"a": {1}, "c": {9}}
+    assert sets[0].sha256 != sets[1].sha256
+    (alone,) = held_out([dataset(2, 9)], ["other name"])
+    assert alone.sha256 == sets[1].sha256

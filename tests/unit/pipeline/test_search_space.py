@@ -1,0 +1,122 @@
+"""Search spaces: what may be written, what it is held against, and where trials come from."""
+
+from typing import Any
+
+import pytest
+
+from digits.errors import UsageError
+from digits.pipeline.config import TrainingRun
+from digits.pipeline.search import Choice, Range, checked, default_space, read_space, value_in, with_values
+from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
+
+MLP = TrainingRun(model=ModelConfig(architecture="mlp")).resolved()
+ARCHITECTURES = ("cnn", "compact", "cropped", "mlp", "mlp-2")
+
+
+def read(written: dict[str, Any], run: TrainingRun = MLP) -> dict[str, Any]:
+    """Read a space as from a file."""
+    return read_space(written, run, source="space.toml")
+
+
+def test_a_file_names_settings_as_a_configuration_does() -> None:
+    """Tables nest to dotted names, in one order; lists are values too."""
+    space = read(
+        {
+            "training": {
+                "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+                "augmentation": {"zoom": {"low": 0, "high": 0.5}},
+            },
+            "model": {"hidden": {"choices": [[64], [64, 32]]}, "activation": {"choices": ["relu", "tanh"]}},
+        }
+    )
+    assert space == {
+        "model.activation": Choice(choices=("relu", "tanh")),
+        "model.hidden": Choice(choices=([64], [64, 32])),
+        "training.augmentation.zoom": Range(low=0.0, high=0.5),
+        "training.learning_rate": Range(low=1e-4, high=1e-2, log=True),
+    }
+    assert [*space] == sorted(space)
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "said"),
+    [
+        ("training", {"learning_rate": {"low": 0.1, "high": 20}}, "less than or equal to 10, found 20"),
+        ("model", {"dropout": {"low": -0.1, "high": 0.5}}, r"model\.dropout.*greater than or equal to 0, found -0.1"),
+        ("model", {"dropuot": {"low": 0, "high": 0.5}}, "model.dropuot: extra inputs are not permitted"),
+        ("model", {"activation": {"choices": ["relu", "gelu"]}}, "'relu', 'sigmoid' or 'tanh', found 'gelu'"),
+        ("training", {"batch_size": {"low": 1.5, "high": 4}}, "batch_size: input should be a valid integer"),
+        ("training", {"batch_size": {"low": 8, "high": 4}}, "low must be less than high, found 8 and 4"),
+        ("training", {"weight_decay": {"low": 0, "high": 1, "log": True}}, "must be above 0, found low = 0"),
+        ("training", {"batch_size": {"low": 8}}, "batch_size: high: field required"),
+        ("training", {"batch_size": {"low": 8, "high": 9, "step": 1}}, "step: extra inputs"),
+        ("training", {"batch_size": {"choices": [8]}}, "choices: tuple should have at least 2 items"),
+        ("training", {"batch_size": 8}, r"training.batch_size: expected \{ low, high \} or \{ choices \}, found 8"),
+        ("training", {"epochs": {"low": 1, "high": 9}}, "all have the same; choose them with --epochs"),
+        ("training", {"seed": {"low": 1, "high": 9}}, "training.seed can't be searched"),
+        ("training", {"members": {"low": 1, "high": 9}}, "training.members can't be searched"),
+        ("model", {"architecture": {"choices": ["cnn", "mlp"]}}, "choose it with --architecture"),
+        ("arrays", {"split_seed": {"low": 1, "high": 9}}, r"only settings of \[model\] and \[training\] are"),
+        ("training", {}, "there is nothing to search"),
+    ],
+)
+def test_what_the_configuration_does_not_take_is_refused(section: str, settings: dict[str, Any], said: str) -> None:
+    """With the file, the name, and what is wrong."""
+    with pytest.raises(UsageError, match=said) as error:
+        read({section: settings})
+    assert str(error.value).startswith("space.toml: ")
+
+
+def test_whole_numbers_are_searched_where_no_others_are_taken() -> None:
+    """However the ends were written."""
+    space = read(
+        {
+            "training": {
+                "batch_size": {"low": 8.0, "high": 64},
+                "augmentation": {"rotation": {"low": 0, "high": 20}},
+                "weight_decay": {"low": 0, "high": 1},
+            }
+        }
+    )
+    assert space["training.batch_size"].is_whole
+    assert not space["training.augmentation.rotation"].is_whole
+    assert not space["training.weight_decay"].is_whole
+    assert checked(space, MLP, source="again") == space
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_by_itself_the_space_is_around_what_is_recommended(architecture: Any) -> None:
+    """Every network has one that holds all of its own settings, so that trial 0 tells the sampler something."""
+    run = TrainingRun(model=ModelConfig(architecture=architecture)).resolved()
+    space = default_space(run)
+    assert "training.learning_rate" in space
+    assert ("training.augmentation.rotation" in space) == bool(run.training.augment)
+    inside = {name: dimension.has(value_in(run, name)) for name, dimension in space.items()}
+    assert all(inside.values()), inside
+
+
+def test_strong_augmentation_stays_within_bounds() -> None:
+    """Twice of what is almost the most would be too much; what is off stays off."""
+    augmentation = AugmentationConfig(zoom=0.8, rotation=120, shift=0)
+    run = TrainingRun(training=TrainingConfig(augmentation=augmentation)).resolved()
+    space = default_space(run)
+    assert space["training.augmentation.zoom"] == Range(low=0.0, high=0.8)
+    assert space["training.augmentation.rotation"] == Range(low=0.0, high=180.0)
+    assert "training.augmentation.shift" not in space
+
+
+def test_a_trial_differs_in_what_is_searched_only() -> None:
+    """Values go where their names say; all else stays."""
+    values = {"model.hidden": [64, 32], "training.augmentation.zoom": 0.1, "training.learning_rate": 0.02}
+    run = with_values(MLP, values)
+    assert {name: value_in(run, name) for name in values} == values
+    back = {name: value_in(MLP, name) for name in values}
+    assert with_values(run, back) == MLP
+    with pytest.raises(UsageError, match=r"trial: training\.learning_rate"):
+        with_values(MLP, {"training.learning_rate": 11})
+
+
+def test_choices_are_the_same_as_lists_or_tuples() -> None:
+    """TOML gives lists, the configuration has tuples."""
+    choice = Choice(choices=([64], [64, 32]))
+    assert (choice.position((64, 32)), choice.has((64,)), choice.has([32])) == (1, True, False)

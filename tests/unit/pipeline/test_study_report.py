@@ -1,0 +1,202 @@
+"""A study's report: pictures that show what happened, words that are true, pages that hold together."""
+
+import io
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from digits.outputs.page import ORANGE
+from digits.pipeline.config import TrainingRun
+from digits.pipeline.search import OBJECTIVE, Choice, Range, Space, State, Trial, value_in
+from digits.pipeline.study_report import (
+    CURVES,
+    HISTORY,
+    IMPORTANCES,
+    PARALLEL,
+    SLICES,
+    StudyReport,
+    _best_so_far,
+    _height,
+    _position,
+    as_html,
+    as_markdown,
+    best_rows,
+    curves_figure,
+    findings,
+    history_figure,
+    parallel_figure,
+    ranked,
+    slices_figure,
+    study_pictures,
+    trial_rows,
+    values_text,
+)
+from digits.training.config import ModelConfig
+
+RUN = TrainingRun(datasets=("<b>mine",), model=ModelConfig(architecture="mlp")).resolved()
+SPACE: Space = {
+    "model.hidden": Choice(choices=([64], [64, 32])),
+    "training.batch_size": Range(low=16, high=256, log=True),
+    "training.dropped": Range(low=0.0, high=0.5),
+    "training.learning_rate": Range(low=1e-4, high=1e-1, log=True),
+}
+ALL = {HISTORY, IMPORTANCES, SLICES, PARALLEL, CURVES}
+
+
+def epochs(*losses: float) -> tuple[dict[str, float], ...]:
+    """Give a history with these losses."""
+    return tuple({OBJECTIVE: loss, "validation_accuracy": 1 - loss / 10} for loss in losses)
+
+
+def trial(number: int, *losses: float, state: State = State.COMPLETE) -> Trial:
+    """Give a trial; the first one's settings are outside of the space."""
+    random = np.random.default_rng(number)
+    values: dict[str, Any] = {
+        "model.hidden": [[64], [64, 32]][number % 2],
+        "training.batch_size": int(random.integers(16, 256)),
+        "training.dropped": float(random.uniform(0, 0.5)),
+        "training.learning_rate": float(10 ** random.uniform(-4, -1)),
+    }
+    if number == 0:
+        values |= {"model.hidden": [128], "training.learning_rate": 0.5}
+    return Trial(number, values, state, epochs(*losses), seconds=float(number))
+
+
+def report_of(*trials: Trial) -> StudyReport:
+    """Give the report of a study with these trials."""
+    return StudyReport("abc", RUN, SPACE, trials, ranked(trials)[0], validation_images=400, seed=0)
+
+
+def whole() -> StudyReport:
+    """Give the report of a study in which all happened."""
+    complete = [trial(number, 0.9, 0.6 - 0.05 * number) for number in range(10)]
+    others = [
+        trial(10, 0.95, state=State.PRUNED),
+        trial(11, state=State.DIVERGED),
+        trial(12, 0.99, state=State.DIVERGED),
+        trial(13, state=State.UNFINISHED),
+    ]
+    return report_of(*complete, *others)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, bytes]:
+    """The pictures of that report, drawn once."""
+    return study_pictures(whole())
+
+
+def opened(png: bytes) -> np.ndarray:
+    """Give a PNG as (height, width, 3) integers."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def share_of(png: bytes, colour: str) -> float:
+    """Give the share of the pixels that are near to a colour."""
+    wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
+    return float((np.abs(opened(png) - wanted).max(axis=2) < 12).mean())
+
+
+def test_all_pictures_are_drawn_of_a_study_in_which_all_happened(pictures: dict[str, bytes]) -> None:
+    """The best is orange wherever there is one; the same study gives the same bytes."""
+    assert set(pictures) == ALL
+    assert [*pictures] == [HISTORY, IMPORTANCES, SLICES, PARALLEL, CURVES]
+    for title in ALL - {IMPORTANCES}:
+        assert share_of(pictures[title], ORANGE) > 0.0005, title
+    assert history_figure(whole()) == pictures[HISTORY]
+
+
+@pytest.mark.parametrize("losses", [(0.5,), (0.0,)])
+def test_a_study_of_one_trial_has_a_report(losses: tuple[float, ...]) -> None:
+    """What needs several is left out; a loss of nothing has a place on the scale."""
+    report = report_of(trial(0, *losses))
+    pictures = study_pictures(report)
+    assert set(pictures) == {HISTORY, SLICES, CURVES}
+    assert "No trial was better than the settings as they were." in findings(report)
+    assert "<figure>" in as_html(report, pictures)
+
+
+def test_what_was_given_up_is_in_the_pictures() -> None:
+    """Its points and its curve change them."""
+    some = [trial(number, 0.9, 0.6 - 0.05 * number) for number in range(4)]
+    pruned = trial(4, 0.8, state=State.PRUNED)
+    for draw in (history_figure, slices_figure, curves_figure):
+        assert draw(report_of(*some)) != draw(report_of(*some, pruned))
+    assert parallel_figure(report_of(*some)) == parallel_figure(report_of(*some, pruned))
+
+
+def test_the_best_so_far_never_rises() -> None:
+    """Whatever the trials do."""
+    trials = [trial(number, loss) for number, loss in enumerate((0.5, 0.7, 0.2, 0.3))]
+    assert _best_so_far(trials) == [(0, 0.5), (1, 0.5), (2, 0.2), (3, 0.2)]
+
+
+def test_values_have_their_place() -> None:
+    """Ends at the ends, logarithms evenly, choices in their order, what is outside at the edge."""
+    rate, hidden = SPACE["training.learning_rate"], SPACE["model.hidden"]
+    assert [_height(rate, value) for value in (1e-4, 1e-1)] == pytest.approx([0, 1])
+    assert _height(rate, 10**-2.5) == pytest.approx(0.5)
+    assert [_height(rate, value) for value in (0, 100)] == pytest.approx([-0.08, 1.08])
+    assert [_position(hidden, value) for value in ([64], (64, 32), [7])] == [0, 1, -1]
+    assert [_height(hidden, value) for value in ([64], [64, 32])] == [0.25, 0.75]
+
+
+def test_findings_compare_with_the_settings_as_they_were() -> None:
+    """And tell how far accuracies can be trusted: 1.96 standard errors of 98.5 % in 400 images."""
+    said = " ".join(findings(whole()))
+    assert "Trial 9 has a validation loss of 0.1500, the settings as they were 0.6000" in said
+    assert "accuracies 98.50% and 94.00%" in said
+    assert "about 1.2 points" in said
+    unfinished = report_of(trial(0, state=State.UNFINISHED), trial(1, 0.5))
+    assert "settings as they were" not in " ".join(findings(unfinished))
+
+
+def test_a_change_is_shown_with_what_was() -> None:
+    """In the first table of the page."""
+    first, second = trial(0, 0.5), trial(1, 0.4)
+    same = replace(second, values={**second.values, "training.batch_size": first.values["training.batch_size"]})
+    page = as_html(report_of(first, same), {})
+    assert "64, 32 (was 128)" in page
+    assert re.search(r"batch size</th><td>\d+</td>", page)
+
+
+def test_the_page_is_whole_and_safe(pictures: dict[str, bytes]) -> None:
+    """Names from outside stay text; nothing is fetched."""
+    page = as_html(whole(), pictures)
+    assert "&lt;b&gt;mine" in page
+    assert "<b>mine" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("<figure>") == len(ALL)
+    assert "0.1 to" not in page
+    assert "0.0001 to 0.1, logarithmic" in page
+
+
+def test_the_markdown_holds_together(pictures: dict[str, bytes]) -> None:
+    """Headings, tables and pictures, as the Prefect UI renders them."""
+    markdown = as_markdown(whole(), pictures)
+    rendered = MarkdownIt("commonmark").enable("table").render(markdown)
+    assert rendered.count("<img") == len(ALL)
+    assert rendered.count("<table>") == 3
+    assert "<b>mine" not in rendered
+
+
+def test_rows_tell_of_each_trial() -> None:
+    """In words and figures that people read."""
+    rows = trial_rows(whole().trials)
+    assert rows[9]["validation loss"] == "0.1500"
+    assert (rows[10]["state"], rows[10]["epochs"], rows[13]["validation loss"]) == ("pruned", "1", "")
+    assert rows[1]["hidden"] == "64, 32"
+    best = best_rows(whole().trials, 3)
+    assert [row["trial"] for row in best] == ["9", "8", "7"]
+    assert "state" not in best[0]
+
+
+def test_values_are_told_shortly() -> None:
+    """As in the names of runs."""
+    values = {"training.learning_rate": 0.0012345, "model.hidden": [64, 32], "training.augment": True}
+    assert values_text(values) == "learning rate 0.00123, hidden 64, 32, augment yes"
+    assert value_in(RUN, "training.learning_rate") == 0.001

@@ -1,0 +1,149 @@
+"""A review as a spreadsheet, and what spreadsheets make of it."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from digits.errors import UsageError
+from digits.review.sampling import Image, Picked
+from digits.review.spreadsheet import Line, read_sheet, write_sheet
+
+HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(6)]
+QUEUE = [
+    Picked(Image(sha256, f"a {number}, b.png", "uncertain", str(number), 0.5, None, 1), "uncertain")
+    for number, sha256 in enumerate(HASHES)
+]
+EMPTY = write_sheet((picked, None) for picked in QUEUE)
+
+
+def filled(labels: Sequence[str]) -> list[list[str]]:
+    """Give the rows of the sheet with labels in it, as a spreadsheet holds them."""
+    header, *rows = csv.reader(io.StringIO(EMPTY.decode(), newline=""))
+    return [header, *([*row[:-1], label] for row, label in zip(rows, labels, strict=False))]
+
+
+def saved(rows: Sequence[Sequence[str]], *, delimiter: str = ",", end: str = "\r\n") -> str:
+    """Give rows as a spreadsheet saves them."""
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=delimiter, lineterminator=end).writerows(rows)
+    return file.getvalue()
+
+
+def read(content: bytes, fault_of: Callable[[str], str | None] = lambda _: None) -> list[Line]:
+    """Read a sheet."""
+    return read_sheet(content, name="sheet.csv", fault_of=fault_of)
+
+
+def labels_of(content: bytes) -> list[tuple[int, str]]:
+    """Read a sheet; give rows and labels."""
+    lines = read(content)
+    assert [line.sha256 for line in lines] == [HASHES[line.number - 2] for line in lines]
+    return [(line.number, line.label) for line in lines]
+
+
+def test_the_sheet_to_the_byte() -> None:
+    """What a person needs to find the image, and an empty column to fill in, or the label that is known."""
+    sheet = write_sheet([(QUEUE[1], None), (QUEUE[2], "7")])
+    assert sheet.decode() == (
+        "sha256,path,status,prediction,confidence,selection,label\n"
+        f'{HASHES[1]},"a 1, b.png",uncertain,1,0.500000,uncertain,\n'
+        f'{HASHES[2]},"a 2, b.png",uncertain,2,0.500000,uncertain,7\n'
+    )
+
+
+def test_an_untouched_sheet_says_nothing() -> None:
+    """No label, no line."""
+    assert read(EMPTY) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        *((form, "7") for form in ("7", "7.0", "7,0", "7.", " 7 ", "7.000", "\u00a07", "\uff17", "7\t")),
+        *((form, "0") for form in ("0", "0.0")),
+        *((form, "not-a-digit") for form in ("not-a-digit", "Not a digit", "NOT_A_DIGIT", "n", "N")),
+        *((form, "skip") for form in ("skip", "Skip", "s", "S ")),
+    ],
+)
+def test_what_can_be_meant_is_taken(said: str, label: str) -> None:
+    """Numbers as spreadsheets write them, words in any case."""
+    assert labels_of(saved(filled(["", said])).encode()) == [(3, label)]
+
+
+@pytest.mark.parametrize("said", ["10", "-1", "7.5", "77", "seven", "07", "7e0", "1.0.0", "O", "=7", "?"])
+def test_what_can_not_be_meant_is_refused_with_its_row(said: str) -> None:
+    """Rows are numbered as the spreadsheet shows them."""
+    with pytest.raises(UsageError) as caught:
+        read(saved(filled(["3", "", said])).encode())
+    assert str(caught.value).startswith(
+        f"sheet.csv: nothing was imported: row 4: {said!r} is no label; expected one of"
+    )
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_however_it_was_saved(delimiter: str, end: str, encoding: str) -> None:
+    """Delimiters, line ends and encodings of the programs that people have; a name may not survive, a label does."""
+    rows = filled(["1", "2"])
+    rows[1][1] = "Z\u00fcrich.png"
+    assert labels_of(saved(rows, delimiter=delimiter, end=end).encode(encoding)) == [(2, "1"), (3, "2")]
+
+
+def test_columns_may_be_moved_added_and_removed_and_rows_too() -> None:
+    """Sorted, with remarks, without what nobody needed, with empty lines at the end."""
+    rows = [
+        ["Label", "remark", " SHA256 "],
+        ["5", "sure", HASHES[1].upper()],
+        ["", "", HASHES[0]],
+        [],
+        ["", "", ""],
+        [""],
+    ]
+    assert read(saved(rows).encode()) == [Line(2, HASHES[1], "5")]
+
+
+def test_faults_are_all_told_but_for_very_many() -> None:
+    """One bad row is enough to import nothing."""
+    with pytest.raises(UsageError) as caught:
+        read(saved(filled(["x"] * 6)).encode())
+    assert str(caught.value).count("row ") == 5
+    assert str(caught.value).endswith("; and 1 more")
+
+
+def test_an_image_that_can_not_be_labelled_is_refused() -> None:
+    """For the reason that is given."""
+    with pytest.raises(UsageError, match=r"sheet.csv: nothing was imported: row 2: it is gone$"):
+        read(saved(filled(["1", ""])).encode(), lambda _: "it is gone")
+    assert read(EMPTY, lambda _: "it is gone") == []
+
+
+def test_two_labels_for_an_image_are_refused() -> None:
+    """The same one twice is taken once."""
+    rows = filled(["1", "2"])
+    assert read(saved([*rows, rows[1]]).encode()) == [Line(2, HASHES[0], "1"), Line(3, HASHES[1], "2")]
+    with pytest.raises(UsageError, match=r"row 4: another label, '3', for the image of row 2"):
+        read(saved([*rows, [*rows[1][:-1], "3"]]).encode())
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"a,b\n1,2\n", b"sha256\n", b"\x89PNG\r\n\x1a\n\0\0"])
+def test_other_files_are_refused(content: bytes) -> None:
+    """With what was expected, and where such a sheet comes from."""
+    with pytest.raises(UsageError, match="expected the columns sha256 and label, found"):
+        read(content)
+
+
+def test_a_row_without_a_hash_is_refused() -> None:
+    """Somebody has cut it off."""
+    with pytest.raises(UsageError, match="row 2: no such image"):
+        read(b"label,sha256\n7\n", lambda sha256: None if sha256 in HASHES else "no such image")
+
+
+def test_a_cell_without_end_is_refused() -> None:
+    """A quote that is never closed would swallow what follows."""
+    content = b'sha256,label\n"' + b"x" * 200_000
+    with pytest.raises(UsageError, match="expected a CSV file, but"):
+        read(content)

@@ -1,0 +1,495 @@
+"""The model registry: numbers, promotions, rollbacks, and what happens to them when things go wrong."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from digits.errors import CorruptArtifactError, RegistryError, StoreError
+from digits.store.artifacts import ArtifactRef, Store
+from digits.store.decisions import Changed, Check, Decision, SetRow
+from digits.store.registry import Considered, ModelFacts, ModelVersion, Promotion, Registry, champions
+from tests.support import faults
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the disk."""
+    monkeypatch.setattr(os, "fsync", faults.no_sync)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """An empty registry."""
+    return Registry(Store(tmp_path / "artifacts"))
+
+
+def register(registry: Registry, weights: str) -> ModelVersion:
+    """Register a model that is known by its weights."""
+    version, _ = registry.register(
+        artifacts={"model": "ab" * 32}, weights_sha256=weights, facts=ModelFacts(accuracy=0.99)
+    )
+    return version
+
+
+def with_versions(registry: Registry, count: int) -> Registry:
+    """Register so many models."""
+    for number in range(count):
+        register(registry, f"weights {number}")
+    return registry
+
+
+def consider(registry: Registry, number: int, decide: Callable[[ModelVersion | None], Decision]) -> Considered:
+    """Have a version decided on, with no examples."""
+    return registry.consider(number, lambda champion: (decide(champion), ()), recipe="recipe", policy={})
+
+
+def champion_number(registry: Registry) -> int | None:
+    """Give the champion's number."""
+    champion = registry.champion()
+    return champion.number if champion else None
+
+
+# Versions
+
+
+def test_versions_are_numbered_from_one(registry: Registry) -> None:
+    """1, 2, 3, and each keeps what it was registered with."""
+    with_versions(registry, 3)
+    assert [version.number for version in registry.versions()] == [1, 2, 3]
+    second = registry.version(2)
+    assert second == registry.versions()[1]
+    assert (second.weights_sha256, second.facts) == ("weights 1", ModelFacts(accuracy=0.99))
+    assert second.artifact("model") == ArtifactRef("model", "ab" * 32)
+    assert second.created_at.endswith("+00:00")
+
+
+def test_the_same_weights_keep_their_number(registry: Registry) -> None:
+    """Training that changes nothing registers nothing."""
+    with_versions(registry, 2)
+    again, new = registry.register(artifacts={}, weights_sha256="weights 0", facts=ModelFacts())
+    assert (again.number, new) == (1, False)
+    assert len(registry.versions()) == 2
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"architecture": "mlp"},
+        {"datasets": ["mnist", "scans"], "test_sets": {"mnist": 0.0}, "accuracy": 0.0, "epochs": 3, "own_images": 4},
+    ],
+)
+def test_facts_are_recorded_as_far_as_they_are_known(record: dict[str, object]) -> None:
+    """A version of before has fewer facts; a measure of 0 is one."""
+    assert ModelFacts.from_record(record).as_record() == record
+
+
+def test_facts_of_a_later_version_are_left_out() -> None:
+    """A record that a newer program wrote can be read."""
+    assert ModelFacts.from_record({"epochs": 3, "kilometres": 7}) == ModelFacts(epochs=3)
+
+
+def test_an_artifact_of_a_version_has_a_place(registry: Registry, tmp_path: Path) -> None:
+    """Prediction finds the model's directory through the registry."""
+    reference = register(registry, "w").artifact("model")
+    assert registry.place(reference) == tmp_path / "artifacts" / "model" / reference.digest
+
+
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(registry: Registry) -> None:
+    """The message lists the versions there are."""
+    with pytest.raises(RegistryError, match=r"no model version 1 in .*versions: none"):
+        registry.version(1)
+    with_versions(registry, 2)
+    with pytest.raises(RegistryError, match=r"no model version 7 in .*versions: \[1, 2\]"):
+        registry.resolve("7")
+
+
+@pytest.mark.parametrize("name", ["champ", "", "-1", "1.0", "²", "1" * 400, "../../1"])
+def test_a_name_that_is_no_model_is_refused(registry: Registry, name: str) -> None:
+    """Only `champion` and a version's number are names."""
+    with pytest.raises(RegistryError, match="a model is `champion`, `challenger` or a version's number, found"):
+        registry.resolve(name)
+
+
+def test_names_lead_to_versions(registry: Registry) -> None:
+    """A number to its version, `champion` to the champion."""
+    with_versions(registry, 2).promote(2, reasons=["better"])
+    assert registry.resolve("1").number == 1
+    assert registry.resolve("champion").number == 2
+
+
+def test_without_a_champion_one_is_told_how_to_get_one(registry: Registry) -> None:
+    """The message names the root, which may be the wrong one, and the commands that help."""
+    assert registry.champion() is None
+    with pytest.raises(RegistryError, match=r"no champion in .*artifacts; run `digits train`"):
+        registry.resolve("champion")
+
+
+# Promotions
+
+
+def test_a_promotion_and_a_rollback_are_both_kept(registry: Registry) -> None:
+    """The log is the audit trail: nothing is overwritten."""
+    with_versions(registry, 2)
+    registry.promote(1, reasons=["first"])
+    registry.promote(2, reasons=["better", "by far"])
+    entry = registry.rollback()
+    assert champion_number(registry) == 1
+    assert [(e.number, e.action, e.version, e.reasons) for e in registry.promotions()] == [
+        (1, "promote", 1, ("first",)),
+        (2, "promote", 2, ("better", "by far")),
+        (3, "rollback", 1, ("rolled back from version 2",)),
+    ]
+    assert entry == registry.promotions()[-1]
+
+
+def test_a_rollback_needs_a_champion_before_the_present_one(registry: Registry) -> None:
+    """Nothing to go back to is an error, and changes nothing."""
+    with pytest.raises(RegistryError, match=r"before the present one \(none\)"):
+        registry.rollback()
+    with_versions(registry, 1).promote(1, reasons=[])
+    with pytest.raises(RegistryError, match=r"before the present one \(1\)"):
+        registry.rollback()
+    assert champion_number(registry) == 1
+    assert len(registry.promotions()) == 1
+
+
+def test_the_champion_is_not_promoted_again(registry: Registry) -> None:
+    """A second promotion of the same version would make a rollback lead nowhere."""
+    with_versions(registry, 1).promote(1, reasons=[])
+    with pytest.raises(RegistryError, match="champion already; nothing was changed"):
+        registry.promote(1, reasons=[])
+    assert len(registry.promotions()) == 1
+
+
+def test_only_a_version_is_promoted(registry: Registry) -> None:
+    """What is not registered can't become champion."""
+    with pytest.raises(RegistryError, match="no model version 1"):
+        registry.promote(1, reasons=[])
+    with pytest.raises(RegistryError, match="no model version 1"):
+        consider(registry, 1, lambda _: Decision(True, ()))
+    assert registry.promotions() == []
+
+
+def test_a_decision_is_made_on_the_present_champion(registry: Registry) -> None:
+    """What the decision says is done, with its reasons; a refusal changes nothing."""
+    with_versions(registry, 2)
+    seen: list[ModelVersion | None] = []
+
+    def decide(champion: ModelVersion | None) -> Decision:
+        seen.append(champion)
+        return Decision(champion is None, ("because",))
+
+    assert consider(registry, 1, decide).decision.promote
+    assert not consider(registry, 2, decide).decision.promote
+    assert [version and version.number for version in seen] == [None, 1]
+    assert [entry.reasons for entry in registry.promotions()] == [("because",)]
+    assert champion_number(registry) == 1
+
+
+def test_nobody_promotes_between_a_decision_and_its_promotion(registry: Registry) -> None:
+    """While a decision is made, another process that promotes waits."""
+    with_versions(registry, 2)
+
+    def decide(champion: ModelVersion | None) -> Decision:
+        with pytest.raises(faults.StillWaitingError), faults.at_most(0.1):
+            Registry(Store(registry.place(ArtifactRef("model", "x")).parent.parent)).promote(2, reasons=[])
+        return Decision(True, ())
+
+    consider(registry, 1, decide)
+    assert champion_number(registry) == 1
+
+
+# Decisions
+
+
+def test_a_decision_is_recorded_with_what_it_was_made_from(registry: Registry) -> None:
+    """The version, whom it was compared with, the recipe and the policy, the figures and the examples."""
+    with_versions(registry, 2).promote(1, reasons=["first"])
+    decision = Decision(
+        False, ("worse",), (SetRow("mnist", 9, 0.5, 0.7, 1, 3, 0.9),), (Check("size", "2", "1", "1", False),)
+    )
+    changed = Changed("mnist", 7, "7", "7", "1", 0.9, 0.8)
+    made = registry.consider(2, lambda _: (decision, [changed]), recipe="r", policy={"promote": True})
+    (found,) = registry.decisions()
+    assert found == made
+    assert (found.number, found.version, found.champion, found.recipe) == (1, 2, 1, "r")
+    assert (found.policy, found.decision, found.examples) == ({"promote": True}, decision, (changed,))
+    assert found.created_at.endswith("+00:00")
+
+
+def test_what_was_decided_is_found_by_recipe_and_policy(registry: Registry) -> None:
+    """Another policy or other data is another question; of two answers to one the last counts."""
+    with_versions(registry, 2)
+    for version in (1, 2):
+        registry.consider(version, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
+    found = registry.decided("r", {"a": 1})
+    assert found is not None
+    assert found.version == 2
+    assert registry.decided("r", {"a": 2}) is None
+    assert registry.decided("s", {"a": 1}) is None
+
+
+def test_a_version_is_settled_by_a_decision_or_by_having_been_champion(registry: Registry) -> None:
+    """A refused one is looked at again under another policy; one that was rolled back is not."""
+    with_versions(registry, 3)
+    assert not registry.is_settled(1, {"a": 1})
+    registry.consider(1, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
+    assert registry.is_settled(1, {"a": 1})
+    assert not registry.is_settled(1, {"a": 2})
+    registry.promote(2, reasons=[])
+    registry.promote(3, reasons=[])
+    registry.rollback()
+    assert registry.is_settled(3, {"a": 2})
+
+
+def test_a_version_is_decided_on_or_not_whenever_the_process_is_killed(tmp_path: Path) -> None:
+    """SIGKILL before every call to the kernel: never a decision to promote without the promotion."""
+    for at in range(1, 60):
+        registry = two_versions(tmp_path / str(at))
+        work = lambda registry=registry: consider(registry, 2, lambda _: Decision(True, ("better",)))  # noqa: E731
+        with faults.fault(tmp_path, at, faults.die):
+            status = faults.wait(faults.in_child(work))
+        decided = len(registry.decisions())
+        assert champion_number(registry) in ([2] if decided else [1, 2])
+        assert registry.is_settled(2, {}) is (champion_number(registry) == 2)
+        if status == 0:
+            break
+    assert (status, decided) == (0, 1)
+
+
+def test_the_challenger_is_the_newest_version(registry: Registry) -> None:
+    """Unless that is the champion, or there is none."""
+    for _ in range(2):
+        with pytest.raises(RegistryError, match="no version is newer than the champion"):
+            registry.resolve("challenger")
+        with_versions(registry, 1)
+        if champion_number(registry) is None:
+            registry.promote(1, reasons=[])
+    register(registry, "another")
+    assert registry.resolve("challenger").number == 2
+
+
+# Rolling back
+
+
+def test_a_rollback_to_a_version_undoes_all_promotions_since(registry: Registry) -> None:
+    """To the first of three champions; the next rollback has nothing before it."""
+    with_versions(registry, 3)
+    for number in (1, 2, 3):
+        registry.promote(number, reasons=[])
+    entry = registry.rollback(1, reason="the scanner was changed")
+    assert entry.reasons == ("rolled back from version 3", "the scanner was changed")
+    assert champion_number(registry) == 1
+    with pytest.raises(RegistryError, match=r"before the present one \(1\)"):
+        registry.rollback()
+
+
+@pytest.mark.parametrize("number", [3, 4, 99])
+def test_a_rollback_leads_to_former_champions_only(registry: Registry, number: int) -> None:
+    """Not to the present one, nor to one that never was."""
+    with_versions(registry, 4)
+    for champion in (1, 2, 3):
+        registry.promote(champion, reasons=[])
+    with pytest.raises(RegistryError, match=f"version {number} is none of the champions before version 3, .* 1, 2;"):
+        registry.rollback(number)
+    assert champion_number(registry) == 3
+
+
+ACTIONS = st.lists(st.integers(min_value=0, max_value=5), max_size=30)
+"""A version's number to promote, or 0 to roll back."""
+
+
+@settings(max_examples=100)
+@given(ACTIONS)
+def test_promotions_push_and_rollbacks_pop(actions: list[int]) -> None:
+    """The log read as a stack: any number of rollbacks undoes as many promotions, in reverse."""
+    log: list[Promotion] = []
+    model: list[int] = []
+    for number, action in enumerate(actions, start=1):
+        if action:
+            model = [*model, action]
+            log.append(Promotion(number, "promote", action))
+        elif model:
+            model = model[:-1]
+            log.append(Promotion(number, "rollback", model[-1] if model else 0))
+        assert champions(log) == model
+
+
+@settings(max_examples=25, deadline=None)
+@given(actions=st.lists(st.integers(min_value=0, max_value=3), max_size=8))
+def test_the_registry_and_its_log_agree(tmp_path_factory: pytest.TempPathFactory, actions: list[int]) -> None:
+    """Whatever is promoted and rolled back, each entry of the log names the champion after it."""
+    registry = with_versions(Registry(Store(tmp_path_factory.mktemp("root"))), 3)
+    for action in actions:
+        try:
+            entry = registry.promote(action, reasons=[]) if action else registry.rollback()
+        except RegistryError:
+            continue
+        assert entry.version == champion_number(registry) == champions(registry.promotions())[-1]
+
+
+def test_a_rollback_of_nothing_in_a_log_changes_nothing() -> None:
+    """A log that begins with a rollback is read, not tripped over."""
+    assert champions([Promotion(1, "rollback", 3), Promotion(2, "promote", 4)]) == [4]
+
+
+# Damage
+
+
+@pytest.mark.parametrize("name", ["versions/000001.json", "promotions/000001.json"])
+def test_a_flipped_bit_in_a_record_is_found_and_named(registry: Registry, tmp_path: Path, name: str) -> None:
+    """No champion is told from a damaged record."""
+    with_versions(registry, 1).promote(1, reasons=[])
+    path = tmp_path / "artifacts" / "registry" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorruptArtifactError, match=name):
+        registry.champion()
+
+
+def test_a_lost_record_is_noticed(registry: Registry, tmp_path: Path) -> None:
+    """A gap in the numbers is damage, and its number is not given to another model."""
+    with_versions(registry, 3)
+    (tmp_path / "artifacts" / "registry" / "versions" / "000002.json").unlink()
+    for use in (registry.versions, lambda: register(registry, "new weights")):
+        with pytest.raises(CorruptArtifactError, match=r"000002\.json is missing; restore it from a backup"):
+            use()
+
+
+def test_what_others_leave_beside_the_records_is_not_read(registry: Registry, tmp_path: Path) -> None:
+    """The temporary file of a writer that was killed counts for nothing."""
+    with_versions(registry, 1)
+    (tmp_path / "artifacts" / "registry" / "versions" / ".000002.json.0123456789abcdef.tmp").write_text("{")
+    assert register(registry, "next").number == 2
+
+
+# Kills and disks
+
+
+def two_versions(root: Path) -> Registry:
+    """Give a registry where the first of two versions is champion."""
+    registry = with_versions(Registry(Store(root)), 2)
+    registry.promote(1, reasons=["first"])
+    return registry
+
+
+def test_a_promotion_happens_or_does_not_whenever_its_process_is_killed(tmp_path: Path) -> None:
+    """SIGKILL before every call to the kernel: the champion is the old one or the new one, and the lock is free."""
+    seen = []
+    for at in range(1, 40):
+        registry = two_versions(tmp_path / str(at))
+        with faults.fault(tmp_path, at, faults.die):
+            status = faults.wait(faults.in_child(lambda registry=registry: registry.promote(2, reasons=["better"])))
+        seen.append(champion_number(registry))
+        with faults.at_most(10):
+            _promote_and_roll_back(registry)
+        if status == 0:
+            break
+    assert status == 0
+    assert seen == sorted(seen), "old until some call, new from there on"
+    assert set(seen) == {1, 2}
+
+
+def test_a_promotion_happens_or_does_not_whichever_write_fails(tmp_path: Path) -> None:
+    """No space at every call to the kernel: a clear error or the promotion, and the next one works."""
+    failures = []
+    for at in range(1, 40):
+        registry = two_versions(tmp_path / str(at))
+        with faults.fault(tmp_path, at, faults.no_space) as fault:
+            failures.append(_failure_of(lambda registry=registry: registry.promote(2, reasons=["better"])))
+        assert champion_number(registry) in ([1, 2] if failures[-1] else [2])
+        _promote_and_roll_back(registry)
+        if not fault.happened:
+            break
+    messages = [message for message in failures if message]
+    assert not failures[-1]
+    assert len(messages) > 5
+    assert all("No space left on device" in message and str(tmp_path) in message for message in messages)
+
+
+def _promote_and_roll_back(registry: Registry) -> None:
+    if champion_number(registry) == 1:
+        registry.promote(2, reasons=["again"])
+    assert registry.rollback().version == 1
+
+
+def _failure_of(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def test_a_registration_that_fails_leaves_no_version(registry: Registry) -> None:
+    """A full disk: an error that names the root, no version, and the next try has the number."""
+    with faults.full_disk(64), pytest.raises(StoreError, match="could not write to the artifact root"):
+        register(registry, "w")
+    assert registry.versions() == []
+    assert register(registry, "w").number == 1
+
+
+def test_a_registry_that_may_not_be_read_is_an_error_that_names_the_root(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files, say: not taken for an empty registry."""
+    with_versions(registry, 1)
+
+    def no_more_files(path: Path) -> bytes:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", no_more_files)
+    for use in (registry.versions, lambda: registry.version(1)):
+        with pytest.raises(StoreError, match=r"could not read from the artifact root \(Too many open files: "):
+            use()
+
+
+# Many at once
+
+
+def test_processes_that_register_get_numbers_of_their_own(registry: Registry) -> None:
+    """Ten models from five processes: ten numbers, none twice, none lost."""
+
+    def register_two(process: int) -> None:
+        for model in range(2):
+            register(registry, f"{process} {model}")
+
+    children = [faults.in_child(lambda process=process: register_two(process)) for process in range(5)]
+    assert [faults.wait(child) for child in children] == [0] * 5
+    assert [version.number for version in registry.versions()] == list(range(1, 11))
+    assert len({version.weights_sha256 for version in registry.versions()}) == 10
+
+
+def test_processes_that_register_the_same_weights_share_a_number(registry: Registry) -> None:
+    """Two runs of the same training give one version."""
+    children = [faults.in_child(lambda: register(registry, "same")) for _ in range(4)]
+    assert [faults.wait(child) for child in children] == [0] * 4
+    assert [version.number for version in registry.versions()] == [1]
+
+
+def test_processes_that_promote_all_end_up_in_the_log(registry: Registry) -> None:
+    """Each promotion has an entry, and the newest one's version is champion."""
+    with_versions(registry, 4)
+    children = [
+        faults.in_child(lambda number=number: registry.promote(number, reasons=[str(number)])) for number in range(1, 5)
+    ]
+    assert [faults.wait(child) for child in children] == [0] * 4
+    log = registry.promotions()
+    assert sorted(entry.version for entry in log) == [1, 2, 3, 4]
+    assert champion_number(registry) == log[-1].version
+
+
+def test_a_number_that_was_taken_meanwhile_is_not_overwritten(registry: Registry, tmp_path: Path) -> None:
+    """Where the lock does not hold (some network file systems don't), creation is exclusive still."""
+    with_versions(registry, 1)
+    directory = tmp_path / "artifacts" / "registry" / "versions"
+    before = (directory / "000001.json").read_bytes()
+    with pytest.raises(RegistryError, match=r"000001\.json was taken by another process"):
+        registry._append(directory, 1, {})
+    assert (directory / "000001.json").read_bytes() == before
