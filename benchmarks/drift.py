@@ -22,12 +22,12 @@ from PIL import Image, ImageFilter
 from benchmarks.sets import read_model, read_set
 from digits.data.datasets import load
 from digits.images.screening import look
+from digits.images.types import Pixels
 from digits.model.drift import Values, bin_counts, find_drift, measure, measure_files
 from digits.model.onnx_model import Predictor
 from digits.settings import artifact_root
 from digits.status import novelty_of
 
-Pixels = npt.NDArray[np.uint8]
 SLICE, FALSE_ALARMS, SLICES = 300, 1_000, 200
 MOST_FALSE = 0.01
 SEED = 13

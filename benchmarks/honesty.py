@@ -24,13 +24,13 @@ from digits.data.datasets import load
 from digits.data.idx import parse_idx
 from digits.errors import UsageError
 from digits.images.screening import look
+from digits.images.types import Pixels
 from digits.model.calibration import LEVEL, threshold_for, upper_bound
 from digits.model.metrics import evaluate
 from digits.model.onnx_model import BATCH, Predictor
 from digits.settings import artifact_root
 from digits.status import novelty_of
 
-Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 FASHION = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")
 FONTS = Path("/usr/share/fonts")

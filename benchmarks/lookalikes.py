@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-Pixels = npt.NDArray[np.uint8]
+from digits.images.types import Pixels
+
 Values = npt.NDArray[np.floating]
 Random = np.random.Generator
 

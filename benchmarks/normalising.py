@@ -15,16 +15,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.photos import QUALITY, draw_photo
 from digits.images.decode import LEAST_SIDE, decode
 from digits.images.normalize import normalize
 from digits.images.screening import look
+from digits.images.types import Pixels
 from tests.support.pictures import sample_digits
 
-Pixels = npt.NDArray[np.uint8]
 DIGITS, PHOTOS, LARGE = 300, 40, 8
 MEGAPIXEL = (1154, 867)
 

@@ -29,12 +29,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from digits.images.normalize import normalize
+from digits.images.types import Pixels
 from digits.model.onnx_model import Predictor
 from digits.prediction.pool import usable_cpus
 from digits.settings import artifact_root
 from tests.support.command import DIGITS
 from tests.support.networks import champion_files
-from tests.support.pictures import Pixels, sample_digits
+from tests.support.pictures import sample_digits
 from tests.support.server import untracked
 
 WIDTH, HEIGHT = 640, 480

@@ -12,17 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks import lookalikes
 from digits.data.arrays import LabelledArrays
 from digits.data.datasets import load
 from digits.images import normalize
 from digits.images.decode import decode
+from digits.images.types import Pixels
 from digits.model.onnx_model import ModelFiles, Predictor
 from digits.settings import artifact_root
 
-Pixels = npt.NDArray[np.uint8]
 Labelled = list[tuple[int, Pixels]]
 COUNT = 500
 

@@ -16,16 +16,16 @@ import numpy.typing as npt
 from digits.data.arrays import LabelledArrays
 from digits.data.datasets import SAMPLE_FILE, load
 from digits.data.idx import NPZ_KEYS
+from digits.images.types import Labels, Pixels
 from digits.store.files import hash_file
 
-Bytes = npt.NDArray[np.uint8]
 SEED = 0
 SIZES = {"train": 6_000, "test": 1_000}
 FIRST_DATE = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip archive can say."""
 
 
-def choose(data: LabelledArrays) -> dict[str, Bytes]:
+def choose(data: LabelledArrays) -> dict[str, Pixels]:
     """Draw the sample: x_train (6000, 28, 28), y_train (6000,), x_test (1000, 28, 28), y_test (1000,), all uint8."""
     generator = np.random.default_rng(SEED)
     train = draw(data.train_labels, SIZES["train"], generator)
@@ -34,7 +34,7 @@ def choose(data: LabelledArrays) -> dict[str, Bytes]:
     return dict(zip(NPZ_KEYS, arrays, strict=True))
 
 
-def draw(labels: Bytes, size: int, generator: np.random.Generator) -> npt.NDArray[np.intp]:
+def draw(labels: Labels, size: int, generator: np.random.Generator) -> npt.NDArray[np.intp]:
     """Draw indices, in ascending order, so that each class keeps its share of the labels."""
     counts = quotas(np.bincount(labels), size)
     chosen = [generator.permutation(np.flatnonzero(labels == label))[:count] for label, count in enumerate(counts)]
@@ -49,7 +49,7 @@ def quotas(counts: npt.NDArray[np.intp], size: int) -> list[int]:
     return [int(share) for share in shares]
 
 
-def write_npz(path: Path, arrays: dict[str, Bytes]) -> None:
+def write_npz(path: Path, arrays: dict[str, Pixels]) -> None:
     """Write a compressed `.npz` whose bytes depend on the arrays alone."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import DataError
+from digits.images.types import Labels, Pixels
 
-Bytes = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
 
 MAX_CLASSES = 256
@@ -89,20 +89,20 @@ class LabelledArrays:
         findings: what was found while it was read.
     """
 
-    train_pixels: Bytes
-    train_labels: Bytes
-    test_pixels: Bytes
-    test_labels: Bytes
+    train_pixels: Pixels
+    train_labels: Labels
+    test_pixels: Pixels
+    test_labels: Labels
     class_names: tuple[str, ...]
     train_files: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-    def pixels(self, side: str) -> Bytes:
+    def pixels(self, side: str) -> Pixels:
         """Give the images of a side, `train` or `test`."""
         return self.train_pixels if side == "train" else self.test_pixels
 
-    def labels(self, side: str) -> Bytes:
+    def labels(self, side: str) -> Labels:
         """Give the labels of a side."""
         return self.train_labels if side == "train" else self.test_labels
 
@@ -279,7 +279,7 @@ def mixed(rows: Indices, is_own: npt.NDArray[np.bool_], *, share: float) -> Indi
     return np.concatenate([others, np.resize(own, min(max(wanted, len(own)), MOST_REPEATS * len(own)))])
 
 
-def split_validation(labels: Bytes, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
+def split_validation(labels: Labels, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Split off a validation set, the same share of every class, drawn at random.
 
     Args:
@@ -302,7 +302,7 @@ def split_validation(labels: Bytes, *, fraction: float, seed: int) -> tuple[Indi
     return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)
 
 
-def _hold_back(labels: Bytes, label: np.uint8, fraction: float, generator: np.random.Generator) -> Indices:
+def _hold_back(labels: Labels, label: np.uint8, fraction: float, generator: np.random.Generator) -> Indices:
     members = np.flatnonzero(labels == label)
     if len(members) == 1:
         raise DataError(f"class {label} has one training image, but a split needs two; add images, or leave it out")
@@ -310,12 +310,12 @@ def _hold_back(labels: Bytes, label: np.uint8, fraction: float, generator: np.ra
     return generator.permutation(members)[:size]
 
 
-def fingerprints(pixels: Bytes) -> list[bytes]:
+def fingerprints(pixels: Pixels) -> list[bytes]:
     rows = np.ascontiguousarray(as_rows(pixels))
     return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
 
 
-def as_rows(pixels: Bytes) -> Bytes:
+def as_rows(pixels: Pixels) -> Pixels:
     """Give each image as one row, also of no images."""
     return pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
 

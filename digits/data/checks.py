@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from digits.data.arrays import MAX_CLASSES, PIXEL_AXES, Bytes, Finding, LabelledArrays, as_rows, fingerprints
+from digits.data.arrays import MAX_CLASSES, PIXEL_AXES, Finding, LabelledArrays, as_rows, fingerprints
 from digits.data.config import ArraysConfig
 from digits.errors import DataError
+from digits.images.types import Labels, Pixels
 
 
 def check_arrays(data: LabelledArrays, config: ArraysConfig) -> list[Finding]:
@@ -40,7 +41,7 @@ def _structure_faults(data: LabelledArrays) -> Iterator[str]:
     yield from _part_faults("test", data.test_pixels, data.test_labels, len(data.class_names))
 
 
-def _part_faults(name: str, pixels: Bytes, labels: Bytes, classes: int) -> Iterator[str]:
+def _part_faults(name: str, pixels: Pixels, labels: Labels, classes: int) -> Iterator[str]:
     if not len(pixels):
         yield f"there are no {name} images; add some"
     elif pixels.ndim != PIXEL_AXES or 0 in pixels.shape or pixels.dtype != np.uint8:
@@ -90,7 +91,7 @@ def _check_blank(data: LabelledArrays, config: ArraysConfig) -> Finding:
     return _share("blank", f"{blank:,} of {total:,} images are of one colour", blank / total, config.max_blank)
 
 
-def _is_blank(pixels: Bytes) -> npt.NDArray[np.bool_]:
+def _is_blank(pixels: Pixels) -> npt.NDArray[np.bool_]:
     rows = as_rows(pixels)
     blank: npt.NDArray[np.bool_] = rows.min(axis=1) == rows.max(axis=1)
     return blank

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from digits.data.arrays import MAX_CLASSES, Finding, LabelledArrays, conflicting, repeated
 from digits.data.checks import check_structure, require_sound
@@ -19,12 +18,12 @@ from digits.data.idx import IDX_FILES, bounded_read, find_idx_file, parse_idx, r
 from digits.data.labels import DIGITS, Labelled
 from digits.errors import DataError, DigitsError, UsageError, os_errors_as
 from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Mode
+from digits.images.types import Labels, Pixels
 from digits.progress import SILENT, Progress
 from digits.store.files import hash_file
 from digits.store.records import Record, digest_of
 
 Read = TypeVar("Read")
-Bytes = npt.NDArray[np.uint8]
 
 REVIEWED = "reviewed"
 SAMPLE = "mnist-sample"
@@ -173,7 +172,7 @@ def _load_npz(path: Path) -> LabelledArrays:
     return _sound(LabelledArrays(train, train_labels, test, test_labels, _numbered(train_labels, test_labels)))
 
 
-def _numbered(*labels: Bytes) -> tuple[str, ...]:
+def _numbered(*labels: Labels) -> tuple[str, ...]:
     highest = max((int(part.max()) for part in labels if part.size), default=-1)
     return tuple(map(str, range(highest + 1)))
 
@@ -209,7 +208,7 @@ class _Seen(NamedTuple):
 
     sha256: str
     picture: bytes
-    pixels: Bytes
+    pixels: Pixels
 
 
 def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> LabelledArrays:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import DataError
+from digits.images.types import Labels, Pixels
 
-Bytes = npt.NDArray[np.uint8]
 Payloads = dict[str, bytes]
 """The content of IDX files, uncompressed, by name."""
 
@@ -72,7 +72,7 @@ def bounded_read(file: "IO[bytes] | gzip.GzipFile", limit: int) -> bytes:
     return content
 
 
-def parse_idx(name: str, content: bytes) -> Bytes:
+def parse_idx(name: str, content: bytes) -> Pixels:
     """Give the array in an IDX file: (N, height, width) uint8 for images, (N,) uint8 for labels.
 
     The format: two zeros, 8 for unsigned bytes, the number of axes, their lengths as big-endian uint32, the values.
@@ -91,12 +91,12 @@ def parse_idx(name: str, content: bytes) -> Bytes:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def to_idx(array: Bytes) -> bytes:
+def to_idx(array: Pixels) -> bytes:
     """Give the content of the IDX file for an array of uint8."""
     return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
 
-def read_npz(path: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
+def read_npz(path: Path) -> tuple[Pixels, Labels, Pixels, Labels]:
     """Give x_train, y_train, x_test and y_test of an `.npz` file, as uint8 of whatever shapes they have.
 
     Raises:
@@ -116,7 +116,7 @@ def read_npz(path: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
     return x_train, y_train, x_test, y_test
 
 
-def _as_bytes(name: str, array: npt.NDArray[Any]) -> Bytes:
+def _as_bytes(name: str, array: npt.NDArray[Any]) -> Pixels:
     """Take integers of any width as bytes where each fits."""
     if array.dtype.kind not in "iu" or (array.size and not 0 <= array.min() <= array.max() <= np.iinfo(np.uint8).max):
         raise DataError(f"{name} is {array.dtype}, expected integers from 0 to 255; save it with .astype('uint8')")

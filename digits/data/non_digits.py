@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw
 
 from digits.data.synthetic_digits import fonts, render
 from digits.images.normalize import normalize
+from digits.images.types import Pixels
 
-Bytes = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float64]
 Random = np.random.Generator
 Shape = tuple[int, int]
-Maker = Callable[[Bytes, Random], Bytes]
+Maker = Callable[[Pixels, Random], Pixels]
 
 _LETTERS = "ACEFGHJKLMNPRTUVWXYacdefhjkmnprtuvwxy"
 _OTHER_SIGNS = "#$%&*+=?@<>~{}ΓΔΘΛΞΠΣΦΨΩαβγδεζηκλμνξπρτφχψωБДЖИЙЛПФЦШЩЭЮЯабдежийклмнптфцшщъыэюя"
@@ -29,7 +29,7 @@ _ONE = 0.3
 """Things that are narrower than this share of their height would be ones."""
 
 
-def draw_negatives(digits: Bytes, count: int, *, seed: int, shape: Shape) -> Bytes:
+def draw_negatives(digits: Pixels, count: int, *, seed: int, shape: Shape) -> Pixels:
     """Draw pictures that are no digits.
 
     Args:
@@ -48,7 +48,7 @@ def draw_negatives(digits: Bytes, count: int, *, seed: int, shape: Shape) -> Byt
     return np.stack(drawn) if drawn else np.zeros((0, *shape), np.uint8)
 
 
-def _with_ink(maker: Maker, digits: Bytes, random: Random, shape: Shape) -> Bytes:
+def _with_ink(maker: Maker, digits: Pixels, random: Random, shape: Shape) -> Pixels:
     """Draw until there is something; of things, often only what the normalisation takes for ink."""
     while True:
         picture = maker(digits, random)
@@ -63,7 +63,7 @@ def _chance(random: Random, share: float) -> bool:
     return bool(random.random() < share)
 
 
-def _box_of(picture: Bytes) -> tuple[slice, slice] | None:
+def _box_of(picture: Pixels) -> tuple[slice, slice] | None:
     inked = picture >= _LEAST_INK
     rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None
@@ -74,7 +74,7 @@ def _is_wide(box: tuple[slice, slice]) -> bool:
     return width > _ONE * height
 
 
-def _placed(picture: Bytes, ink: Bytes, shape: Shape, *, whole: bool) -> Bytes:
+def _placed(picture: Pixels, ink: Pixels, shape: Shape, *, whole: bool) -> Pixels:
     """Scale the ink so that its longer side is that of a digit, centred by mass, or the picture to the whole field.
 
     Not `normalize`, which would keep one digit of two.
@@ -96,21 +96,21 @@ def _corner(mass: Values, field: int) -> int:
     return min(max(round(field / 2 - centre), 0), field - len(mass))
 
 
-def _letter(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001 - makers are called alike
+def _letter(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001 - makers are called alike
     text = _LETTERS if _chance(random, 0.6) else _OTHER_SIGNS
     return _warped(_printed(text[int(random.integers(len(text)))], random), random)
 
 
-def _number(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
+def _number(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     return _warped(_printed(str(random.integers(10, 1000)), random), random)
 
 
-def _printed(text: str, random: Random) -> Bytes:
+def _printed(text: str, random: Random) -> Pixels:
     files = fonts()
     return render(text, files[int(random.integers(len(files)))], random)
 
 
-def _warped(picture: Bytes, random: Random) -> Bytes:
+def _warped(picture: Pixels, random: Random) -> Pixels:
     """Bend a picture smoothly, as a hand would: by up to an eighth of its side."""
     if _chance(random, 0.3):
         return picture
@@ -123,7 +123,7 @@ def _warped(picture: Bytes, random: Random) -> Bytes:
     row, column = (
         np.clip(place.round(), 0, size - 1).astype(np.intp) for place, size in zip(moved, picture.shape, strict=True)
     )
-    bent: Bytes = picture[row, column]
+    bent: Pixels = picture[row, column]
     return bent
 
 
@@ -133,7 +133,7 @@ def _smooth(random: Random, shape: tuple[int, ...], cells: int) -> Values:
     return np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.float64)
 
 
-def _scribble(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
+def _scribble(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     image = Image.new("L", (_CANVAS, _CANVAS))
     draw = ImageDraw.Draw(image)
     width = int(random.integers(2, 9))
@@ -152,7 +152,7 @@ def _curve(points: Values) -> Values:
     return curve
 
 
-def _shape(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
+def _shape(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     """A filled polygon, ellipse or box, or a few, shaded or patterned as a thing is."""
     image = Image.new("L", (_CANVAS, _CANVAS))
     draw = ImageDraw.Draw(image)
@@ -178,7 +178,7 @@ def _around(points: Values) -> Values:
     return ordered
 
 
-def _symmetric(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
+def _symmetric(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     """A thing that is alike on both sides, plain, shaded or patterned, with or without limbs and a gap."""
     nodes = np.linspace(0, 1, int(random.integers(2, 7)))
     half, gap = (
@@ -196,7 +196,7 @@ def _symmetric(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
     return picture if _chance(random, 0.7) else np.ascontiguousarray(picture.T)
 
 
-def _noise(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
+def _noise(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     """Grains of any size over a field or a part of it, all levels or few, dense or sparse."""
     shape = (int(random.integers(12, _CANVAS)), int(random.integers(12, _CANVAS)))
     smooth = _smooth(random, shape, int(random.integers(3, 40))) / 2 + 0.5
@@ -207,7 +207,7 @@ def _noise(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
     return np.pad((grain * 255).astype(np.uint8), int(random.integers(0, 8)))
 
 
-def _pair(digits: Bytes, random: Random) -> Bytes:
+def _pair(digits: Pixels, random: Random) -> Pixels:
     """Two digits that touch, side by side or one above the other."""
     left, right = (digits[int(random.integers(len(digits)))] for _ in range(2))
     height, width = left.shape
@@ -220,15 +220,15 @@ def _pair(digits: Bytes, random: Random) -> Bytes:
     return field
 
 
-def _crossed(digits: Bytes, random: Random) -> Bytes:
+def _crossed(digits: Pixels, random: Random) -> Pixels:
     """A lying digit over another one."""
     first, second = (digits[int(random.integers(len(digits)))] for _ in range(2))
     lying = np.asarray(Image.fromarray(np.rot90(second)).resize(first.shape[::-1]))
-    crossed: Bytes = np.maximum(first, lying)
+    crossed: Pixels = np.maximum(first, lying)
     return crossed
 
 
-def _lines(digits: Bytes, random: Random) -> Bytes:  # noqa: ARG001
+def _lines(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     """Lying bars, corners, crosses and grids: what rulings and shadows leave; an upright bar is a 1."""
     field = np.zeros((_CANVAS, _CANVAS), np.uint8)
     upright, lying = ((0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2))[int(random.integers(6))]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from digits.images.normalize import normalize
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 from collections.abc import Callable
 
-Bytes = npt.NDArray[np.uint8]
+from digits.images.types import Labels, Pixels
 
 _TEXT_FONTS = (
     "DejaVuSans.ttf",
@@ -42,7 +41,7 @@ def are_digits(class_names: Sequence[str]) -> bool:
     return bool(class_names) and set(class_names) <= set("0123456789")
 
 
-def print_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Bytes, Bytes]:
+def print_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Pixels, Labels]:
     """Render each class in each font, in sizes and degrees of sharpness drawn at random.
 
     Args:
@@ -73,7 +72,7 @@ def fonts() -> list[Path | None]:
     return [None, *(file for pattern in _TEXT_FONTS for file in sorted(folder.glob(pattern)))]
 
 
-def render(text: str, file: Path | None, random: np.random.Generator) -> Bytes:
+def render(text: str, file: Path | None, random: np.random.Generator) -> Pixels:
     """Render text in a font of `fonts`, in a size and a degree of sharpness drawn at random: (h, w) uint8 on black."""
     from PIL import Image, ImageDraw, ImageFilter
 
@@ -100,7 +99,7 @@ _SHIFT = 4
 _UNSTEADY = 0.015
 
 
-def write_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Bytes, Bytes]:
+def write_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Pixels, Labels]:
     """Draw each form so many times.
 
     Args:
@@ -122,7 +121,7 @@ def write_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tu
     return pixels, np.array([label for _, label in drawn], np.uint8)
 
 
-def _drawn(strokes: Sequence[Sequence[Point]], random: Random) -> Bytes:
+def _drawn(strokes: Sequence[Sequence[Point]], random: Random) -> Pixels:
     import cv2
 
     slant = random.uniform(-0.15, 0.35)

@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from digits.images.types import Pixels
+
 if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.images.formats import Mode
 
-Pixels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.uint16]
+Components = npt.NDArray[np.uint16]
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right; the last two are the first row and column outside."""
 
@@ -417,7 +418,12 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    labels: Labels, strength: Pixels, stats: npt.NDArray[np.int32], centres: npt.NDArray[np.float64], *, framed: bool
+    labels: Components,
+    strength: Pixels,
+    stats: npt.NDArray[np.int32],
+    centres: npt.NDArray[np.float64],
+    *,
+    framed: bool,
 ) -> list[_Part]:
     """Weigh the ink of each part: half as much in a corner, less the longer it is in contact with the border.
 

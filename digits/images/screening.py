@@ -7,14 +7,13 @@ from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from digits.images.normalize import SHAPE, find_ink, has_mnist_form, normalize, opencv, place
+from digits.images.types import Pixels
 
 if TYPE_CHECKING:
     from digits.images.formats import Mode
 
-Pixels = npt.NDArray[np.uint8]
 
 NO_DIGIT = 1000.0
 """Added to the novelty of a picture without a mark or with several: far more than a head takes back, which says less

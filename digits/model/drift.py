@@ -16,7 +16,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from digits.images.types import Pixels
+
 Values = Mapping[str, npt.NDArray[Any]]
 """For each number that is compared, (N,) values."""
 Counts = Mapping[str, Sequence[int]]

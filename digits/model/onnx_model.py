@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import ModelError
+from digits.images.types import Pixels
 from digits.model.calibration import Step, calibrated
 from digits.model.drift import Reference
 from digits.model.safety import require_own_onnx
@@ -19,7 +20,6 @@ from digits.store.records import digest_of
 if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.images.formats import Mode
 
-Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 
 ONNX_FILE = "model.onnx"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from digits.images.types import Pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
     Font = ImageFont | FreeTypeFont
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class Bar(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from digits.images.types import Pixels
 from digits.model.metrics import CALIBRATION_BINS, NOISE_LIMIT, Evaluation, Mistake, ReliabilityBin
 from digits.outputs.drawing import contact_sheet
 from digits.outputs.page import (
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 History = Sequence[Mapping[str, float]]
-Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
 
 SAMPLES = "Samples of the training images"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from digits.data.arrays import HeldOut
 from digits.errors import ModelError, StoreError, UsageError
+from digits.images.types import Labels
 from digits.model.calibration import DECIMALS, Step, threshold_for
 from digits.model.metrics import calibration_error, reliability
 from digits.model.onnx_model import Answers, ModelFiles
@@ -26,8 +27,6 @@ from digits.store.artifacts import Artifact, ArtifactRef, Store
 from digits.store.decisions import Changed, Decision
 from digits.store.records import Record
 from digits.store.registry import Considered, ModelFacts, ModelVersion, Registry
-
-Labels = npt.NDArray[np.uint8]
 
 _MULTIPLYING = ("Conv", "Gemm", "MatMul")
 """ONNX operators whose second input is the weights."""

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from digits.errors import StoreError, UsageError, os_errors_as
 from digits.images.decode import LEAST_SIDE, DecodeError, decode
 from digits.images.formats import Mode
 from digits.images.normalize import SHAPE, Box, Ink, find_ink, has_mnist_form
 from digits.images.screening import look
+from digits.images.types import Pixels
 from digits.model.onnx_model import Predictor
 from digits.outputs.drawing import Bar, contact_sheet, with_bars
 from digits.prediction.service import open_model
@@ -20,7 +20,6 @@ from digits.status import Status, novelty_of, verdict
 from digits.store.artifacts import Store
 from digits.store.files import write_file
 
-Pixels = npt.NDArray[np.uint8]
 TILE = 224
 KEPT, LEFT_OUT = (234, 88, 12), (37, 99, 235)
 

@@ -11,9 +11,9 @@ Computed on whole batches in NumPy, in milliseconds: a step of training takes a 
 import numpy as np
 import numpy.typing as npt
 
+from digits.images.types import Pixels
 from digits.training.config import AugmentationConfig
 
-Pixels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
 Random = np.random.Generator
 

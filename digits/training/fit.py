@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from digits.data.synthetic_digits import are_digits, print_digits, write_digits
 from digits.errors import CorruptArtifactError, ModelError
+from digits.images.types import Labels, Pixels
 from digits.model.calibration import calibrated_loss
 from digits.progress import SILENT, Bar, Progress
 from digits.store.files import replacing
@@ -27,8 +28,6 @@ from digits.training.backend import load_keras
 from digits.training.config import AugmentationConfig, TrainingConfig
 from digits.training.networks import Network, copy_variables, with_fused_normalization
 
-Pixels = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
 Batch = tuple[npt.NDArray[Any], ...]
 History = list[dict[str, float]]
 EVALUATION_BATCH = 500

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from digits.data.non_digits import draw_negatives
 from digits.data.synthetic_digits import are_digits, print_digits, write_digits
 from digits.errors import ModelError
+from digits.images.types import Pixels
 from digits.training.augmentation import distort
 from digits.training.config import AugmentationConfig
 from digits.training.fit import draw_transforms
 
-Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Random = np.random.Generator
 

@@ -5,12 +5,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from digits.data import datasets
+from digits.images.types import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 LINKS = 1000
 """Names a file has at most: file systems stop somewhere (ext4 at 65,000)."""
 

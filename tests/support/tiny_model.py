@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from digits.images.normalize import SPEC
+from digits.images.types import Pixels
 
-Pixels = npt.NDArray[np.uint8]
 MakePictures = Callable[..., Path]
 
 

@@ -16,8 +16,7 @@ from PIL import Image
 
 from digits.images.formats import Mode
 from digits.images.normalize import SPEC, find_ink, has_mnist_form, normalize
-
-Pixels = npt.NDArray[np.uint8]
+from digits.images.types import Pixels
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,17 @@ import io
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from digits.images.decode import DecodeError
 from digits.images.formats import Mode
 from digits.images.normalize import normalize
+from digits.images.types import Pixels
 from digits.model.onnx_model import ModelFiles, Predictor
 from digits.outputs.drawing import GAP, LINE
 from digits.review.inspection import KEPT, LEFT_OUT, TILE, draw_inspection, inspect_image
 from tests.support.tiny_model import draw
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @pytest.fixture

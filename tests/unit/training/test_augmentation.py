@@ -4,13 +4,11 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from digits.images.types import Pixels
 from digits.training.augmentation import distort
 from digits.training.config import AugmentationConfig
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
