@@ -1,0 +1,60 @@
+"""The limits on the structure of the code, and that a breach of each is seen."""
+
+from pathlib import Path
+
+import pytest
+
+from tools import structure
+
+MOST_MODULES, MOST_ARROWS, MOST_LINES = 12, 36, 600
+MEDIAN_LENGTH, LONG_LENGTH = 6, 16
+PACKAGES = {
+    *("images", "data", "store", "model", "training", "outputs", "prediction", "pipeline", "review", "maintenance"),
+    *("cli", "server"),
+}
+
+
+def test_the_code_keeps_within_the_limits_of_its_structure() -> None:
+    """They are those that CONTRIBUTING.md names."""
+    found = structure.measure()
+    assert set(found["modules per package"]) == PACKAGES
+    assert max(found["modules per package"].values()) <= MOST_MODULES
+    assert 0 < found["arrows between packages"] <= MOST_ARROWS
+    assert found["circles"] == []
+    assert found["longest module"][1] <= MOST_LINES
+    middle, long = found["function length, median and 90th percentile"]
+    assert 0 < middle <= MEDIAN_LENGTH
+    assert middle < long <= LONG_LENGTH
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small package: `images` and `data` import each other, one of them inside a function."""
+    sources = {
+        "errors.py": '"""Errors."""\n',
+        "images/decode.py": "from digits import errors\n\n\ndef late():\n    from digits.data.idx import read\n",
+        "data/idx.py": 'from digits.images import decode\ndef read():\n    """Read.\n\n    A file."""\n    return 1\n',
+        "cli/main.py": "from digits.data import idx\nfrom digits.images.decode import late\n" + "x = 1\n" * 20,
+    }
+    for name, source in sources.items():
+        path = tmp_path / "digits" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+        (path.parent / "__init__.py").write_text('"""A package."""\n')
+    return tmp_path
+
+
+def test_every_figure_is_measured(tree: Path) -> None:
+    """Imports inside functions count; docstrings do not."""
+    found = structure.measure(tree)
+    assert found["modules per package"] == {"cli": 1, "data": 1, "images": 1}
+    assert found["arrows between packages"] == 2
+    assert found["longest module"] == ("digits.cli.main", 22)
+    assert found["function length, median and 90th percentile"][0] == 2
+    assert [set(one) for one in found["circles"]] == [{"digits.images.decode", "digits.data.idx"}, {"images", "data"}]
+
+
+def test_leaf_modules_and_packages_on_top_are_no_library_packages() -> None:
+    """Their arrows are not counted."""
+    names = ("digits.images.decode", "digits.errors", "digits.cli.main", "digits.server.api", "digits.api")
+    assert [structure.package_of(name) for name in names] == ["images", None, None, None, None]
