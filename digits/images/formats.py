@@ -5,8 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from PIL import Image
-
 Mode = Literal["auto", "mnist", "none"]
 """How images are brought into the form of the network's input; see `digits.images.normalize.normalize`."""
 
@@ -73,6 +71,8 @@ def has_signature(head: bytes, others: Sequence[OtherFormat] = ()) -> bool:
 
 def begins_as(head: bytes, kind: OtherFormat) -> bool | None:
     """Ask a reader of Pillow's whether a file that begins like this is its own; None when it can't tell."""
+    from PIL import Image
+
     importlib.import_module(OTHER_READERS[kind])
     _, accepts = Image.OPEN[kind]
     return None if accepts is None else accepts(head) is True
