@@ -1,31 +1,41 @@
-"""Settings of training data: how a dataset becomes arrays, and when it must not be trained on."""
+"""Settings of training data: normalization, split, and the limits that a dataset must meet to be trained on."""
 
 from pydantic import Field
 
-from digits.images.formats import NORMALIZE_MODES, Mode
+from digits.images.formats import Mode
 from digits.settings import Fraction, Settings
 
 
 class ArraysConfig(Settings):
-    """How a dataset becomes arrays, and when it must not be trained on."""
+    """Conversion of datasets to arrays, and the limits that they must meet to be trained on."""
 
-    normalize: Mode = Field("auto", description=f"{NORMALIZE_MODES} Prediction does the same.")
+    normalize: Mode = Field(
+        "auto",
+        description="Normalization of the images: `auto` keeps images that already have MNIST's form and converts all "
+        "others to it; `mnist` converts all; `none` only scales to the network's input size, for images that are not "
+        "digits. Predictions with the model use the same mode by default.",
+    )
     validation_fraction: float | None = Field(
         None,
         gt=0,
         le=0.5,
-        description="Share of the training images held back: .1 for convolutional networks, .2 otherwise.",
+        description="Share of the training images that are split off for validation. Default: 0.1 for convolutional "
+        "networks, 0.2 for dense networks.",
     )
     own_share: Fraction = Field(
         0.1,
-        description="Share of the training images that those labelled here, `reviewed` and folders of labelled images, "
-        "are to make beside a published dataset: they are repeated until they do, each at most 50 times.",
+        description="Share of the training images that your own labelled images (`reviewed`, folders of labelled "
+        "images) should make up when combined with a published dataset. They are repeated to reach it, each at most "
+        "50 times.",
     )
-    split_seed: int = Field(0, ge=0, lt=2**31, description="Of the stratified split.")
+    split_seed: int = Field(
+        0, ge=0, lt=2**31, description="Random seed of the stratified split into training and validation images."
+    )
     max_duplicates: Fraction = Field(
-        0.001, description="Share of the test images that may be in the training images too, byte for byte."
+        0.001,
+        description="Largest share of the test images that may also be training images, with identical pixels.",
     )
-    max_blank: Fraction = Field(0.001, description="Share of the images that may be of one colour.")
+    max_blank: Fraction = Field(0.001, description="Largest share of images that may be blank, of a single color.")
     max_imbalance: float = Field(
-        5, ge=1, description="How many times as large as the smallest class the largest may be."
+        5, ge=1, description="Largest allowed ratio of the largest class to the smallest, in training images."
     )

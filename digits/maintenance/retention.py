@@ -1,9 +1,4 @@
-"""Configuration: typed, frozen, bounded; one class a concern; the defaults are the recommended values.
-
-Fields that default to None take the value that `NETWORKS` holds for the architecture, which is the preset's unless it
-is chosen by hand; `TrainingRun.resolved` fills them in. The field descriptions are what the form in the Prefect UI and
-`docs/guide.md` show.
-"""
+"""Retention: removal of unused artifacts, abandoned work and temporary files after a time."""
 
 import logging
 import time
@@ -15,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from digits.errors import StoreError, os_errors_as
-from digits.prediction.planning import sweep_plans
+from digits.prediction.planning import remove_stale_plans
 from digits.settings import Settings
 from digits.store.artifacts import ArtifactRef, Store
 from digits.store.files import leftovers
@@ -23,21 +18,23 @@ from digits.store.registry import Registry
 
 
 class RetentionConfig(Settings):
-    """How long what nobody refers to is kept."""
+    """Times for which unused files are kept before the janitor removes them."""
 
     artifact_days: float = Field(
         30,
         ge=1,
-        description="Artifacts that no model version has, or is made from, are removed when no run has made or found "
-        "them for so many days.",
+        description="Days after which an unused artifact is removed. An artifact is unused if no model version needs "
+        "it and no run has created or reused it in this time.",
     )
     work_days: float = Field(
         30,
         ge=1,
-        description="What an interrupted training or prediction would go on from is kept so many days; a prediction's "
-        "30 at most, since each prediction removes older ones.",
+        description="Days after which the state of an interrupted training or prediction, from which it could resume, "
+        "is removed. For predictions at most 30, because each prediction removes older states.",
     )
-    temporary_hours: float = Field(24, ge=1, description="A file that a killed writer left is removed after so long.")
+    temporary_hours: float = Field(
+        24, ge=1, description="Hours after which the temporary files of a killed process are removed."
+    )
 
 
 DAY, HOUR = 24 * 3600, 3600
@@ -73,7 +70,7 @@ def _swept(store: Store, config: RetentionConfig) -> list[Removed]:
     with store.lock("sweep"):
         now = time.time()
         # Before what is left in them goes, which would make them young.
-        plans = sweep_plans(store.plans, plan_seconds=config.work_days * DAY)
+        plans = remove_stale_plans(store.plans, plan_seconds=config.work_days * DAY)
         removed = [Removed(_below(store, path), 0, "a prediction that nobody went on with") for path in plans]
         removed += [_discard(store, path, reason) for path, reason in _left(store, config, now)]
         oldest = now - config.artifact_days * DAY

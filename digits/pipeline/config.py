@@ -1,4 +1,4 @@
-"""Settings of a training run: presets, recommended values by network, and the promotion policy."""
+"""Settings of a training run: datasets, presets, recommended values for each network, and the promotion policy."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -13,58 +13,67 @@ Preset = Literal["default", "quick", "best"]
 
 
 class PromotionPolicy(Settings):
-    """When a challenger takes the champion's place: worse on no test set, better on one, and behaving as well."""
+    """Promotion policy: limits that a challenger must meet to replace the champion."""
 
-    min_accuracy: Fraction = Field(0.9, description="Below this test accuracy nothing is promoted.")
+    min_accuracy: Fraction = Field(
+        0.9, description="Lowest accuracy on all test images with which a model is promoted."
+    )
     max_accuracy_drop: Fraction = Field(
-        0.001, description="How much worse than the champion a challenger may be on any of the test sets."
+        0.001,
+        description="Largest drop in accuracy, relative to the champion, that is allowed on any test set.",
     )
     significance_level: float = Field(
         0.05,
         gt=0,
         lt=1,
-        description="How often a model that is only as good as the champion may be promoted: the level of McNemar's "
-        "test, over all test sets together.",
+        description="Significance level of the promotion test. On at least one test set the challenger must be better "
+        "with a p-value below this (exact McNemar test, with Holm's correction for several test sets).",
     )
     target_error: float = Field(
         0.005,
         gt=0,
         lt=1,
-        description="The `max_error` at which the shares that are answered are compared.",
+        description="Error rate (`max_error` of a prediction) at which the shares of answered images are compared.",
     )
     max_coverage_drop: Fraction = Field(
         0.05,
-        description="How much less it may answer at that error than the champion, of any larger test set.",
+        description="Largest drop, relative to the champion, in the share of images that are answered at "
+        "`target_error`. Test sets of fewer than 500 images are not checked.",
     )
     max_ece_increase: Fraction = Field(
-        0.02, description="How much larger its calibration error may be than the champion's, likewise."
+        0.02,
+        description="Largest increase of the expected calibration error, relative to the champion. Test sets of fewer "
+        "than 500 images are not checked.",
     )
     max_operations_ratio: float = Field(
         10,
         gt=0,
         le=1000,
-        description="How many times as many multiplications per image as the champion's network it may take.",
+        description="Largest allowed ratio of the network's multiplications per image to those of the champion.",
     )
-    max_megabytes: float = Field(50, gt=0, le=10_000, description="Of the exported network.")
-    promote: bool = Field(True, description="Off: register the model, but leave the champion as it is.")
+    max_megabytes: float = Field(50, gt=0, le=10_000, description="Largest size of the exported network in megabytes.")
+    promote: bool = Field(
+        True, description="Promote the model if it meets the promotion policy. Otherwise it is only registered."
+    )
 
 
 class TrainingRun(Settings):
-    """All that a training run is told."""
+    """Settings of a training run."""
 
     datasets: tuple[str, ...] = Field(
         ("mnist",),
         min_length=1,
         max_length=16,
-        description="`mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels that `digits review` has kept), "
-        "the path of an `.npz`, of a folder with IDX files, or of a folder of labelled images "
-        "(`<root>/<class>/*.png`). Several are joined.",
+        description="Dataset to train on: `mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels saved by "
+        "`digits review`), or the path of an `.npz` file, of a folder with IDX files, or of a folder of labelled "
+        "images (`<folder>/<class>/*.png`). Several datasets are joined.",
     )
     preset: Preset = Field(
         "default",
-        description="What is not said otherwise: `default` is right on pictures from anywhere, `quick` on MNIST's own, "
-        "and trained in seconds, `best` the average of three networks that take ten times as long. An architecture "
-        "that is chosen by hand brings its own values instead.",
+        description="Preset that supplies every option you do not set: `default` for images from any source; `quick` "
+        "for images in MNIST's own form, trained in seconds; `best` for the average of three larger networks, which "
+        "takes several times as long to train and to predict. If you choose an architecture, its defaults are used "
+        "instead.",
     )
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()

@@ -1,62 +1,90 @@
-"""Settings of prediction: which files are taken, how they are read, and what the table holds."""
+"""Settings of prediction: selection of files, limits for reading them, and columns of the table."""
 
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, NORMALIZE_MODES, Mode, OtherFormat
+from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Mode, OtherFormat
 from digits.settings import Settings
 
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class PredictionConfig(Settings):
-    """How a folder becomes a table."""
+    """Selection of files, limits for reading them, and contents of the table."""
 
-    recursive: bool = Field(True, description="Descend into sub-folders.")
-    all_files: bool = Field(False, description="Take every file, not only those with an image's extension.")
+    recursive: bool = Field(True, description="Include files in subfolders.")
+    all_files: bool = Field(
+        False, description="Take every regular file, not only those with the extension of an image."
+    )
     by_content: bool = Field(
-        False, description="Take the files that begin as a picture does, whatever their names; each is opened."
+        False,
+        description="Take the files whose first bytes are those of an image format, whatever their names. Every file "
+        "is opened.",
     )
     other_formats: tuple[OtherFormat, ...] = Field(
-        (), description="Formats to read besides PNG, JPEG, GIF, BMP, WebP and TIFF, and whose extensions to take."
+        (),
+        description="Additional formats to read, with their extensions, besides PNG, JPEG, GIF, BMP, WebP and TIFF.",
     )
     include: tuple[Pattern, ...] = Field(
         (),
-        description="Take the files that match one of these patterns, whatever their extensions: `*.dat` at any depth, "
-        "`scans/**/page?.png` from the folder on, `[0-9]*`; a pattern that matches a folder stands for all in it.",
+        description="Take the files that match one of these patterns, whatever their extensions: `*.dat` or `[0-9]*` "
+        "at any depth, `scans/**/page?.png` relative to the folder. A pattern that matches a folder applies to "
+        "everything in it.",
     )
-    exclude: tuple[Pattern, ...] = Field((), description="Leave out the files and folders that match one of these.")
+    exclude: tuple[Pattern, ...] = Field(
+        (), description="Leave out the files and folders that match one of these patterns; overrides `include`."
+    )
     files_from: Path | None = Field(
         None,
-        description="A file with the paths to take, one a line or each ended by NUL; relative ones are from the folder "
-        "on. `-` is the standard input.",
+        description="File that lists the paths to take, one per line or each ended by NUL, absolute or relative to the "
+        "folder. `-` is standard input.",
     )
-    normalize: Mode = Field("auto", description=f"As the training does it unless told otherwise. {NORMALIZE_MODES}")
-    probabilities: bool = Field(False, description="Add a column a class with its probability.")
-    top_k: int = Field(1, ge=1, le=100, description="Add the 2nd to the k-th most likely class.")
+    normalize: Mode = Field(
+        "auto",
+        description="Normalization of the images. `auto` is the mode the model was trained with; `mnist` converts all "
+        "images to MNIST's form; `none` only scales to the network's input size.",
+    )
+    probabilities: bool = Field(False, description="Add one column per class with its probability.")
+    top_k: int = Field(
+        1, ge=1, le=100, description="Number of most likely classes in the table, with their probabilities."
+    )
     max_error: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Flag predictions as `uncertain` so that at most this share of the others is wrong, by the model's "
-        "validation images at 95 % confidence: .002 for 2 in 1,000. Empty: none is flagged.",
+        description="Target error rate: flag predictions as `uncertain` so that at most this share of the others is "
+        "wrong, estimated on the model's validation images with 95 % confidence. Example: 0.002 for 2 in 1,000. "
+        "Default: flag none.",
     )
-    max_pixels: int = Field(DEFAULT_MAX_PIXELS, ge=1, description="Images with more are not decoded.")
-    max_bytes: int = Field(DEFAULT_MAX_BYTES, ge=1, description="Files with more are not read.")
-    max_seconds: float = Field(10, gt=0, le=3600, description="Images that take longer to read are given up.")
-    shard_size: int = Field(2_000, ge=1, le=100_000, description="Images a shard.")
+    max_pixels: int = Field(
+        DEFAULT_MAX_PIXELS, ge=1, description="Largest number of pixels of an image; larger images are not decoded."
+    )
+    max_bytes: int = Field(
+        DEFAULT_MAX_BYTES, ge=1, description="Largest file size in bytes; larger files are not read."
+    )
+    max_seconds: float = Field(10, gt=0, le=3600, description="Time limit for reading an image, in seconds.")
+    shard_size: int = Field(
+        2_000,
+        ge=1,
+        le=100_000,
+        description="Number of images per shard, the unit in which results are saved and resumed.",
+    )
     incremental: bool = Field(
         False,
-        description="Predict only what is new or changed since the last incremental run into the same table. Unchanged "
-        "is what has the same size, modification time and inode.",
+        description="Predict only files that are new or changed since the last incremental run into the same table. A "
+        "file with the same size, modification time and inode is unchanged.",
     )
-    verify: bool = Field(False, description="With `incremental`: unchanged is what has the same content (SHA-256).")
+    verify: bool = Field(
+        False, description="With `incremental`: compare the content (SHA-256) of every file to find changes."
+    )
     replace_version: int | None = Field(
         None,
         ge=1,
-        description="Predict only the rows that this model version wrote into the table that is there; all other rows "
+        description="Predict again only the rows of the existing table that this model version wrote. All other rows "
         "stay as they are.",
     )
-    processes: int | None = Field(None, ge=1, le=1024, description="Worker processes; empty: one a usable CPU.")
+    processes: int | None = Field(
+        None, ge=1, le=1024, description="Number of worker processes. Default: one per usable CPU."
+    )

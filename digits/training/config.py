@@ -1,4 +1,4 @@
-"""Settings of networks and of their training."""
+"""Settings of training: the network, the augmentation of the training images, and the fit of the weights."""
 
 from typing import Annotated, Literal
 
@@ -11,98 +11,139 @@ Units = Annotated[int, Field(ge=1, le=4096)]
 
 
 class ModelConfig(Settings):
-    """Which network, and its sizes."""
+    """Network architecture and layer sizes."""
 
     architecture: Architecture | None = Field(
         None,
-        description="The preset's, or by hand: `compact` is recommended; `cnn` has five times its weights and takes "
-        "over three times its time; `cropped` is `compact` without the margin of the images, quick to train; `mlp` and "
-        "`mlp-2` are dense networks.",
+        description="Network architecture; overrides the preset's and brings its own defaults. `compact` is "
+        "recommended. `cnn` has five times as many weights, and its predictions take more than three times as long. "
+        "`cropped` is `compact` on the middle of the images, and trains in seconds. `mlp` and `mlp-2` are dense "
+        "networks.",
     )
     hidden: tuple[Units, ...] | None = Field(
         None,
         min_length=1,
         max_length=8,
-        description="Units of each hidden layer of `mlp` (128) and `mlp-2` (128, 128); channels of the five "
-        "convolutions of `cnn` (24, 48, 64, 96, 128) and the four of `compact` and `cropped` (16, 32, 32, 64).",
+        description="Size of each hidden layer, once for each layer: units of the dense layers of `mlp` (default: "
+        "128) and `mlp-2` (128, 128), channels of the convolutions of `cnn` (24, 48, 64, 96, 128), `compact` and "
+        "`cropped` (16, 32, 32, 64).",
     )
-    activation: Literal["relu", "sigmoid", "tanh"] = Field("relu", description="After each hidden layer.")
-    dropout: Fraction | None = Field(None, description="Share of units dropped in training: .5 for the dense "
-                                     "networks, .3 for `cnn`, .1 for `compact`, 0 for `cropped`.")  # fmt: skip
+    activation: Literal["relu", "sigmoid", "tanh"] = Field(
+        "relu", description="Activation function after each hidden layer."
+    )
+    dropout: Fraction | None = Field(
+        None,
+        description="Share of units dropped during training. Default: 0.5 for dense networks, 0.3 for `cnn`, 0.1 for "
+        "`compact`, 0 for `cropped`.",
+    )
 
 
 class AugmentationConfig(Settings):
-    """Random changes of the training images; each value is the largest one drawn."""
+    """Augmentation of the training images; each value is the largest change that is drawn at random."""
 
-    rotation: float = Field(10, ge=0, le=180, description="Degrees.")
-    shift: float = Field(2, ge=0, le=14, description="Pixels, each axis.")
-    zoom: float = Field(0.25, ge=0, lt=0.9, description="Relative change of size, each axis by itself.")
-    shear: float = Field(0.3, ge=0, le=1, description="Horizontal offset per pixel of height.")
-    stroke: float = Field(0.7, ge=0, le=1, description="Pixels by which strokes get thicker or thinner all round.")
-    blur: float = Field(1.2, ge=0, le=3, description="Standard deviation in pixels.")
-    contrast: float = Field(0.7, ge=0, le=1, description="Levels cut off at either end, and bent between them.")
-    lines: Fraction = Field(0.05, description="Share of the images that get a line along an edge.")
+    rotation: float = Field(10, ge=0, le=180, description="Rotation in degrees.")
+    shift: float = Field(2, ge=0, le=14, description="Shift in pixels, along each axis.")
+    zoom: float = Field(0.25, ge=0, lt=0.9, description="Relative change of size, drawn separately for each axis.")
+    shear: float = Field(0.3, ge=0, le=1, description="Shear: horizontal offset in pixels per pixel of height.")
+    stroke: float = Field(0.7, ge=0, le=1, description="Change of stroke width in pixels, on each side of the stroke.")
+    blur: float = Field(1.2, ge=0, le=3, description="Standard deviation of the Gaussian blur in pixels.")
+    contrast: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Strength of the change of contrast: clipping of the grey levels at both ends, and gamma.",
+    )
+    lines: Fraction = Field(0.05, description="Share of the images to which a line along an edge is added.")
 
 
 class TrainingConfig(Settings):
-    """How the weights are fitted."""
+    """Fit of the weights: epochs, optimizer, loss, augmentation and additional training images."""
 
-    epochs: int | None = Field(None, ge=1, le=1000, description="Passes over the training images: 7 for `cnn`, "
-                               "20 for `compact`, 3 for `cropped`, 10 for the dense networks.")  # fmt: skip
-    batch_size: int = Field(128, ge=1, le=4096, description="Images a step.")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Passes over the training images. Default: 20 for `compact`, 3 for `cropped`, 7 for `cnn`, 10 for "
+        "dense networks.",
+    )
+    batch_size: int = Field(128, ge=1, le=4096, description="Images per training step.")
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] | None = Field(
-        None, description="`adamw` for convolutional networks, `adam` for the dense networks."
+        None, description="Optimizer. Default: `adamw` for convolutional networks, `adam` for dense networks."
     )
     learning_rate: float | None = Field(
-        None, gt=0, le=10, description="Its peak: .004 for `cnn`, .008 for `compact` and `cropped`, .001 otherwise."
+        None,
+        gt=0,
+        le=10,
+        description="Peak learning rate. Default: 0.008 for `compact` and `cropped`, 0.004 for `cnn`, 0.001 for dense "
+        "networks.",
     )
     schedule: Literal["constant", "cosine"] | None = Field(
-        None, description="`cosine` (with warm-up) for convolutional networks, `constant` otherwise."
+        None,
+        description="Learning rate schedule. Default: `cosine`, with warm-up, for convolutional networks, `constant` "
+        "for dense networks.",
     )
-    warmup: Fraction = Field(0.2, description="Share of the steps of a `cosine` schedule spent rising to the peak.")
+    warmup: Fraction = Field(0.2, description="Share of all steps in which a `cosine` schedule rises to the peak.")
     weight_decay: float | None = Field(
-        None, ge=0, le=1, description="Decoupled, by AdamW: .01 for convolutional networks, else 0."
+        None,
+        ge=0,
+        le=1,
+        description="Decoupled weight decay of `adamw`. Default: 0.01 for convolutional networks, else 0.",
     )
     loss: Literal["categorical-cross-entropy", "mean-squared-error"] = Field(
-        "categorical-cross-entropy", description="On one-hot labels."
+        "categorical-cross-entropy", description="Loss function, computed on one-hot labels."
     )
     label_smoothing: Fraction | None = Field(
-        None, description="Cross-entropy only: .05 for `cnn`, .1 for `compact` and `cropped`, else 0."
+        None,
+        description="Label smoothing of the cross-entropy loss. Default: 0.1 for `compact` and `cropped`, 0.05 for "
+        "`cnn`, else 0.",
     )
     weight_average: Fraction | None = Field(
         None,
-        description="Momentum of the moving average of the weights that is kept: .99 for convolutional networks, "
-        "else 0.",
+        description="Momentum of the exponential moving average of the weights, which the trained model uses; 0: no "
+        "averaging. Default: 0.99 for convolutional networks, else 0.",
     )
     augment: bool | None = Field(
-        None, description="Transform the training images at random: only convolutional networks by themselves."
+        None,
+        description="Augment the training images with random transformations. Default: yes for convolutional networks, "
+        "no for dense networks.",
     )
     augmentation: AugmentationConfig | None = Field(
-        None, description="By itself what the network is recommended with: `cropped` has small affine changes only."
+        None,
+        description="Largest changes by augmentation. Default: recommended values for the network; `cropped` has small "
+        "affine changes only.",
     )
     printed: int | None = Field(
         None,
         ge=0,
         le=1000,
-        description="Printed digits added to the training images, of each class and font, where the classes are "
-        "digits: 12 for `cnn` and `compact`, else 0.",
+        description="Printed digits added to the training images, per class and font; only if the classes are digits. "
+        "Default: 12 for `cnn` and `compact`, else 0.",
     )
     written: int | None = Field(
         None,
         ge=0,
         le=10_000,
-        description="Drawn digits added likewise, of each form that MNIST's writers hardly used: ones with a flag, "
-        "with a flag and a foot, crossed sevens; 150 for `cnn` and `compact`, else 0.",
+        description="Synthetic handwritten digits added to the training images, per form that is rare in MNIST: ones "
+        "with a flag, ones with a flag and a foot, and crossed sevens; only if the classes are digits. Default: 150 "
+        "for `cnn` and `compact`, else 0.",
     )
     members: int | None = Field(
         None,
         ge=1,
         le=16,
-        description="Networks that are fitted with seeds of their own and averaged: 3 for `best`, else 1.",
+        description="Number of networks to train, each with its own seed; the model averages their probabilities. "
+        "Default: 3 for the preset `best`, else 1.",
     )
-    seed: int = Field(42, ge=0, lt=2**31, description="Of the initial weights, the order, dropout, augmentation.")
+    seed: int = Field(
+        42,
+        ge=0,
+        lt=2**31,
+        description="Random seed of the initial weights, the order of the images, dropout and augmentation. The same "
+        "seed gives the same weights.",
+    )
     start: Literal["anew", "champion"] = Field(
         "anew",
-        description="From where: `champion` goes on from the present champion's weights, which takes the same network; "
-        "fewer epochs at a lower learning rate do then, such as 5 at .001 for `compact`.",
+        description="Initial weights: `anew` for random weights, `champion` for the weights of the current champion. "
+        "The network must then be the champion's, and fewer epochs at a lower learning rate are enough, such as 5 at "
+        "0.001 for `compact`.",
     )
