@@ -8,13 +8,6 @@ from typing import Literal
 Mode = Literal["auto", "mnist", "none"]
 """How images are brought into the form of the network's input; see `digits.images.normalize.normalize`."""
 
-
-NORMALIZE_MODES = (
-    "`auto` leaves images in MNIST's form as they are and brings others into it; `mnist` brings all into it; `none` "
-    "only scales to the network's size, for pictures that are no digits."
-)
-
-
 READERS = {
     "PNG": "PIL.PngImagePlugin",
     "JPEG": "PIL.JpegImagePlugin",
