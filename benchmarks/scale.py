@@ -200,12 +200,12 @@ def _kill_half_way(folder: Folder) -> int:
     """Kill a run, with all below it; give the number of images of its committed shards."""
     null = subprocess.DEVNULL
     process = subprocess.Popen(folder.command, stdout=null, stderr=null, start_new_session=True)
-    while (plan := _plan(folder.store)) is None or 2 * len(plan.waiting()) > len(plan.shards):
+    while (plan := _plan(folder.store)) is None or 2 * len(plan.pending_shards()) > len(plan.shards):
         if process.poll() is not None:
             sys.exit(f"the prediction of {folder.count:,} images ended ({process.returncode}) before it was killed")
         time.sleep(_GLANCE)
     kill_tree(process)
-    return sum(map(plan.rows_of, set(plan.shards).difference(plan.waiting())))
+    return sum(map(plan.images_in, set(plan.shards).difference(plan.pending_shards())))
 
 
 def _plan(store: Path) -> Plan | None:

@@ -7,7 +7,8 @@ import numpy as np
 from digits.outputs.summary import PredictionSummary
 from digits.prediction import publish
 from digits.prediction.config import PredictionConfig
-from digits.prediction.service import default_table, finish_shadow, open_model, shadow_plan
+from digits.prediction.pool import WorkerPool, run_workers
+from digits.prediction.service import compare_tables, default_table, open_model, plan_shadow
 from digits.progress import SILENT, Progress
 from digits.store.artifacts import Store
 from digits.store.registry import Registry
@@ -56,11 +57,11 @@ def predict_shadow(  # noqa: PLR0913 - what, with what, how
     options: PredictionConfig,
     progress: Progress = SILENT,
 ) -> PredictionSummary:
-    """Predict a folder with another version too, and write where it differs; see `shadow_plan` and `finish_shadow`."""
-    with publish.Crew(options.processes) as crew:
-        planned = shadow_plan(store, source, shadow=shadow, out=summary.out, options=options)
-        publish.run_workers(planned, crew, progress=progress)
-        return finish_shadow(summary, publish.finish(planned, crew))
+    """Predict a folder with another version too, and write where it differs; see `plan_shadow` and `compare_tables`."""
+    with WorkerPool(options.processes) as crew:
+        planned = plan_shadow(store, source, shadow=shadow, out=summary.out, options=options)
+        run_workers(planned, crew, progress=progress)
+        return compare_tables(summary, publish.merge_predictions(planned, crew))
 
 
 def write_test_images(store: Store, version: int, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from flows.runs import WATCHED, short, told
 from tasks.prediction import (
     Plan,
     compare_tables,
-    inbox_turn,
+    inbox_lock,
     leave_as_it_is,
     merge_predictions,
     name_run,
@@ -104,12 +104,12 @@ def predict_inbox(
         artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
     """
     folder = folder or Store(artifact_root(artifacts)).inbox
-    with inbox_turn(folder, artifacts) as ours:
+    with inbox_lock(folder, artifacts) as ours:
         if not ours:
             return None, f"another run is at {folder} already"
         options = options.model_copy(update={"incremental": True})
         plan = plan_predictions(folder, model, out, options, artifacts)
-        if plan.is_settled:
+        if plan.is_up_to_date:
             return None, leave_as_it_is(plan)
         with workers(folder, model, options.processes, artifacts):
             return _told(_carry_out(plan, folder))

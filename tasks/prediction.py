@@ -18,12 +18,13 @@ from digits.outputs.summary import PredictionSummary
 from digits.prediction import publish, service
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan, remove_plan
+from digits.prediction.pool import WorkerPool, run_workers
 from tasks.edge import library_log, log_to_run, open_store, progress_for, tell
 
 __all__ = [
     "Plan",
     "compare_tables",
-    "inbox_turn",
+    "inbox_lock",
     "leave_as_it_is",
     "lend_crew",
     "merge_predictions",
@@ -37,19 +38,19 @@ __all__ = [
     "workers",
 ]
 
-_own_crew = publish.Crew(1)
+_own_crew = WorkerPool(1)
 """The worker of a process that runs a task at a time for a flow in another process."""
 
-_crew: ContextVar[publish.Crew] = ContextVar("crew", default=_own_crew)
+_crew: ContextVar[WorkerPool] = ContextVar("crew", default=_own_crew)
 """The workers of a flow, shared by those of its tasks that are threads."""
 
 
-def present_crew() -> publish.Crew:
+def present_crew() -> WorkerPool:
     """Give the flow's workers, or in another process than the flow's its own; tasks can be pickled with this name."""
     return _crew.get()
 
 
-def lend_crew(crew: publish.Crew) -> None:
+def lend_crew(crew: WorkerPool) -> None:
     """Have the flows of this context use workers that were started before."""
     _crew.set(crew)
 
@@ -69,7 +70,7 @@ def workers(folder: Path, model: str, processes: int | None, root: Path | None) 
     if _crew.get() is not _own_crew:
         yield
         return
-    with service.assemble_crew(open_store(root), folder, model=model, processes=processes) as crew:
+    with service.start_worker_pool(open_store(root), folder, model=model, processes=processes) as crew:
         token = _crew.set(crew)
         try:
             yield
@@ -78,33 +79,33 @@ def workers(folder: Path, model: str, processes: int | None, root: Path | None) 
 
 
 @contextmanager
-def inbox_turn(folder: Path, root: Path | None) -> Iterator[bool]:
+def inbox_lock(folder: Path, root: Path | None) -> Iterator[bool]:
     """Have an inbox for oneself, if nobody else is at it, and tell whether that is so; make it if there is none.
 
     The kernel ends the turn of a run that was killed.
     """
     store = open_store(root)
-    with service.inbox_turn(store, folder) as ours:
+    with service.inbox_lock(store, folder) as ours:
         yield ours
 
 
 @task(name="plan", task_run_name="plan {folder.name}", cache_policy=NO_CACHE)
 def plan_predictions(folder: Path, model: str, out: Path | None, options: PredictionConfig, root: Path | None) -> Plan:
     """List the folder once, and cut the listing into shards."""
-    return service.plan(open_store(root), folder, model=model, out=out, options=options)
+    return service.plan_predictions(open_store(root), folder, model=model, out=out, options=options)
 
 
 @task(name="plan shadow", task_run_name="plan {folder.name} with model {shadow}", cache_policy=NO_CACHE)
 def plan_shadow(folder: Path, shadow: str, out: Path, options: PredictionConfig, root: Path | None) -> Plan:
     """Plan the prediction with another version too."""
-    return service.shadow_plan(open_store(root), folder, shadow=shadow, out=out, options=options)
+    return service.plan_shadow(open_store(root), folder, shadow=shadow, out=out, options=options)
 
 
 @task(name="compare", task_run_name="compare the tables of two versions", cache_policy=NO_CACHE)
 def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
     """Write where another version's table differs, and drop that table."""
     log_to_run()
-    return service.finish_shadow(summary, other)
+    return service.compare_tables(summary, other)
 
 
 def require_version(name: str, root: Path | None) -> None:
@@ -147,8 +148,8 @@ def group_name() -> str:
 def predict_group(plan: Plan, shards: range) -> int:
     """Make the part files of neighbouring shards in a worker process; give the number of images."""
     log_to_run()
-    publish.run_workers(plan, present_crew(), shards=shards)
-    return sum(map(plan.rows_of, shards))
+    run_workers(plan, present_crew(), shards=shards)
+    return sum(map(plan.images_in, shards))
 
 
 def predict_shards(plan: Plan) -> float:
@@ -162,7 +163,7 @@ def predict_shards(plan: Plan) -> float:
     Returns:
         When it began, as seconds since the epoch.
     """
-    started, most = time.time(), present_crew().most
+    started, most = time.time(), present_crew().size
     ended = SimpleQueue[PrefectFuture[int]]()
     groups = iter(plan.groups(most))
     bar = progress_for("prediction-progress").start("Predicting", plan.images)
@@ -188,4 +189,4 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
     """Verify the parts and publish the table; what was done before `started` counts as taken over."""
     log_to_run()
-    return publish.finish(plan, present_crew(), started=started)
+    return publish.merge_predictions(plan, present_crew(), started=started)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from digits.pipeline.config import TrainingRun
     from digits.pipeline.study import Tuned
     from digits.prediction.config import PredictionConfig
-    from digits.prediction.pool import Crew
+    from digits.prediction.pool import WorkerPool
     from digits.review.session import Review
 
 UNEXPECTED = 1
@@ -576,11 +576,11 @@ def _predict_tracked(
     from digits.store.artifacts import Store
 
     store = Store(artifact_root(artifacts))
-    with service.assemble_crew(store, path, model=model, processes=options.processes) as crew:
+    with service.start_worker_pool(store, path, model=model, processes=options.processes) as crew:
         return _predict_as_flow(crew, path, model, out, options, artifacts, shadow)
 
 
-def _predict_as_flow(crew: "Crew", *arguments: Any) -> "PredictionSummary":
+def _predict_as_flow(crew: "WorkerPool", *arguments: Any) -> "PredictionSummary":
     """Import Prefect, which takes a second or two, while the workers load the model; then run the flow.
 
     Without heartbeats, for the last of which Prefect would wait: it is we that are watched by whoever called us.

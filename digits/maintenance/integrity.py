@@ -16,7 +16,7 @@ from digits.errors import CorruptArtifactError
 from digits.pipeline.recipes import KINDS, code_of
 from digits.prediction.incremental import LEDGERS, read_ledger
 from digits.prediction.plan import KNOWN_FILE, LISTING_FILE, Plan
-from digits.prediction.publish import verified_part
+from digits.prediction.publish import read_part
 from digits.progress import SILENT, Progress
 from digits.store.artifacts import MANIFEST, ArtifactRef, Recipe, Store
 from digits.store.files import hash_file
@@ -222,4 +222,4 @@ def _check_plan(path: Path) -> None:
 
 
 def _check_part(path: Path, shard: str) -> None:
-    verified_part(Plan.open(path), int(shard))
+    read_part(Plan.open(path), int(shard))

@@ -25,8 +25,8 @@ from typing import BinaryIO, NamedTuple
 
 from digits.errors import CorruptArtifactError, UsageError
 from digits.images.decode import DecodeError
-from digits.images.file_list import Named
-from digits.images.folder import MISSING_SIZE, Beneath, Entry, unescape_path
+from digits.images.file_list import FileList
+from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, unescape_path
 from digits.images.source import Source
 from digits.model.onnx_model import ModelFiles
 from digits.outputs.table import TableFile, columns_of
@@ -39,13 +39,13 @@ SLOWEST_CLOCK_NS = 2_000_000_000
 
 LEDGERS = "ledgers"
 """The directory of ledgers among the plans."""
-MAY_HEAL = frozenset({"denied", "vanished", "changed", "timeout", "crashed"})
+TRANSIENT_STATUSES = frozenset({"denied", "vanished", "changed", "timeout", "crashed"})
 _KEEP, _COMPARE, _RETRY = b"=", b"?", b"!"
 _CHUNK = 2**20
 logger = logging.getLogger(__name__)
 
 
-class Line(NamedTuple):
+class LedgerLine(NamedTuple):
     """A row of a former table: a mark, what was listed (with NUL at its end), and the row as JSON."""
 
     mark: bytes
@@ -72,11 +72,11 @@ class Ledger:
     least_certain: Sequence[Record]
     plan: str
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[LedgerLine]:
         """Give the rows."""
         with self.path.open("rb") as file:
             for marked, row in _pairs(file):
-                yield Line(marked[:1], marked[1:] + b"\0", row)
+                yield LedgerLine(marked[:1], marked[1:] + b"\0", row)
 
 
 def _pairs(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
@@ -89,7 +89,7 @@ def _pairs(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         yield from zip(parts[::2], parts[1::2], strict=True)
 
 
-def ledgers_of(work: Path, source: Path, out: Path) -> Path:
+def ledger_directory(work: Path, source: Path, out: Path) -> Path:
     """Say where the ledgers of a table are."""
     return work / LEDGERS / digest_of([os.fsdecode(source), os.fsdecode(out)])[:32]
 
@@ -98,7 +98,7 @@ def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
     """Find the ledger that fits a table, if its rows are still what would be predicted.
 
     Args:
-        directory: from `ledgers_of`.
+        directory: from `ledger_directory`.
         table: is hashed; when no ledger fits it although there are some, that is warned of.
         recipe: digest of model, options and code.
     """
@@ -136,7 +136,7 @@ def _verified(path: Path, digest: str) -> Path:
     return path
 
 
-class Takeover:
+class RowReuse:
     """Parts what is listed into what is known from the last run, and what must be predicted.
 
     Args:
@@ -156,7 +156,7 @@ class Takeover:
         self.settled = ledger is not None
         """Whether the table and its ledger would come out as they are: nothing is new, has changed or has gone."""
 
-    def fresh(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+    def entries_to_predict(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Write the file, and give the files that must be predicted; the listing and the ledger are by path."""
         line = next(self._lines, None)
         with self._path.open("wb") as file:
@@ -179,7 +179,7 @@ class Takeover:
             file.flush()
             os.fsync(file.fileno())
 
-    def _row(self, line: Line, entry: Entry, record: bytes) -> bytes:
+    def _row(self, line: LedgerLine, entry: Entry, record: bytes) -> bytes:
         """Give the row of a file that is unchanged, else nothing."""
         if line.mark == _KEEP and line.record == record and not self._verify:
             return line.row
@@ -242,7 +242,7 @@ class NewLedger:
 
     def _mark(self, record: bytes, values: Record) -> bytes:
         status = values["status"]
-        if status in MAY_HEAL or (status == "unreadable" and values["sha256"] is None):
+        if status in TRANSIENT_STATUSES or (status == "unreadable" and values["sha256"] is None):
             return _RETRY
         archive = self._plan.archive
         written = archive[1] if archive else int(record.split(b" ", 2)[1])
@@ -267,7 +267,7 @@ class NewLedger:
                     path.unlink()
 
 
-def open_table(path: Path, version: int, model: ModelFiles) -> TableFile:
+def open_replaceable_table(path: Path, version: int, model: ModelFiles) -> TableFile:
     """Find the table of which rows are to be replaced.
 
     Args:
@@ -294,12 +294,12 @@ def open_table(path: Path, version: int, model: ModelFiles) -> TableFile:
 
 
 class Replacement:
-    """Parts a table into rows that stay and files that must be predicted; see `digits.prediction.incremental.Takeover`.
+    """Parts a table into rows that stay and files that must be predicted; see `digits.prediction.incremental.RowReuse`.
 
     Args:
         path: a file to write: for each row an empty record, NUL, the row as JSON, NUL; for a row that is replaced the
             listing's record, NUL, nothing, NUL.
-        table: from `open_table`.
+        table: from `open_replaceable_table`.
         version: whose rows are replaced.
         place: the folder, or the archive.
         members: what is in the archive; None for a folder.
@@ -313,12 +313,12 @@ class Replacement:
         self._path, self._table, self._version, self._place, self._members = path, table, version, place, members
         self.rows = self.kept = self.missing = 0
 
-    def fresh(self) -> Iterator[Entry]:
+    def entries_to_predict(self) -> Iterator[Entry]:
         """Write the file, and give the files that must be predicted, in the order of the table."""
-        beneath: AbstractContextManager[Beneath | None] = (
-            nullcontext() if self._members is not None else Beneath(self._place)
+        beneath: AbstractContextManager[DirectoryReader | None] = (
+            nullcontext() if self._members is not None else DirectoryReader(self._place)
         )
-        named = Named(self._place, ())
+        named = FileList(self._place, ())
         with beneath as opened, self._path.open("wb") as file:
             for row in self._table.rows():
                 self.rows += 1
@@ -338,7 +338,7 @@ class Replacement:
                 f"{self._place}; name the folder that this table is of"
             )
 
-    def _entry(self, path: bytes, named: Named, beneath: Beneath | None) -> Entry:
+    def _entry(self, path: bytes, named: FileList, beneath: DirectoryReader | None) -> Entry:
         if self._members is not None or beneath is None:
             return (self._members or {}).get(path, Entry(path, MISSING_SIZE, 0, 0))
         return named.entry(beneath, path)

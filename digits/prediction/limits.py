@@ -14,18 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-MEMORY = 512 * 2**20
+MAX_MEMORY_GROWTH = 512 * 2**20
 """Bytes by which a worker's data may grow over what it holds when it is about to read its first image."""
 
 _NUMBER = struct.Struct("=q")
 _NONE = -1
 
 
-class Unguarded:
+class NoLimits:
     """No limits, and nobody is told."""
 
     def limit_memory(self) -> None:
-        """Keep the process's data from growing further than `MEMORY`."""
+        """Keep the process's data from growing further than `MAX_MEMORY_GROWTH`."""
 
     def enter(self, number: int, seconds: float) -> None:
         """Begin with an image, for which there are so many seconds."""
@@ -34,8 +34,8 @@ class Unguarded:
         """End with the last image."""
 
 
-class Guard(Unguarded):
-    """The limits of this process, for the parent that gave it the descriptor of `new_mark`."""
+class ImageLimits(NoLimits):
+    """The limits of this process, for the parent that gave it the descriptor of `open_position_file`."""
 
     def __init__(self, descriptor: int) -> None:
         self._mark = mmap.mmap(descriptor, _NUMBER.size)
@@ -43,12 +43,12 @@ class Guard(Unguarded):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def limit_memory(self) -> None:
-        """Keep the process's data from growing further than `MEMORY`: what wants more gets a `MemoryError`."""
+        """Keep the process's data from growing further than `MAX_MEMORY_GROWTH`: what wants more gets a `MemoryError`."""
         if not self._limited and sys.platform == "linux":
             import resource
 
             _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            limit = _data_size() + MEMORY
+            limit = _data_size() + MAX_MEMORY_GROWTH
             with suppress(ValueError):  # the limit that was set for us is lower
                 resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
         self._limited = True
@@ -70,14 +70,14 @@ def _data_size() -> int:
     return int(fields["VmData"].split()[0]) * 1024
 
 
-def new_mark() -> BinaryIO:
+def open_position_file() -> BinaryIO:
     """Make the file in which a worker marks the image that it is at."""
     file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - whoever asked for it closes it
     file.write(_NUMBER.pack(_NONE))
     return file
 
 
-def marked(mark: BinaryIO) -> int | None:
+def read_position(mark: BinaryIO) -> int | None:
     """Give the number of the image that a worker is at, or was when it died."""
     (number,) = _NUMBER.unpack(os.pread(mark.fileno(), _NUMBER.size, 0))
     return None if number == _NONE else int(number)

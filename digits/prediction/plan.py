@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
 PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
 KNOWN_FILE = "known"
-MOST_GROUPS = 32
+MAX_GROUPS = 32
 GROUP_IMAGES = 10_000
 
 
@@ -190,7 +190,7 @@ class Plan:
         return self.path.name
 
     @property
-    def is_settled(self) -> bool:
+    def is_up_to_date(self) -> bool:
         """Whether the table of an incremental run is what it would be, so that there is nothing to do."""
         return self.former is not None and self.former.settled
 
@@ -227,20 +227,20 @@ class Plan:
             file.seek(start)
             return [decode_entry(record) for record in file.read(end - start).split(b"\0")[:-1]]
 
-    def part(self, shard: int, suffix: str) -> Path:
+    def part_path(self, shard: int, suffix: str) -> Path:
         """Give the path of one of a shard's files."""
         return self.path / "parts" / f"{shard:06d}{suffix}"
 
     def is_committed(self, shard: int) -> bool:
         """Tell whether a shard's part is there and sealed."""
-        return self.part(shard, ".json").exists()
+        return self.part_path(shard, ".json").exists()
 
     def is_free(self, shard: int) -> bool:
         """Tell whether a shard is waiting to be worked on, now."""
         with self.claim(shard) as mine:
             return mine
 
-    def waiting(self) -> list[int]:
+    def pending_shards(self) -> list[int]:
         """Give the shards that are not committed."""
         return [shard for shard in self.shards if not self.is_committed(shard)]
 
@@ -249,11 +249,11 @@ class Plan:
 
         There are two a process, so that none is long alone at the end, or more where they would be long to wait for.
         """
-        count = max(2 * processes, min(MOST_GROUPS, self.images // GROUP_IMAGES))
+        count = max(2 * processes, min(MAX_GROUPS, self.images // GROUP_IMAGES))
         size = -(-len(self.shards) // count) or 1
         return [self.shards[first : first + size] for first in self.shards[::size]]
 
-    def rows_of(self, shard: int) -> int:
+    def images_in(self, shard: int) -> int:
         """Give the number of a shard's images."""
         return min(self.shard_size, self.images - shard * self.shard_size)
 
@@ -263,20 +263,20 @@ class Plan:
 
     def uncommit(self, shard: int) -> None:
         """Have a shard made again."""
-        self.part(shard, ".json").unlink(missing_ok=True)
+        self.part_path(shard, ".json").unlink(missing_ok=True)
 
-    def blamed(self, shard: int) -> dict[int, "Status"]:
+    def failed_images(self, shard: int) -> dict[int, "Status"]:
         """Give those of a shard's images that must not be decoded again, each with its status."""
         try:
-            record = read_record(self.part(shard, ".blame"))
+            record = read_record(self.part_path(shard, ".blame"))
         except (FileNotFoundError, CorruptArtifactError):
             return {}
         return {int(number): status for number, status in record["images"].items()}
 
-    def blame(self, shard: int, number: int, status: "Status") -> None:
+    def record_failure(self, shard: int, number: int, status: "Status") -> None:
         """Have an image not decoded again: its process was killed by it, and so was the next one's."""
-        images = {**self.blamed(shard), number: status}
-        write_record(self.part(shard, ".blame"), {"images": {str(key): images[key] for key in sorted(images)}})
+        images = {**self.failed_images(shard), number: status}
+        write_record(self.part_path(shard, ".blame"), {"images": {str(key): images[key] for key in sorted(images)}})
 
     @contextmanager
     def claim(self, shard: int) -> Iterator[bool]:
@@ -284,7 +284,7 @@ class Plan:
         if self.is_committed(shard):
             yield False
             return
-        with locked(self.part(shard, ".lock"), wait=False) as lock:
+        with locked(self.part_path(shard, ".lock"), wait=False) as lock:
             yield lock.held and not self.is_committed(shard)
 
 

@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from digits.errors import CorruptArtifactError, StoreError, UsageError, os_errors_as
-from digits.images.archive import Archive, Identity, Members, is_archive
-from digits.images.file_list import Named, read_names
-from digits.images.folder import Entry, Listing, entry_of, resolve_source
+from digits.images.archive import Archive, Identity, ArchiveListing, is_archive
+from digits.images.file_list import FileList, read_file_list
+from digits.images.folder import Entry, Listing, entry_for, resolve_source
 from digits.images.normalize import SPEC
 from digits.images.patterns import Selection
 from digits.images.source import open_source
@@ -27,7 +27,7 @@ from digits.outputs.summary import picture_path, summary_path
 from digits.outputs.table import TableFile, format_of
 from digits.outputs.table_diff import shadow_path
 from digits.prediction.config import PredictionConfig
-from digits.prediction.incremental import Replacement, Takeover, find_ledger, ledgers_of, open_table
+from digits.prediction.incremental import Replacement, RowReuse, find_ledger, ledger_directory, open_replaceable_table
 from digits.prediction.plan import (
     KNOWN_FILE,
     LISTING_FILE,
@@ -44,9 +44,9 @@ from digits.store.code_version import code_version
 from digits.store.files import hash_file, sync_directory
 from digits.store.records import digest_of, read_record
 
-SMALLEST_SHARD, SMALLEST_SHARD_BYTES = 256, 2 * 2**20
+MIN_SHARD_IMAGES, MIN_SHARD_BYTES = 256, 2 * 2**20
 """A shard has so many images or so many bytes of files: photos take longer than drawings."""
-SHARDS_WANTED = 32
+TARGET_SHARDS = 32
 _STALE_DRAFT, _STALE_PLAN = 24 * 3600, 30 * 24 * 3600
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConf
     remedy = "check that the folder can be read and that there is free space"
     with os_errors_as(StoreError, work, "the prediction could not be planned", remedy):
         work.mkdir(parents=True, exist_ok=True)
-        sweep_plans(work)
+        remove_stale_plans(work)
         with _temporary(work) as path:
             return _publish(_draft(source, model, options, out.absolute(), path), work)
 
@@ -86,7 +86,7 @@ def _check_recipe(model: ModelFiles) -> None:
         )
 
 
-def sweep_plans(work: Path, *, plan_seconds: float = _STALE_PLAN) -> list[Path]:
+def remove_stale_plans(work: Path, *, plan_seconds: float = _STALE_PLAN) -> list[Path]:
     """Remove what nobody will come back for: drafts whose makers were killed, plans that were left long ago."""
     drafts = [path for path in work.glob("tmp-*") if _remove_if_older(path, path, _STALE_DRAFT)]
     plans = [path.parent for path in work.glob(f"*/{PLAN_FILE}")]
@@ -117,7 +117,7 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
     listing, listed_at = _Listed(path / LISTING_FILE), time.time_ns()
     table = None
     if options.replace_version is not None:
-        table = open_table(out, options.replace_version, model)
+        table = open_replaceable_table(out, options.replace_version, model)
         kept = {"probabilities": table.probabilities, "top_k": table.top_k, "all_files": True, "recursive": True}
         options = options.model_copy(update=kept | {"include": (), "exclude": ()})
     chosen = _options_for(model, options)
@@ -154,8 +154,8 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
 
 def _shard_size(images: int, size: int, options: PredictionConfig) -> int:
     """Give the images a shard, of so many images that have so many bytes together."""
-    smallest = min(SMALLEST_SHARD, SMALLEST_SHARD_BYTES * images // max(size, 1))
-    return min(options.shard_size, max(1, smallest, -(-images // SHARDS_WANTED)))
+    smallest = min(MIN_SHARD_IMAGES, MIN_SHARD_BYTES * images // max(size, 1))
+    return min(options.shard_size, max(1, smallest, -(-images // TARGET_SHARDS)))
 
 
 def _digest_of_recipe(model: ModelFiles, options: Options, archive: Identity | None) -> str:
@@ -176,12 +176,12 @@ class _Past(NamedTuple):
 
     def write(self, listing: "_Listed", path: Path, options: PredictionConfig) -> IncrementalRows:
         """Write the files that must be predicted into the listing, and into the plan's directory what is known."""
-        directory = ledgers_of(self.work, self.found.place, self.out)
+        directory = ledger_directory(self.work, self.found.place, self.out)
         ledger = find_ledger(directory, self.out, recipe=self.recipe)
         known = path / KNOWN_FILE
         with open_source(self.found.place, self.found.archive) as opened:
-            takeover = Takeover(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
-            listing.write(takeover.fresh(self.found.entries))
+            takeover = RowReuse(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
+            listing.write(takeover.entries_to_predict(self.found.entries))
         return IncrementalRows(
             rows=takeover.rows,
             unchanged=takeover.unchanged,
@@ -210,7 +210,7 @@ def _replaced(
     version, before = options.replace_version or 0, hash_file(table.path)
     members = {entry.path: entry for entry in found.entries} if found.archive else None
     replacement = Replacement(known, table, version, found.place, members)
-    listing.write(replacement.fresh())
+    listing.write(replacement.entries_to_predict())
     return ReplacedRows(
         rows=replacement.rows,
         unchanged=replacement.kept,
@@ -242,22 +242,22 @@ def _found(source: Path, options: PredictionConfig, ours: tuple[Path, ...], scra
         raise UsageError(f"{source}: files are listed from {options.files_from}, so this must be their folder")
     image = root / os.fsdecode(name)
     if not is_archive(image):
-        yield _Found(root, [entry_of(root, name)])
+        yield _Found(root, [entry_for(root, name)])
         return
     with Archive(image) as archive:
-        members = Members(archive, recursive=options.recursive, selection=_selection_of(options))
+        members = ArchiveListing(archive, recursive=options.recursive, selection=_selection_of(options))
         yield _Found(image, members, members.skipped, archive.identity)
 
 
 def _listing_of(
     root: Path, source: Path, options: PredictionConfig, ours: tuple[Path, ...], scratch: Path
-) -> Listing | Named:
+) -> Listing | FileList:
     selection = _selection_of(options)
     if options.files_from is None:
         return Listing(root, recursive=options.recursive, selection=selection, ours=ours, scratch=scratch)
-    names = read_names(options.files_from)
+    names = read_file_list(options.files_from)
     aliases = (source.absolute(),)
-    return Named(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=ours)
+    return FileList(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=ours)
 
 
 def _selection_of(options: PredictionConfig) -> Selection:
@@ -341,7 +341,7 @@ def _publish(draft: tuple[Plan, str], work: Path) -> Plan:
     with suppress(FileNotFoundError):
         if _is_usable(target, plan):
             found = Plan.open(target)
-            done = found.images - sum(map(found.rows_of, found.waiting()))
+            done = found.images - sum(map(found.images_in, found.pending_shards()))
             logger.info("%s: going on with a run that had done %d of %d images", plan.source, done, found.images)
             return found
     try:

@@ -24,12 +24,12 @@ from typing import Self
 from digits.errors import DigitsError, StoreError, error_of, os_errors_as
 from digits.images.folder import escape_path
 from digits.model.onnx_model import ModelFiles
-from digits.prediction.limits import marked, new_mark
+from digits.prediction.limits import open_position_file, read_position
 from digits.prediction.plan import Plan
 from digits.prediction.worker import DONE, TAKEN
 from digits.progress import SILENT, Bar, Progress
 
-WORTH_A_PROCESS = 512
+IMAGES_PER_PROCESS = 512
 """So many images take about as long as the start of a further interpreter."""
 
 _DEATHS_AT_AN_IMAGE = 2
@@ -81,7 +81,10 @@ class WorkerProcess:
     def __init__(self) -> None:
         self.shard = -1
         with ExitStack() as files:
-            self._mark, self._errors = files.enter_context(new_mark()), files.enter_context(tempfile.TemporaryFile())
+            self._mark, self._errors = (
+                files.enter_context(open_position_file()),
+                files.enter_context(tempfile.TemporaryFile()),
+            )
             mark = self._mark.fileno()
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _PROGRAM, Path(__file__).parents[2], str(mark)],
@@ -102,7 +105,7 @@ class WorkerProcess:
         self.shard = shard
         self._ask({"plan": str(plan.path), "shard": shard})
 
-    def get_ready(self, model: ModelFiles, *, photos: bool) -> None:
+    def preload(self, model: ModelFiles, *, photos: bool) -> None:
         """Have it load a model, and what photos need, before there is a plan."""
         self._ask({"model": [str(model.directory), model.version, model.digest], "photos": photos})
 
@@ -110,9 +113,9 @@ class WorkerProcess:
         with suppress(BrokenPipeError):
             os.write(self._process.stdin.fileno(), json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
 
-    def bury(self) -> tuple[int, int | None, str]:
+    def collect_exit(self) -> tuple[int, int | None, str]:
         """Give the exit code of one that has died, the number of the image that it was at, and its last words."""
-        code, number = self._process.wait(), marked(self._mark)
+        code, number = self._process.wait(), read_position(self._mark)
         self._errors.seek(0)
         words = self._errors.read().decode(errors="replace").strip()[-2000:]
         return code, number, words
@@ -128,36 +131,36 @@ class WorkerProcess:
         self._files.close()
 
 
-class Crew:
+class WorkerPool:
     """Worker processes that are kept from one piece of work to the next; several threads may use it.
 
     Args:
         most: processes at work at once; None: as many as there are usable CPUs.
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        self.most = most or usable_cpus()
-        self.dismissed = False
-        self._free = BoundedSemaphore(self.most)
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size or usable_cpus()
+        self.closed = False
+        self._free = BoundedSemaphore(self.size)
         self._idle: deque[WorkerProcess] = deque()
-        self._hired: set[WorkerProcess] = set()
+        self._acquired: set[WorkerProcess] = set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.dismiss()
+        self.close()
 
     def prepare(self, source: Path, model: ModelFiles) -> None:
         """Start the workers that a folder will want, by a glance at it: while it is listed they load what they need."""
         with suppress(OSError), os.scandir(source) as entries:
-            names = [entry.name.lower() for entry in islice(entries, self.most * WORTH_A_PROCESS)]
+            names = [entry.name.lower() for entry in islice(entries, self.size * IMAGES_PER_PROCESS)]
             photos = any(name.endswith(_PHOTOS) for name in names)
-            for _ in range(max(1, len(names) // WORTH_A_PROCESS) - len(self._idle)):
+            for _ in range(max(1, len(names) // IMAGES_PER_PROCESS) - len(self._idle)):
                 self._idle.append(_start())
-                self._idle[-1].get_ready(model, photos=photos)
+                self._idle[-1].preload(model, photos=photos)
 
-    def hire(self, *, wait: bool = True) -> WorkerProcess | None:
+    def acquire(self, *, wait: bool = True) -> WorkerProcess | None:
         """Take an idle worker, or a new one; `keep` or `lose` it afterwards.
 
         Args:
@@ -174,30 +177,30 @@ class Crew:
         except BaseException:
             self._free.release()
             raise
-        self._hired.add(worker)
+        self._acquired.add(worker)
         return worker
 
     def _take(self) -> WorkerProcess:
-        if self.dismissed:
+        if self.closed:
             raise StoreError("the prediction was stopped; the same command goes on from what is finished")
         return self._idle.popleft() if self._idle else _start()
 
-    def keep(self, worker: WorkerProcess) -> None:
+    def release(self, worker: WorkerProcess) -> None:
         """Take a worker back that has nothing to do."""
-        self._hired.remove(worker)
+        self._acquired.remove(worker)
         self._idle.append(worker)
         self._free.release()
 
-    def lose(self, worker: WorkerProcess) -> None:
+    def discard(self, worker: WorkerProcess) -> None:
         """End a worker, if it has not died before."""
-        self._hired.remove(worker)
+        self._acquired.remove(worker)
         worker.end()
         self._free.release()
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         """End all workers; those who listen to one find it dead, and can't hire another."""
-        self.dismissed = True
-        for worker in tuple(self._hired):
+        self.closed = True
+        for worker in tuple(self._acquired):
             worker.kill()
         while self._idle:
             self._idle.pop().end()
@@ -211,7 +214,7 @@ def _start() -> WorkerProcess:
 
 def run_workers(
     plan: Plan,
-    crew: Crew,
+    crew: WorkerPool,
     *,
     shards: Iterable[int] | None = None,
     progress: Progress = SILENT,
@@ -228,12 +231,12 @@ def run_workers(
         DigitsError: a worker could not go on, or they keep dying; what is committed stays.
     """
     wanted = plan.shards if shards is None else tuple(shards)
-    total = sum(map(plan.rows_of, wanted))
+    total = sum(map(plan.images_in, wanted))
     bar = _Counted(progress.start("Predicting", total), total)
     job = _Job(plan, crew, bar)
     try:
         while plan.exists() and (waiting := [shard for shard in wanted if not plan.is_committed(shard)]):
-            bar.recount(sum(map(plan.rows_of, waiting)))
+            bar.recount(sum(map(plan.images_in, waiting)))
             if free := _free(plan, waiting):
                 job.carry_out(free)
             else:
@@ -259,27 +262,27 @@ def _free(plan: Plan, waiting: Sequence[int]) -> list[int]:
 class _Job:
     """A plan, and the workers of a crew that are at it."""
 
-    def __init__(self, plan: Plan, crew: Crew, bar: "_Counted") -> None:
+    def __init__(self, plan: Plan, crew: WorkerPool, bar: "_Counted") -> None:
         self._plan, self._crew, self._bar = plan, crew, bar
         self._todo: deque[int] = deque()
         self._busy: set[WorkerProcess] = set()
         self._deaths: Counter[tuple[int, int]] = Counter()
-        self._in_vain: Counter[int] = Counter()
+        self._failed_attempts: Counter[int] = Counter()
 
     def carry_out(self, shards: Iterable[int]) -> None:
         """Give each shard to a worker, once."""
         self._todo.extend(shards)
-        images = sum(map(self._plan.rows_of, self._todo))
-        count = min(self._crew.most, len(self._todo), -(-images // WORTH_A_PROCESS))
+        images = sum(map(self._plan.images_in, self._todo))
+        count = min(self._crew.size, len(self._todo), -(-images // IMAGES_PER_PROCESS))
         try:
             while self._todo or self._busy:
-                while self._todo and len(self._busy) < count and (worker := self._crew.hire(wait=not self._busy)):
+                while self._todo and len(self._busy) < count and (worker := self._crew.acquire(wait=not self._busy)):
                     self._busy.add(worker)
                     worker.begin(self._plan, self._todo.popleft())
                 self._listen()
         finally:
             while self._busy:
-                self._crew.lose(self._busy.pop())
+                self._crew.discard(self._busy.pop())
 
     def _listen(self) -> None:
         """Wait until any worker tells something."""
@@ -296,16 +299,16 @@ class _Job:
                 worker.begin(self._plan, self._todo.popleft())
             else:
                 self._busy.remove(worker)
-                self._crew.keep(worker)
+                self._crew.release(worker)
         elif not told:
             self._busy.remove(worker)
-            self._mourn(worker)
+            self._handle_death(worker)
 
-    def _mourn(self, worker: WorkerProcess) -> None:
+    def _handle_death(self, worker: WorkerProcess) -> None:
         """Find out why a worker died; its shard is waiting again."""
-        code, number, words = worker.bury()
-        self._crew.lose(worker)
-        if code == 0 or self._crew.dismissed:  # the plan is gone, as another run has carried it out, or we are to stop
+        code, number, words = worker.collect_exit()
+        self._crew.discard(worker)
+        if code == 0 or self._crew.closed:  # the plan is gone, as another run has carried it out, or we are to stop
             return
         kind = error_of(code)
         if kind is not None:
@@ -315,8 +318,8 @@ class _Job:
         if number is not None:
             fate += f" at {escape_path(self._plan.entries(shard)[number].path)}"
             self._suspect(shard, number, by_timer=code == -signal.SIGALRM)
-        self._in_vain[shard] += 1
-        if self._in_vain[shard] >= _DEATHS_IN_VAIN:
+        self._failed_attempts[shard] += 1
+        if self._failed_attempts[shard] >= _DEATHS_IN_VAIN:
             raise DigitsError(f"{fate}, the last of {_DEATHS_IN_VAIN} to die at the same images. {words}".strip())
         logger.warning("%s; its images are taken up again. %s", fate, words)
 
@@ -324,8 +327,8 @@ class _Job:
         """Blame an image when this was not the first worker to die at it: the first may have been killed by others."""
         self._deaths[shard, number] += 1
         if self._deaths[shard, number] >= _DEATHS_AT_AN_IMAGE:
-            self._plan.blame(shard, number, "timeout" if by_timer else "crashed")
-            del self._in_vain[shard]
+            self._plan.record_failure(shard, number, "timeout" if by_timer else "crashed")
+            del self._failed_attempts[shard]
 
 
 class _Counted:

@@ -1,7 +1,7 @@
 """Batch prediction: a folder of pictures to a table, one row an image, whatever is in it and whenever we are killed.
 
 Three steps that can be called by themselves, also from different processes: `plan_predictions` lists the folder and
-cuts it into shards, `run_workers` (or any number of `run_worker`) makes their parts, `finish` publishes the table.
+cuts it into shards, `run_workers` (or any number of `run_worker`) makes their parts, `merge_predictions` publishes the table.
 Called again after a kill, with the same folder, model and options, they go on where they were.
 """
 
@@ -33,22 +33,12 @@ from digits.prediction.config import PredictionConfig
 from digits.prediction.incremental import NewLedger, merged_rows
 from digits.prediction.plan import FormerRows, IncrementalRows, Plan, ReplacedRows, remove_plan
 from digits.prediction.planning import plan_predictions
-from digits.prediction.pool import Crew, run_workers
-from digits.prediction.worker import FAILURES_KEPT, LEAST_CERTAIN_KEPT, run_worker
+from digits.prediction.pool import WorkerPool, run_workers
+from digits.prediction.worker import FAILURES_KEPT, LEAST_CERTAIN_KEPT
 from digits.progress import SILENT, Progress
 from digits.status import STATUSES
 from digits.store.files import hash_file, locked, remove_leftovers_of, replacing, write_file
 from digits.store.records import Record, read_record, write_record
-
-__all__ = [
-    "Crew",
-    "finish",
-    "merge",
-    "plan_predictions",
-    "predict_folder",
-    "run_worker",
-    "run_workers",
-]
 
 RUNS_KEPT = 20
 """In the trend of a table's drift."""
@@ -74,30 +64,30 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
         ModelError: the model can't be used.
         StoreError: the disk is full, or can't be written to; run again to go on.
     """
-    with Crew(options.processes) as crew:
+    with WorkerPool(options.processes) as crew:
         crew.prepare(source, model)
         while True:
             plan = plan_predictions(source, model=model, options=options, out=out, work=work)
             started = time.time()
             run_workers(plan, crew, progress=progress)
             with suppress(PlanGoneError):
-                return finish(plan, crew, started=started)
+                return merge_predictions(plan, crew, started=started)
 
 
-def finish(plan: Plan, crew: Crew, *, started: float | None = None) -> PredictionSummary:
+def merge_predictions(plan: Plan, crew: WorkerPool, *, started: float | None = None) -> PredictionSummary:
     """Publish the table of a plan whose shards are all committed, and remove the plan.
 
     A part that was damaged since then is made again; `merge` has the arguments and the errors.
     """
     try:
-        return merge(plan, started=started)
+        return merge_parts(plan, started=started)
     except CorruptArtifactError as error:
         logger.warning("%s; it is made again", error)
         run_workers(plan, crew)
-        return merge(plan, started=started)
+        return merge_parts(plan, started=started)
 
 
-def merge(plan: Plan, *, started: float | None = None) -> PredictionSummary:
+def merge_parts(plan: Plan, *, started: float | None = None) -> PredictionSummary:
     """Verify the parts, publish the table, the picture and the summary beside it, and remove the plan.
 
     Args:
@@ -149,7 +139,7 @@ def _published_by_another(plan: Plan) -> PredictionSummary:
 
 
 def _published(plan: Plan, started: float | None) -> PredictionSummary:
-    waiting = plan.waiting()
+    waiting = plan.pending_shards()
     if waiting:
         raise StoreError(
             f"{plan.path}: {len(waiting)} of {len(plan.shards)} shards are not done; run the workers first"
@@ -231,7 +221,7 @@ def _shards_of(plan: Plan, former: FormerRows, rows: Iterator[Record], totals: "
 def _verified_parts(plan: Plan, totals: "_Totals") -> Iterator[bytes]:
     for shard in plan.shards:
         try:
-            seal, part = verified_part(plan, shard)
+            seal, part = read_part(plan, shard)
         except (CorruptArtifactError, FileNotFoundError) as error:
             plan.uncommit(shard)
             raise CorruptArtifactError(f"shard {shard} must be made again: {error}") from error
@@ -239,15 +229,15 @@ def _verified_parts(plan: Plan, totals: "_Totals") -> Iterator[bytes]:
         yield part
 
 
-def verified_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
+def read_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
     """Give the seal and the rows of a shard that is done.
 
     Raises:
         CorruptArtifactError: one of them was damaged.
         FileNotFoundError: one of them is missing.
     """
-    seal = read_record(plan.part(shard, ".json"))
-    part = plan.part(shard, ".part").read_bytes()
+    seal = read_record(plan.part_path(shard, ".json"))
+    part = plan.part_path(shard, ".part").read_bytes()
     if hashlib.sha256(part).hexdigest() != seal["sha256"]:
         raise CorruptArtifactError(f"{plan.part(shard, '.part')}: damaged after it was written")
     return seal, part

@@ -13,9 +13,10 @@ from digits.model.onnx_model import ModelFiles
 from digits.outputs.summary import PredictionSummary
 from digits.outputs.table import TableFile
 from digits.outputs.table_diff import shadow_path, write_differences
-from digits.prediction import publish
+from digits.prediction import planning
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan
+from digits.prediction.pool import WorkerPool
 from digits.store.artifacts import Store
 from digits.store.records import digest_of
 from digits.store.registry import Registry
@@ -32,14 +33,14 @@ def open_model(store: Store, name: str) -> ModelFiles:
     return ModelFiles.load(store.open(version.artifact("onnx")).path, version=version.number)
 
 
-def assemble_crew(store: Store, source: Path, *, model: str, processes: int | None) -> publish.Crew:
+def start_worker_pool(store: Store, source: Path, *, model: str, processes: int | None) -> WorkerPool:
     """Start the workers that a folder will want: they load the model while it is listed; dismiss them afterwards.
 
     Raises:
         RegistryError: there is no such model.
         StoreError: its files are missing or damaged, or no process can be started.
     """
-    crew = publish.Crew(processes)
+    crew = WorkerPool(processes)
     crew.prepare(source, open_model(store, model))
     return crew
 
@@ -52,7 +53,7 @@ def default_table(store: Store, source: Path) -> Path:
 
 
 @contextmanager
-def inbox_turn(store: Store, folder: Path) -> Iterator[bool]:
+def inbox_lock(store: Store, folder: Path) -> Iterator[bool]:
     """Be the only run at an inbox while the context lasts, and tell whether that is so; make the folder if it is not.
 
     Raises:
@@ -64,9 +65,9 @@ def inbox_turn(store: Store, folder: Path) -> Iterator[bool]:
         yield free
 
 
-def plan(store: Store, source: Path, *, model: str, out: Path | None, options: PredictionConfig) -> Plan:
-    """List a folder and plan its prediction; see `digits.prediction.publish.plan_predictions`."""
-    return publish.plan_predictions(
+def plan_predictions(store: Store, source: Path, *, model: str, out: Path | None, options: PredictionConfig) -> Plan:
+    """List a folder and plan its prediction; see `digits.prediction.planning.plan_predictions`."""
+    return planning.plan_predictions(
         source,
         model=open_model(store, model),
         options=options,
@@ -75,7 +76,7 @@ def plan(store: Store, source: Path, *, model: str, out: Path | None, options: P
     )
 
 
-def shadow_plan(store: Store, source: Path, *, shadow: str, out: Path, options: PredictionConfig) -> Plan:
+def plan_shadow(store: Store, source: Path, *, shadow: str, out: Path, options: PredictionConfig) -> Plan:
     """Plan the prediction of a folder with another version, into a table of its own that nobody keeps.
 
     Args:
@@ -93,10 +94,10 @@ def shadow_plan(store: Store, source: Path, *, shadow: str, out: Path, options: 
         raise UsageError("files_from: to predict with two versions, give the list of files as a file")
     alone = {"incremental": False, "verify": False, "replace_version": None}
     table = store.temporary / f"shadow-{digest_of(ascii(str(out.absolute())))[:32]}" / "predictions.jsonl"
-    return plan(store, source, model=shadow, out=table, options=options.model_copy(update=alone))
+    return plan_predictions(store, source, model=shadow, out=table, options=options.model_copy(update=alone))
 
 
-def finish_shadow(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
+def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
     """Write where the tables of two versions differ, beside the first one; drop the second; give the first's summary.
 
     Raises:

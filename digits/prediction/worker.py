@@ -22,16 +22,16 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import DigitsError, ModelError, StoreError, os_errors_as
-from digits.images.decode import LEAST_SIDE, Decoded, DecodeError, decode
+from digits.images.decode import MIN_SIDE, Decoded, DecodeError, decode
 from digits.images.folder import Entry, escape_path
 from digits.images.normalize import opencv
-from digits.images.screening import Look, look
+from digits.images.screening import ScreenedImage, screen
 from digits.images.source import Source, open_source
 from digits.model.drift import MOST_IMAGES, Counts, Reference, add_counts, bin_counts, measure, measure_files
 from digits.model.onnx_model import ModelFiles, Predictor, load_runtime
 from digits.outputs.summary import LeastCertain
 from digits.outputs.table import DECIMALS, FIXED_COLUMNS, Row
-from digits.prediction.limits import Guard, Unguarded
+from digits.prediction.limits import ImageLimits, NoLimits
 from digits.prediction.plan import Plan
 from digits.status import Status, novelty_of, verdict
 from digits.store.files import write_file
@@ -71,14 +71,14 @@ def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
         ModelError: the model can't be run, or is not the one that the plan was made for.
     """
     committed = 0
-    with _at_work_on(plan, Unguarded(), tick) as worker:
+    with _at_work_on(plan, NoLimits(), tick) as worker:
         for shard in [*plan.shards[start:], *plan.shards[:start]]:
             committed += worker.run_if_free(shard)
     return committed
 
 
 @contextmanager
-def _at_work_on(plan: Plan, guard: Unguarded, tick: Tick) -> Iterator["_Worker"]:
+def _at_work_on(plan: Plan, guard: NoLimits, tick: Tick) -> Iterator["_Worker"]:
     """Open what a worker needs; it just ends when the plan is gone, which is when another run has carried it out."""
     try:
         with open_source(plan.source, plan.archive) as source:
@@ -103,7 +103,7 @@ class _Seen(NamedTuple):
     status: Status = "ok"
     error: str | None = None
     more_frames: bool = False
-    looked: Look | None = None
+    looked: ScreenedImage | None = None
 
 
 @dataclass
@@ -139,7 +139,7 @@ def _as_least_certain(confidence: float, name: str, image: _Seen) -> Record:
 class _Worker:
     """A model at work on a plan."""
 
-    def __init__(self, plan: Plan, source: Source, guard: Unguarded, tick: Tick) -> None:
+    def __init__(self, plan: Plan, source: Source, guard: NoLimits, tick: Tick) -> None:
         self._plan = plan
         self._source = source
         self._guard = guard
@@ -160,7 +160,7 @@ class _Worker:
         planned = self._plan.model
         predictor = _predictor(planned.directory, planned.version, planned.digest)
         self._guard.limit_memory()
-        entries, blamed = self._plan.entries(shard), self._plan.blamed(shard)
+        entries, blamed = self._plan.entries(shard), self._plan.failed_images(shard)
         rows, tally = list[Row](), _Tally()
         for first in range(0, len(entries), SLICE):
             images = [
@@ -181,7 +181,7 @@ class _Worker:
             digest = hashlib.sha256(content).hexdigest()
             if blame:
                 return _Seen(path, digest, None, status=blame, error=_BLAMES[blame].format(options.max_seconds))
-            picture = decode(content, max_pixels=options.max_pixels, least_side=LEAST_SIDE, others=options.others)
+            picture = decode(content, max_pixels=options.max_pixels, min_side=MIN_SIDE, others=options.others)
             looked = self._looked_at(picture)
         except DecodeError as error:
             return _Seen(path, digest, None, error.width, error.height, error.status, str(error))
@@ -190,9 +190,9 @@ class _Worker:
         more, pixels = picture.more_frames, looked.pixels
         return _Seen(path, digest, pixels, picture.width, picture.height, more_frames=more, looked=looked)
 
-    def _looked_at(self, picture: Decoded) -> Look:
+    def _looked_at(self, picture: Decoded) -> ScreenedImage:
         try:
-            return look(picture.pixels, self._plan.options.normalize, shape=self._plan.model.input_shape)
+            return screen(picture.pixels, self._plan.options.normalize, shape=self._plan.model.input_shape)
         except MemoryError:
             raise
         except Exception as error:  # one image must not take its neighbours with it
@@ -221,7 +221,7 @@ class _Worker:
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._plan.options.top_k].tolist()
         rounded = probabilities.astype(np.float64).round(DECIMALS).tolist()
         looks = [image.looked for image in images if image.looked]
-        novelties = novelty_of(novelty, [seen.oddity for seen in looks])
+        novelties = novelty_of(novelty, [seen.screening_score for seen in looks])
         answers = [self._answer(*answer) for answer in zip(rounded, ranked, novelties, strict=True)]
         tally.count_predictions(images, [str(a[1]) for a in answers], [float(a[2] or 0) for a in answers])
         if self._plan.model.reference:
@@ -271,13 +271,13 @@ def _commit(plan: Plan, shard: int, part: bytes, seal: Record) -> None:
 
     Neither waits for the disk: what a power failure damages is found by its hash before it is used, and made again.
     """
-    write_file(plan.part(shard, ".part"), part, durable=False)
+    write_file(plan.part_path(shard, ".part"), part, durable=False)
     digest = hashlib.sha256(part).hexdigest()
-    write_record(plan.part(shard, ".json"), {**seal, "bytes": len(part), "sha256": digest}, durable=False)
+    write_record(plan.part_path(shard, ".json"), {**seal, "bytes": len(part), "sha256": digest}, durable=False)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be a worker process: take requests from standard input, with the file of `guards.new_mark` as argument.
+    """Be a worker process: take requests from standard input, with the file of `guards.open_position_file` as argument.
 
     A request is a line of JSON. `{"plan": path, "shard": number}` is answered on standard output by a `.` for every
     image that is done, then `DONE` for a shard that is committed, or `TAKEN` for one that somebody else has.
@@ -285,7 +285,7 @@ def main(arguments: Sequence[str]) -> int:
     to do yet.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    guard = Guard(int(arguments[0]))
+    guard = ImageLimits(int(arguments[0]))
     load_runtime()
     try:
         _serve(sys.stdin.buffer, guard)
@@ -300,13 +300,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _serve(requests: Iterable[bytes], guard: Guard) -> None:
+def _serve(requests: Iterable[bytes], guard: ImageLimits) -> None:
     current, worker = None, None
     with ExitStack() as stack:
         for request in requests:
             told = json.loads(request)
             if "model" in told:
-                get_ready(*told["model"], photos=told["photos"])
+                preload(*told["model"], photos=told["photos"])
                 continue
             if worker is None or told["plan"] != current:
                 stack.close()
@@ -316,7 +316,7 @@ def _serve(requests: Iterable[bytes], guard: Guard) -> None:
             _tell_parent(DONE if worker.run_if_free(told["shard"]) else TAKEN)
 
 
-def get_ready(directory: str, version: int, digest: str, *, photos: bool) -> None:
+def preload(directory: str, version: int, digest: str, *, photos: bool) -> None:
     """Load a model, and what photos need, before there is a shard to do.
 
     Args:

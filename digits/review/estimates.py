@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from digits.data.labels import SKIP
-from digits.review.sampling import FLAGGED, STRATA, Image, Selection, Stratum
+from digits.review.sampling import FLAGGED, STRATA, Image, ReviewQueue, Stratum
 from digits.store.records import Record
 
 LEVEL = 0.95
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Progress:
+class ReviewProgress:
     """How far a review is.
 
     Args:
@@ -51,9 +51,9 @@ class Progress:
         return {**vars(self), **{name: found and found._asdict() for name, found in estimates.items()}}
 
 
-def progress_of(
-    selection: Selection, label_of: Callable[[str], str | None], *, is_gone: Callable[[str], bool] = lambda _: False
-) -> Progress:
+def measure_progress(
+    selection: ReviewQueue, label_of: Callable[[str], str | None], *, is_gone: Callable[[str], bool] = lambda _: False
+) -> ReviewProgress:
     """Count what was answered, and estimate how often the table is right.
 
     The estimate for `ok` rows rests on the sample alone, and in it on the images before the first one that has no
@@ -69,7 +69,7 @@ def progress_of(
     images = {stratum: selection.of(stratum) for stratum in STRATA}
     labels = {image.sha256: label_of(image.sha256) for chosen in images.values() for image in chosen}
     confident = _of_sample(images["sample"], labels, selection.confident, is_gone)
-    return Progress(
+    return ReviewProgress(
         done={stratum: sum(labels[image.sha256] is not None for image in images[stratum]) for stratum in STRATA},
         total={stratum: len(images[stratum]) for stratum in STRATA},
         confident=confident,
@@ -92,7 +92,7 @@ def _of_sample(
 
 
 def _of_table(
-    flagged: Sequence[Image], labels: Mapping[str, str | None], confident: Estimate | None, selection: Selection
+    flagged: Sequence[Image], labels: Mapping[str, str | None], confident: Estimate | None, selection: ReviewQueue
 ) -> Estimate | None:
     """Put the strata together: the flagged ones are known one by one, but for the skipped, which may be either."""
     said = [(labels[image.sha256], image.suggestion) for image in flagged]

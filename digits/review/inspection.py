@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from digits.errors import StoreError, UsageError, os_errors_as
-from digits.images.decode import LEAST_SIDE, DecodeError, decode
+from digits.images.decode import MIN_SIDE, DecodeError, decode
 from digits.images.formats import Mode
 from digits.images.normalize import SHAPE, Box, Ink, find_ink, has_mnist_form
-from digits.images.screening import look
+from digits.images.screening import screen
 from digits.images.types import Pixels
 from digits.model.onnx_model import Predictor
 from digits.outputs.drawing import Bar, contact_sheet, with_bars
@@ -67,11 +67,11 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> 
         ModelError: the network can't be run.
     """
     shape, names = predictor.model.input_shape, predictor.model.class_names
-    picture = decode(content, least_side=LEAST_SIDE)
-    pixels, oddity, *_ = look(picture.pixels, mode, shape=shape)
+    picture = decode(content, min_side=MIN_SIDE)
+    pixels, screening_score, *_ = screen(picture.pixels, mode, shape=shape)
     between, findings = _steps_between(picture.pixels, mode, shape)
     (shares,), answered = predictor.answer(pixels[np.newaxis])
-    (novelty,) = novelty_of(answered, [oddity])
+    (novelty,) = novelty_of(answered, [screening_score])
     return Inspection(
         width=picture.width,
         height=picture.height,

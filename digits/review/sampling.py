@@ -40,7 +40,7 @@ class Image(NamedTuple):
         return NOT_A_DIGIT if self.status == NOT_A_DIGIT else self.prediction
 
 
-class Picked(NamedTuple):
+class QueuedImage(NamedTuple):
     """An image to look at, and why."""
 
     image: Image
@@ -48,7 +48,7 @@ class Picked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Selection:
+class ReviewQueue:
     """What to look at.
 
     Args:
@@ -57,7 +57,7 @@ class Selection:
         known: distinct images that were left out, since they were labelled for another model version.
     """
 
-    queue: tuple[Picked, ...]
+    queue: tuple[QueuedImage, ...]
     confident: int
     known: int
 
@@ -66,7 +66,9 @@ class Selection:
         return [picked.image for picked in self.queue if picked.stratum == stratum]
 
 
-def select(images: Iterable[Image], *, size: int, is_known: Callable[[Image], bool] = lambda _: False) -> Selection:
+def build_queue(
+    images: Iterable[Image], *, size: int, is_known: Callable[[Image], bool] = lambda _: False
+) -> ReviewQueue:
     """Choose what to look at, the same for the same table.
 
     Of images with the same content one is taken. The flagged ones are sorted by their value: the chance that the table
@@ -83,8 +85,8 @@ def select(images: Iterable[Image], *, size: int, is_known: Callable[[Image], bo
     flagged: list[Image] = []
     counts: Counter[str] = Counter()
     sample = heapq.nsmallest(size, _confident(images, is_known, flagged, counts), key=_rank)
-    flagged.sort(key=lambda image: (-value(image), image.sha256))
-    return Selection(tuple(_interleaved(flagged, sample)), counts["confident"], counts["known"])
+    flagged.sort(key=lambda image: (-error_probability(image), image.sha256))
+    return ReviewQueue(tuple(_interleaved(flagged, sample)), counts["confident"], counts["known"])
 
 
 def _confident(
@@ -106,7 +108,7 @@ def _confident(
             flagged.append(image)
 
 
-def value(image: Image) -> float:
+def error_probability(image: Image) -> float:
     """Give the chance that the table is wrong about a flagged image, as far as the model can tell.
 
     An uncertain one is wrong as often as its confidence says. The novelty of what is taken for no digit is a logit,
@@ -121,10 +123,10 @@ def _rank(image: Image) -> bytes:
     return hashlib.sha256(f"sample {image.model_version} {image.sha256}".encode()).digest()
 
 
-def _interleaved(flagged: Sequence[Image], sample: Sequence[Image]) -> Iterator[Picked]:
+def _interleaved(flagged: Sequence[Image], sample: Sequence[Image]) -> Iterator[QueuedImage]:
     others = iter(sample)
     for start in range(0, len(flagged), FLAGGED_BETWEEN):
         for image in flagged[start : start + FLAGGED_BETWEEN]:
-            yield Picked(image, "not-a-digit" if image.status == NOT_A_DIGIT else "uncertain")
-        yield from (Picked(image, "sample") for image in islice(others, 1))
-    yield from (Picked(image, "sample") for image in others)
+            yield QueuedImage(image, "not-a-digit" if image.status == NOT_A_DIGIT else "uncertain")
+        yield from (QueuedImage(image, "sample") for image in islice(others, 1))
+    yield from (QueuedImage(image, "sample") for image in others)

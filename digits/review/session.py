@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Self
 
 from digits.data.labels import DIGITS, LABELS, SKIP, Answer, LabelLog, Undo
 from digits.errors import CorruptArtifactError, DigitsError, StoreError, UsageError, os_errors_as
-from digits.images.archive import Archive, Members, is_archive
-from digits.images.decode import LEAST_SIDE, DecodeError, decode
-from digits.images.folder import Entry, entry_of, resolve_source, unescape_path
+from digits.images.archive import Archive, ArchiveListing, is_archive
+from digits.images.decode import MIN_SIDE, DecodeError, decode
+from digits.images.folder import Entry, entry_for, resolve_source, unescape_path
 from digits.images.formats import OTHER_EXTENSIONS, Mode
 from digits.images.normalize import normalize
 from digits.images.patterns import Selection as Selected
@@ -24,8 +24,8 @@ from digits.outputs.summary import summary_path
 from digits.outputs.table import read_table
 from digits.prediction.config import PredictionConfig
 from digits.prediction.service import open_model
-from digits.review.estimates import Progress, progress_of
-from digits.review.sampling import Image, Picked, Selection, select
+from digits.review.estimates import ReviewProgress, measure_progress
+from digits.review.sampling import Image, QueuedImage, Selection, build_queue
 from digits.review.spreadsheet import read_sheet, write_sheet
 from digits.status import PREDICTED
 from digits.store.artifacts import Store
@@ -44,7 +44,7 @@ class Pictures(NamedTuple):
     seen: bytes
 
 
-class Imported(NamedTuple):
+class ImportCounts(NamedTuple):
     """What became of a sheet: answers that were appended, and those that were in the log already."""
 
     new: int
@@ -85,7 +85,7 @@ class Review:
         self._stack.close()
 
     @property
-    def queue(self) -> Sequence[Picked]:
+    def queue(self) -> Sequence[QueuedImage]:
         """The images to look at, in order."""
         return self.selection.queue
 
@@ -94,18 +94,18 @@ class Review:
         """The folder or archive of the images."""
         return self._named or _source_of(self.table)
 
-    def progress(self) -> Progress:
+    def progress(self) -> ReviewProgress:
         """Say how far it is, with the answers of others too."""
         with self._lock:
             self.log.refresh()
-            return progress_of(self.selection, self._label_of, is_gone=self._gone.__contains__)
+            return measure_progress(self.selection, self._label_of, is_gone=self._gone.__contains__)
 
-    def first_open(self) -> int:
+    def first_unanswered(self) -> int:
         """Give the place in the queue of the first image that has no answer; its length where all have."""
         places = (place for place, picked in enumerate(self.queue) if self.answer_to(picked) is None)
         return next(places, len(self.queue))
 
-    def answer_to(self, picked: Picked) -> Answer | None:
+    def answer_to(self, picked: QueuedImage) -> Answer | None:
         """Give the answer that counts on an image."""
         return self.log.current(picked.image.sha256)
 
@@ -114,7 +114,7 @@ class Review:
         with self._lock:
             return [answer for answer in self.log.answers() if answer.sha256 in self._by_hash][-most:]
 
-    def pictures(self, picked: Picked) -> Pictures:
+    def pictures(self, picked: QueuedImage) -> Pictures:
         """Give an image as a person and as the network sees it.
 
         Only bytes with the hash of the table's row are decoded, so ones that a worker has decoded before, under limits
@@ -124,7 +124,7 @@ class Review:
             DecodeError: it is gone, or has changed since it was predicted.
         """
         content = self._content(picked.image)
-        pixels = decode(content, max_pixels=_LIMITS.max_pixels, least_side=LEAST_SIDE, others=tuple(OTHER_EXTENSIONS))
+        pixels = decode(content, max_pixels=_LIMITS.max_pixels, min_side=MIN_SIDE, others=tuple(OTHER_EXTENSIONS))
         return Pictures(grey_png(pixels.pixels), grey_png(normalize(pixels.pixels, self._mode)))
 
     def answer(self, sha256: str, label: str, *, name: str) -> None:
@@ -165,7 +165,7 @@ class Review:
             write_file(path, write_sheet((picked, self._label_of(picked.image.sha256)) for picked in self.queue))
         return len(self.queue)
 
-    def import_sheet(self, path: Path) -> Imported:
+    def import_sheet(self, path: Path) -> ImportCounts:
         """Append what a sheet says and the log does not; all of it or nothing.
 
         Raises:
@@ -183,14 +183,14 @@ class Review:
                 if label != SKIP:
                     self.log.keep_image(picked.image.sha256, self._content(picked.image))
             self.log.append([self._answer(picked, label, token_hex(16)) for picked, label in chosen])
-        return Imported(len(new), len(lines) - len(new))
+        return ImportCounts(len(new), len(lines) - len(new))
 
     def _select(self, size: int) -> Selection:
         def is_known(image: Image) -> bool:
             answer = self.log.current(image.sha256)
             return answer is not None and answer.model_version != image.model_version
 
-        return select(_images(self.table), size=size, is_known=is_known)
+        return build_queue(_images(self.table), size=size, is_known=is_known)
 
     def _label_of(self, sha256: str) -> str | None:
         answer = self.log.current(sha256)
@@ -207,7 +207,7 @@ class Review:
             return f"{picked.image.path}: {error}; empty its label"
         return None
 
-    def _answer(self, picked: Picked, label: str, name: str) -> Answer:
+    def _answer(self, picked: QueuedImage, label: str, name: str) -> Answer:
         image, stratum = picked
         return Answer(
             name,
@@ -297,9 +297,9 @@ def _source_of(table: Path) -> Path:
 class _Files:
     """A folder or an archive whose images are found by the paths of a table."""
 
-    def __init__(self, source: Source, entry_of: Callable[[bytes], Entry]) -> None:
+    def __init__(self, source: Source, entry_for: Callable[[bytes], Entry]) -> None:
         self._source = source
-        self._entry_of = entry_of
+        self._entry_of = entry_for
 
     def read(self, path: str, sha256: str) -> bytes:
         """Read an image.
@@ -326,8 +326,8 @@ def _open(source: Path) -> Iterator[_Files]:
     root, name = resolve_source(source)
     if name is None or not is_archive(source):
         with open_source(root, None) as folder:
-            yield _Files(folder, lambda path: entry_of(root, path))
+            yield _Files(folder, lambda path: entry_for(root, path))
         return
     with Archive(source) as archive:
-        members = {entry.path: entry for entry in Members(archive, selection=Selected(all_files=True))}
+        members = {entry.path: entry for entry in ArchiveListing(archive, selection=Selected(all_files=True))}
         yield _Files(archive, members.__getitem__)

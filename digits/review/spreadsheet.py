@@ -10,7 +10,7 @@ from typing import NamedTuple
 from digits.data.labels import LABELS, NOT_A_DIGIT, SKIP
 from digits.errors import UsageError
 from digits.outputs.table import Column, Csv
-from digits.review.sampling import Picked
+from digits.review.sampling import QueuedImage
 
 COLUMNS = (
     Column("sha256", "text"),
@@ -28,7 +28,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _LISTED = 5
 
 
-class Line(NamedTuple):
+class SheetLine(NamedTuple):
     """A line of a sheet with a label in it: its number, the header's being 1."""
 
     number: int
@@ -36,7 +36,7 @@ class Line(NamedTuple):
     label: str
 
 
-def write_sheet(queue: Iterable[tuple[Picked, str | None]]) -> bytes:
+def write_sheet(queue: Iterable[tuple[QueuedImage, str | None]]) -> bytes:
     """Give a sheet of images, each with its label, which is None where there is none yet."""
     rows = [
         (image.sha256, image.path, image.status, image.prediction, image.confidence, stratum, label)
@@ -47,7 +47,7 @@ def write_sheet(queue: Iterable[tuple[Picked, str | None]]) -> bytes:
     return file.getvalue()
 
 
-def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | None]) -> list[Line]:
+def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | None]) -> list[SheetLine]:
     """Read the labels of a sheet, whatever a spreadsheet has made of it: all of them, or an error that says why not.
 
     Taken as they are meant: a byte order mark, UTF-16, semicolons or tabs, other line ends, other columns and another
@@ -62,14 +62,14 @@ def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | Non
         UsageError: a label that is none, an image that can't be labelled, two labels for one image;
             the rows are named.
     """
-    lines: list[Line] = []
+    lines: list[SheetLine] = []
     faults: list[str] = []
-    labels: dict[str, Line] = {}
+    labels: dict[str, SheetLine] = {}
     for number, sha256, said in _cells(_text(content), name):
         label = _label_of(said)
         fault = _fault(said, label) or fault_of(sha256)
         if fault is None and label is not None:
-            first = labels.setdefault(sha256, Line(number, sha256, label))
+            first = labels.setdefault(sha256, SheetLine(number, sha256, label))
             if first.label != label:
                 fault = f"another label, {said!r}, for the image of row {first.number}"
             elif first.number == number:

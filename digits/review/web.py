@@ -96,7 +96,7 @@ def _reading(review: Review) -> APIRouter:
         return {
             "table": review.table.name,
             "images": len(review.queue),
-            "first": review.first_open(),
+            "first": review.first_unanswered(),
             "known": review.selection.known,
             "history": [{"place": places[one.sha256], "id": one.id} for one in review.history(HISTORY)],
             "progress": review.progress().as_record(),

@@ -34,6 +34,7 @@ from digits.pipeline.config import TrainingRun
 from digits.prediction import publish, service
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import PLAN_FILE
+from digits.prediction.pool import WorkerPool, run_workers
 from digits.settings import parse
 from digits.store.artifacts import ArtifactRef, Recipe, Store
 from digits.store.files import leftovers
@@ -132,14 +133,16 @@ def _predict_and_promote(place: Place, draws: random.Random) -> Record:
     changes = [_promote(place, draws)] if before else []
     first = len(Registry(place.store).promotions())
     summary = None
-    with publish.Crew(options.processes) as crew:
+    with WorkerPool(options.processes) as crew:
         while summary is None:
-            plan = service.plan(place.store, place.images, model="champion", out=place.table, options=options)
+            plan = service.plan_predictions(
+                place.store, place.images, model="champion", out=place.table, options=options
+            )
             window = _window(place.store, first)
             changes += [] if changes else [_promote(place, draws)]
-            publish.run_workers(plan, crew)
+            run_workers(plan, crew)
             with suppress(PlanGoneError):
-                summary = publish.finish(plan, crew)
+                summary = publish.merge_predictions(plan, crew)
     made = [change for one in changes for change in one["changes"]]
     return {"predicted": summary.model_version, "images": summary.images, "window": window, "changes": made}
 

@@ -61,7 +61,7 @@ def make_store(root: Path, folder: Path) -> Store:
     write_images(folder, 60)
     options = PredictionConfig(processes=1, incremental=True)
     api.predict(store, folder, out=root / "predictions" / "known.csv", options=options)
-    plan = service.plan(store, folder, model="champion", out=None, options=PredictionConfig(shard_size=20))
+    plan = service.plan_predictions(store, folder, model="champion", out=None, options=PredictionConfig(shard_size=20))
     run_worker(plan)
     return store
 

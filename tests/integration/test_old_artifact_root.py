@@ -14,7 +14,7 @@ from digits.data.labels import LabelLog
 from digits.outputs.summary import PredictionSummary, summary_path
 from digits.outputs.table import TableFile
 from digits.pipeline.search import State, Trial, best_of
-from digits.prediction.incremental import find_ledger, ledgers_of, read_ledger
+from digits.prediction.incremental import find_ledger, ledger_directory, read_ledger
 from digits.store.artifacts import Store
 from digits.store.files import hash_file
 from digits.store.records import read_record
@@ -219,7 +219,7 @@ def moved_ledger(old: Path, store: Store) -> Path:
     """
     work = store.root / "work" / "predictions"
     (written,) = (work / "ledgers").iterdir()
-    place = ledgers_of(work, old / "scans", table_of(old))
+    place = ledger_directory(work, old / "scans", table_of(old))
     shutil.move(written, place)
     assert (place / f"{hash_file(table_of(old))}.rows").is_file()
     return place

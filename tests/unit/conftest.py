@@ -10,7 +10,7 @@ from PIL import Image
 from digits.model.onnx_model import ModelFiles
 from digits.prediction import publish
 from digits.prediction.plan import Plan
-from digits.prediction.pool import Crew
+from digits.prediction.pool import WorkerPool
 from digits.prediction.worker import run_worker
 from tests.support.tiny_model import MakePictures, draw, write_model
 
@@ -53,8 +53,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have predictions made without worker processes, which take longer to start than a few images to predict."""
 
     def run_workers(plan: Plan, *_: object, **__: object) -> None:
-        while plan.exists() and plan.waiting():
+        while plan.exists() and plan.pending_shards():
             run_worker(plan)
 
     monkeypatch.setattr(publish, "run_workers", run_workers)
-    monkeypatch.setattr(Crew, "prepare", lambda *_: None)
+    monkeypatch.setattr(WorkerPool, "prepare", lambda *_: None)

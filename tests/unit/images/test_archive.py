@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from digits.errors import StoreError, UsageError
-from digits.images.archive import ENDINGS, Archive, Members
+from digits.images.archive import ARCHIVE_EXTENSIONS, Archive, ArchiveListing
 from digits.images.decode import DecodeError
 from digits.images.folder import Entry
 from digits.images.patterns import Selection
@@ -92,7 +92,7 @@ def pack(folder: Path, archive: Path, *, shuffled: bool = True) -> Path:
     return archive
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", ARCHIVE_EXTENSIONS)
 def test_an_archive_gives_what_its_folder_gives(job: Job, ending: str) -> None:
     """Byte for byte; a compressed tar in its own order."""
     expected = job.lines(job.root / "in")
@@ -123,7 +123,7 @@ def test_a_killed_run_is_continued(job: Job, ending: str, start: int) -> None:
     job.out.unlink()
     with pytest.raises(faults.Killed):
         run_worker(job.plan(archive), start, tick=faults.kill_after(2))
-    assert len(job.plan(archive).waiting()) == 1
+    assert len(job.plan(archive).pending_shards()) == 1
     assert job.run(archive).reused in (6, 8)
     assert job.out.read_text().splitlines() == expected
 
@@ -149,14 +149,14 @@ def test_an_archive_that_changes_is_noticed(job: Job, ending: str, monkeypatch: 
 def listed(archive: Path, **options: Any) -> tuple[list[bytes], dict[str, int]]:
     """List the paths, and count what is left out."""
     with Archive(archive) as opened:
-        members = Members(opened, **options)
+        members = ArchiveListing(opened, **options)
         return [entry.path for entry in members], dict(members.skipped)
 
 
 def status_of(archive: Path, path: bytes, max_bytes: int = 10_000) -> str:
     """Give the status that a member's row would have."""
     with Archive(archive) as opened:
-        (entry,) = (entry for entry in Members(opened, selection=Selection(all_files=True)) if entry.path == path)
+        (entry,) = (entry for entry in ArchiveListing(opened, selection=Selection(all_files=True)) if entry.path == path)
         try:
             opened.read(entry, max_bytes=max_bytes)
         except DecodeError as error:
@@ -207,7 +207,7 @@ def test_members_of_a_tar_that_have_no_row(tmp_path: Path) -> None:
         {"unsafe-name": 3, "link": 2, "folder": 1, "fifo": 1, "device": 2, "other-file": 1, "duplicate": 1},
     )
     with Archive(archive) as opened:
-        assert opened.read(next(iter(Members(opened))), max_bytes=10) == b"last"
+        assert opened.read(next(iter(ArchiveListing(opened))), max_bytes=10) == b"last"
     assert listed(archive, recursive=False)[1]["sub-folder"] == 1
     assert listed(archive, selection=Selection(include=["*.txt"], exclude=["x"]))[0] == [b"notes.txt"]
 
@@ -232,7 +232,7 @@ def test_members_of_a_zip_that_have_no_row(tmp_path: Path) -> None:
         {"unsafe-name": 3, "other-file": 1, "link": 1, "folder": 2, "fifo": 1, "duplicate": 1},
     )
     with Archive(archive) as opened:
-        assert opened.read(next(iter(Members(opened))), max_bytes=10) == b"last"
+        assert opened.read(next(iter(ArchiveListing(opened))), max_bytes=10) == b"last"
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_damage_in_a_member_is_found(tmp_path: Path, method: int) -> None:
         archive.write_bytes(content)
         assert status_of(archive, b"a.png") in ("unreadable", "ok")
         with Archive(archive) as opened:
-            entry = next(iter(Members(opened)))
+            entry = next(iter(ArchiveListing(opened)))
             if status_of(archive, b"a.png") == "ok":
                 assert opened.read(entry, max_bytes=100) == random.Random(0).randbytes(40)  # noqa: S311
 
@@ -321,7 +321,7 @@ def test_a_sparse_member_is_not_guessed(tmp_path: Path) -> None:
     assert status_of(archive, b"a.png") == "unsupported"
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", ARCHIVE_EXTENSIONS)
 def test_an_archive_that_is_cut_is_refused(job: Job, ending: str) -> None:
     """Wherever: rows that are missing without a word would be worse."""
     archive = pack(job.root / "in", job.root / f"scans{ending}")
@@ -349,7 +349,7 @@ def test_a_tar_that_lost_bytes_after_it_was_listed(job: Job, ending: str, monkey
     """As on a failing disk, which changes no modification time: the rows say so."""
     archive = pack(job.root / "in", job.root / f"scans{ending}")
     with Archive(archive) as opened:
-        entries = list(Members(opened))
+        entries = list(ArchiveListing(opened))
     archive.write_bytes(archive.read_bytes()[:700])
     with Archive(archive) as opened, pytest.raises(DecodeError, match=r"ends before it|damaged") as caught:
         opened.read(entries[-1], max_bytes=10_000)
@@ -374,7 +374,7 @@ def test_large_zips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
     archive = write_zip(tmp_path / "a.zip", {"a.png": b"one" * 50, "b.png": b"two" * 50})
     with Archive(archive) as opened:
-        assert [opened.read(entry, max_bytes=1000) for entry in Members(opened)] == [b"one" * 50, b"two" * 50]
+        assert [opened.read(entry, max_bytes=1000) for entry in ArchiveListing(opened)] == [b"one" * 50, b"two" * 50]
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -398,6 +398,6 @@ def test_entries_fit_the_listing(tmp_path: Path) -> None:
     """Whatever the numbers are."""
     archive = write_zip(tmp_path / "a.zip", {"a.png": b"1"})
     with Archive(archive) as opened:
-        (entry,) = Members(opened)
+        (entry,) = ArchiveListing(opened)
     assert isinstance(entry, Entry)
     assert entry.inode > 2**32

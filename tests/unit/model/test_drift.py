@@ -28,7 +28,7 @@ from digits.outputs.summary import PredictionSummary, draw_trend, summary_path
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan
 from digits.prediction.planning import plan_predictions
-from digits.prediction.publish import merge
+from digits.prediction.publish import merge_parts
 from digits.prediction.worker import run_worker
 from digits.store.records import read_record
 from tests.support.tiny_model import MakePictures, draw, write_model
@@ -184,7 +184,7 @@ def predicted(root: Path, model: ModelFiles, *, incremental: bool = False) -> Pr
     """Predict them in this process."""
     plan = planned(root, model, incremental=incremental)
     run_worker(plan)
-    return merge(plan)
+    return merge_parts(plan)
 
 
 def drifted(summary: PredictionSummary) -> list[str]:
@@ -213,12 +213,12 @@ def test_a_resumed_run_tells_the_same(tmp_path: Path, referenced: ModelFiles, ma
     plan = planned(tmp_path, referenced)
     run_worker(plan)
     plan.uncommit(1)
-    plan.part(3, ".part").write_bytes(b"damaged")
+    plan.part_path(3, ".part").write_bytes(b"damaged")
     run_worker(plan)
     with pytest.raises(CorruptArtifactError):
-        merge(plan)
+        merge_parts(plan)
     run_worker(plan)
-    again = merge(plan)
+    again = merge_parts(plan)
     assert again.drift == whole.drift
     assert [run["images"] for run in again.trend] == [80]
 

@@ -96,7 +96,7 @@ def test_the_standard_input_can_not_be_read_twice(store: Store, tmp_path: Path) 
     """A list from there would be empty for the second version."""
     options = PredictionConfig(files_from=Path("-"))
     with pytest.raises(UsageError, match="give the list of files as a file"):
-        service.shadow_plan(store, tmp_path, shadow="2", out=tmp_path / "t.csv", options=options)
+        service.plan_shadow(store, tmp_path, shadow="2", out=tmp_path / "t.csv", options=options)
 
 
 def test_another_status_is_a_difference(tmp_path: Path) -> None:

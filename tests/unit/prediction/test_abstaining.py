@@ -13,7 +13,7 @@ from digits.errors import UsageError
 from digits.model.onnx_model import BATCH, ModelFiles, Predictor
 from digits.prediction.config import PredictionConfig
 from digits.prediction.planning import plan_predictions
-from digits.prediction.publish import merge
+from digits.prediction.publish import merge_parts
 from digits.prediction.worker import run_worker
 from tests.support.tiny_model import add_novelty, draw, write_model
 
@@ -32,7 +32,7 @@ def predicted(folder: Path, model: ModelFiles, **options: Any) -> dict[str, dict
     settings = PredictionConfig(**options)
     plan = plan_predictions(folder, model=model, options=settings, out=place / "t.csv", work=place / "work")
     run_worker(plan)
-    summary = merge(plan)
+    summary = merge_parts(plan)
     with (place / "t.csv").open() as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert summary.statuses == Counter(row["status"] for row in rows.values())

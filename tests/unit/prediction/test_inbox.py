@@ -5,24 +5,24 @@ from pathlib import Path
 import pytest
 
 from digits.errors import UsageError
-from digits.prediction.service import inbox_turn
+from digits.prediction.service import inbox_lock
 from digits.store.artifacts import Store
 
 
 def test_a_second_run_has_no_turn(tmp_path: Path) -> None:
     """At the same inbox; at another one it has. The folder is made."""
     store = Store(tmp_path / "artifacts")
-    with inbox_turn(store, tmp_path / "in" / "box") as first, inbox_turn(store, tmp_path / "in" / "box") as second:
+    with inbox_lock(store, tmp_path / "in" / "box") as first, inbox_lock(store, tmp_path / "in" / "box") as second:
         assert (first, second) == (True, False)
-        with inbox_turn(store, tmp_path / "other") as third:
+        with inbox_lock(store, tmp_path / "other") as third:
             assert third
     assert (tmp_path / "in" / "box").is_dir()
-    with inbox_turn(store, tmp_path / "in" / "box") as again:
+    with inbox_lock(store, tmp_path / "in" / "box") as again:
         assert again
 
 
 def test_an_inbox_must_be_a_folder(tmp_path: Path) -> None:
     """A file in its place is told of."""
     (tmp_path / "in").write_bytes(b"")
-    with pytest.raises(UsageError, match="the inbox must be a folder"), inbox_turn(Store(tmp_path), tmp_path / "in"):
+    with pytest.raises(UsageError, match="the inbox must be a folder"), inbox_lock(Store(tmp_path), tmp_path / "in"):
         pass

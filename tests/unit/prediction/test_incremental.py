@@ -21,7 +21,7 @@ from digits.prediction import incremental, planning
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan
 from digits.prediction.planning import plan_predictions
-from digits.prediction.publish import merge, predict_folder
+from digits.prediction.publish import merge_parts, predict_folder
 from digits.prediction.worker import run_worker
 from digits.store.records import Record, read_record, write_record
 from tests.support import faults
@@ -294,7 +294,7 @@ def test_an_interrupted_run_is_continued(job: Job) -> None:
     with pytest.raises(ZeroDivisionError):
         run_worker(plan, tick=lambda _: 1 // 0 if plan.is_committed(0) else None)
     assert job.plan() == plan
-    assert plan.waiting() == [1, 2]
+    assert plan.pending_shards() == [1, 2]
     summary = job.run()
     assert (summary.unchanged, summary.reused, summary.images) == (11, 4, 20)
 
@@ -307,7 +307,7 @@ def test_what_is_known_is_verified_again(job: Job) -> None:
     run_worker(plan)
     damage(plan.path / "known")
     with pytest.raises(CorruptArtifactError, match="known: damaged after it was written"):
-        merge(plan)
+        merge_parts(plan)
     assert job.run().unchanged == 11
 
 
@@ -426,39 +426,39 @@ def test_a_file_that_can_not_be_compared_is_predicted(job: Job, monkeypatch: pyt
 
 def test_what_is_settled_need_not_be_written_again(job: Job) -> None:
     """A run that would leave table and ledger as they are says so; one that would change either does not."""
-    assert not job.plan().is_settled, "there is no table yet"
+    assert not job.plan().is_up_to_date, "there is no table yet"
     job.run()
-    assert job.plan().is_settled
+    assert job.plan().is_up_to_date
     (job.folder / "0001.png").unlink()
-    assert not job.plan().is_settled, "a file has gone"
+    assert not job.plan().is_up_to_date, "a file has gone"
     job.run()
     max(job.folder.rglob("*.png")).unlink()
-    assert not job.plan().is_settled, "the last file has gone"
+    assert not job.plan().is_up_to_date, "the last file has gone"
     job.run()
-    assert job.plan().is_settled
+    assert job.plan().is_up_to_date
     write(job.folder / "zz.png", 5)
-    assert not job.plan().is_settled, "a file is new"
+    assert not job.plan().is_up_to_date, "a file is new"
     job.run()
-    assert not job.plan().is_settled, "a young file must be looked at once more"
+    assert not job.plan().is_up_to_date, "a young file must be looked at once more"
     job.age()
     job.run()
-    assert job.plan().is_settled
+    assert job.plan().is_up_to_date
 
 
 def test_a_table_whose_summary_is_missing_or_of_another_run_is_not_settled(job: Job) -> None:
     """As a kill leaves it between the two."""
     job.run()
-    assert job.plan().is_settled
+    assert job.plan().is_up_to_date
     summary = summary_path(job.out)
     written = read_record(summary)
     summary.unlink()
-    assert not job.plan().is_settled
+    assert not job.plan().is_up_to_date
     write_record(summary, {**written, "plan": "another"})
-    assert not job.plan().is_settled
+    assert not job.plan().is_up_to_date
     job.run()
-    assert job.plan().is_settled
+    assert job.plan().is_up_to_date
 
 
 def test_a_run_that_is_not_incremental_is_never_settled(job: Job) -> None:
     """It has no past."""
-    assert not plan_predictions(job.folder, **job.arguments(incremental=False)).is_settled
+    assert not plan_predictions(job.folder, **job.arguments(incremental=False)).is_up_to_date

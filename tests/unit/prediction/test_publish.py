@@ -25,7 +25,7 @@ from digits.prediction import planning, pool, publish
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan
 from digits.prediction.planning import plan_predictions
-from digits.prediction.publish import merge, predict_folder
+from digits.prediction.publish import merge_parts, predict_folder
 from digits.prediction.worker import LEAST_CERTAIN_KEPT, run_worker
 from digits.store.records import read_record
 from tests.support import faults
@@ -68,7 +68,7 @@ class Job:
         """Do it all in this process."""
         plan = self.plan(**changes)
         run_worker(plan)
-        return merge(plan)
+        return merge_parts(plan)
 
     def predict(self, **changes: Any) -> PredictionSummary:
         """Do it all as users do."""
@@ -238,7 +238,7 @@ def test_what_happens_between_listing_and_reading(job: Job) -> None:
     (job.folder / "0002.png").unlink()
     Image.fromarray(draw(99)).save(job.folder / "0003.png")
     run_worker(plan)
-    merge(plan)
+    merge_parts(plan)
     assert [row["status"] for row in job.rows()] == ["ok", "ok", "vanished", "changed", *["ok"] * 6]
 
 
@@ -333,27 +333,27 @@ def test_the_bytes_do_not_depend_on_the_shards(job: Job, options: dict[str, int]
 
 def test_shards_grow_with_the_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough of them to share out, none too small, none over the option."""
-    monkeypatch.setattr(planning, "SMALLEST_SHARD", 2)
-    monkeypatch.setattr(planning, "SHARDS_WANTED", 3)
-    assert [job.plan().rows_of(shard) for shard in job.plan().shards] == [4, 4, 2]
+    monkeypatch.setattr(planning, "MIN_SHARD_IMAGES", 2)
+    monkeypatch.setattr(planning, "TARGET_SHARDS", 3)
+    assert [job.plan().images_in(shard) for shard in job.plan().shards] == [4, 4, 2]
     job.options = {"shard_size": 3}
     shutil.rmtree(job.work)
-    assert [job.plan().rows_of(shard) for shard in job.plan().shards] == [3, 3, 3, 1]
+    assert [job.plan().images_in(shard) for shard in job.plan().shards] == [3, 3, 3, 1]
 
 
 def test_shards_of_large_files_are_small(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no process has much to do when the others are done; in an incremental run too, for the same bytes."""
-    monkeypatch.setattr(planning, "SHARDS_WANTED", 100)
+    monkeypatch.setattr(planning, "TARGET_SHARDS", 100)
     job.options = {}
     assert len(job.plan().shards) == 1
-    monkeypatch.setattr(planning, "SMALLEST_SHARD_BYTES", 2 * max(file.stat().st_size for file in job.folder.iterdir()))
+    monkeypatch.setattr(planning, "MIN_SHARD_BYTES", 2 * max(file.stat().st_size for file in job.folder.iterdir()))
     shutil.rmtree(job.work)
     shards = job.plan().shards
     assert 4 <= len(shards) <= 5
     job.options = {"incremental": True}
     former = job.plan().former
     assert former is not None
-    assert former.shard_size == job.plan().rows_of(0)
+    assert former.shard_size == job.plan().images_in(0)
 
 
 def test_a_plan_is_found_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,11 +397,11 @@ def test_a_killed_run_is_continued(job: Job) -> None:
     with pytest.raises(faults.Killed):
         run_worker(job.plan(), tick=faults.kill_after(2))
     plan = job.plan()
-    assert plan.waiting() == [2]
+    assert plan.pending_shards() == [2]
     done: list[int] = []
     run_worker(plan, tick=done.append)
     assert done == [2]
-    assert merge(plan, started=read_record(plan.part(2, ".json"))["started"]).reused == 8
+    assert merge_parts(plan, started=read_record(plan.part_path(2, ".json"))["started"]).reused == 8
     assert job.out.read_bytes() == expected
 
 
@@ -479,25 +479,25 @@ def test_a_merge_that_another_run_has_done(job: Job) -> None:
     """The summary is the other's."""
     plan = job.plan()
     run_worker(plan)
-    first = merge(plan)
-    assert merge(plan).as_record() == first.as_record()
+    first = merge_parts(plan)
+    assert merge_parts(plan).as_record() == first.as_record()
     job.out.unlink()
     with pytest.raises(StoreError, match="run the same command again"):
-        merge(plan)
+        merge_parts(plan)
 
 
 def test_a_table_that_another_model_replaced_meanwhile_is_made_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both runs of the same wanted it; the one that comes late finds that of another version."""
     other = replace(job.model, version=job.model.version + 1)
-    real, late = publish.finish, []
+    real, late = publish.merge_predictions, []
 
-    def finish(plan: Plan, crew: Any, **options: Any) -> PredictionSummary:
+    def merge_predictions(plan: Plan, crew: Any, **options: Any) -> PredictionSummary:
         if not late:
-            late.append(merge(plan))
+            late.append(merge_parts(plan))
             job.run(model=other)
         return real(plan, crew, **options)
 
-    monkeypatch.setattr(publish, "finish", finish)
+    monkeypatch.setattr(publish, "merge_predictions", merge_predictions)
     assert job.predict().model_version == job.model.version
     assert read_record(summary_path(job.out))["model_version"] == job.model.version
     assert not list(job.work.iterdir())
@@ -508,7 +508,7 @@ def test_table_and_summary_are_of_one_run(job: Job, monkeypatch: pytest.MonkeyPa
     ours, theirs = job.plan(), job.plan(model=replace(job.model, version=job.model.version + 1))
     for plan in (ours, theirs):
         run_worker(plan)
-    other = threading.Thread(target=lambda: merge(theirs))
+    other = threading.Thread(target=lambda: merge_parts(theirs))
     real = publish._write_picture
 
     def write_picture(summary: PredictionSummary) -> None:
@@ -520,7 +520,7 @@ def test_table_and_summary_are_of_one_run(job: Job, monkeypatch: pytest.MonkeyPa
         real(summary)
 
     monkeypatch.setattr(publish, "_write_picture", write_picture)
-    merge(ours)
+    merge_parts(ours)
     other.join()
     assert read_record(summary_path(job.out))["model_version"] == theirs.model.version
     assert {row["model_version"] for row in job.rows()} == {str(theirs.model.version)}
@@ -546,7 +546,7 @@ def test_a_shard_that_can_not_be_claimed_is_an_error(job: Job) -> None:
     parts = plan.path / "parts"
     parts.rename(plan.path / "elsewhere")
     parts.write_text("no directory")
-    with pytest.raises(StoreError, match="run the same command again"), pool.Crew(1) as crew:
+    with pytest.raises(StoreError, match="run the same command again"), pool.WorkerPool(1) as crew:
         pool.run_workers(plan, crew)
     parts.unlink()
     assert pool._free(plan, list(plan.shards)) == []
@@ -558,7 +558,7 @@ def test_a_plan_that_can_not_be_read_is_told_in_a_sentence(job: Job) -> None:
     record = plan.path / "plan.json"
     record.unlink()
     record.mkdir()
-    with pytest.raises(DigitsError, match="Is a directory") as found, pool.Crew(1) as crew:
+    with pytest.raises(DigitsError, match="Is a directory") as found, pool.WorkerPool(1) as crew:
         pool.run_workers(plan, crew)
     assert "Traceback" not in str(found.value)
 
@@ -570,7 +570,7 @@ def test_only_one_merges_at_a_time(job: Job) -> None:
     summaries: list[PredictionSummary] = []
     with publish._merging(plan) as ours:
         assert ours
-        other = threading.Thread(target=lambda: summaries.append(merge(plan)))
+        other = threading.Thread(target=lambda: summaries.append(merge_parts(plan)))
         other.start()
         other.join(0.1)
         assert other.is_alive()
@@ -582,7 +582,7 @@ def test_only_one_merges_at_a_time(job: Job) -> None:
 def test_a_merge_before_its_time(job: Job) -> None:
     """It says how much is missing, and makes nothing."""
     with pytest.raises(StoreError, match="3 of 3 shards are not done"):
-        merge(job.plan())
+        merge_parts(job.plan())
     assert not job.out.exists()
 
 
@@ -602,8 +602,8 @@ def test_a_damaged_part_is_made_again(job: Job, name: str, monkeypatch: pytest.M
     run_worker(plan)
     damage(plan.path / "parts" / name)
     with pytest.raises(CorruptArtifactError, match="shard 1 must be made again"):
-        merge(plan)
-    assert plan.waiting() == [1]
+        merge_parts(plan)
+    assert plan.pending_shards() == [1]
     run_worker(plan)
     damage(plan.path / "parts" / name)
     assert job.predict().images == 10
@@ -616,7 +616,7 @@ def test_a_damaged_plan_is_made_again(job: Job, name: str) -> None:
     plan = job.plan()
     run_worker(plan)
     damage(plan.path / name)
-    assert job.plan().waiting() == [0, 1, 2]
+    assert job.plan().pending_shards() == [0, 1, 2]
 
 
 def test_two_plans_made_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -679,11 +679,6 @@ def test_the_plan_is_what_a_worker_needs(job: Job) -> None:
     assert [entry.path for shard in plan.shards for entry in plan.entries(shard)] == [
         f"{number:04d}.png".encode() for number in range(10)
     ]
-
-
-def test_the_public_names() -> None:
-    """What flows and tasks import."""
-    assert all(hasattr(publish, name) for name in publish.__all__)
 
 
 def test_what_was_left_long_ago_is_removed(job: Job) -> None:

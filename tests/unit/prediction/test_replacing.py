@@ -18,13 +18,13 @@ from digits.outputs.summary import PredictionSummary, summary_path
 from digits.outputs.table import TableFile, format_of
 from digits.prediction.config import PredictionConfig
 from digits.prediction.planning import plan_predictions
-from digits.prediction.publish import merge, predict_folder
+from digits.prediction.publish import merge_parts, predict_folder
 from digits.prediction.worker import run_worker
 from digits.store.records import read_record
 from tests.support import faults
 from tests.support.tiny_model import MakePictures, draw, write_model
 
-ENDINGS = pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
+ARCHIVE_EXTENSIONS = pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
 IMAGES = 11
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -107,7 +107,7 @@ def corrected(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prediction": "7", "confidence": 0.123456}
 
 
-@ENDINGS
+@ARCHIVE_EXTENSIONS
 def test_only_the_rows_of_a_version_are_predicted_anew(job: Job, opened: list[bytes], ending: str) -> None:
     """Also where a row that stays was corrected by hand; and the files of those that stay are not opened."""
     job.out = job.out.with_suffix(ending)
@@ -122,7 +122,7 @@ def test_only_the_rows_of_a_version_are_predicted_anew(job: Job, opened: list[by
     assert read_record(summary_path(job.out))["unchanged"] == 6
 
 
-@ENDINGS
+@ARCHIVE_EXTENSIONS
 def test_a_table_by_one_version_becomes_that_of_the_other(job: Job, ending: str) -> None:
     """With the columns that the table has, whatever is asked for now."""
     job.out = job.out.with_suffix(ending)
@@ -274,7 +274,7 @@ def test_a_table_that_changes_meanwhile_is_left_so(job: Job) -> None:
     run_worker(plan)
     job.out.write_bytes(b"mine")
     with pytest.raises(StoreError, match="the table was changed meanwhile"):
-        merge(plan)
+        merge_parts(plan)
     assert job.out.read_bytes() == b"mine"
 
 
@@ -308,7 +308,7 @@ def test_killed_anywhere_and_continued(job: Job, monkeypatch: pytest.MonkeyPatch
 # Reading a table
 
 
-@ENDINGS
+@ARCHIVE_EXTENSIONS
 def test_values_come_back_as_they_were_written(job: Job, ending: str) -> None:
     """The same in each format."""
     job.predict(job.old, top_k=2)
@@ -321,7 +321,7 @@ def test_values_come_back_as_they_were_written(job: Job, ending: str) -> None:
     assert [type(rows[0][name]) for name in ("path", "confidence", "width", "error")] == [str, float, int, type(None)]
 
 
-@ENDINGS
+@ARCHIVE_EXTENSIONS
 def test_a_table_without_rows(job: Job, ending: str) -> None:
     """It has columns, and nobody wrote a row of it."""
     job.out = job.out.with_suffix(ending)

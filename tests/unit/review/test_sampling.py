@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digits.review.estimates import estimate, progress_of
-from digits.review.sampling import Image, Selection, select, value
+from digits.review.estimates import estimate, measure_progress
+from digits.review.sampling import Image, ReviewQueue, build_queue, error_probability
 
 SIMULATED = 500
 
@@ -27,7 +27,7 @@ def folder(ok: int, uncertain: int = 0, no_digits: int = 0) -> list[Image]:
     return [image(number, status) for number, status in enumerate(statuses)]
 
 
-def right_answers(selection: Selection, count: int | None = None) -> dict[str, str]:
+def right_answers(selection: ReviewQueue, count: int | None = None) -> dict[str, str]:
     """Answer the first images of a queue as the table has them."""
     return {picked.image.sha256: picked.image.suggestion for picked in selection.queue[:count]}
 
@@ -37,7 +37,7 @@ class TestSelect:
 
     def test_every_flagged_image_and_a_sample_of_the_others(self) -> None:
         """Each once."""
-        selection = select(folder(1000, 30, 20), size=40)
+        selection = build_queue(folder(1000, 30, 20), size=40)
         assert [len(selection.of(stratum)) for stratum in ("uncertain", "not-a-digit", "sample")] == [30, 20, 40]
         assert {one.status for one in selection.of("sample")} == {"ok"}
         assert selection.confident == 1000
@@ -53,7 +53,7 @@ class TestSelect:
             image(103, "not-a-digit", novelty=2.0),
             image(104, "not-a-digit", novelty=1000.0),
         ]
-        queue = select(rows, size=4).queue
+        queue = build_queue(rows, size=4).queue
         assert [picked.image.path for picked in queue if picked.stratum != "sample"] == [
             f"{number}.png" for number in range(100, 105)
         ]
@@ -61,34 +61,34 @@ class TestSelect:
 
     def test_the_value_is_the_chance_that_the_table_is_wrong(self) -> None:
         """Also for numbers that are far too large for an exponential."""
-        assert value(image(1, "uncertain", confidence=0.25)) == 0.75
-        assert value(image(1, "not-a-digit", novelty=0.0)) == 0.5
-        assert 0 <= value(image(1, "not-a-digit", novelty=1e9)) < 1e-300
+        assert error_probability(image(1, "uncertain", confidence=0.25)) == 0.75
+        assert error_probability(image(1, "not-a-digit", novelty=0.0)) == 0.5
+        assert 0 <= error_probability(image(1, "not-a-digit", novelty=1e9)) < 1e-300
 
     def test_the_same_content_is_asked_about_once(self) -> None:
         """Under the first of its names; the population counts it once too."""
         rows = [image(1), image(1)._replace(path="copy.png"), image(2)]
-        selection = select(rows, size=10)
+        selection = build_queue(rows, size=10)
         assert sorted(one.path for one in selection.of("sample")) == ["1.png", "2.png"]
         assert selection.confident == 2
 
     def test_the_order_of_the_sample_is_random_and_lasts(self) -> None:
         """It begins alike for a larger sample, a longer table and another order of rows; a new model has another."""
         rows = folder(300)
-        first = select(rows, size=20).of("sample")
-        assert select(rows, size=50).of("sample")[:20] == first
-        assert select(rows[::-1], size=20).of("sample") == first
-        longer = [one for one in select(folder(400), size=60).of("sample") if one in rows]
+        first = build_queue(rows, size=20).of("sample")
+        assert build_queue(rows, size=50).of("sample")[:20] == first
+        assert build_queue(rows[::-1], size=20).of("sample") == first
+        longer = [one for one in build_queue(folder(400), size=60).of("sample") if one in rows]
         assert longer[:20] == first[:20]
         assert [one.sha256 for one in first] != sorted(one.sha256 for one in first)
-        newer = select([one._replace(model_version=2) for one in rows], size=20).of("sample")
+        newer = build_queue([one._replace(model_version=2) for one in rows], size=20).of("sample")
         assert {one.sha256 for one in newer} != {one.sha256 for one in first}
 
     def test_every_image_is_as_likely_to_be_drawn(self) -> None:
         """Over many versions of a model: the counts of 40 images vary as those of fair draws do (chi squared)."""
         counts = dict.fromkeys((one.sha256 for one in folder(40)), 0)
         for version in range(400):
-            for one in select([one._replace(model_version=version) for one in folder(40)], size=10).of("sample"):
+            for one in build_queue([one._replace(model_version=version) for one in folder(40)], size=10).of("sample"):
                 counts[one.sha256] += 1
         spread = sum((count - 100) ** 2 / 75 for count in counts.values()) * 39 / 40
         assert 16 < spread < 74
@@ -97,16 +97,16 @@ class TestSelect:
         """Of all strata and of the population."""
         rows = folder(100, 10, 10)
         known = {one.sha256 for one in rows[::3]}
-        selection = select(rows, size=1000, is_known=lambda one: one.sha256 in known)
+        selection = build_queue(rows, size=1000, is_known=lambda one: one.sha256 in known)
         assert selection.known == len(known) == 40
         assert selection.confident == 66
         assert not known & {picked.image.sha256 for picked in selection.queue}
 
     def test_a_table_without_anything_to_ask(self) -> None:
         """Nothing is asked, nothing estimated."""
-        selection = select([], size=5)
-        assert selection == Selection((), 0, 0)
-        progress = progress_of(selection, lambda _: None)
+        selection = build_queue([], size=5)
+        assert selection == ReviewQueue((), 0, 0)
+        progress = measure_progress(selection, lambda _: None)
         assert progress.confident is progress.table is None
 
 
@@ -168,12 +168,12 @@ def simulated(seed: int, *, stop: int | None = None) -> tuple[float, Any]:
         rows.append(one)
         is_wrong = generator.random() < 0.3 * (1 - confidence)
         truth[one.sha256] = "not-a-digit" if is_wrong else one.prediction
-    selection = select(rows, size=60)
+    selection = build_queue(rows, size=60)
     asked = selection.queue[: stop or generator.randrange(20, len(selection.queue))]
     answers = {picked.image.sha256: truth[picked.image.sha256] for picked in asked}
     chosen = [one for one in rows if stop or one.status == "ok"]
     share = sum(truth[one.sha256] == one.prediction for one in chosen) / len(chosen)
-    return share, progress_of(selection, answers.get)
+    return share, measure_progress(selection, answers.get)
 
 
 class TestProgress:
@@ -181,10 +181,10 @@ class TestProgress:
 
     def test_counts_by_stratum(self) -> None:
         """Skipped ones are done too."""
-        selection = select(folder(100, 4, 2), size=10)
+        selection = build_queue(folder(100, 4, 2), size=10)
         answers = right_answers(selection, 5)
         answers[selection.queue[0].image.sha256] = "skip"
-        progress = progress_of(selection, answers.get)
+        progress = measure_progress(selection, answers.get)
         assert sum(progress.done.values()) == 5
         assert progress.total == {"uncertain": 4, "not-a-digit": 2, "sample": 10}
 
@@ -206,28 +206,28 @@ class TestProgress:
 
     def test_only_the_beginning_of_the_random_order_counts(self) -> None:
         """An image that was labelled for another reason says nothing before its turn."""
-        selection = select(folder(100), size=10)
+        selection = build_queue(folder(100), size=10)
         answers = right_answers(selection, 3)
         late = selection.queue[7].image
         answers[late.sha256] = "not-a-digit"
-        found = progress_of(selection, answers.get).confident
+        found = measure_progress(selection, answers.get).confident
         assert found is not None
         assert (found.right, found.judged) == (3, 3)
-        found = progress_of(selection, {**right_answers(selection), **answers}.get).confident
+        found = measure_progress(selection, {**right_answers(selection), **answers}.get).confident
         assert found is not None
         assert (found.right, found.judged) == (9, 10)
 
     def test_what_nobody_could_tell_is_not_judged(self) -> None:
         """Skipped ones and those that are gone are passed over, and the next ones count."""
-        selection = select(folder(100), size=6)
+        selection = build_queue(folder(100), size=6)
         answers = right_answers(selection, 5)
         skipped, gone = selection.queue[0].image.sha256, selection.queue[2].image.sha256
         answers[skipped] = "skip"
         del answers[gone]
-        found = progress_of(selection, answers.get).confident
+        found = measure_progress(selection, answers.get).confident
         assert found is not None
         assert (found.right, found.judged) == (1, 1)
-        found = progress_of(selection, answers.get, is_gone=lambda sha256: sha256 == gone).confident
+        found = measure_progress(selection, answers.get, is_gone=lambda sha256: sha256 == gone).confident
         assert found is not None
         assert (found.right, found.judged, found.population) == (3, 3, 100)
 
@@ -240,7 +240,7 @@ class TestProgress:
             rows[2].sha256: "3",
             rows[3].sha256: "4",
         }
-        progress = progress_of(select(rows, size=5), answers.get)
+        progress = measure_progress(build_queue(rows, size=5), answers.get)
         assert progress.confident == (0, 1, 1, 0, 0, 0)
         assert progress.table == (2, 4, 4, 0.5, 0.5, 0.5)
 
@@ -249,22 +249,22 @@ class TestProgress:
         rows = [image(1), *(image(number, "uncertain") for number in range(2, 11))]
         answers = {one.sha256: one.prediction for one in rows}
         answers[rows[5].sha256] = "skip"
-        found = progress_of(select(rows, size=5), answers.get).table
+        found = measure_progress(build_queue(rows, size=5), answers.get).table
         assert found is not None
         assert (found.low, found.share, found.high) == (0.9, 1, 1)
-        assert progress_of(select(rows[1:2], size=5), lambda _: "skip").table is None
+        assert measure_progress(build_queue(rows[1:2], size=5), lambda _: "skip").table is None
 
     def test_a_table_of_flags_alone_needs_no_sample(self) -> None:
         """It is known when all are answered."""
-        selection = select(folder(0, 4), size=5)
-        found = progress_of(selection, right_answers(selection).get).table
+        selection = build_queue(folder(0, 4), size=5)
+        found = measure_progress(selection, right_answers(selection).get).table
         assert found is not None
         assert (found.judged, found.low, found.high) == (4, 1, 1)
 
     def test_it_is_told_as_json_values(self) -> None:
         """Estimates by name, or null."""
-        selection = select(folder(3), size=3)
-        record = progress_of(selection, right_answers(selection, 1).get).as_record()
+        selection = build_queue(folder(3), size=3)
+        record = measure_progress(selection, right_answers(selection, 1).get).as_record()
         assert record["confident"]["judged"] == 1
         assert record["done"] == {"uncertain": 0, "not-a-digit": 0, "sample": 1}
-        assert progress_of(selection, lambda _: None).as_record()["confident"] is None
+        assert measure_progress(selection, lambda _: None).as_record()["confident"] is None

@@ -16,7 +16,7 @@ from digits.data.labels import LabelLog
 from digits.errors import StoreError, UsageError
 from digits.images.decode import DecodeError
 from digits.images.normalize import normalize
-from digits.review.session import Imported, Review
+from digits.review.session import ImportCounts, Review
 from digits.store.artifacts import Recipe
 from digits.store.records import encode_record, read_record, write_record
 from digits.store.registry import ModelFacts, Registry
@@ -146,12 +146,12 @@ class TestAnswers:
             assert sum(review.progress().done.values()) == 3
         with opened(table) as review:
             assert review.queue == queue
-            assert review.first_open() == 1
+            assert review.first_unanswered() == 1
             assert [answer.id for answer in review.history(2)] == ["2", "3"]
             assert sum(review.progress().done.values()) == 3
             for place in (1, *range(4, len(queue))):
                 review.answer(queue[place].image.sha256, "skip", name=f"later {place}")
-            assert review.first_open() == len(queue)
+            assert review.first_unanswered() == len(queue)
 
     def test_a_skipped_image_is_not_kept(self, table: Table) -> None:
         """Nobody will train on it."""
@@ -164,7 +164,7 @@ class TestAnswers:
         with opened(table) as first, opened(table) as second:
             first.answer(first.queue[0].image.sha256, "4", name="1")
             assert sum(second.progress().done.values()) == 1
-            assert second.first_open() == 1
+            assert second.first_unanswered() == 1
 
     @pytest.mark.parametrize(("sha256", "label"), [("0" * 64, "4"), (None, "10"), (None, ""), (None, "undo")])
     def test_nonsense_is_refused(self, table: Table, sha256: str | None, label: str) -> None:
@@ -309,8 +309,8 @@ class TestSheets:
             wanted = ["3", "7.0", "n", "skip", ""]
             filled = [[*row[:-1], label] for row, label in zip(rows, wanted, strict=False)]
             _save(sheet, [header, *filled])
-            assert review.import_sheet(sheet) == Imported(4, 0)
-            assert review.import_sheet(sheet) == Imported(0, 4)
+            assert review.import_sheet(sheet) == ImportCounts(4, 0)
+            assert review.import_sheet(sheet) == ImportCounts(0, 4)
             assert sum(review.progress().done.values()) == 4
             review.export(sheet)
         with sheet.open(encoding="utf-8", newline="") as file:
@@ -326,7 +326,7 @@ class TestSheets:
             sha256 = review.queue[0].image.sha256
             review.answer(sha256, "1", name="1")
             _save(sheet, [["sha256", "label"], [sha256, "2"]])
-            assert review.import_sheet(sheet) == Imported(1, 0)
+            assert review.import_sheet(sheet) == ImportCounts(1, 0)
             assert [answer.label for answer in review.history(9)] == ["2"]
 
     def test_a_bad_row_keeps_all_from_being_imported(self, table: Table) -> None:

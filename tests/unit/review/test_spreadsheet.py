@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from digits.errors import UsageError
-from digits.review.sampling import Image, Picked
-from digits.review.spreadsheet import Line, read_sheet, write_sheet
+from digits.review.sampling import Image, QueuedImage
+from digits.review.spreadsheet import SheetLine, read_sheet, write_sheet
 
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(6)]
 QUEUE = [
-    Picked(Image(sha256, f"a {number}, b.png", "uncertain", str(number), 0.5, None, 1), "uncertain")
+    QueuedImage(Image(sha256, f"a {number}, b.png", "uncertain", str(number), 0.5, None, 1), "uncertain")
     for number, sha256 in enumerate(HASHES)
 ]
 EMPTY = write_sheet((picked, None) for picked in QUEUE)
@@ -32,7 +32,7 @@ def saved(rows: Sequence[Sequence[str]], *, delimiter: str = ",", end: str = "\r
     return file.getvalue()
 
 
-def read(content: bytes, fault_of: Callable[[str], str | None] = lambda _: None) -> list[Line]:
+def read(content: bytes, fault_of: Callable[[str], str | None] = lambda _: None) -> list[SheetLine]:
     """Read a sheet."""
     return read_sheet(content, name="sheet.csv", fault_of=fault_of)
 
@@ -103,7 +103,7 @@ def test_columns_may_be_moved_added_and_removed_and_rows_too() -> None:
         ["", "", ""],
         [""],
     ]
-    assert read(saved(rows).encode()) == [Line(2, HASHES[1], "5")]
+    assert read(saved(rows).encode()) == [SheetLine(2, HASHES[1], "5")]
 
 
 def test_faults_are_all_told_but_for_very_many() -> None:
@@ -124,7 +124,7 @@ def test_an_image_that_can_not_be_labelled_is_refused() -> None:
 def test_two_labels_for_an_image_are_refused() -> None:
     """The same one twice is taken once."""
     rows = filled(["1", "2"])
-    assert read(saved([*rows, rows[1]]).encode()) == [Line(2, HASHES[0], "1"), Line(3, HASHES[1], "2")]
+    assert read(saved([*rows, rows[1]]).encode()) == [SheetLine(2, HASHES[0], "1"), SheetLine(3, HASHES[1], "2")]
     with pytest.raises(UsageError, match=r"row 4: another label, '3', for the image of row 2"):
         read(saved([*rows, [*rows[1][:-1], "3"]]).encode())
 
