@@ -1,6 +1,7 @@
 """Settings: the base class of all configuration, TOML files, and the artifact root."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ RENAMED = {
 """Present names of settings, by the names that they had before."""
 REMOVED = {"max_slowdown": "use max_operations_ratio, which compares the networks' multiplications per image"}
 """Settings that are gone, with what to do instead."""
+_NAMED_DIGITS = re.compile(r"""^name:[ \t]+(["']?)digits\1[ \t]*(?:[ \t]#.*)?\r?$""", re.MULTILINE)
+"""The project's name in a prefect.yaml; a parser of YAML would take longer to import than everything else."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -90,14 +93,44 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def artifact_root(option: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Path:
-    """Say where artifacts live: the option, then `DIGITS_ARTIFACTS`, then `artifacts/` of the nearest project.
+    """Return the artifact root: the option, then `DIGITS_ARTIFACTS`, then `artifacts/` of the project.
 
-    The nearest project is the current directory or the first one above it with a `prefect.yaml`; without one, it is
-    the current directory.
+    Outside a project it is `artifacts/` of the current directory.
     """
     variable = (os.environ if environment is None else environment).get(ARTIFACTS_VARIABLE)
     if option is not None or variable:
         return Path(option or str(variable)).expanduser().absolute()
-    here = Path.cwd()
-    project = next((folder for folder in (here, *here.parents) if (folder / "prefect.yaml").is_file()), here)
-    return project / "artifacts"
+    return (find_project() or Path.cwd()) / "artifacts"
+
+
+def find_project(start: Path | None = None) -> Path | None:
+    """Return the project directory: the nearest one, from `start` upwards, that belongs to Digits.
+
+    A directory belongs to Digits if its prefect.yaml has the name `digits`, or its pyproject.toml has a table
+    `[tool.digits]`. Projects of other programs in between are passed over.
+
+    Args:
+        start: directory to begin at; None: the current directory.
+    """
+    here = (start or Path.cwd()).absolute()
+    return next((folder for folder in (here, *here.parents) if _is_project(folder)), None)
+
+
+def _is_project(folder: Path) -> bool:
+    return bool(_NAMED_DIGITS.search(_text(folder / "prefect.yaml"))) or _has_tool_table(folder / "pyproject.toml")
+
+
+def _has_tool_table(path: Path) -> bool:
+    try:
+        tools = tomllib.loads(_text(path)).get("tool")
+    except tomllib.TOMLDecodeError:
+        return False
+    return isinstance(tools, dict) and "digits" in tools
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, empty if there is none that can be read."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -14,7 +14,16 @@ from digits.data.config import ArraysConfig
 from digits.errors import UsageError
 from digits.pipeline.config import NETWORKS, PRESETS, Preset, PromotionPolicy, TrainingRun
 from digits.prediction.config import PredictionConfig
-from digits.settings import ARTIFACTS_VARIABLE, REMOVED, RENAMED, artifact_root, load_toml, overlaid, parse
+from digits.settings import (
+    ARTIFACTS_VARIABLE,
+    REMOVED,
+    RENAMED,
+    artifact_root,
+    find_project,
+    load_toml,
+    overlaid,
+    parse,
+)
 from digits.training.config import Architecture, AugmentationConfig, ModelConfig, TrainingConfig
 
 ARCHITECTURES = get_args(Architecture)
@@ -278,7 +287,7 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes | N
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a folder in it, where one is."""
-    (tmp_path / "prefect.yaml").touch()
+    (tmp_path / "prefect.yaml").write_text("name: digits\n")
     (tmp_path / "scans" / "today").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "scans" / "today")
     monkeypatch.delenv(ARTIFACTS_VARIABLE, raising=False)
@@ -303,8 +312,49 @@ def test_the_environment_of_the_process_counts(project: Path, monkeypatch: pytes
 
 def test_the_nearest_project_is_meant(project: Path) -> None:
     """A project inside a project has artifacts of its own."""
-    (project / "scans" / "prefect.yaml").touch()
+    (project / "scans" / "prefect.yaml").write_text("name: digits\n")
     assert artifact_root(environment={}) == project / "scans" / "artifacts"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: digits\n",
+        "# deployments\nname: digits  # ours\nprefect-version: 3\n",
+        "prefect-version: 3\r\nname: 'digits'\r\n",
+        'name: "digits"',
+    ],
+)
+def test_a_prefect_yaml_named_digits_marks_the_project(tmp_path: Path, text: str) -> None:
+    (tmp_path / "prefect.yaml").write_bytes(text.encode())
+    (tmp_path / "scans").mkdir()
+    assert find_project(tmp_path / "scans") == tmp_path
+
+
+@pytest.mark.parametrize(
+    "text", ["", "name: other\n", "name: digits-of-others\n", "name: digits#1\n", "build:\n  name: digits\n", "name:\n"]
+)
+def test_a_prefect_yaml_of_another_name_is_passed_over(project: Path, text: str) -> None:
+    (project / "scans" / "prefect.yaml").write_text(text)
+    assert find_project() == project
+    (project / "prefect.yaml").write_text(text)
+    assert find_project() is None
+    assert artifact_root(environment={}) == project / "scans" / "today" / "artifacts"
+
+
+@pytest.mark.parametrize("other", ["name: other\n", None])
+def test_a_tool_table_in_pyproject_marks_the_project(project: Path, other: str | None) -> None:
+    """Also beside a prefect.yaml of another name, and below another project."""
+    if other:
+        (project / "scans" / "prefect.yaml").write_text(other)
+    (project / "scans" / "pyproject.toml").write_text("[tool.digits]\n")
+    assert find_project() == project / "scans"
+
+
+@pytest.mark.parametrize("content", [b"[tool.other]\n", b"tool = 3\n", b"[tool.digits", b"\xff\xfe", b""])
+def test_a_pyproject_that_does_not_mention_digits_is_passed_over(project: Path, content: bytes) -> None:
+    (project / "scans" / "pyproject.toml").write_bytes(content)
+    assert find_project() == project
 
 
 def test_without_a_project_artifacts_lie_here(project: Path) -> None:
