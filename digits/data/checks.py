@@ -1,17 +1,20 @@
 """Checks: findings about a dataset, and the refusal of one that must not be trained on."""
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from digits.data.arrays import MAX_CLASSES, PIXEL_AXES, Finding, LabelledArrays, as_rows, fingerprints
-from digits.data.config import ArraysConfig
 from digits.errors import DataError
 from digits.images.types import Labels, Pixels
 
+if TYPE_CHECKING:  # else the settings' help texts would be part of the code version of every dataset
+    from digits.data.config import ArraysConfig
 
-def check_arrays(data: LabelledArrays, config: ArraysConfig) -> list[Finding]:
+
+def check_arrays(data: LabelledArrays, config: "ArraysConfig") -> list[Finding]:
     """Check a dataset before it is trained on: one finding a check, fatal or not.
 
     When shapes, dtypes or labels are wrong, that is the only finding: the other checks presuppose them.
@@ -52,7 +55,7 @@ def _part_faults(name: str, pixels: Pixels, labels: Labels, classes: int) -> Ite
         yield f"{outside} {name} labels stand for no class: the highest is {labels.max()}, of {classes} classes"
 
 
-def _check_balance(data: LabelledArrays, config: ArraysConfig) -> Finding:
+def _check_balance(data: LabelledArrays, config: "ArraysConfig") -> Finding:
     counts = np.bincount(data.train_labels, minlength=len(data.class_names))
     smallest, largest = int(counts.argmin()), int(counts.argmax())
     ratio = float(counts[largest] / max(counts[smallest], 1))
@@ -64,7 +67,7 @@ def _check_balance(data: LabelledArrays, config: ArraysConfig) -> Finding:
     return Finding("balance", message, ratio, config.max_imbalance, fatal)
 
 
-def _check_duplicates(data: LabelledArrays, config: ArraysConfig) -> list[Finding]:
+def _check_duplicates(data: LabelledArrays, config: "ArraysConfig") -> list[Finding]:
     train, test = fingerprints(data.train_pixels), fingerprints(data.test_pixels)
     distinct = set(train)
     shared = sum(fingerprint in distinct for fingerprint in test)
@@ -85,7 +88,7 @@ def _check_duplicates(data: LabelledArrays, config: ArraysConfig) -> list[Findin
     ]
 
 
-def _check_blank(data: LabelledArrays, config: ArraysConfig) -> Finding:
+def _check_blank(data: LabelledArrays, config: "ArraysConfig") -> Finding:
     blank = sum(int(_is_blank(pixels).sum()) for pixels in (data.train_pixels, data.test_pixels))
     total = len(data.train_pixels) + len(data.test_pixels)
     return _share("blank", f"{blank:,} of {total:,} images are of one colour", blank / total, config.max_blank)

@@ -14,7 +14,7 @@ from digits.training.config import ModelConfig, TrainingConfig
 
 _CODE: Mapping[str, tuple[str, ...]] = {
     "dataset": ("digits.data.datasets",),
-    "arrays": ("digits.data.arrays", "digits.data.checks"),
+    "arrays": ("digits.data.arrays", "digits.data.checks", "digits.data.config"),
     "network": ("digits.training.networks",),
     "model": ("digits.training.fit",),
     "onnx": (

@@ -1,5 +1,7 @@
 """What names a training: data, configuration and code, told before anything is computed."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from digits.store import code_version
 from digits.store.artifacts import ArtifactRef
 
 RUN: dict[str, Any] = {"datasets": ["mnist-sample"]}
+NO_SOURCES = {"__pycache__", "sample"}
 
 
 def name_of(**changes: Any) -> str:
@@ -61,6 +64,39 @@ def test_other_code_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     code_version.code_version.cache_clear()
     assert name_of() == before
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the package whose sources the code versions are computed from."""
+    package = Path(recipes.__file__).parents[1]
+    copy = Path(shutil.copytree(package, tmp_path / package.name, ignore=lambda _, names: set(names) & NO_SOURCES))
+    monkeypatch.setattr(code_version, "_PACKAGE", copy)
+    code_version.code_version.cache_clear()
+    yield copy
+    code_version.code_version.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ("data/config.py", {"arrays"}),
+        ("training/config.py", {"network", "model", "onnx"}),  # an export loads networks
+        ("pipeline/config.py", set()),
+        ("prediction/config.py", set()),
+        ("maintenance/retention.py", set()),
+    ],
+)
+def test_a_help_text_is_part_of_the_code_version_of_its_own_steps_only(
+    sources: Path, settings: str, steps: set[str]
+) -> None:
+    """A better description of a retention setting does not train a model again."""
+    before = {kind: recipes.code_of(kind) for kind in recipes.KINDS}
+    changed = (sources / settings).read_text("utf-8").replace('description="', 'description="Changed. ', 1)
+    assert "Changed. " in changed
+    (sources / settings).write_text(changed, "utf-8")
+    code_version.code_version.cache_clear()
+    assert {kind for kind in recipes.KINDS if recipes.code_of(kind) != before[kind]} == steps
 
 
 def test_another_label_is_other_data(tmp_path: Path) -> None:
