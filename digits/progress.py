@@ -1,5 +1,6 @@
 """How long work tells how far it is, without knowing who listens."""
 
+from contextvars import ContextVar
 from typing import Protocol
 
 
@@ -40,3 +41,6 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
+
+current_progress: ContextVar[Progress | None] = ContextVar("progress", default=None)
+"""Where the tasks of a flow report progress instead of the Prefect UI: the command sets bars on the terminal."""

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from contextvars import ContextVar
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -12,7 +11,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.logging.handlers import APILogHandler
 
-from digits.progress import Bar, Progress
+from digits.progress import Bar, Progress, current_progress
 from digits.settings import artifact_root
 from digits.store.artifacts import Store
 
@@ -64,13 +63,9 @@ class PublishedProgress:
         return _PublishedBar(self._artifact, label, total, part)
 
 
-progress: ContextVar[Progress | None] = ContextVar("progress", default=None)
-"""Who is told of the long work of tasks instead of the Prefect UI: the console command sets one that draws bars."""
-
-
 def progress_for(key: str) -> Progress:
-    """Give who is to be told of a task's work: a progress artifact of this key, if nobody else is to be."""
-    return progress.get() or PublishedProgress(key)
+    """Return where a task reports its progress: `current_progress`, or a Prefect artifact of this key."""
+    return current_progress.get() or PublishedProgress(key)
 
 
 def log_to_run() -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,64 +17,22 @@ from digits.outputs.summary import PredictionSummary
 from digits.prediction import publish, service
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan, remove_plan
-from digits.prediction.pool import WorkerPool, run_workers
+from digits.prediction.pool import run_workers
 from tasks.edge import library_log, log_to_run, open_store, progress_for, tell
-
-__all__ = [
-    "Plan",
-    "compare_tables",
-    "inbox_lock",
-    "leave_as_it_is",
-    "lend_crew",
-    "merge_predictions",
-    "name_run",
-    "plan_predictions",
-    "plan_shadow",
-    "predict_group",
-    "predict_shards",
-    "present_crew",
-    "require_version",
-    "workers",
-]
-
-_own_crew = WorkerPool(1)
-"""The worker of a process that runs a task at a time for a flow in another process."""
-
-_crew: ContextVar[WorkerPool] = ContextVar("crew", default=_own_crew)
-"""The workers of a flow, shared by those of its tasks that are threads."""
-
-
-def present_crew() -> WorkerPool:
-    """Give the flow's workers, or in another process than the flow's its own; tasks can be pickled with this name."""
-    return _crew.get()
-
-
-def lend_crew(crew: WorkerPool) -> None:
-    """Have the flows of this context use workers that were started before."""
-    _crew.set(crew)
 
 
 @contextmanager
 def workers(folder: Path, model: str, processes: int | None, root: Path | None) -> Iterator[None]:
-    """Have worker processes for a flow, which start and load the model while the folder is being listed.
-
-    Those of `lend_crew` are taken where there are any.
+    """Start the worker processes of a flow, which load the model while the folder is listed.
 
     Args:
-        folder: what is to be predicted.
-        model: `champion`, or a version's number.
-        processes: at once; None: as many as there are usable CPUs.
-        root: of the artifacts.
+        folder: folder to be predicted.
+        model: `champion` or the number of a version.
+        processes: number of processes; None: one per usable CPU.
+        root: artifact root.
     """
-    if _crew.get() is not _own_crew:
+    with service.worker_pool(open_store(root), folder, model=model, processes=processes):
         yield
-        return
-    with service.start_worker_pool(open_store(root), folder, model=model, processes=processes) as crew:
-        token = _crew.set(crew)
-        try:
-            yield
-        finally:
-            _crew.reset(token)
 
 
 @contextmanager
@@ -148,7 +105,7 @@ def group_name() -> str:
 def predict_group(plan: Plan, shards: range) -> int:
     """Make the part files of neighbouring shards in a worker process; give the number of images."""
     log_to_run()
-    run_workers(plan, present_crew(), shards=shards)
+    run_workers(plan, service.current_pool(), shards=shards)
     return sum(map(plan.images_in, shards))
 
 
@@ -163,7 +120,7 @@ def predict_shards(plan: Plan) -> float:
     Returns:
         When it began, as seconds since the epoch.
     """
-    started, most = time.time(), present_crew().size
+    started, most = time.time(), service.current_pool().size
     ended = SimpleQueue[PrefectFuture[int]]()
     groups = iter(plan.groups(most))
     bar = progress_for("prediction-progress").start("Predicting", plan.images)
@@ -189,4 +146,4 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
     """Verify the parts and publish the table; what was done before `started` counts as taken over."""
     log_to_run()
-    return publish.merge_predictions(plan, present_crew(), started=started)
+    return publish.merge_predictions(plan, service.current_pool(), started=started)

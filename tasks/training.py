@@ -14,11 +14,11 @@ from digits.images.formats import Mode
 from digits.pipeline import champion, steps
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import TrainingRun
-from digits.progress import SILENT
+from digits.progress import SILENT, current_progress
 from digits.store.artifacts import ArtifactRef
 from digits.store.registry import ModelVersion
 from digits.training.config import ModelConfig, TrainingConfig
-from tasks.edge import open_store, progress, progress_for
+from tasks.edge import open_store, progress_for
 
 RETRY_AFTER_SECONDS: list[float] = [60, 300, 900]
 """A mirror that is down at night is often back in a quarter of an hour."""
@@ -50,7 +50,9 @@ def without_missing_labels(run: TrainingRun, root: Path | None) -> TrainingRun:
 )
 def download_dataset(source: str, normalize: Mode, root: Path | None) -> ArtifactRef:
     """Have a dataset in the store; when all its routes fail, a scheduled run tries them again later."""
-    return steps.download_dataset(open_store(root), source, normalize=normalize, progress=progress.get() or SILENT)
+    return steps.download_dataset(
+        open_store(root), source, normalize=normalize, progress=current_progress.get() or SILENT
+    )
 
 
 @task(name="preprocess", task_run_name="preprocess", cache_policy=NO_CACHE)

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from digits.store.artifacts import Store
 from digits.store.records import digest_of
 from digits.store.registry import Registry
 
+_single_worker = WorkerPool(1)
+_current_pool: ContextVar[WorkerPool] = ContextVar("worker pool", default=_single_worker)
+
 
 def open_model(store: Store, name: str) -> ModelFiles:
     """Find the model that `champion` or a version's number stands for, verified.
@@ -33,16 +37,35 @@ def open_model(store: Store, name: str) -> ModelFiles:
     return ModelFiles.load(store.open(version.artifact("onnx")).path, version=version.number)
 
 
-def start_worker_pool(store: Store, source: Path, *, model: str, processes: int | None) -> WorkerPool:
-    """Start the workers that a folder will want: they load the model while it is listed; dismiss them afterwards.
+def current_pool() -> WorkerPool:
+    """Return the worker pool of the enclosing `worker_pool`, or a pool of one worker that the process keeps."""
+    return _current_pool.get()
+
+
+@contextmanager
+def worker_pool(store: Store, source: Path, *, model: str, processes: int | None) -> Iterator[WorkerPool]:
+    """Start a worker pool for a folder, whose workers load the model at once; inside another `worker_pool`, use its.
+
+    Args:
+        store: artifact store with the model.
+        source: folder to be predicted.
+        model: `champion` or the number of a version.
+        processes: number of workers; None: one per usable CPU.
 
     Raises:
-        RegistryError: there is no such model.
-        StoreError: its files are missing or damaged, or no process can be started.
+        RegistryError: if there is no such model.
+        StoreError: if its files are missing or damaged, or no process can be started.
     """
-    crew = WorkerPool(processes)
-    crew.prepare(source, open_model(store, model))
-    return crew
+    if (pool := current_pool()) is not _single_worker:
+        yield pool
+        return
+    with WorkerPool(processes) as pool:
+        pool.prepare(source, open_model(store, model))
+        token = _current_pool.set(pool)
+        try:
+            yield pool
+        finally:
+            _current_pool.reset(token)
 
 
 def default_table(store: Store, source: Path) -> Path:
@@ -61,7 +84,7 @@ def inbox_lock(store: Store, folder: Path) -> Iterator[bool]:
     """
     with os_errors_as(UsageError, folder, "could not be made", "the inbox must be a folder"):
         folder.mkdir(parents=True, exist_ok=True)
-    with store.lock_if_free(f"inbox-{digest_of(ascii(str(folder.absolute())))[:32]}") as free:
+    with store.try_lock(f"inbox-{digest_of(ascii(str(folder.absolute())))[:32]}") as free:
         yield free
 
 
