@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from benchmarks.sets import read_model, read_set
 from digits.data.datasets import load
-from digits.images.screening import look
+from digits.images.screening import screen
 from digits.images.types import Pixels
 from digits.model.drift import Values, bin_counts, find_drift, measure, measure_files
 from digits.model.onnx_model import Predictor
@@ -66,10 +66,14 @@ class Bench:
     def values(self, pictures: Sequence[Pixels] | Pixels) -> Values:
         """Look at pictures as a worker does."""
         model = self._predictor.model
-        looks = [look(picture, model.mode_for("auto"), shape=model.input_shape) for picture in pictures]
+        looks = [screen(picture, model.mode_for("auto"), shape=model.input_shape) for picture in pictures]
         pixels = np.stack([seen.pixels for seen in looks])
         probabilities, answered = self._predictor.answer(pixels)
-        novelty = None if answered is None else np.array(novelty_of(answered, [seen.oddity for seen in looks]), float)
+        novelty = (
+            None
+            if answered is None
+            else np.array(novelty_of(answered, [seen.screening_score for seen in looks]), float)
+        )
         files = measure_files(
             [max(picture.shape) for picture in pictures],
             [seen.dark_on_light for seen in looks],
@@ -100,7 +104,7 @@ def _sets(folder: Path | None, mnist: Pixels) -> Iterator[tuple[str, Sequence[Pi
         if place.is_dir():
             pictures = [pixels for _, pixels in read_set(place)]
             yield place.name, pictures
-            yield f"{place.name}, saved", [look(picture).pixels for picture in pictures]
+            yield f"{place.name}, saved", [screen(picture).pixels for picture in pictures]
     chosen = np.random.default_rng(SEED).choice(len(mnist), MADE, replace=False)
     for name, change in _CHANGES.items():
         yield f"mnist, {name}", [change(picture) for picture in mnist[chosen]]

@@ -23,7 +23,7 @@ from benchmarks.sets import read_model, read_set
 from digits.data.datasets import load
 from digits.data.idx import parse_idx
 from digits.errors import UsageError
-from digits.images.screening import look
+from digits.images.screening import screen
 from digits.images.types import Pixels
 from digits.model.calibration import LEVEL, threshold_for, upper_bound
 from digits.model.metrics import evaluate
@@ -118,9 +118,9 @@ def main() -> None:
 
 def answer(predictor: Predictor, pictures: Iterable[Pixels]) -> Answered:
     """Answer pictures of any size as a prediction does."""
-    seen = [look(picture, predictor.model.mode_for("auto"), shape=predictor.model.input_shape) for picture in pictures]
+    seen = [screen(picture, predictor.model.mode_for("auto"), shape=predictor.model.input_shape) for picture in pictures]
     probabilities, novelty = predictor.answer(np.stack([one.pixels for one in seen]))
-    total = novelty_of(novelty, [one.oddity for one in seen])
+    total = novelty_of(novelty, [one.screening_score for one in seen])
     return Answered(probabilities, np.array([np.nan if value is None else value for value in total]))
 
 

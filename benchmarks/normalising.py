@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.photos import QUALITY, draw_photo
-from digits.images.decode import LEAST_SIDE, decode
+from digits.images.decode import MIN_SIDE, decode
 from digits.images.normalize import normalize
-from digits.images.screening import look
+from digits.images.screening import screen
 from digits.images.types import Pixels
 from tests.support.pictures import sample_digits
 
@@ -69,11 +69,11 @@ def _shaded(digit: Pixels, number: int) -> Pixels:
 def _as_decoded(photo: Image.Image) -> Pixels:
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=QUALITY)
-    return decode(file.getvalue(), least_side=LEAST_SIDE).pixels
+    return decode(file.getvalue(), min_side=MIN_SIDE).pixels
 
 
 def _is_missed(kind: Kind, rounds: int) -> bool:
-    normalizing, looking = (_least_time(step, kind.pictures, rounds) for step in (normalize, look))
+    normalizing, looking = (_least_time(step, kind.pictures, rounds) for step in (normalize, screen))
     told = ""
     if kind.most is not None:
         told = f"  at most {kind.most:,.0f}: {'met' if normalizing <= kind.most else 'MISSED'}"

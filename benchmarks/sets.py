@@ -52,9 +52,9 @@ def read_model(folder: Path | None, root: Path) -> ModelFiles:
 
 
 def _sets(folder: Path | None, mnist: LabelledArrays) -> Iterator[tuple[str, Labelled]]:
-    for place in sorted(folder.iterdir()) if folder else ():
-        if place.is_dir():
-            yield place.name, read_set(place)
+    for directory in sorted(folder.iterdir()) if folder else ():
+        if directory.is_dir():
+            yield directory.name, read_set(directory)
     yield "mnist", list(zip(mnist.test_labels.tolist(), mnist.test_pixels, strict=True))
     for number, kind in enumerate(lookalikes.KINDS):
         chosen = slice(number * COUNT, (number + 1) * COUNT)
@@ -93,7 +93,7 @@ def _inverted(pixels: Pixels) -> Pixels:
 
 def _recipe(pixels: Pixels) -> Pixels:
     ink = normalize.find_ink(pixels, even=True)
-    return np.zeros(normalize.SHAPE, np.uint8) if ink is None else normalize.place(ink)
+    return np.zeros(normalize.SHAPE, np.uint8) if ink is None else normalize.place_ink(ink)
 
 
 STEPS: dict[str, Callable[[Pixels], Pixels]] = {

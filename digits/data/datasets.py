@@ -348,14 +348,14 @@ def _see_all(files: Sequence[_Labelled], mode: Mode, progress: Progress) -> list
 
 
 def _see(path: Path, mode: Mode) -> _Seen:
-    from digits.images.decode import LEAST_SIDE, decode
+    from digits.images.decode import MIN_SIDE, decode
     from digits.images.formats import OTHER_EXTENSIONS
     from digits.images.normalize import normalize
 
     with path.open("rb") as file:
         content = bounded_read(file, DEFAULT_MAX_BYTES)
     others = () if path.suffix else tuple(OTHER_EXTENSIONS)  # what was reviewed may be of any format, and has no name
-    picture = decode(content, max_pixels=DEFAULT_MAX_PIXELS, least_side=LEAST_SIDE, others=others).pixels
+    picture = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others).pixels
     fingerprint = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()
     return _Seen(hashlib.sha256(content).hexdigest(), fingerprint, normalize(picture, mode))
 

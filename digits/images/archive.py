@@ -22,10 +22,10 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, Self, cast
 
 from digits.errors import StoreError, UsageError
 from digits.images.decode import DecodeError
-from digits.images.folder import MISSING_SIZE, Entry, kind_of_special
+from digits.images.folder import MISSING_SIZE, Entry, name_file_type
 from digits.images.patterns import HEAD_BYTES, Selection
 
-ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ARCHIVE_EXTENSIONS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 Identity = tuple[int, int, int]
 """An archive's size, modification time and inode."""
 
@@ -53,7 +53,7 @@ class Member(NamedTuple):
 class Container(Protocol):
     """An archive's format."""
 
-    in_order: bool
+    is_sequential: bool
     """Whether members can only be read one after the other."""
 
     def members(self) -> Iterator[Member]:
@@ -69,7 +69,7 @@ class Container(Protocol):
 
 def is_archive(path: Path) -> bool:
     """Tell an archive by its name."""
-    return path.name.lower().endswith(ENDINGS)
+    return path.name.lower().endswith(ARCHIVE_EXTENSIONS)
 
 
 class Archive:
@@ -131,7 +131,7 @@ class Archive:
 class Zip:
     """A zip file, whose members can be read in any order."""
 
-    in_order = False
+    is_sequential = False
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -177,7 +177,7 @@ def _kind_in_zip(info: zipfile.ZipInfo) -> str | None:
         return "folder"
     if stat.S_ISLNK(mode):
         return "link"
-    return kind_of_special(mode) if stat.S_IFMT(mode) not in (0, stat.S_IFREG) else None
+    return name_file_type(mode) if stat.S_IFMT(mode) not in (0, stat.S_IFREG) else None
 
 
 def _unpacked(method: int, data: bytes, count: int) -> bytes:
@@ -196,7 +196,7 @@ class Tar:
         start = file.read(2)
         file.seek(0)
         opener = _OPENERS.get(start)
-        self.in_order = opener is not None
+        self.is_sequential = opener is not None
         self._stream: BinaryIO = opener(file) if opener else file
 
     def members(self) -> Iterator[Member]:
@@ -258,7 +258,7 @@ def _safe(name: bytes) -> bytes | None:
     return None if path == b"." else path
 
 
-class Members:
+class ArchiveListing:
     """Lists the regular members of an archive, like `digits.images.folder.Listing`: by path, each path once.
 
     Args:
@@ -285,8 +285,8 @@ class Members:
                 self._take(member, found)
         except Exception as error:  # both libraries raise nearly anything on damaged archives
             raise _unreadable(self._archive.path, error) from error
-        in_order = self._archive.container.in_order
-        yield from sorted(found.values(), key=lambda entry: (entry.inode if in_order else 0, entry.path))
+        is_sequential = self._archive.container.is_sequential
+        yield from sorted(found.values(), key=lambda entry: (entry.inode if is_sequential else 0, entry.path))
 
     def _take(self, member: Member, found: dict[bytes, Entry]) -> None:
         path = _safe(member.name)

@@ -36,12 +36,12 @@ from digits.images.formats import (
     READERS,
     SIGNATURE,
     OtherFormat,
-    begins_as,
+    matches_format,
 )
 from digits.images.types import Pixels
 from digits.status import Status
 
-LEAST_SIDE = 112
+MIN_SIDE = 112
 """What `decode` is to leave of the shorter side of a large JPEG when the picture is about to be normalised."""
 _SCALES = (8, 4, 2)
 _STRIP = 1 << 20
@@ -92,7 +92,7 @@ def decode(
     content: bytes,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    least_side: int | None = None,
+    min_side: int | None = None,
     others: Sequence[OtherFormat] = (),
 ) -> Decoded:
     """Decode the first frame of a picture to grey pixels.
@@ -114,10 +114,10 @@ def decode(
     try:
         if kind == "PNG" and (plain := _plain_png(content, max_pixels)) is not None:
             return plain
-        if kind == "JPEG" and least_side and (plain := _plain_jpeg(content, max_pixels, least_side)) is not None:
+        if kind == "JPEG" and min_side and (plain := _plain_jpeg(content, max_pixels, min_side)) is not None:
             return plain
         with _quiet():
-            return _decode(content, kind, max_pixels, least_side)
+            return _decode(content, kind, max_pixels, min_side)
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
@@ -132,7 +132,7 @@ def _format_of(content: bytes, others: Sequence[OtherFormat]) -> str:
         return match.lastgroup
     if not content:
         raise DecodeError("not-an-image", "the file is empty")
-    asked_for = next((kind for kind in others if begins_as(content[:16], kind) is not False), None)
+    asked_for = next((kind for kind in others if matches_format(content[:16], kind) is not False), None)
     if asked_for is not None:
         return asked_for
     other = OTHER_SIGNATURE.match(content[:1024])
@@ -190,12 +190,12 @@ def _png_reader() -> Callable[[bytes], Pixels]:
     return read
 
 
-def _plain_jpeg(content: bytes, max_pixels: int, least_side: int) -> Decoded | None:
+def _plain_jpeg(content: bytes, max_pixels: int, min_side: int) -> Decoded | None:
     """Decode a large baseline JPEG that holds nothing but pixels, at a part of its size, else None."""
     size = _size_of_plain_jpeg(content)
     if size is None or size[0] * size[1] > min(max_pixels, DEFAULT_MAX_PIXELS):
         return None
-    pixels = _reduced(content, size, least_side)
+    pixels = _reduced(content, size, min_side)
     return None if pixels is None else Decoded(pixels, *size)
 
 
@@ -222,11 +222,11 @@ def _size_of_plain_jpeg(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _decode(content: bytes, kind: str, max_pixels: int, least_side: int | None) -> Decoded:
+def _decode(content: bytes, kind: str, max_pixels: int, min_side: int | None) -> Decoded:
     image = _open(content, kind)
     _check_size(image, max_pixels)
-    if kind == "JPEG" and least_side and image.mode in ("L", "RGB"):
-        small = _reduced(content, image.size, least_side)
+    if kind == "JPEG" and min_side and image.mode in ("L", "RGB"):
+        small = _reduced(content, image.size, min_side)
         if small is not None:
             return _upright_reduced(small, image)
     _mend_transparency(image)
@@ -235,9 +235,9 @@ def _decode(content: bytes, kind: str, max_pixels: int, least_side: int | None) 
     return Decoded(pixels, width, height, more_frames=kind in _MAY_HAVE_FRAMES and _has_more_frames(image))
 
 
-def _reduced(content: bytes, size: tuple[int, int], least_side: int) -> Pixels | None:
+def _reduced(content: bytes, size: tuple[int, int], min_side: int) -> Pixels | None:
     """Decode a large JPEG at a part of its size, else None."""
-    scale = next((scale for scale in _SCALES if min(size) >= least_side * scale), 1)
+    scale = next((scale for scale in _SCALES if min(size) >= min_side * scale), 1)
     if scale == 1:
         return None
     import simplejpeg

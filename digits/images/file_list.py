@@ -12,12 +12,12 @@ from digits.errors import UsageError, os_errors_as
 from digits.images.folder import (
     DENIED_SIZE,
     MISSING_SIZE,
-    OUR_OWN_FAULTS,
-    Beneath,
+    RESOURCE_ERRORS,
+    DirectoryReader,
     Entry,
-    Ours,
-    head_of,
-    kind_of_special,
+    OwnFiles,
+    name_file_type,
+    read_head,
 )
 from digits.images.patterns import Selection
 
@@ -25,7 +25,7 @@ _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 STANDARD_INPUT = Path("-")
 
 
-def read_names(source: Path) -> list[bytes]:
+def read_file_list(source: Path) -> list[bytes]:
     """Read one path a line, or paths ended by NUL where there is any NUL; `-` is the standard input.
 
     Raises:
@@ -36,7 +36,7 @@ def read_names(source: Path) -> list[bytes]:
     return [name for name in content.split(b"\0" if b"\0" in content else b"\n") if name]
 
 
-class Named:
+class FileList:
     """Lists named files of a folder in the order of their paths' bytes, each once, like `digits.images.folder.Listing`.
 
     Args:
@@ -68,11 +68,11 @@ class Named:
         self._bases = [os.path.normpath(os.fsencode(base)) for base in (root, *aliases)]
         self._recursive = recursive
         self._selection = selection or Selection(all_files=True)
-        self._ours = Ours(root, ours)
+        self._ours = OwnFiles(root, ours)
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
-        with Beneath(self.root) as beneath:
+        with DirectoryReader(self.root) as beneath:
             for path in sorted({self._below(name) for name in self._names}):
                 found = self._entry(beneath, path)
                 if isinstance(found, Entry):
@@ -80,7 +80,7 @@ class Named:
                 else:
                     self.skipped[found] += 1
 
-    def entry(self, beneath: Beneath, path: bytes) -> Entry:
+    def entry(self, beneath: DirectoryReader, path: bytes) -> Entry:
         """Give the file of a path from the folder on; one that is not taken is as missing as one that is not there."""
         found = self._entry(beneath, self._below(path))
         return found if isinstance(found, Entry) else Entry(path, MISSING_SIZE, 0, 0)
@@ -97,7 +97,7 @@ class Named:
             return b"/" + path
         return b"" if path == b"." else path
 
-    def _entry(self, beneath: Beneath, path: bytes) -> Entry | str:
+    def _entry(self, beneath: DirectoryReader, path: bytes) -> Entry | str:
         directory, _, name = path.rpartition(b"/")
         if path.startswith(b"/"):
             return "outside"
@@ -112,12 +112,12 @@ class Named:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         except OSError as error:
             return self._unreachable(path, error)
-        reason = _reason_to_skip(status) or self._selection.reason_to_skip(path, lambda: head_of(name, descriptor))
+        reason = _reason_to_skip(status) or self._selection.reason_to_skip(path, lambda: read_head(name, descriptor))
         return reason or Entry(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
     def _unreachable(self, path: bytes, error: OSError) -> Entry | str:
         """Have a row for a file that is not there or is closed to us, but nothing for one behind a link."""
-        if error.errno in OUR_OWN_FAULTS:
+        if error.errno in RESOURCE_ERRORS:
             raise error
         parts = path.split(b"/")
         above = [os.path.join(self._bases[0], *parts[:count]) for count in range(1, len(parts))]  # noqa: PTH118 - bytes
@@ -133,4 +133,4 @@ def _reason_to_skip(status: os.stat_result) -> str | None:
         return None
     if stat.S_ISDIR(status.st_mode):
         return "folder"
-    return "link" if stat.S_ISLNK(status.st_mode) else kind_of_special(status.st_mode)
+    return "link" if stat.S_ISLNK(status.st_mode) else name_file_type(status.st_mode)

@@ -35,7 +35,7 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = re.compile(rb"[\x00-\x1f\x7f%]|[\x80-\xff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%\udc80-\udcff]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
-OUR_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _NEEDS_DOT = ("=", "+", "-", "@", "./")
 
 
@@ -81,7 +81,7 @@ def _byte(match: re.Match[bytes]) -> bytes:
     return bytes([int(match[1] or b"?", 16)])
 
 
-class Beneath:
+class DirectoryReader:
     """Opens what is below a directory, never through a link; remembers the directory opened last.
 
     Raises:
@@ -180,15 +180,15 @@ class Listing:
         self.skipped: Counter[str] = Counter()
         self._recursive = recursive
         self._selection = selection or Selection()
-        self._ours = Ours(root, ours)
+        self._ours = OwnFiles(root, ours)
         self._scratch = scratch
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
-        with Beneath(self.root) as beneath, _put_aside(self._scratch) as aside:
+        with DirectoryReader(self.root) as beneath, _put_aside(self._scratch) as aside:
             yield from self._walk(beneath, aside)
 
-    def _walk(self, beneath: Beneath, aside: BinaryIO) -> Iterator[Entry]:
+    def _walk(self, beneath: DirectoryReader, aside: BinaryIO) -> Iterator[Entry]:
         """Walk in depth, without recursion: a folder may be nested deeper than Python's stack."""
         above: set[_Identity | None] = set()
         levels = [self._scan(beneath, aside, b"", above)]
@@ -205,7 +205,9 @@ class Listing:
             else:
                 levels.append(self._scan(beneath, aside, directory + name, above))
 
-    def _scan(self, beneath: Beneath, aside: BinaryIO, directory: bytes, above: set[_Identity | None]) -> _Level:
+    def _scan(
+        self, beneath: DirectoryReader, aside: BinaryIO, directory: bytes, above: set[_Identity | None]
+    ) -> _Level:
         """Read one directory into records that sort as the paths do: a name, NUL, and a file's numbers."""
         try:
             descriptor = beneath.directory(directory.rstrip(b"/"))
@@ -214,7 +216,9 @@ class Listing:
             if identity in above:
                 return self._left_out("loop", directory)
             with os.scandir(descriptor) as entries:
-                records = in_order(filter(None, (self._record(each, directory, descriptor) for each in entries)), aside)
+                records = sort_records(
+                    filter(None, (self._record(each, directory, descriptor) for each in entries)), aside
+                )
         except PermissionError:
             return self._left_out("unreadable-folder", directory)
         except (FileNotFoundError, NotADirectoryError):
@@ -245,7 +249,7 @@ class Listing:
             return self._reason_to_stay_out(directory + name + b"/")
         if not entry.is_file(follow_symlinks=False):
             return _special(entry)
-        return self._selection.reason_to_skip(directory + name, lambda: head_of(name, descriptor))
+        return self._selection.reason_to_skip(directory + name, lambda: read_head(name, descriptor))
 
     def _reason_to_stay_out(self, directory: bytes) -> str | None:
         if self._selection.excludes(directory):
@@ -253,7 +257,7 @@ class Listing:
         return None if self._recursive else "sub-folder"
 
 
-def head_of(name: bytes, directory: int) -> bytes | None:
+def read_head(name: bytes, directory: int) -> bytes | None:
     """Give the first bytes of a file in an open directory; None when it can't be read."""
     try:
         descriptor = os.open(name, _OPEN_FILE, dir_fd=directory)
@@ -265,7 +269,7 @@ def head_of(name: bytes, directory: int) -> bytes | None:
         return None
 
 
-class Ours:
+class OwnFiles:
     """Tells our own files below a folder: the given ones, and the temporary files that are renamed to them."""
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:
@@ -305,12 +309,12 @@ def _file_record(entry: os.DirEntry[str], name: bytes) -> bytes | None:
 
 def _special(entry: os.DirEntry[str]) -> str:
     try:
-        return kind_of_special(entry.stat(follow_symlinks=False).st_mode)
+        return name_file_type(entry.stat(follow_symlinks=False).st_mode)
     except OSError:
         return "vanished"
 
 
-def kind_of_special(mode: int) -> str:
+def name_file_type(mode: int) -> str:
     """Name what is neither a file, a folder nor a link."""
     return "fifo" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
@@ -333,13 +337,13 @@ def resolve_source(source: Path) -> tuple[Path, bytes | None]:
     return real.parent, os.fsencode(real.name)
 
 
-def entry_of(root: Path, name: bytes) -> Entry:
+def entry_for(root: Path, name: bytes) -> Entry:
     """Describe a single file as a listing does."""
     status = os.lstat(os.path.join(os.fsencode(root), name))  # noqa: PTH118 - bytes
     return Entry(name, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def read_entry(beneath: Beneath, entry: Entry, *, max_bytes: int) -> bytes:
+def read_entry(beneath: DirectoryReader, entry: Entry, *, max_bytes: int) -> bytes:
     """Read a listed file, if it is still the one that was listed.
 
     Raises:
@@ -357,7 +361,7 @@ def read_entry(beneath: Beneath, entry: Entry, *, max_bytes: int) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno in OUR_OWN_FAULTS:
+        if error.errno in RESOURCE_ERRORS:
             raise
         raise _as_status(error) from error
 
@@ -391,14 +395,14 @@ def _as_status(error: OSError) -> DecodeError:
     return DecodeError("unreadable", f"the file can't be read: {error.strerror}")
 
 
-RUN = 32_768
+RECORDS_PER_RUN = 32_768
 """Records that are sorted at once, in memory."""
 
-BLOCK = 256
+RECORDS_PER_BLOCK = 256
 """Records of a run that are read back at once."""
 
 
-def in_order(records: Iterable[bytes], file: BinaryIO) -> Iterator[bytes]:
+def sort_records(records: Iterable[bytes], file: BinaryIO) -> Iterator[bytes]:
     """Take all records, then give them in the order of their bytes while at most a run and some blocks are in memory.
 
     Args:
@@ -409,17 +413,17 @@ def in_order(records: Iterable[bytes], file: BinaryIO) -> Iterator[bytes]:
         OSError: the file can't be written to, or read back.
     """
     source, runs = iter(records), list[Iterator[bytes]]()
-    run = sorted(islice(source, RUN))
-    while len(run) == RUN:
+    run = sorted(islice(source, RECORDS_PER_RUN))
+    while len(run) == RECORDS_PER_RUN:
         runs.append(_spilled(run, file))
-        run = sorted(islice(source, RUN))
+        run = sorted(islice(source, RECORDS_PER_RUN))
     return merge(*runs, run) if runs else iter(run)
 
 
 def _spilled(run: Sequence[bytes], file: BinaryIO) -> Iterator[bytes]:
     """Write a run behind all that is in the file; give the way to read it."""
     start = file.seek(0, os.SEEK_END)
-    blocks = [run[first : first + BLOCK] for first in range(0, len(run), BLOCK)]
+    blocks = [run[first : first + RECORDS_PER_BLOCK] for first in range(0, len(run), RECORDS_PER_BLOCK)]
     sizes = [_write(file, _encoded(block)) for block in blocks]
     return _read(file, start, sizes)
 

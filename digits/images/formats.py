@@ -59,10 +59,10 @@ OTHER_SIGNATURE = re.compile(
 
 def has_signature(head: bytes, others: Sequence[OtherFormat] = ()) -> bool:
     """Tell whether a file that begins like this is of one of our formats; TGA can't be told by that."""
-    return SIGNATURE.match(head) is not None or any(begins_as(head, kind) is True for kind in others)
+    return SIGNATURE.match(head) is not None or any(matches_format(head, kind) is True for kind in others)
 
 
-def begins_as(head: bytes, kind: OtherFormat) -> bool | None:
+def matches_format(head: bytes, kind: OtherFormat) -> bool | None:
     """Ask a reader of Pillow's whether a file that begins like this is its own; None when it can't tell."""
     from PIL import Image
 

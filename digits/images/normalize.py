@@ -139,7 +139,7 @@ def normalize(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] =
     if mode == "none":
         return pixels if pixels.shape == shape else _scaled(pixels, shape)
     ink = find_ink(pixels)
-    return np.zeros(shape, np.uint8) if ink is None else place(ink, shape)
+    return np.zeros(shape, np.uint8) if ink is None else place_ink(ink, shape)
 
 
 def has_mnist_form(pixels: Pixels) -> bool:
@@ -378,8 +378,8 @@ def _erase_edge_lines(mask: Pixels) -> None:
     for side, axis in ((mask, 1), (mask.T, 0)):
         sums = cv2.reduce(mask, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().tolist()
         near, most = max(1, int(len(side) * _EDGE)), _LINE * side.shape[1]
-        first = max((place + 1 for place in range(near) if sums[place] > most), default=0)
-        last = max((place + 1 for place in range(near) if sums[-1 - place] > most), default=0)
+        first = max((line + 1 for line in range(near) if sums[line] > most), default=0)
+        last = max((line + 1 for line in range(near) if sums[-1 - line] > most), default=0)
         side[:first] = side[len(side) - last :] = 0
 
 
@@ -463,17 +463,17 @@ def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool)
     left, top, width, height = cv2.boundingRect(kept)
     rows = slice(max(0, top - _MARGIN), min(top + height + _MARGIN, len(kept)))
     columns = slice(max(0, left - _MARGIN), min(left + width + _MARGIN, kept.shape[1]))
-    place = slice(rows.start * factor, rows.stop * factor), slice(columns.start * factor, columns.stop * factor)
-    cut = page[place]
+    window = slice(rows.start * factor, rows.stop * factor), slice(columns.start * factor, columns.stop * factor)
+    cut = page[window]
     strength = _strength(cut, _enlarged(paper[rows, columns], cut), dark_on_light)
     near = cv2.resize(kept[rows, columns], cut.shape[::-1], interpolation=cv2.INTER_NEAREST)
     levels = _levels(strength, near, factor)
     if levels is None:
         return None
     whole = np.zeros_like(page)
-    whole[place] = levels
+    whole[window] = levels
     top, left, bottom, right = _box_of(levels)
-    down, across = place[0].start, place[1].start
+    down, across = window[0].start, window[1].start
     return whole, (top + down, left + across, bottom + down, right + across)
 
 
@@ -501,7 +501,7 @@ def _box_of(levels: Pixels) -> Box:
     return top, left, top + height, left + width
 
 
-def place(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
+def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     """Scale the ink's box to the size that MNIST's have, and set its centre of mass at the field's centre.
 
     Where ink fills a square picture from edge to edge, its box was probably stretched to it, as some sets do; it gets

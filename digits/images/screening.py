@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from digits.images.normalize import SHAPE, find_ink, has_mnist_form, normalize, opencv, place
+from digits.images.normalize import SHAPE, find_ink, has_mnist_form, normalize, opencv, place_ink
 from digits.images.types import Pixels
 
 if TYPE_CHECKING:
     from digits.images.formats import Mode
 
 
-NO_DIGIT = 1000.0
+NOT_A_DIGIT = 1000.0
 """Added to the novelty of a picture without a mark or with several: far more than a head takes back, which says less
 than -20 of one MNIST digit in eleven."""
 SHADOW, UNEVEN = 0.04, 0.12
@@ -25,7 +25,7 @@ above which it is a thing rather than paper."""
 _PER_UNEVENNESS = 100.0
 
 
-class Look(NamedTuple):
+class ScreenedImage(NamedTuple):
     """A picture as the network sees it, and what the network does not see.
 
     Args:
@@ -36,12 +36,12 @@ class Look(NamedTuple):
     """
 
     pixels: Pixels
-    oddity: float
+    screening_score: float
     dark_on_light: bool = False
     contrast: int | None = None
 
 
-def look(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> Look:
+def screen(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> ScreenedImage:
     """Normalise a picture as `digits.images.normalize.normalize` does, and say how odd it is.
 
     Args:
@@ -50,20 +50,20 @@ def look(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAP
         shape: height and width of the result.
     """
     if mode == "auto" and shape == SHAPE and has_mnist_form(pixels):
-        return Look(pixels, 0.0)
+        return ScreenedImage(pixels, 0.0)
     if mode == "none":
         seen = normalize(pixels, mode, shape=shape)
-        return Look(seen, 0.0 if seen.any() else NO_DIGIT)
+        return ScreenedImage(seen, 0.0 if seen.any() else NOT_A_DIGIT)
     ink = find_ink(pixels)
     if ink is None:
-        return Look(np.zeros(shape, np.uint8), NO_DIGIT)
-    uneven = unevenness(ink.coarse_paper)
-    odd = _PER_UNEVENNESS * max(0, uneven - SHADOW) + NO_DIGIT * (uneven > UNEVEN or bool(ink.others))
+        return ScreenedImage(np.zeros(shape, np.uint8), NOT_A_DIGIT)
+    uneven = measure_unevenness(ink.coarse_paper)
+    odd = _PER_UNEVENNESS * max(0, uneven - SHADOW) + NOT_A_DIGIT * (uneven > UNEVEN or bool(ink.others))
     darkest, lightest, *_ = opencv().minMaxLoc(ink.page)
-    return Look(place(ink, shape), odd, ink.dark_on_light, int(lightest - darkest))
+    return ScreenedImage(place_ink(ink, shape), odd, ink.dark_on_light, int(lightest - darkest))
 
 
-def unevenness(paper: Pixels) -> float:
+def measure_unevenness(paper: Pixels) -> float:
     """Give the root mean square of what a plane leaves of (H, W) uint8 paper: 0 to 1, 0 for any even slope of light.
 
     The least-squares plane over a grid takes from the variance what each axis explains by itself; both follow from the

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from digits.images.folder import Beneath, Entry, read_entry
+from digits.images.folder import DirectoryReader, Entry, read_entry
 
 
 class Source(Protocol):
@@ -20,7 +20,7 @@ class Source(Protocol):
         """
 
 
-class _Folder(Beneath):
+class _Folder(DirectoryReader):
     def read(self, entry: Entry, *, max_bytes: int) -> bytes:
         return read_entry(self, entry, max_bytes=max_bytes)
 

@@ -155,8 +155,8 @@ def _artifacts(store: Store) -> Iterator[Thing]:
 
 
 def _check_artifact(store: Store, ref: ArtifactRef) -> None:
-    if strangers := store.strangers(store.open(ref)):
-        raise CorruptArtifactError(f"{ref}: {', '.join(strangers)} is not in its manifest")
+    if unlisted_files := store.unlisted_files(store.open(ref)):
+        raise CorruptArtifactError(f"{ref}: {', '.join(unlisted_files)} is not in its manifest")
 
 
 def _records(store: Store) -> Iterator[Thing]:

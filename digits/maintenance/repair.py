@@ -23,7 +23,7 @@ from digits.pipeline.steps import (
 from digits.progress import SILENT, Progress
 from digits.store.artifacts import ArtifactRef, Recipe, Store
 from digits.store.files import write_file
-from digits.store.records import mended
+from digits.store.records import repair_flipped_bit
 from digits.store.registry import Registry
 from digits.training.config import ModelConfig, TrainingConfig
 
@@ -72,7 +72,7 @@ def _turn(store: Store, thing: Thing) -> tuple[int, bool]:
 def _is_mended(thing: Thing) -> bool:
     """Put back the one bit that has flipped in a thing's record, if that is all that is wrong with it."""
     record = record_of(thing)
-    whole = mended(record.read_bytes()) if record else None
+    whole = repair_flipped_bit(record.read_bytes()) if record else None
     if record is None or whole is None:
         return False
     write_file(record, whole)
@@ -94,7 +94,7 @@ def _mend(store: Store, thing: Thing, progress: Progress) -> str:
         artifact = store.open(thing.ref)
     except DigitsError:
         return _make_again(store, recipe, progress)
-    for name in store.strangers(artifact):
+    for name in store.unlisted_files(artifact):
         store.discard(artifact.path / name)
     return ""
 

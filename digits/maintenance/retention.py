@@ -13,7 +13,7 @@ from digits.errors import StoreError, os_errors_as
 from digits.prediction.planning import remove_stale_plans
 from digits.settings import Settings
 from digits.store.artifacts import ArtifactRef, Store
-from digits.store.files import leftovers
+from digits.store.files import find_temporary_files
 from digits.store.registry import Registry
 
 
@@ -111,7 +111,7 @@ def _left(store: Store, config: RetentionConfig, now: float) -> Iterator[tuple[P
     killed = "left by a writer that was killed"
     kinds = (
         (store.temporary.glob("*"), config.temporary_hours * HOUR, killed),
-        *((leftovers(place), config.temporary_hours * HOUR, killed) for place in _written(store)),
+        *((find_temporary_files(place), config.temporary_hours * HOUR, killed) for place in _written(store)),
         (store.work.glob("train-*.npz"), config.work_days * DAY, "a training that nobody went on with"),
         (store.damaged.glob("*"), config.artifact_days * DAY, "damaged, and made again since"),
     )

@@ -35,7 +35,7 @@ from digits.outputs.page import (
     printable,
     style,
 )
-from digits.store.decisions import Changed, SetRow
+from digits.store.decisions import ChangedImage, SetRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -257,7 +257,7 @@ def _gallery(evaluation: Evaluation, chosen: Sequence[Mistake], pixels: Pixels) 
     return contact_sheet([pixels[one.index] for one in shown], captions)
 
 
-def changed_picture(examples: Sequence[Changed], pixels: Pixels) -> bytes | None:
+def changed_picture(examples: Sequence[ChangedImage], pixels: Pixels) -> bytes | None:
     """Draw test images that two models answer differently, green where the challenger is right; None without any.
 
     Args:

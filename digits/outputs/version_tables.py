@@ -3,7 +3,7 @@
 from typing import Any
 
 from digits.data.arrays import LABELS_FILE
-from digits.store.registry import Considered, ModelVersion, Registry
+from digits.store.registry import ModelVersion, RecordedDecision, Registry
 
 
 def version_rows(registry: Registry) -> list[dict[str, Any]]:
@@ -47,9 +47,9 @@ def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]
         **version.facts.as_record(),
         "created": version.created_at,
         "weights_sha256": version.weights_sha256,
-        **{kind: str(registry.place(version.artifact(kind))) for kind in version.artifacts},
+        **{kind: str(registry.artifact_path(version.artifact(kind))) for kind in version.artifacts},
         **(
-            {"labels": str(registry.place(version.artifact("arrays")) / LABELS_FILE)}
+            {"labels": str(registry.artifact_path(version.artifact("arrays")) / LABELS_FILE)}
             if version.facts.own_images
             else {}
         ),
@@ -58,7 +58,7 @@ def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]
     }
 
 
-def _decision_line(made: Considered) -> str:
+def _decision_line(made: RecordedDecision) -> str:
     against = f" against version {made.champion}" if made.champion else ""
     verdict = "promoted" if made.decision.promote else "not promoted"
     sets = [

@@ -24,9 +24,9 @@ from digits.pipeline.lineage import read_json, samples_of, sets_of
 from digits.pipeline.promotion import Candidate, SetResult, decide_promotion, refuse
 from digits.pipeline.steps import NOVELTY_FILE, evaluate_model, identify
 from digits.store.artifacts import Artifact, ArtifactRef, Store
-from digits.store.decisions import Changed, Decision
+from digits.store.decisions import ChangedImage, Decision
 from digits.store.records import Record
-from digits.store.registry import Considered, ModelFacts, ModelVersion, Registry
+from digits.store.registry import ModelFacts, ModelVersion, RecordedDecision, Registry
 
 _MULTIPLYING = ("Conv", "Gemm", "MatMul")
 """ONNX operators whose second input is the weights."""
@@ -83,14 +83,14 @@ class Said(NamedTuple):
 
 def changed_answers(
     challenger: Answers, champion: Answers, labels: Labels, sets: Sequence[HeldOut], class_names: Sequence[str]
-) -> list[Changed]:
+) -> list[ChangedImage]:
     """Give examples of images that changed from right to wrong, then from wrong to right, the surest mistakes first."""
     ours, theirs = Said.by(challenger), Said.by(champion)
     lost = (ours.classes != labels) & (theirs.classes == labels)
     gained = (ours.classes == labels) & (theirs.classes != labels)
     chosen = [*_surest(lost, ours.confidence), *_surest(gained, theirs.confidence)]
     return [
-        Changed(
+        ChangedImage(
             test_set=next(one.name for one in sets if one.start <= index < one.stop),
             index=index,
             true=class_names[labels[index]],
@@ -129,7 +129,7 @@ def _operations(kind: str, weights: Sequence[int], output: Sequence[int]) -> int
     return prod(weights) * prod(output[2:] if kind == "Conv" else output[:-1])
 
 
-Decided = tuple[Decision, Sequence[Changed]]
+Decided = tuple[Decision, Sequence[ChangedImage]]
 """A decision, and examples of images that changed their answer."""
 
 
@@ -167,11 +167,11 @@ def find_standing(store: Store, run: TrainingRun) -> Outcome | None:
     """
     registry = Registry(store)
     prepared = recipes.prepared_for(run, partial(identify, store))
-    known = registry.decided(recipes.digest_of_run(prepared, run), _as_record(run.promotion))
+    known = registry.find_decision(recipes.digest_of_run(prepared, run), _as_record(run.promotion))
     if known is None:
         return None
     version = registry.version(known.version)
-    if not all(store.finds(version.artifact(kind)) for kind in version.artifacts):
+    if not all(store.has_valid(version.artifact(kind)) for kind in version.artifacts):
         return None
     return _outcome(
         registry,
@@ -198,12 +198,14 @@ def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run:
             known[number] = _decide(store, version, champion, arrays, run.promotion)
         return known[number]
 
-    settled = registry.is_settled(version.number, policy)
+    settled = registry.is_decided(version.number, policy)
     if not settled:
         decide(registry.champion())  # not only under the registry's lock, since it takes seconds
     same = Decision(False, (f"Nothing changed: this model is version {version.number} already.",)), ()
     recipe = recipes.digest_of_run(arrays, run)
-    made = registry.consider(version.number, (lambda _: same) if settled else decide, recipe=recipe, policy=policy)
+    made = registry.record_decision(
+        version.number, (lambda _: same) if settled else decide, recipe=recipe, policy=policy
+    )
     return _outcome(
         registry,
         version,
@@ -224,7 +226,7 @@ def _outcome(registry: Registry, version: ModelVersion, **became: Any) -> Outcom
         version=version.number,
         champion=champion.number if champion else None,
         facts=version.facts,
-        report=registry.place(version.artifact("report")) / "report.html",
+        report=registry.artifact_path(version.artifact("report")) / "report.html",
         **became,
     )
 
@@ -295,12 +297,12 @@ def decided_report(store: Store, outcome: Outcome) -> str:
     return "\n\n".join([f"**Version {outcome.version}: {verdict}.** {' '.join(outcome.reasons)}", report])
 
 
-def decision_of(store: Store, number: int) -> Considered:
+def decision_of(store: Store, number: int) -> RecordedDecision:
     """Give one of the decisions of a registry."""
     return Registry(store).decisions()[number - 1]
 
 
-def decision_page(store: Store, made: Considered, arrays: ArtifactRef) -> str:
+def decision_page(store: Store, made: RecordedDecision, arrays: ArtifactRef) -> str:
     """Give a decision as markdown: its reasons, its tables, and a picture of images that changed their answer.
 
     Args:

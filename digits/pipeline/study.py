@@ -145,7 +145,7 @@ class Study:
         return propose(self.space, trials, number=number, seed=self.seed)
 
     def _hold(self, number: int) -> Any:
-        return self.store.lock_if_free(f"study-{self.name}-{number}")
+        return self.store.try_lock(f"study-{self.name}-{number}")
 
     def _file(self, number: int) -> Path:
         return self.path / f"trial-{number:05}.json"

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from digits.errors import CorruptArtifactError, StoreError, UsageError, os_errors_as
-from digits.images.archive import Archive, Identity, ArchiveListing, is_archive
+from digits.images.archive import Archive, ArchiveListing, Identity, is_archive
 from digits.images.file_list import FileList, read_file_list
 from digits.images.folder import Entry, Listing, entry_for, resolve_source
 from digits.images.normalize import SPEC

@@ -37,7 +37,7 @@ from digits.prediction.pool import WorkerPool, run_workers
 from digits.prediction.worker import FAILURES_KEPT, LEAST_CERTAIN_KEPT
 from digits.progress import SILENT, Progress
 from digits.status import STATUSES
-from digits.store.files import hash_file, locked, remove_leftovers_of, replacing, write_file
+from digits.store.files import hash_file, locked, remove_temporary_files, replacing, write_file
 from digits.store.records import Record, read_record, write_record
 
 RUNS_KEPT = 20
@@ -144,7 +144,7 @@ def _published(plan: Plan, started: float | None) -> PredictionSummary:
         raise StoreError(
             f"{plan.path}: {len(waiting)} of {len(plan.shards)} shards are not done; run the workers first"
         )
-    remove_leftovers_of(plan.out, picture_path(plan.out), summary_path(plan.out))
+    remove_temporary_files(plan.out, picture_path(plan.out), summary_path(plan.out))
     totals = _Totals()
     if isinstance(plan.former, ReplacedRows):
         _write_replaced(plan, plan.former, totals)

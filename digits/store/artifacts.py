@@ -201,7 +201,7 @@ class Store:
             return None
         return found if found.ref == ref else None
 
-    def strangers(self, artifact: Artifact) -> list[str]:
+    def unlisted_files(self, artifact: Artifact) -> list[str]:
         """Give the names of files in an artifact's directory that are not in its manifest."""
         found = {path.relative_to(artifact.path).as_posix() for path in artifact.path.rglob("*") if not path.is_dir()}
         return sorted(found - {MANIFEST, *artifact.manifest["files"]})
@@ -213,11 +213,11 @@ class Store:
         """
         ref = recipe.ref
         with self.lock(f"{ref.kind}-{ref.digest}"):
-            if not self.finds(ref):
+            if not self.has_valid(ref):
                 self._write(recipe, write)
         return ref
 
-    def finds(self, ref: ArtifactRef) -> bool:
+    def has_valid(self, ref: ArtifactRef) -> bool:
         """Tell whether an artifact is there and whole, and note that it is in use; a damaged one is set aside."""
         if not self.path(ref).exists():
             return False
@@ -278,7 +278,7 @@ class Store:
                 grave.unlink()
 
     @contextmanager
-    def lock_if_free(self, name: str) -> Iterator[bool]:
+    def try_lock(self, name: str) -> Iterator[bool]:
         """Hold a named lock if nobody else does, and tell whether that is so."""
         with self._locked(name, wait=False) as free:
             yield free

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedImage:
     """A test image on which two models differ, one of them being right; classes by name.
 
     `index` is among all test images.

@@ -60,14 +60,14 @@ def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         name.unlink(missing_ok=True)
 
 
-def leftovers(directory: Path) -> Iterator[Path]:
+def find_temporary_files(directory: Path) -> Iterator[Path]:
     """Return the temporary files below a directory, whether their writers are still at work or were killed."""
     return (
         path for path in directory.rglob(".*.tmp") if TEMPORARY.fullmatch(os.fsencode(path.name)) and path.is_file()
     )
 
 
-def remove_leftovers_of(*paths: Path) -> None:
+def remove_temporary_files(*paths: Path) -> None:
     """Remove the temporary files that killed writers of these files left; no writer may be at work."""
     for path in paths:
         for left in path.parent.glob(f".{escape(path.name[:_NAME_LENGTH])}.{'[0-9a-f]' * 16}.tmp"):

@@ -16,7 +16,7 @@ from digits.store.files import sync, sync_directory, temporary_file, write_file
 
 Record = dict[str, Any]
 SEAL = "sha256_of_record"
-MOST_MENDED = 2**14
+MAX_REPAIRED_BYTES = 2**14
 """Bytes of a record of which each bit is tried: some ten seconds."""
 
 
@@ -66,13 +66,13 @@ def decode_record(content: bytes, *, name: str) -> Record:
     return {key: value for key, value in record.items() if key != SEAL}
 
 
-def mended(content: bytes) -> bytes | None:
+def repair_flipped_bit(content: bytes) -> bytes | None:
     """Give a damaged record as it was before one of its bits flipped; None where more has changed, or it is long.
 
     Every bit is tried: only with the right one does the record have the hash that it carries.
     """
     damaged = bytearray(content)
-    for position in range(len(content) * 8 if len(content) <= MOST_MENDED else 0):
+    for position in range(len(content) * 8 if len(content) <= MAX_REPAIRED_BYTES else 0):
         damaged[position // 8] ^= 1 << position % 8
         with suppress(CorruptArtifactError):
             decode_record(bytes(damaged), name="")

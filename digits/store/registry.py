@@ -16,11 +16,11 @@ from typing import Any, Literal, Self
 
 from digits.errors import CorruptArtifactError, RegistryError
 from digits.store.artifacts import ArtifactRef, Store, reading, writing
-from digits.store.decisions import Changed, Decision
+from digits.store.decisions import ChangedImage, Decision
 from digits.store.records import Record, create_record, digest_of, read_record
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-MAX_DIGITS = 9
+MAX_VERSION_DIGITS = 9
 """Of a version's number: more can be no version, and no file name."""
 
 
@@ -126,7 +126,7 @@ class Promotion:
 
 
 @dataclass(frozen=True)
-class Considered:
+class RecordedDecision:
     """A decision on a version, as it was made.
 
     Args:
@@ -146,7 +146,7 @@ class Considered:
     recipe: str
     policy: Mapping[str, Any]
     decision: Decision
-    examples: tuple[Changed, ...] = ()
+    examples: tuple[ChangedImage, ...] = ()
     created_at: str = ""
 
     def as_record(self) -> Record:
@@ -157,11 +157,11 @@ class Considered:
     @classmethod
     def from_record(cls, record: Record) -> Self:
         """Read what `as_record` returned."""
-        examples = tuple(Changed(**example) for example in record["examples"])
+        examples = tuple(ChangedImage(**example) for example in record["examples"])
         return cls(**{**record, "decision": Decision.from_record(record["decision"]), "examples": examples})
 
 
-def champions(log: Sequence[Promotion]) -> list[int]:
+def champion_stack(log: Sequence[Promotion]) -> list[int]:
     """Give the stack of champions, the present one last: a promotion pushes, a rollback pops down to its version."""
     stack: list[int] = []
     for entry in log:
@@ -192,23 +192,23 @@ class Registry:
         records = self._numbered(self._promotions)
         return [Promotion(**{**record, "reasons": tuple(record["reasons"])}) for record in records]
 
-    def decisions(self) -> list[Considered]:
+    def decisions(self) -> list[RecordedDecision]:
         """Give every decision, oldest first."""
-        return [Considered.from_record(record) for record in self._numbered(self._decisions)]
+        return [RecordedDecision.from_record(record) for record in self._numbered(self._decisions)]
 
-    def decided(self, recipe: str, policy: Mapping[str, Any]) -> Considered | None:
+    def find_decision(self, recipe: str, policy: Mapping[str, Any]) -> RecordedDecision | None:
         """Give the last decision on what a training of this recipe had made, under this policy."""
         same = [one for one in self.decisions() if (one.recipe, one.policy) == (recipe, policy)]
         return same[-1] if same else None
 
-    def is_settled(self, number: int, policy: Mapping[str, Any]) -> bool:
+    def is_decided(self, number: int, policy: Mapping[str, Any]) -> bool:
         """Tell whether a version need not be decided on: it was under this policy, or has been champion."""
         was_champion = any(entry.version == number for entry in self.promotions())
         return was_champion or any(one.version == number and one.policy == policy for one in self.decisions())
 
     def champion(self) -> ModelVersion | None:
         """Give the version that batch prediction uses, if there is one."""
-        stack = champions(self.promotions())
+        stack = champion_stack(self.promotions())
         return self.version(stack[-1]) if stack else None
 
     def version(self, number: int) -> ModelVersion:
@@ -227,7 +227,7 @@ class Registry:
         with reading(self._store.root):
             return ModelVersion.from_record(read_record(path))
 
-    def place(self, reference: ArtifactRef) -> Path:
+    def artifact_path(self, reference: ArtifactRef) -> Path:
         """Give the directory of an artifact of a version."""
         return self._store.path(reference)
 
@@ -284,18 +284,18 @@ class Registry:
         """
         with self._store.lock("registry"):
             log = self.promotions()
-            if champions(log)[-1:] == [self.version(number).number]:
+            if champion_stack(log)[-1:] == [self.version(number).number]:
                 raise RegistryError(f"version {number} is the champion already; nothing was changed")
             return self._log(log, "promote", number, reasons)
 
-    def consider(
+    def record_decision(
         self,
         number: int,
-        decide: Callable[[ModelVersion | None], tuple[Decision, Sequence[Changed]]],
+        decide: Callable[[ModelVersion | None], tuple[Decision, Sequence[ChangedImage]]],
         *,
         recipe: str,
         policy: Mapping[str, Any],
-    ) -> Considered:
+    ) -> RecordedDecision:
         """Let a function of the present champion decide on a version, promote it if it says so, and record that.
 
         No other process can change the champion between the decision and the promotion.
@@ -311,7 +311,7 @@ class Registry:
             decision, examples = decide(champion)
             if decision.promote:
                 self._log(self.promotions(), "promote", self.version(number).number, decision.reasons)
-            entry = Considered(
+            entry = RecordedDecision(
                 number=len(self.decisions()) + 1,
                 version=self.version(number).number,
                 champion=champion.number if champion else None,
@@ -336,7 +336,7 @@ class Registry:
         """
         with self._store.lock("registry"):
             log = self.promotions()
-            *former, present = champions(log) or [0]
+            *former, present = champion_stack(log) or [0]
             if not former:
                 raise RegistryError(
                     f"there is no champion before the present one ({present or 'none'}) to roll back to; "
@@ -374,7 +374,7 @@ class Registry:
 
 
 def _number(name: str) -> int:
-    if not name.isascii() or not name.isdigit() or len(name) > MAX_DIGITS:
+    if not name.isascii() or not name.isdigit() or len(name) > MAX_VERSION_DIGITS:
         raise RegistryError(
             f"a model is `champion`, `challenger` or a version's number, found {name!r}; `digits models` lists them"
         )

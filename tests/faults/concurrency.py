@@ -37,9 +37,9 @@ from digits.prediction.plan import PLAN_FILE
 from digits.prediction.pool import WorkerPool, run_workers
 from digits.settings import parse
 from digits.store.artifacts import ArtifactRef, Recipe, Store
-from digits.store.files import leftovers
+from digits.store.files import find_temporary_files
 from digits.store.records import Record, read_record
-from digits.store.registry import Promotion, Registry, champions
+from digits.store.registry import Promotion, Registry, champion_stack
 from tests.support.networks import make_store, small_network, tiny_network
 from tests.support.pictures import write_images
 from tests.support.processes import Forked
@@ -329,7 +329,7 @@ def _wrong(
 
 
 def _champion_at(log: Sequence[Promotion], window: Sequence[int]) -> Iterator[list[int]]:
-    return (champions(log[:length]) for length in range(window[0], window[1] + 1))
+    return (champion_stack(log[:length]) for length in range(window[0], window[1] + 1))
 
 
 def _wrong_log(log: Sequence[Promotion], before: int, changes: Sequence[Record]) -> Iterator[str]:
@@ -340,7 +340,7 @@ def _wrong_log(log: Sequence[Promotion], before: int, changes: Sequence[Record])
         yield f"the entries {made} were reported, but the log has {before + 1} to {len(log)}"
         return
     for number in made:
-        stack = champions(log[: number - 1])
+        stack = champion_stack(log[: number - 1])
         entry = log[number - 1]
         right = entry.version != stack[-1] if entry.action == "promote" else stack[-2:-1] == [entry.version]
         if not right:
@@ -410,11 +410,16 @@ def _wrong_removals(
 
 def _left(place: Place, planted: Sequence[Path]) -> Iterator[str]:
     store = place.store
-    found = [*store.temporary.glob("*"), *store.work.glob("*.npz"), *leftovers(store.root), *leftovers(place.path)]
+    found = [
+        *store.temporary.glob("*"),
+        *store.work.glob("*.npz"),
+        *find_temporary_files(store.root),
+        *find_temporary_files(place.path),
+    ]
     plans = [path for path in store.plans.glob("*") if path.is_dir()]
     yield from (f"{path} is left" for path in [*found, *plans] if path not in planted)
     for path in store.locks.glob("*"):
-        with store.lock_if_free(path.name) as free:
+        with store.try_lock(path.name) as free:
             if not free:
                 yield f"{path} is held"
 

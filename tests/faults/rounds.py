@@ -19,7 +19,7 @@ from typing import Any
 from digits.errors import DigitsError, error_of
 from digits.maintenance.retention import RetentionConfig, sweep
 from digits.store.artifacts import Store
-from digits.store.files import leftovers
+from digits.store.files import find_temporary_files
 from tests.faults.shim import ERRORS, Shim
 from tests.faults.workloads import Place, Workload, base, lasting
 from tests.support.processes import Forked, adopt_orphans, kill_tree
@@ -140,7 +140,7 @@ class Bench:
             for path in (top, *top.rglob("*")):
                 if path.exists():
                     os.utime(path, (time.time() - LONG_AGO,) * 2)
-        for path in leftovers(store):
+        for path in find_temporary_files(store):
             os.utime(path, (time.time() - LONG_AGO,) * 2)
         sweep(Store(store), RetentionConfig())
 

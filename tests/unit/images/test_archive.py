@@ -156,7 +156,9 @@ def listed(archive: Path, **options: Any) -> tuple[list[bytes], dict[str, int]]:
 def status_of(archive: Path, path: bytes, max_bytes: int = 10_000) -> str:
     """Give the status that a member's row would have."""
     with Archive(archive) as opened:
-        (entry,) = (entry for entry in ArchiveListing(opened, selection=Selection(all_files=True)) if entry.path == path)
+        (entry,) = (
+            entry for entry in ArchiveListing(opened, selection=Selection(all_files=True)) if entry.path == path
+        )
         try:
             opened.read(entry, max_bytes=max_bytes)
         except DecodeError as error:

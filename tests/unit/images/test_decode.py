@@ -410,7 +410,7 @@ def test_large_photos_are_decoded_reduced(size: tuple[int, int], scale: int, ori
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(Image.fromarray((columns + rows).astype(np.uint8)).convert("RGB"), "JPEG", exif=exif)
-    decoded = decode(content, least_side=112)
+    decoded = decode(content, min_side=112)
     width, height = reversed(size) if orientation == 6 else size
     assert (decoded.width, decoded.height) == (width, height)
     assert decoded.pixels.shape == (-(-height // scale), -(-width // scale))
@@ -431,7 +431,7 @@ def asked_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> bool:
     long_way = decode_module._decode
     with monkeypatch.context() as patch:
         patch.setattr(decode_module, "_decode", lambda *given: asked.append(True) or long_way(*given))
-        decode(content, least_side=112)
+        decode(content, min_side=112)
     return bool(asked)
 
 
@@ -443,9 +443,9 @@ def test_a_jpeg_without_metadata_is_decoded_the_short_way(
     """Without Pillow, to what the long way gives, which is within two levels of Pillow's at full size, averaged."""
     content = encoded(photo_of(size, mode), "JPEG", quality=90)
     assert not asked_pillow(content, monkeypatch)
-    short = decode(content, least_side=112)
+    short = decode(content, min_side=112)
     monkeypatch.setattr(decode_module, "_plain_jpeg", lambda *_: None)
-    long = decode(content, least_side=112)
+    long = decode(content, min_side=112)
     assert np.array_equal(short.pixels, long.pixels)
     assert (short.width, short.height) == (long.width, long.height) == size
     scale = round(size[0] / short.pixels.shape[1])
@@ -471,14 +471,14 @@ def test_a_jpeg_with_anything_else_in_it_is_shown_to_pillow(
     content = encoded(photo_of((640, 480)), "JPEG", quality=90, **options)
     assert asked_pillow(content, monkeypatch)
     plain = encoded(photo_of((640, 480)), "JPEG", quality=90)
-    assert np.array_equal(decode(content, least_side=112).pixels, decode(plain, least_side=112).pixels)
+    assert np.array_equal(decode(content, min_side=112).pixels, decode(plain, min_side=112).pixels)
 
 
 def test_a_jpeg_that_is_cut_off_in_its_header_is_shown_to_pillow() -> None:
     """Wherever: what is said of it is what Pillow says."""
     content = encoded(photo_of((640, 480)), "JPEG")
     for length in range(3, content.index(b"\xff\xda"), 40):
-        assert outcome(content[:length], least_side=112) == outcome(content[:length])
+        assert outcome(content[:length], min_side=112) == outcome(content[:length])
 
 
 def test_a_plain_png_that_is_a_bomb() -> None:
@@ -496,7 +496,7 @@ def test_other_photos_are_decoded_whole() -> None:
     rare = encoded(Image.new("CMYK", (300, 300)), "JPEG")
     cut_off = encoded(Image.linear_gradient("L").resize((600, 600)), "JPEG")[:-3000]
     for content in (small, rare, cut_off):
-        assert outcome(content, least_side=112) == outcome(content)
+        assert outcome(content, min_side=112) == outcome(content)
     assert decode(encoded(Image.new("RGB", (500, 400)), "JPEG")).pixels.shape == (400, 500)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from digits.errors import UsageError
 from digits.images.decode import DecodeError
-from digits.images.file_list import Named, read_names
-from digits.images.folder import DENIED_SIZE, Beneath, Entry, Listing, read_entry
+from digits.images.file_list import FileList, read_file_list
+from digits.images.folder import DENIED_SIZE, DirectoryReader, Entry, Listing, read_entry
 from digits.images.patterns import Selection
 from tests.support.faults import without_root
 
@@ -25,7 +25,7 @@ def make(root: Path, *names: str) -> None:
 
 def named(root: Path, *names: bytes, **options: object) -> tuple[list[bytes], dict[str, int]]:
     """List the paths, and count what is left out."""
-    listing = Named(root, names, **options)  # type: ignore[arg-type]
+    listing = FileList(root, names, **options)  # type: ignore[arg-type]
     return [entry.path for entry in listing], dict(listing.skipped)
 
 
@@ -44,9 +44,9 @@ def test_a_list_is_lines_or_ended_by_nul(
 ) -> None:
     """From a file, or the standard input."""
     (tmp_path / "list").write_bytes(content)
-    assert read_names(tmp_path / "list") == names
+    assert read_file_list(tmp_path / "list") == names
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
-    assert read_names(Path("-")) == names
+    assert read_file_list(Path("-")) == names
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
@@ -54,14 +54,14 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"nowhere: could not be read \(No such file or directory\); expected a list of files"
     ):
-        read_names(tmp_path / "nowhere")
+        read_file_list(tmp_path / "nowhere")
 
 
 def test_named_files_are_what_a_listing_has(tmp_path: Path) -> None:
     """The same entries in the same order, each once, however they are written."""
     make(tmp_path, "a/1.png", "a.png", "a0.png", "b.txt")
     names = [b"a0.png", b"./a.png", b"a//1.png", b"b.txt", b"a/../a.png", os.fsencode(tmp_path / "a0.png")]
-    assert list(Named(tmp_path, names)) == list(Listing(tmp_path, selection=Selection(all_files=True)))
+    assert list(FileList(tmp_path, names)) == list(Listing(tmp_path, selection=Selection(all_files=True)))
 
 
 def test_absolute_names(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_a_missing_file_has_its_row(world_readable: Path) -> None:
     make(world_readable, "a.png", "closed/b.png")
     (world_readable / "closed").chmod(0)
     names = [b"a.png/c.png", b"closed/b.png", b"gone.png", b"gone/d.png", b"e" * 300]
-    with without_root(), Beneath(world_readable) as beneath:
-        entries = list(Named(world_readable, names))
+    with without_root(), DirectoryReader(world_readable) as beneath:
+        entries = list(FileList(world_readable, names))
         statuses = {}
         for entry in entries:
             with pytest.raises(DecodeError) as caught:
@@ -112,7 +112,7 @@ def test_the_process_that_can_open_nothing_stops(tmp_path: Path, monkeypatch: py
     def directory(*_: object) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(Beneath, "directory", directory)
+    monkeypatch.setattr(DirectoryReader, "directory", directory)
     with pytest.raises(OSError, match="Too many"):
         named(tmp_path, b"a.png")
 

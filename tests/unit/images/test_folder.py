@@ -14,10 +14,10 @@ from digits.errors import UsageError
 from digits.images.decode import DecodeError
 from digits.images.folder import (
     DENIED_SIZE,
-    Beneath,
+    DirectoryReader,
     Entry,
     Listing,
-    entry_of,
+    entry_for,
     escape_path,
     read_entry,
     resolve_source,
@@ -114,7 +114,7 @@ def test_entries_tell_what_stat_tells(tmp_path: Path) -> None:
     (entry,) = Listing(tmp_path)
     status = (tmp_path / "x" / "a.png").stat()
     assert entry == Entry(b"x/a.png", status.st_size, status.st_mtime_ns, status.st_ino)
-    assert entry_of(tmp_path / "x", b"a.png")[1:] == entry[1:]
+    assert entry_for(tmp_path / "x", b"a.png")[1:] == entry[1:]
 
 
 def test_all_else_is_counted_by_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +173,8 @@ def test_folders_nested_beyond_the_longest_path(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_within_itself_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a bind mount can make it."""
     make(tmp_path, b"a/b.png")
-    real = Beneath.directory
-    monkeypatch.setattr(Beneath, "directory", lambda self, path: real(self, path.replace(b"a/a", b"")))
+    real = DirectoryReader.directory
+    monkeypatch.setattr(DirectoryReader, "directory", lambda self, path: real(self, path.replace(b"a/a", b"")))
     (tmp_path / "a" / "a").mkdir()
     listing = Listing(tmp_path)
     assert [entry.path for entry in listing] == [b"a/b.png"]
@@ -185,8 +185,8 @@ def test_a_folder_that_is_there_twice_is_no_loop(tmp_path: Path, monkeypatch: py
     """As a bind mount beside it makes it: both have their rows."""
     make(tmp_path, b"a/b.png")
     (tmp_path / "c").mkdir()
-    real = Beneath.directory
-    monkeypatch.setattr(Beneath, "directory", lambda self, path: real(self, path.replace(b"c", b"a")))
+    real = DirectoryReader.directory
+    monkeypatch.setattr(DirectoryReader, "directory", lambda self, path: real(self, path.replace(b"c", b"a")))
     assert listed(tmp_path) == [b"a/b.png", b"c/b.png"]
 
 
@@ -196,7 +196,7 @@ def test_what_may_not_be_read_is_reported(world_readable: Path) -> None:
     (world_readable / "locked").chmod(0)
     (world_readable / "names-only").chmod(0o744)
     (world_readable / "mine.png").chmod(0)
-    with without_root(), Beneath(world_readable) as beneath:
+    with without_root(), DirectoryReader(world_readable) as beneath:
         listing = Listing(world_readable)
         entries = list(listing)
         assert listing.skipped["unreadable-folder"] == 1
@@ -215,14 +215,14 @@ def test_a_folder_that_vanishes_is_counted(
 ) -> None:
     """Between its name being read and its being opened."""
     make(tmp_path, b"a/b.png", b"c.png")
-    real = Beneath.directory
+    real = DirectoryReader.directory
 
-    def directory(self: Beneath, path: bytes) -> int:
+    def directory(self: DirectoryReader, path: bytes) -> int:
         if path:
             raise failure
         return real(self, path)
 
-    monkeypatch.setattr(Beneath, "directory", directory)
+    monkeypatch.setattr(DirectoryReader, "directory", directory)
     listing = Listing(tmp_path)
     assert [entry.path for entry in listing] == [b"c.png"]
     assert listing.skipped["vanished"] == 1
@@ -287,7 +287,7 @@ def test_a_file_that_is_not_what_was_listed(
     (entry,) = Listing(tmp_path)
     change(tmp_path / "in" / "a.png")
     monkeypatch.setattr("digits.images.folder.os.read", None)
-    with Beneath(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
+    with DirectoryReader(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
         read_entry(beneath, entry, max_bytes=100)
     assert caught.value.status == status
 
@@ -298,7 +298,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     (entry,) = Listing(tmp_path)
     for content in (b"", b"a.png and more"):
         monkeypatch.setattr("digits.images.folder.os.read", lambda *_, content=content: content)
-        with Beneath(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
+        with DirectoryReader(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
             read_entry(beneath, entry, max_bytes=100)
         assert caught.value.status == "changed"
 
@@ -314,7 +314,7 @@ def test_a_file_that_is_overwritten_while_it_is_read(tmp_path: Path, monkeypatch
         return real(descriptor, size)
 
     monkeypatch.setattr("digits.images.folder.os.read", read)
-    with Beneath(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
+    with DirectoryReader(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
         read_entry(beneath, entry, max_bytes=100)
     assert caught.value.status == "changed"
 
@@ -325,7 +325,7 @@ def test_short_reads_are_put_together(tmp_path: Path, monkeypatch: pytest.Monkey
     (entry,) = Listing(tmp_path)
     real = os.read
     monkeypatch.setattr("digits.images.folder.os.read", lambda descriptor, size: real(descriptor, min(size, 2)))
-    with Beneath(tmp_path) as beneath:
+    with DirectoryReader(tmp_path) as beneath:
         assert read_entry(beneath, entry, max_bytes=100) == b"abc.png"
 
 
@@ -335,7 +335,7 @@ def test_a_file_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (entry,) = Listing(tmp_path)
     pieces = iter([b"abc", b""])
     monkeypatch.setattr("digits.images.folder.os.read", lambda *_: next(pieces))
-    with Beneath(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
+    with DirectoryReader(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
         read_entry(beneath, entry, max_bytes=100)
     assert caught.value.status == "changed"
 
@@ -344,7 +344,7 @@ def test_the_limit_on_bytes(tmp_path: Path) -> None:
     """A file over it is not opened."""
     make(tmp_path, b"a.png")
     (entry,) = Listing(tmp_path)
-    with Beneath(tmp_path) as beneath:
+    with DirectoryReader(tmp_path) as beneath:
         assert read_entry(beneath, entry, max_bytes=5) == b"a.png"
         with pytest.raises(DecodeError, match="5 bytes are over the limit of 4") as caught:
             read_entry(beneath, entry, max_bytes=4)
@@ -355,7 +355,7 @@ def test_a_failing_disk_and_a_failing_process_are_not_the_same(tmp_path: Path, m
     """An unreadable file has its row; but when no file can be opened, the run must stop."""
     make(tmp_path, b"a.png")
     (entry,) = Listing(tmp_path)
-    with Beneath(tmp_path) as beneath:
+    with DirectoryReader(tmp_path) as beneath:
         for number, expected in ((errno.EIO, DecodeError), (errno.EMFILE, OSError)):
             monkeypatch.setattr(beneath, "file", lambda _, number=number: (_ for _ in ()).throw(OSError(number, "x")))
             with pytest.raises(expected):
@@ -374,7 +374,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     entries = list(Listing(tmp_path))
     (tmp_path / "d" / "3.png").unlink()
     (tmp_path / "d").rmdir()
-    with Beneath(tmp_path) as beneath:
+    with DirectoryReader(tmp_path) as beneath:
         for entry in entries[:2]:
             read_entry(beneath, entry, max_bytes=100)
         with pytest.raises(DecodeError):

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from digits.images import folder
-from digits.images.folder import Listing, in_order
+from digits.images.folder import Listing, sort_records
 from tests.support.faults import no_space
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have so few in memory that most are put aside."""
-    monkeypatch.setattr(folder, "RUN", 5)
-    monkeypatch.setattr(folder, "BLOCK", 2)
+    monkeypatch.setattr(folder, "RECORDS_PER_RUN", 5)
+    monkeypatch.setattr(folder, "RECORDS_PER_BLOCK", 2)
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def file() -> Iterator[BinaryIO]:
 @pytest.mark.usefixtures("few")
 def test_the_order_is_that_of_sorted(file: BinaryIO, records: list[bytes], more: list[bytes]) -> None:
     """Whatever bytes are in them, and although others are put into the same file before they are read."""
-    first, second = in_order(records, file), in_order(more, file)
+    first, second = sort_records(records, file), sort_records(more, file)
     assert [*zip_longest(first, second)] == [*zip_longest(sorted(records), sorted(more))]
 
 
 def test_few_records_never_see_the_file() -> None:
     """They stay in memory."""
     with tempfile.TemporaryFile(buffering=0) as file:
-        ordered = in_order(map(bytes, ([3], [1], [2])), file)
+        ordered = sort_records(map(bytes, ([3], [1], [2])), file)
         assert file.tell() == 0
     assert list(ordered) == [b"\1", b"\2", b"\3"]
 
@@ -50,7 +50,7 @@ def test_few_records_never_see_the_file() -> None:
 def test_no_more_than_a_run_is_in_memory(file: BinaryIO) -> None:
     """The rest is in the file by the time that all have been taken."""
     records = [b"%03d" % number for number in range(100)]
-    ordered = in_order(reversed(records), file)
+    ordered = sort_records(reversed(records), file)
     assert file.tell() >= sum(map(len, records))
     assert list(ordered) == records
 
@@ -71,7 +71,7 @@ def test_short_writes_are_put_together() -> None:
 
     records = [b"%03d" % number for number in range(23)]
     with tempfile.TemporaryFile(buffering=0) as file:
-        assert list(in_order(reversed(records), Short(file))) == records  # type: ignore[arg-type]
+        assert list(sort_records(reversed(records), Short(file))) == records  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("few")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from digits.images.normalize import normalize
-from digits.images.screening import NO_DIGIT, look, unevenness
+from digits.images.screening import NOT_A_DIGIT, measure_unevenness, screen
 from digits.status import novelty_of, verdict
 from tests.support.tiny_model import draw
 
@@ -16,23 +16,23 @@ def one(seed=0):
 
 def test_a_mark_is_seen_as_it_is_normalised_and_is_not_odd():
     """The same pixels as the normalisation gives."""
-    seen = look(one())
+    seen = screen(one())
     assert np.array_equal(seen.pixels, normalize(one()))
-    assert seen.oddity == 0
+    assert seen.screening_score == 0
 
 
 def test_a_blank_page_is_no_digit():
     """In every mode."""
     page = np.full((40, 30), 220, np.uint8)
-    assert look(page).oddity == NO_DIGIT
-    assert look(np.zeros((28, 28), np.uint8), "none").oddity == NO_DIGIT
+    assert screen(page).screening_score == NOT_A_DIGIT
+    assert screen(np.zeros((28, 28), np.uint8), "none").screening_score == NOT_A_DIGIT
 
 
 def test_two_marks_side_by_side_are_no_digit():
     """Only one of them would be predicted; however sure the network is of that one."""
-    oddity = look(np.hstack([one(1), one(2)])).oddity
-    assert oddity >= NO_DIGIT
-    (novelty,) = novelty_of(np.array([-90.0], np.float32), [oddity])
+    screening_score = screen(np.hstack([one(1), one(2)])).screening_score
+    assert screening_score >= NOT_A_DIGIT
+    (novelty,) = novelty_of(np.array([-90.0], np.float32), [screening_score])
     assert verdict(0.99, novelty, 0.9) == "not-a-digit"
 
 
@@ -41,8 +41,8 @@ def test_a_slope_of_light_is_even_and_a_thing_is_not():
     slope = np.add.outer(np.linspace(60, 120, 90), np.linspace(0, 100, 70)).astype(np.uint8)
     thing = np.zeros((90, 70), np.uint8)
     thing[20:70, 15:50] = 180
-    assert unevenness(slope) < 0.005
-    assert unevenness(thing) > 0.12
+    assert measure_unevenness(slope) < 0.005
+    assert measure_unevenness(thing) > 0.12
 
 
 def test_unevenness_is_what_a_plane_fitted_by_least_squares_leaves():
@@ -54,7 +54,7 @@ def test_unevenness_is_what_a_plane_fitted_by_least_squares_leaves():
         plane = np.stack([np.ones(paper.size), rows.ravel(), columns.ravel()], axis=1)
         values = paper.ravel() / 255
         left = values - plane @ np.linalg.lstsq(plane, values, rcond=None)[0]
-        assert unevenness(paper) == pytest.approx(np.sqrt((left**2).mean()), abs=1e-5)
+        assert measure_unevenness(paper) == pytest.approx(np.sqrt((left**2).mean()), abs=1e-5)
 
 
 def test_a_picture_in_mnists_form_is_looked_at_but_once(monkeypatch):
@@ -62,8 +62,8 @@ def test_a_picture_in_mnists_form_is_looked_at_but_once(monkeypatch):
     monkeypatch.setattr("digits.images.screening.find_ink", None)
     picture = np.zeros((28, 28), np.uint8)
     picture[5:24, 11:18] = 255
-    assert look(picture).pixels is picture
-    assert look(picture).oddity == 0
+    assert screen(picture).pixels is picture
+    assert screen(picture).screening_score == 0
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_an_artifact_without_a_manifest_has_no_parents(store: Store) -> None:
 
 def test_a_lock_that_is_held_is_not_waited_for(store: Store) -> None:
     """The inbox's way to be alone."""
-    with store.lock_if_free("inbox") as first, store.lock_if_free("inbox") as second:
+    with store.try_lock("inbox") as first, store.try_lock("inbox") as second:
         assert (first, second) == (True, False)
-    with store.lock_if_free("inbox") as third:
+    with store.try_lock("inbox") as third:
         assert third

@@ -39,7 +39,7 @@ from digits.outputs.model_report import (
     samples_figure,
 )
 from digits.outputs.run_reports import decision_markdown, prediction_markdown
-from digits.store.decisions import Changed, Check, Decision, SetRow
+from digits.store.decisions import ChangedImage, Check, Decision, SetRow
 
 NAMES = tuple("0123456789")
 HOSTILE = (
@@ -527,7 +527,7 @@ def test_a_decision_on_a_first_model_has_nothing_to_compare():
 
 def test_images_that_changed_their_answer_are_drawn():
     """One picture for all, on the page as a data URI; none where nothing changed."""
-    changed = [Changed("mnist", 1, "7", "7", "1", 0.9, 0.8), Changed("mnist", 0, "3", "8", "3", 0.6, 0.7)]
+    changed = [ChangedImage("mnist", 1, "7", "7", "1", 0.9, 0.8), ChangedImage("mnist", 0, "3", "8", "3", 0.6, 0.7)]
     pixels = np.zeros((2, 28, 28), np.uint8)
     picture = changed_picture(changed, pixels)
     assert picture is not None

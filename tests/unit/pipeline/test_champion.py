@@ -15,7 +15,7 @@ from digits.pipeline import steps
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import PromotionPolicy, TrainingRun
 from digits.store.artifacts import ArtifactRef, Recipe, Store
-from digits.store.decisions import Changed
+from digits.store.decisions import ChangedImage
 from digits.store.registry import ModelFacts, ModelVersion, Registry
 
 LABELS, PIXELS = "train_labels.npy", "train_pixels.npy"
@@ -274,7 +274,7 @@ def test_the_champion_may_change_while_a_challenger_is_measured(
     strong, other = lab.register("strong"), lab.register("other", images=4_000)
     real = champion_module.changed_answers
 
-    def meanwhile(*arguments: Any) -> list[Changed]:
+    def meanwhile(*arguments: Any) -> list[ChangedImage]:
         monkeypatch.setattr(champion_module, "changed_answers", real)
         lab.registry.promote(other.number, reasons=["by hand"])
         return real(*arguments)

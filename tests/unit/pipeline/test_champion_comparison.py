@@ -9,7 +9,7 @@ from digits.data.arrays import HeldOut
 from digits.model.calibration import Step
 from digits.model.onnx_model import Answers
 from digits.pipeline.champion import EXAMPLES, changed_answers, operations_of, results_of
-from digits.store.decisions import Changed
+from digits.store.decisions import ChangedImage
 from tests.support.tiny_model import write_model
 
 SETS = [HeldOut("mnist", 0, 4, "a"), HeldOut("scans", 4, 6, "b")]
@@ -58,8 +58,8 @@ def test_examples_are_the_surest_of_those_that_changed() -> None:
     challenger = answers([0.4, 0.2, 0.1, 0.3, 0.8, 0.7])
     found = changed_answers(challenger, champion, LABELS, SETS, ["zero", "one"])
     assert [(one.index, one.is_gained) for one in found] == [(2, False), (0, False), (4, True)]
-    assert found[2] == Changed("scans", 4, "zero", "one", "zero", 0.8, 0.8)
-    assert found[1] == Changed("mnist", 0, "zero", "zero", "one", 0.9, 0.6)
+    assert found[2] == ChangedImage("scans", 4, "zero", "one", "zero", 0.8, 0.8)
+    assert found[1] == ChangedImage("mnist", 0, "zero", "zero", "one", 0.9, 0.6)
     many = answers([0.9] * 40)
     others = answers([0.1] * 40)
     whole = [HeldOut("mnist", 0, 40, "a")]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from digits.errors import CorruptArtifactError, DigitsError, ModelError, StoreError, UsageError
 from digits.images.folder import unescape_path
-from digits.images.screening import Look
+from digits.images.screening import ScreenedImage
 from digits.model.onnx_model import Answers, ModelFiles, Predictor
 from digits.outputs.summary import PredictionSummary, draw_least_certain, picture_path, read_picture, summary_path
 from digits.prediction import planning, pool, publish
@@ -249,9 +249,9 @@ def test_a_normaliser_that_fails_is_one_rows_matter(job: Job, monkeypatch: pytes
     def look(pixels: Any, *_: Any, **__: Any) -> Any:
         if next(calls) == 4:
             raise ZeroDivisionError
-        return Look(pixels, 0.0)
+        return ScreenedImage(pixels, 0.0)
 
-    monkeypatch.setattr("digits.prediction.worker.look", look)
+    monkeypatch.setattr("digits.prediction.worker.screen", look)
     assert job.run().statuses == {"ok": 9, "unreadable": 1}
     assert job.rows()[4]["error"] == "it could not be normalised: ZeroDivisionError"
 

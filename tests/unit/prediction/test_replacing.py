@@ -24,7 +24,7 @@ from digits.store.records import read_record
 from tests.support import faults
 from tests.support.tiny_model import MakePictures, draw, write_model
 
-ARCHIVE_EXTENSIONS = pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
+ENDINGS = pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
 IMAGES = 11
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -107,7 +107,7 @@ def corrected(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "prediction": "7", "confidence": 0.123456}
 
 
-@ARCHIVE_EXTENSIONS
+@ENDINGS
 def test_only_the_rows_of_a_version_are_predicted_anew(job: Job, opened: list[bytes], ending: str) -> None:
     """Also where a row that stays was corrected by hand; and the files of those that stay are not opened."""
     job.out = job.out.with_suffix(ending)
@@ -122,7 +122,7 @@ def test_only_the_rows_of_a_version_are_predicted_anew(job: Job, opened: list[by
     assert read_record(summary_path(job.out))["unchanged"] == 6
 
 
-@ARCHIVE_EXTENSIONS
+@ENDINGS
 def test_a_table_by_one_version_becomes_that_of_the_other(job: Job, ending: str) -> None:
     """With the columns that the table has, whatever is asked for now."""
     job.out = job.out.with_suffix(ending)
@@ -308,7 +308,7 @@ def test_killed_anywhere_and_continued(job: Job, monkeypatch: pytest.MonkeyPatch
 # Reading a table
 
 
-@ARCHIVE_EXTENSIONS
+@ENDINGS
 def test_values_come_back_as_they_were_written(job: Job, ending: str) -> None:
     """The same in each format."""
     job.predict(job.old, top_k=2)
@@ -321,7 +321,7 @@ def test_values_come_back_as_they_were_written(job: Job, ending: str) -> None:
     assert [type(rows[0][name]) for name in ("path", "confidence", "width", "error")] == [str, float, int, type(None)]
 
 
-@ARCHIVE_EXTENSIONS
+@ENDINGS
 def test_a_table_without_rows(job: Job, ending: str) -> None:
     """It has columns, and nobody wrote a row of it."""
     job.out = job.out.with_suffix(ending)

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from digits.errors import CorruptArtifactError
 from digits.store.files import hash_file, replacing, write_file
 from digits.store.records import (
-    MOST_MENDED,
+    MAX_REPAIRED_BYTES,
     SEAL,
     canonical_json,
     create_record,
     decode_record,
     digest_of,
     encode_record,
-    mended,
     read_record,
+    repair_flipped_bit,
     write_record,
 )
 from tests.support import faults
@@ -86,10 +86,10 @@ def test_a_flipped_bit_of_a_record_is_put_back() -> None:
     for position in range(0, len(content) * 8, 37):
         damaged = bytearray(content)
         damaged[position // 8] ^= 1 << position % 8
-        assert mended(bytes(damaged)) == content
+        assert repair_flipped_bit(bytes(damaged)) == content
     damaged[0] ^= 1
-    assert mended(bytes(damaged)) is None
-    assert mended(b"x" * (MOST_MENDED + 1)) is None
+    assert repair_flipped_bit(bytes(damaged)) is None
+    assert repair_flipped_bit(b"x" * (MAX_REPAIRED_BYTES + 1)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"null", b"\xff\xfe", b'{"a": 1}', b'{"a": NaN}', b"{"])

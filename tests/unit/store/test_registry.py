@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from digits.errors import CorruptArtifactError, RegistryError, StoreError
 from digits.store.artifacts import ArtifactRef, Store
-from digits.store.decisions import Changed, Check, Decision, SetRow
-from digits.store.registry import Considered, ModelFacts, ModelVersion, Promotion, Registry, champions
+from digits.store.decisions import ChangedImage, Check, Decision, SetRow
+from digits.store.registry import ModelFacts, ModelVersion, Promotion, RecordedDecision, Registry, champion_stack
 from tests.support import faults
 
 
@@ -42,9 +42,11 @@ def with_versions(registry: Registry, count: int) -> Registry:
     return registry
 
 
-def consider(registry: Registry, number: int, decide: Callable[[ModelVersion | None], Decision]) -> Considered:
+def record_decision(
+    registry: Registry, number: int, decide: Callable[[ModelVersion | None], Decision]
+) -> RecordedDecision:
     """Have a version decided on, with no examples."""
-    return registry.consider(number, lambda champion: (decide(champion), ()), recipe="recipe", policy={})
+    return registry.record_decision(number, lambda champion: (decide(champion), ()), recipe="recipe", policy={})
 
 
 def champion_number(registry: Registry) -> int | None:
@@ -96,7 +98,7 @@ def test_facts_of_a_later_version_are_left_out() -> None:
 def test_an_artifact_of_a_version_has_a_place(registry: Registry, tmp_path: Path) -> None:
     """Prediction finds the model's directory through the registry."""
     reference = register(registry, "w").artifact("model")
-    assert registry.place(reference) == tmp_path / "artifacts" / "model" / reference.digest
+    assert registry.artifact_path(reference) == tmp_path / "artifacts" / "model" / reference.digest
 
 
 def test_a_version_that_is_not_there_is_refused_with_those_that_are(registry: Registry) -> None:
@@ -171,7 +173,7 @@ def test_only_a_version_is_promoted(registry: Registry) -> None:
     with pytest.raises(RegistryError, match="no model version 1"):
         registry.promote(1, reasons=[])
     with pytest.raises(RegistryError, match="no model version 1"):
-        consider(registry, 1, lambda _: Decision(True, ()))
+        record_decision(registry, 1, lambda _: Decision(True, ()))
     assert registry.promotions() == []
 
 
@@ -184,8 +186,8 @@ def test_a_decision_is_made_on_the_present_champion(registry: Registry) -> None:
         seen.append(champion)
         return Decision(champion is None, ("because",))
 
-    assert consider(registry, 1, decide).decision.promote
-    assert not consider(registry, 2, decide).decision.promote
+    assert record_decision(registry, 1, decide).decision.promote
+    assert not record_decision(registry, 2, decide).decision.promote
     assert [version and version.number for version in seen] == [None, 1]
     assert [entry.reasons for entry in registry.promotions()] == [("because",)]
     assert champion_number(registry) == 1
@@ -197,10 +199,10 @@ def test_nobody_promotes_between_a_decision_and_its_promotion(registry: Registry
 
     def decide(champion: ModelVersion | None) -> Decision:
         with pytest.raises(faults.StillWaitingError), faults.at_most(0.1):
-            Registry(Store(registry.place(ArtifactRef("model", "x")).parent.parent)).promote(2, reasons=[])
+            Registry(Store(registry.artifact_path(ArtifactRef("model", "x")).parent.parent)).promote(2, reasons=[])
         return Decision(True, ())
 
-    consider(registry, 1, decide)
+    record_decision(registry, 1, decide)
     assert champion_number(registry) == 1
 
 
@@ -213,8 +215,8 @@ def test_a_decision_is_recorded_with_what_it_was_made_from(registry: Registry) -
     decision = Decision(
         False, ("worse",), (SetRow("mnist", 9, 0.5, 0.7, 1, 3, 0.9),), (Check("size", "2", "1", "1", False),)
     )
-    changed = Changed("mnist", 7, "7", "7", "1", 0.9, 0.8)
-    made = registry.consider(2, lambda _: (decision, [changed]), recipe="r", policy={"promote": True})
+    changed = ChangedImage("mnist", 7, "7", "7", "1", 0.9, 0.8)
+    made = registry.record_decision(2, lambda _: (decision, [changed]), recipe="r", policy={"promote": True})
     (found,) = registry.decisions()
     assert found == made
     assert (found.number, found.version, found.champion, found.recipe) == (1, 2, 1, "r")
@@ -226,37 +228,37 @@ def test_what_was_decided_is_found_by_recipe_and_policy(registry: Registry) -> N
     """Another policy or other data is another question; of two answers to one the last counts."""
     with_versions(registry, 2)
     for version in (1, 2):
-        registry.consider(version, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
-    found = registry.decided("r", {"a": 1})
+        registry.record_decision(version, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
+    found = registry.find_decision("r", {"a": 1})
     assert found is not None
     assert found.version == 2
-    assert registry.decided("r", {"a": 2}) is None
-    assert registry.decided("s", {"a": 1}) is None
+    assert registry.find_decision("r", {"a": 2}) is None
+    assert registry.find_decision("s", {"a": 1}) is None
 
 
 def test_a_version_is_settled_by_a_decision_or_by_having_been_champion(registry: Registry) -> None:
     """A refused one is looked at again under another policy; one that was rolled back is not."""
     with_versions(registry, 3)
-    assert not registry.is_settled(1, {"a": 1})
-    registry.consider(1, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
-    assert registry.is_settled(1, {"a": 1})
-    assert not registry.is_settled(1, {"a": 2})
+    assert not registry.is_decided(1, {"a": 1})
+    registry.record_decision(1, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
+    assert registry.is_decided(1, {"a": 1})
+    assert not registry.is_decided(1, {"a": 2})
     registry.promote(2, reasons=[])
     registry.promote(3, reasons=[])
     registry.rollback()
-    assert registry.is_settled(3, {"a": 2})
+    assert registry.is_decided(3, {"a": 2})
 
 
 def test_a_version_is_decided_on_or_not_whenever_the_process_is_killed(tmp_path: Path) -> None:
     """SIGKILL before every call to the kernel: never a decision to promote without the promotion."""
     for at in range(1, 60):
         registry = two_versions(tmp_path / str(at))
-        work = lambda registry=registry: consider(registry, 2, lambda _: Decision(True, ("better",)))  # noqa: E731
+        work = lambda registry=registry: record_decision(registry, 2, lambda _: Decision(True, ("better",)))  # noqa: E731
         with faults.fault(tmp_path, at, faults.die):
             status = faults.wait(faults.in_child(work))
         decided = len(registry.decisions())
         assert champion_number(registry) in ([2] if decided else [1, 2])
-        assert registry.is_settled(2, {}) is (champion_number(registry) == 2)
+        assert registry.is_decided(2, {}) is (champion_number(registry) == 2)
         if status == 0:
             break
     assert (status, decided) == (0, 1)
@@ -317,7 +319,7 @@ def test_promotions_push_and_rollbacks_pop(actions: list[int]) -> None:
         elif model:
             model = model[:-1]
             log.append(Promotion(number, "rollback", model[-1] if model else 0))
-        assert champions(log) == model
+        assert champion_stack(log) == model
 
 
 @settings(max_examples=25, deadline=None)
@@ -330,12 +332,12 @@ def test_the_registry_and_its_log_agree(tmp_path_factory: pytest.TempPathFactory
             entry = registry.promote(action, reasons=[]) if action else registry.rollback()
         except RegistryError:
             continue
-        assert entry.version == champion_number(registry) == champions(registry.promotions())[-1]
+        assert entry.version == champion_number(registry) == champion_stack(registry.promotions())[-1]
 
 
 def test_a_rollback_of_nothing_in_a_log_changes_nothing() -> None:
     """A log that begins with a rollback is read, not tripped over."""
-    assert champions([Promotion(1, "rollback", 3), Promotion(2, "promote", 4)]) == [4]
+    assert champion_stack([Promotion(1, "rollback", 3), Promotion(2, "promote", 4)]) == [4]
 
 
 # Damage
