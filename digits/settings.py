@@ -66,13 +66,13 @@ def _uncapitalized(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def overlaid(base: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(base: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Give nested values with those of `options` that are not None put over them."""
     merged = dict(base)
     for name, value in options.items():
         if isinstance(value, Mapping):
             below = base.get(name, {})
-            merged[name] = overlaid(below, value) if isinstance(below, Mapping) else below
+            merged[name] = merge_settings(below, value) if isinstance(below, Mapping) else below
         elif value is not None:
             merged[name] = value
     return merged

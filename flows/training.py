@@ -16,7 +16,7 @@ from tasks.training import (
     download_dataset,
     evaluate_model,
     export_model,
-    find_standing,
+    find_unchanged_run,
     preprocess,
     promote_model,
     register_model,
@@ -77,7 +77,7 @@ def train(
         datasets=datasets, preset=preset, model=model, training=training, arrays=arrays, promotion=promotion
     ).resolved()
     run = without_missing_labels(run, artifacts)
-    if standing := find_standing(run, artifacts):
+    if standing := find_unchanged_run(run, artifacts):
         return standing, " ".join(standing.reasons)
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
     prepared = preprocess(sources, run.arrays, artifacts)

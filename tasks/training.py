@@ -30,9 +30,9 @@ def _may_heal(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  #
 
 
 @task(name="look", task_run_name="look for what has changed", cache_policy=NO_CACHE)
-def find_standing(run: TrainingRun, root: Path | None) -> Outcome | None:
+def find_unchanged_run(run: TrainingRun, root: Path | None) -> Outcome | None:
     """Tell that data, configuration and code are those of a run whose model was decided on."""
-    return champion.find_standing(open_store(root), run)
+    return champion.find_unchanged_run(open_store(root), run)
 
 
 def without_missing_labels(run: TrainingRun, root: Path | None) -> TrainingRun:

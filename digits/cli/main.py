@@ -282,10 +282,10 @@ def _print_tuned(tuned: "Tuned", trials: int, *, json: bool) -> None:
 
 def _training_run(options: dict[str, Any], path: Path | None) -> "TrainingRun":
     from digits.pipeline.config import TrainingRun
-    from digits.settings import load_toml, overlaid, parse
+    from digits.settings import load_toml, merge_settings, parse
 
     written = load_toml(path) if path else {}
-    return parse(TrainingRun, overlaid(written, options), source=str(path or "options"))
+    return parse(TrainingRun, merge_settings(written, options), source=str(path or "options"))
 
 
 def _train(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
@@ -527,9 +527,9 @@ def predict(
 
 def _prediction_options(**options: Any) -> "PredictionConfig":
     from digits.prediction.config import PredictionConfig
-    from digits.settings import overlaid, parse
+    from digits.settings import merge_settings, parse
 
-    return parse(PredictionConfig, overlaid({}, options), source="options")
+    return parse(PredictionConfig, merge_settings({}, options), source="options")
 
 
 def _look_for_api() -> tuple[str | None, str | None]:

@@ -151,7 +151,7 @@ class Outcome:
         return {**vars(self), "facts": self.facts.as_record()}
 
 
-def find_standing(store: Store, run: TrainingRun) -> Outcome | None:
+def find_unchanged_run(store: Store, run: TrainingRun) -> Outcome | None:
     """Tell, in a second or so and without TensorFlow, that a run would change nothing.
 
     That is so when data, configuration and code are those of a run whose model was decided on, and the files of that

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from digits.data.config import ArraysConfig
-from digits.settings import Fraction, Kind, Settings, overlaid
+from digits.settings import Fraction, Kind, Settings, merge_settings
 from digits.training.config import Architecture, AugmentationConfig, ModelConfig, TrainingConfig
 
 Preset = Literal["default", "quick", "best"]
@@ -104,7 +104,7 @@ class TrainingRun(Settings):
         said = {"datasets": ours.pop("datasets"), "preset": ours.pop("preset")}
         if by_hand:
             said["model"] = {"architecture": self.model.architecture}
-        return overlaid(said, _differing(ours, theirs))
+        return merge_settings(said, _differing(ours, theirs))
 
     def members(self) -> list[TrainingConfig]:
         """Give how each network is fitted of those that are averaged; of a resolved run."""

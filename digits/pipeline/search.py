@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from digits.errors import UsageError
 from digits.pipeline.config import TrainingRun
-from digits.settings import Settings, overlaid, parse
+from digits.settings import Settings, merge_settings, parse
 from digits.store.records import digest_of
 
 Values = Mapping[str, Any]
@@ -168,7 +168,7 @@ def with_values(run: TrainingRun, values: Values, *, source: str = "trial") -> T
         for part in above:
             place = place.setdefault(part, {})
         place[last] = value
-    return parse(TrainingRun, overlaid(run.model_dump(), nested), source=source)
+    return parse(TrainingRun, merge_settings(run.model_dump(), nested), source=source)
 
 
 def value_in(run: TrainingRun, name: str) -> Any:

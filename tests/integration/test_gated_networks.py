@@ -47,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def train(store: Store, folder: Path, **changes: Any) -> Outcome:
     """Do what the training flow does."""
     run = TrainingRun.model_validate({"datasets": [str(folder)], **SETTINGS, **changes}).resolved()
-    if standing := champion.find_standing(store, run):
+    if standing := champion.find_unchanged_run(store, run):
         return standing
     source = steps.download_dataset(store, str(folder), normalize=run.arrays.normalize)
     arrays = steps.prepare_arrays(store, [source], run.arrays)

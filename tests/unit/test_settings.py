@@ -21,7 +21,7 @@ from digits.settings import (
     artifact_root,
     find_project,
     load_toml,
-    overlaid,
+    merge_settings,
     parse,
 )
 from digits.training.config import Architecture, AugmentationConfig, ModelConfig, TrainingConfig
@@ -61,8 +61,8 @@ def test_what_differs_from_the_preset_says_it_all(
     preset: Preset, architecture: str | None, said: dict[str, Any], tmp_path: Path
 ) -> None:
     """Written to a file and read again, it means the same run."""
-    written = overlaid(
-        {"preset": preset, "datasets": ["a", 'b " \\']}, overlaid(said, {"model": {"architecture": architecture}})
+    written = merge_settings(
+        {"preset": preset, "datasets": ["a", 'b " \\']}, merge_settings(said, {"model": {"architecture": architecture}})
     )
     run = parse(TrainingRun, written, source="test").resolved()
     file = tmp_path / "run.toml"
@@ -236,18 +236,18 @@ def test_options_lie_over_a_file_and_none_means_unsaid() -> None:
         "model": {"architecture": "mlp", "hidden": None},
     }
     expected = {"datasets": ["mnist"], "training": {"epochs": 5, "seed": 1}, "model": {"architecture": "mlp"}}
-    assert overlaid(written, options) == expected
+    assert merge_settings(written, options) == expected
     assert written["training"] == {"epochs": 3, "seed": 1}
 
 
 def test_a_false_or_zero_option_is_said() -> None:
     """`--no-augment` and `--seed 0` are not taken for silence."""
-    assert overlaid({"a": True, "b": 3}, {"a": False, "b": 0}) == {"a": False, "b": 0}
+    assert merge_settings({"a": True, "b": 3}, {"a": False, "b": 0}) == {"a": False, "b": 0}
 
 
 def test_a_file_that_writes_a_value_for_a_table_is_told_so() -> None:
     """`training = 3` is reported as it was written, not lost under the options."""
-    merged = overlaid({"training": 3}, {"training": {"epochs": 2}})
+    merged = merge_settings({"training": 3}, {"training": {"epochs": 2}})
     with pytest.raises(UsageError, match=r"training: .*found 3"):
         parse(TrainingRun, merged, source="x")
 
@@ -257,8 +257,8 @@ def test_a_file_that_writes_a_value_for_a_table_is_told_so() -> None:
 def test_nothing_said_changes_nothing(base: dict[str, Any]) -> None:
     """No options, or options without values, leave the file's values alone."""
     silent = {name: dict.fromkeys(value) if isinstance(value, dict) else None for name, value in base.items()}
-    assert overlaid(base, {}) == overlaid(base, silent) == base
-    assert overlaid(base, base) == base
+    assert merge_settings(base, {}) == merge_settings(base, silent) == base
+    assert merge_settings(base, base) == base
 
 
 def test_a_toml_file_becomes_a_run(tmp_path: Path) -> None:

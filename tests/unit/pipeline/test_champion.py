@@ -234,14 +234,14 @@ def test_a_challenger_that_was_not_tested_where_the_champion_was_is_refused(lab:
 
 def test_a_run_that_would_change_nothing_is_told_so(lab: Lab, champion: ModelVersion) -> None:
     """After it was decided on; with the champion's files whole; not for other data, settings or another policy."""
-    standing = champion_module.find_standing(lab.store, lab.run())
+    standing = champion_module.find_unchanged_run(lab.store, lab.run())
     assert standing is not None
     assert (standing.version, standing.new, standing.promoted, standing.decision) == (1, False, False, None)
     assert standing.reasons == ("Nothing changed: data, configuration and code are those of version 1.",)
-    assert champion_module.find_standing(lab.store, lab.run(training={"seed": 1})) is None
-    assert champion_module.find_standing(lab.store, lab.run(promotion={"min_accuracy": 0.6})) is None
+    assert champion_module.find_unchanged_run(lab.store, lab.run(training={"seed": 1})) is None
+    assert champion_module.find_unchanged_run(lab.store, lab.run(promotion={"min_accuracy": 0.6})) is None
     (lab.store.path(champion.artifact("onnx")) / "spec.json").unlink()
-    assert champion_module.find_standing(lab.store, lab.run()) is None
+    assert champion_module.find_unchanged_run(lab.store, lab.run()) is None
 
 
 def test_a_training_from_the_champion_is_not_repeated_for_ever(lab: Lab) -> None:
@@ -249,7 +249,7 @@ def test_a_training_from_the_champion_is_not_repeated_for_ever(lab: Lab) -> None
     start = {"training": {"start": "champion"}}
     assert lab.decide(lab.register("weak", images=900), **start).promoted
     assert lab.decide(lab.register("strong"), **start).promoted
-    standing = champion_module.find_standing(lab.store, lab.run(**start))
+    standing = champion_module.find_unchanged_run(lab.store, lab.run(**start))
     assert standing is not None
     assert standing.version == 2
 
