@@ -21,7 +21,7 @@ RENAMED = {
     "max_loss_of_coverage": "max_coverage_drop",
 }
 """Present names of settings, by the names that they had before."""
-REMOVED = {"max_slowdown": "use max_operations_ratio, which compares the networks' multiplications per image"}
+REMOVED = {"max_slowdown": "use max_operations, which limits the multiplications per image"}
 """Settings that are gone, with what to do instead."""
 _NAMED_DIGITS = re.compile(r"""^name:[ \t]+(["']?)digits\1[ \t]*(?:[ \t]#.*)?\r?$""", re.MULTILINE)
 """The project's name in a prefect.yaml; a parser of YAML would take longer to import than everything else."""

@@ -45,11 +45,11 @@ class PromotionPolicy(Settings):
         description="Largest increase of the expected calibration error, relative to the champion. Test sets of fewer "
         "than 500 images are not checked.",
     )
-    max_operations_ratio: float = Field(
-        10,
+    max_operations: float = Field(
+        100,
         gt=0,
-        le=1000,
-        description="Largest allowed ratio of the network's multiplications per image to those of the champion.",
+        le=1_000_000,
+        description="Largest number of multiplications per image of the exported network, in millions.",
     )
     max_megabytes: float = Field(50, gt=0, le=10_000, description="Largest size of the exported network in megabytes.")
     promote: bool = Field(

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from digits.pipeline.config import PromotionPolicy
 from digits.store.decisions import Check, Decision, SetRow
 
-ROUNDING = 1e-6
+TOLERANCE = 1e-6
 """In images: what the arithmetic on shares may be off by."""
-LUCK = 0.2
+DROP_SIGNIFICANCE = 0.2
 """A loss beyond the margin counts where equal models would have one as large in less than this share of the cases. So
 twenty images don't block by chance, and from some thousands on it is the margin that decides."""
-LEAST_IMAGES = 500
+MIN_IMAGES = 500
 """Of a test set whose calibration and coverage are judged: on fewer images they are noise."""
 _MEGA = 1e6
 
@@ -94,7 +94,7 @@ def decide_promotion(challenger: Candidate, champion: Candidate | None, policy: 
     """
     against = list(_against_policy(challenger, policy))
     if champion is None:
-        sets, checks = _rows_alone(challenger), _size_check(challenger, None, policy)
+        sets, checks = _rows_alone(challenger), _cost_checks(challenger, None, policy)
         reasons = [f"{_capital(challenger)} is the first model, and good enough for a champion."]
     elif refused := tuple(_not_comparable(challenger, champion)):
         return Decision(False, (*against, *refused), _rows_alone(challenger))
@@ -114,7 +114,7 @@ def refuse(version: int, reason: str) -> Decision:
 def _against_policy(challenger: Candidate, policy: PromotionPolicy) -> Iterator[str]:
     if not policy.promote:
         yield f"Promotion is switched off, so version {challenger.version} is registered and no more."
-    if challenger.correct < policy.min_accuracy * challenger.count - ROUNDING:
+    if challenger.correct < policy.min_accuracy * challenger.count - TOLERANCE:
         yield f"{_capital(challenger)} is below the least accuracy for a champion, {policy.min_accuracy:.2%}."
 
 
@@ -144,21 +144,23 @@ def _rows(challenger: Candidate, champion: Candidate) -> tuple[SetRow, ...]:
     pairs = {name: (one.right, champion.sets[name].right) for name, one in challenger.sets.items()}
     gained = {name: int((ours & ~theirs).sum()) for name, (ours, theirs) in pairs.items()}
     lost = {name: int((theirs & ~ours).sum()) for name, (ours, theirs) in pairs.items()}
-    adjusted = dict(zip(pairs, holm([mcnemar(gained[name], lost[name]) for name in pairs]), strict=True))
+    adjusted = dict(
+        zip(pairs, holm_correction([mcnemar_p_value(gained[name], lost[name]) for name in pairs]), strict=True)
+    )
     return tuple(
         SetRow(name, len(ours), float(ours.mean()), float(theirs.mean()), gained[name], lost[name], adjusted[name])
         for name, (ours, theirs) in pairs.items()
     )
 
 
-def mcnemar(gained: int, lost: int) -> float:
+def mcnemar_p_value(gained: int, lost: int) -> float:
     """Give the exact one-sided p of McNemar's test: of `gained` or more of `gained + lost` flips of a fair coin."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue) if gained else 1.0
 
 
-def holm(chances: Sequence[float]) -> list[float]:
+def holm_correction(chances: Sequence[float]) -> list[float]:
     """Adjust the p of several tests, so that the least one is below a level by chance no more often than it says."""
     adjusted, least = [1.0] * len(chances), 0.0
     for rank, number in enumerate(sorted(range(len(chances)), key=lambda number: chances[number])):
@@ -187,7 +189,10 @@ def _against_accuracy(
 
 def _is_worse(row: SetRow, policy: PromotionPolicy) -> bool:
     loss = row.lost - row.gained
-    return loss > policy.max_accuracy_drop * row.count + ROUNDING and mcnemar(row.lost, row.gained) < LUCK
+    return (
+        loss > policy.max_accuracy_drop * row.count + TOLERANCE
+        and mcnemar_p_value(row.lost, row.gained) < DROP_SIGNIFICANCE
+    )
 
 
 def _is_better(row: SetRow, policy: PromotionPolicy) -> bool:
@@ -221,16 +226,9 @@ def _reasons_for(
 
 def _checks(challenger: Candidate, champion: Candidate, policy: PromotionPolicy) -> Iterator[Check]:
     for name, ours in challenger.sets.items():
-        if len(ours.right) >= LEAST_IMAGES:
+        if len(ours.right) >= MIN_IMAGES:
             yield from _set_checks(name, ours, champion.sets[name], policy)
-    yield Check(
-        "multiplications per image",
-        f"{challenger.operations:,}",
-        f"{champion.operations:,}",
-        f"at most {policy.max_operations_ratio:g} times the champion's",
-        challenger.operations <= policy.max_operations_ratio * champion.operations,
-    )
-    yield from _size_check(challenger, champion, policy)
+    yield from _cost_checks(challenger, champion, policy)
 
 
 def _set_checks(name: str, ours: SetResult, theirs: SetResult, policy: PromotionPolicy) -> Iterator[Check]:
@@ -239,26 +237,34 @@ def _set_checks(name: str, ours: SetResult, theirs: SetResult, policy: Promotion
         f"{ours.ece:.2%}",
         f"{theirs.ece:.2%}",
         f"at most {policy.max_ece_increase * 100:g} points above the champion's",
-        ours.ece <= theirs.ece + policy.max_ece_increase + ROUNDING,
+        ours.ece <= theirs.ece + policy.max_ece_increase + TOLERANCE,
     )
     yield Check(
         f"answered at an error of {policy.target_error:g} on {name}",
         f"{ours.coverage:.2%}",
         f"{theirs.coverage:.2%}",
         f"at most {policy.max_coverage_drop * 100:g} points below the champion's",
-        ours.coverage >= theirs.coverage - policy.max_coverage_drop - ROUNDING,
+        ours.coverage >= theirs.coverage - policy.max_coverage_drop - TOLERANCE,
     )
 
 
-def _size_check(challenger: Candidate, champion: Candidate | None, policy: PromotionPolicy) -> tuple[Check, ...]:
-    size = Check(
-        "size of the network",
-        _megabytes(challenger.bytes),
-        _megabytes(champion.bytes) if champion else "",
-        f"at most {policy.max_megabytes:g} MB",
-        challenger.bytes <= policy.max_megabytes * _MEGA,
+def _cost_checks(challenger: Candidate, champion: Candidate | None, policy: PromotionPolicy) -> tuple[Check, ...]:
+    return (
+        Check(
+            "multiplications per image",
+            _millions(challenger.operations),
+            _millions(champion.operations) if champion else "",
+            f"at most {policy.max_operations:g} million",
+            challenger.operations <= policy.max_operations * _MEGA,
+        ),
+        Check(
+            "size of the network",
+            _megabytes(challenger.bytes),
+            _megabytes(champion.bytes) if champion else "",
+            f"at most {policy.max_megabytes:g} MB",
+            challenger.bytes <= policy.max_megabytes * _MEGA,
+        ),
     )
-    return (size,)
 
 
 def _against_check(check: Check, challenger: Candidate) -> str:
@@ -267,6 +273,10 @@ def _against_check(check: Check, challenger: Candidate) -> str:
         f"Version {challenger.version} does not behave as it must: {check.name}, {check.challenger}{before}; "
         f"the policy allows {check.limit}."
     )
+
+
+def _millions(operations: int) -> str:
+    return f"{operations / _MEGA:.2f} million"
 
 
 def _megabytes(size: int) -> str:

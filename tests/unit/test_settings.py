@@ -196,7 +196,7 @@ def test_all_faults_are_told_at_once() -> None:
     [
         ({"recipe": "quick"}, "recipe: this setting was renamed to preset"),
         ({"promotion": {"max_chance": 0.1}}, "promotion.max_chance: this setting was renamed to significance_level"),
-        ({"promotion": {"max_slowdown": 2}}, "max_slowdown: this setting was removed; use max_operations_ratio, which"),
+        ({"promotion": {"max_slowdown": 2}}, "max_slowdown: this setting was removed; use max_operations, which"),
     ],
 )
 def test_an_old_name_is_refused_with_what_to_use_instead(values: dict[str, Any], sentence: str) -> None:
