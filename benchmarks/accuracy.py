@@ -84,7 +84,7 @@ def _measure(store: Store, label: str, run: TrainingRun) -> Row:
     model = _train(store, arrays, run)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     evaluation = steps.evaluate_model(store, steps.export_model(store, model, arrays), arrays)
-    row = Row(lineage.facts_of(lineage.trace(store, evaluation)), wall, cpu)
+    row = Row(lineage.model_facts(lineage.trace_lineage(store, evaluation)), wall, cpu)
     print(f"{label:<18} test accuracy {row.facts.accuracy:.2%}, {wall:.1f} s, {cpu:.0f} CPU-seconds", flush=True)
     return row
 

@@ -79,7 +79,7 @@ class OperationsError(DigitsError):
     exit_code = 7
 
 
-def error_of(exit_code: int) -> type[DigitsError] | None:
+def error_class_for(exit_code: int) -> type[DigitsError] | None:
     """Give the kind of error with which another process of ours ended, None when it did not end with one."""
     kinds = (UsageError, DataError, StoreError, RegistryError, ModelError)
     return next((kind for kind in kinds if kind.exit_code == exit_code), None)

@@ -25,7 +25,7 @@ PREDICTED: tuple[Status, ...] = ("ok", "uncertain", "not-a-digit")
 """The statuses of rows that hold a prediction."""
 
 
-def novelty_of(answered: npt.NDArray[np.float32] | None, oddities: Sequence[float]) -> list[float | None]:
+def combine_novelty(answered: npt.NDArray[np.float32] | None, oddities: Sequence[float]) -> list[float | None]:
     """Join what the network makes of images with what the normalisation made of them, as the table writes it.
 
     Args:
@@ -38,7 +38,7 @@ def novelty_of(answered: npt.NDArray[np.float32] | None, oddities: Sequence[floa
     return total
 
 
-def verdict(confidence: float, novelty: float | None, threshold: float) -> "Status":
+def prediction_status(confidence: float, novelty: float | None, threshold: float) -> "Status":
     """Say what a row's status is: what is no digit has no certainty that could be too low.
 
     Args:

@@ -14,6 +14,7 @@ from tasks.training import (
     average_models,
     build_network,
     download_dataset,
+    drop_empty_reviewed,
     evaluate_model,
     export_model,
     find_unchanged_run,
@@ -23,7 +24,6 @@ from tasks.training import (
     report_model,
     starting_point,
     train_network,
-    without_missing_labels,
 )
 
 DEFAULTS = TrainingRun()
@@ -76,7 +76,7 @@ def train(
     run = TrainingRun(
         datasets=datasets, preset=preset, model=model, training=training, arrays=arrays, promotion=promotion
     ).resolved()
-    run = without_missing_labels(run, artifacts)
+    run = drop_empty_reviewed(run, artifacts)
     if standing := find_unchanged_run(run, artifacts):
         return standing, " ".join(standing.reasons)
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]

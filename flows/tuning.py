@@ -10,7 +10,7 @@ from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import Dimension
 from flows.runs import WATCHED, told
 from tasks.training import download_dataset, preprocess
-from tasks.tuning import Tuned, begin_study, conclude_study, publish_study, run_trials
+from tasks.tuning import TuningResult, begin_study, conclude_study, publish_study, run_trials
 
 LONGEST_SECONDS = 7 * 24 * 3600
 TRIALS = 20
@@ -41,7 +41,7 @@ def tune(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     out: Path | None = None,
     artifacts: Path | None = None,
-) -> tuple[Tuned, str]:
+) -> tuple[TuningResult, str]:
     """Search hyperparameters with which a network has a lower loss on the validation images.
 
     The first trial has the settings as they are. A study of the same settings, data, space and seed goes on, also one

@@ -41,13 +41,13 @@ BACKOFF = exponential_backoff(backoff_factor=2)
 def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -> None:
     """Put the model's report, and the decision on it, where the UI shows them, and tell of the decision."""
     store = open_store(root)
-    report = champion.decided_report(store, outcome)
+    report = champion.report_with_decision(store, outcome)
     create_markdown_artifact(report, key="model-report", description=f"Model version {outcome.version}")
     if outcome.decision is None:
         return
-    made = champion.decision_of(store, outcome.decision)
+    made = champion.load_decision(store, outcome.decision)
     verdict = "promoted" if outcome.promoted else "refused"
-    page = champion.decision_page(store, made, arrays)
+    page = champion.render_decision(store, made, arrays)
     create_markdown_artifact(page, key="decision", description=f"Model version {outcome.version}: {verdict}")
     tell(
         f"digits.model.{verdict}",

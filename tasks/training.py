@@ -35,9 +35,9 @@ def find_unchanged_run(run: TrainingRun, root: Path | None) -> Outcome | None:
     return champion.find_unchanged_run(open_store(root), run)
 
 
-def without_missing_labels(run: TrainingRun, root: Path | None) -> TrainingRun:
+def drop_empty_reviewed(run: TrainingRun, root: Path | None) -> TrainingRun:
     """Leave `reviewed` out while nothing is labelled and there is other data."""
-    return steps.without_missing_labels(open_store(root), run)
+    return steps.drop_empty_reviewed(open_store(root), run)
 
 
 @task(

@@ -9,15 +9,14 @@ from prefect.states import Completed
 
 from digits.pipeline import study as study_module
 from digits.pipeline.config import TrainingRun
-from digits.pipeline.search import Dimension, Trial
-from digits.pipeline.search import State as TrialState
-from digits.pipeline.study import Budget, Study, Tuned
+from digits.pipeline.search import Dimension, Trial, TrialState
+from digits.pipeline.study import Budget, Study, TuningResult
 from digits.pipeline.study_report import trial_rows, values_text
 from digits.store.artifacts import ArtifactRef
 from tasks.edge import log_to_run, open_store, progress_for
 from tasks.reporting import BACKOFF, RETRIES
 
-__all__ = ["Tuned", "begin_study", "conclude_study", "publish_study", "run_trials"]
+__all__ = ["TuningResult", "begin_study", "conclude_study", "publish_study", "run_trials"]
 
 
 @task(name="study", task_run_name="begin or find the study", cache_policy=NO_CACHE)
@@ -25,7 +24,7 @@ def begin_study(
     run: TrainingRun, space: dict[str, Dimension] | None, arrays: ArtifactRef, seed: int, root: Path | None
 ) -> Study:
     """Find the study of the same settings, data, space and seed, with its trials; or begin it."""
-    return study_module.begin(open_store(root), run, space, arrays, seed=seed)
+    return study_module.begin_study(open_store(root), run, space, arrays, seed=seed)
 
 
 def run_trials(study: Study, trials: int, minutes: float | None) -> None:
@@ -36,9 +35,9 @@ def run_trials(study: Study, trials: int, minutes: float | None) -> None:
         trials: that the study is to have.
         minutes: after which no epoch is begun; None: as long as it takes.
     """
-    budget = Budget.of(trials, minutes)
+    budget = Budget.starting_now(trials, minutes)
     while not budget.is_spent:
-        with study.claim(trials) as trial:
+        with study.claim_trial(trials) as trial:
             if trial is None:
                 return
             run_trial(study, trial, budget)
@@ -58,14 +57,14 @@ def run_trial(study: Study, trial: Trial, budget: Budget) -> State[Trial]:
     log_to_run()
     ended = study_module.run_trial(study, trial, budget, progress_for("tuning-progress"))
     name = None if ended.state is TrialState.COMPLETE else str(ended.state).capitalize()
-    return Completed(name=name, message=study_module.describe(ended), data=ended)
+    return Completed(name=name, message=study_module.describe_trial(ended), data=ended)
 
 
 @task(name="conclude", task_run_name="write the best settings and the report", cache_policy=NO_CACHE)
-def conclude_study(study: Study, out: Path | None) -> Tuned:
+def conclude_study(study: Study, out: Path | None) -> TuningResult:
     """Write the best settings as a configuration file, and the study's report."""
     log_to_run()
-    return study_module.conclude(study, out)
+    return study_module.conclude_study(study, out)
 
 
 @task(
@@ -75,7 +74,7 @@ def conclude_study(study: Study, out: Path | None) -> Tuned:
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_study(tuned: Tuned) -> None:
+def publish_study(tuned: TuningResult) -> None:
     """Put the study's report and the table of its trials where the UI shows them."""
     report = tuned.report.with_suffix(".md").read_text("utf-8")
     create_markdown_artifact(report, key="study-report", description=f"Study {tuned.study}")

@@ -20,7 +20,7 @@ from digits.outputs.model_report import changed_picture
 from digits.outputs.run_reports import decision_markdown
 from digits.pipeline import recipes
 from digits.pipeline.config import PromotionPolicy, TrainingRun
-from digits.pipeline.lineage import read_json, samples_of, sets_of
+from digits.pipeline.lineage import load_samples, read_json, test_sets_of
 from digits.pipeline.promotion import Candidate, SetResult, decide_promotion, refuse
 from digits.pipeline.steps import NOVELTY_FILE, evaluate_model, identify
 from digits.store.artifacts import Artifact, ArtifactRef, Store
@@ -34,7 +34,7 @@ EXAMPLES = 12
 """Of either kind: right to wrong, wrong to right."""
 
 
-def results_of(
+def measure_test_sets(
     answers: Answers, labels: Labels, sets: Iterable[HeldOut], *, steps: Sequence[Step], target_error: float
 ) -> dict[str, SetResult]:
     """Measure a model on each test set.
@@ -81,7 +81,7 @@ class Said(NamedTuple):
         return cls(answers.probabilities.argmax(axis=1), answers.probabilities.max(axis=1))
 
 
-def changed_answers(
+def find_changed_images(
     challenger: Answers, champion: Answers, labels: Labels, sets: Sequence[HeldOut], class_names: Sequence[str]
 ) -> list[ChangedImage]:
     """Give examples of images that changed from right to wrong, then from wrong to right, the surest mistakes first."""
@@ -109,7 +109,7 @@ def _surest(chosen: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32]) 
     return [int(number) for number in numbers[order]]
 
 
-def operations_of(onnx_file: Path) -> int:
+def count_operations(onnx_file: Path) -> int:
     """Return the number of multiplications that a network takes per image in its convolutions and matrix products."""
     import onnx
 
@@ -166,7 +166,7 @@ def find_unchanged_run(store: Store, run: TrainingRun) -> Outcome | None:
         DataError: a local one can't be read.
     """
     registry = Registry(store)
-    prepared = recipes.prepared_for(run, partial(identify, store))
+    prepared = recipes.arrays_of_run(run, partial(identify, store))
     known = registry.find_decision(recipes.digest_of_run(prepared, run), _as_record(run.promotion))
     if known is None:
         return None
@@ -240,15 +240,15 @@ class _Contender(NamedTuple):
 
     def candidate(self, arrays: Artifact, policy: PromotionPolicy) -> Candidate:
         """Give what the decision needs to know of it."""
-        results = results_of(
+        results = measure_test_sets(
             self.answers,
-            samples_of(arrays, "test").labels,
-            sets_of(arrays),
+            load_samples(arrays, "test").labels,
+            test_sets_of(arrays),
             steps=self.model.risk_steps,
             target_error=policy.target_error,
         )
         onnx = self.model.onnx
-        return Candidate(self.version.number, results, operations_of(onnx), onnx.stat().st_size)
+        return Candidate(self.version.number, results, count_operations(onnx), onnx.stat().st_size)
 
 
 def _decide(
@@ -258,14 +258,14 @@ def _decide(
     ours = _contender(store, version, arrays)
     if champion is None:
         return decide_promotion(ours.candidate(opened, policy), None, policy), ()
-    if lacking := sorted({*_test_sets(champion)} - {one.name for one in sets_of(opened)}):
+    if lacking := sorted({*_test_sets(champion)} - {one.name for one in test_sets_of(opened)}):
         return _refused(version, champion, f"was tested on {', '.join(lacking)} too; train on the same datasets"), ()
     try:
         theirs = _contender(store, champion, arrays)
     except (StoreError, ModelError) as error:
         return _refused(version, champion, f"can't be measured on the same test sets: {error}"), ()
-    test, names = samples_of(opened, "test"), read_json(opened.file("arrays.json"))["class_names"]
-    examples = changed_answers(ours.answers, theirs.answers, test.labels, sets_of(opened), names)
+    test, names = load_samples(opened, "test"), read_json(opened.file("arrays.json"))["class_names"]
+    examples = find_changed_images(ours.answers, theirs.answers, test.labels, test_sets_of(opened), names)
     return decide_promotion(ours.candidate(opened, policy), theirs.candidate(opened, policy), policy), examples
 
 
@@ -289,7 +289,7 @@ def _contender(store: Store, version: ModelVersion, arrays: ArtifactRef) -> _Con
     return _Contender(version, model, answers)
 
 
-def decided_report(store: Store, outcome: Outcome) -> str:
+def report_with_decision(store: Store, outcome: Outcome) -> str:
     """Give the markdown of a version's report, headed by what was decided on it."""
     version = Registry(store).version(outcome.version)
     report = store.open(version.artifact("report")).file("report.md").read_text("utf-8")
@@ -297,12 +297,12 @@ def decided_report(store: Store, outcome: Outcome) -> str:
     return "\n\n".join([f"**Version {outcome.version}: {verdict}.** {' '.join(outcome.reasons)}", report])
 
 
-def decision_of(store: Store, number: int) -> RecordedDecision:
+def load_decision(store: Store, number: int) -> RecordedDecision:
     """Give one of the decisions of a registry."""
     return Registry(store).decisions()[number - 1]
 
 
-def decision_page(store: Store, made: RecordedDecision, arrays: ArtifactRef) -> str:
+def render_decision(store: Store, made: RecordedDecision, arrays: ArtifactRef) -> str:
     """Give a decision as markdown: its reasons, its tables, and a picture of images that changed their answer.
 
     Args:
@@ -310,7 +310,7 @@ def decision_page(store: Store, made: RecordedDecision, arrays: ArtifactRef) -> 
         made: the decision.
         arrays: that it was made on.
     """
-    picture = changed_picture(made.examples, samples_of(store.open(arrays), "test").pixels)
+    picture = changed_picture(made.examples, load_samples(store.open(arrays), "test").pixels)
     return decision_markdown(
         made.decision, version=made.version, champion=made.champion, policy=made.policy, picture=picture
     )

@@ -22,12 +22,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
-def sets_of(arrays: Artifact) -> list[HeldOut]:
+def test_sets_of(arrays: Artifact) -> list[HeldOut]:
     """Give the test sets of arrays."""
     return [HeldOut(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
 
 
-def samples_of(arrays: Artifact, part: str) -> Any:
+def load_samples(arrays: Artifact, part: str) -> Any:
     """Open a part of arrays, `train`, `validation` or `test`, memory-mapped."""
     from digits.training.fit import Samples
 
@@ -37,9 +37,9 @@ def samples_of(arrays: Artifact, part: str) -> Any:
     return Samples(pixels, labels)
 
 
-def names_of(datasets: Iterable[Artifact]) -> list[str]:
+def dataset_names(datasets: Iterable[Artifact]) -> list[str]:
     """Give the name of each dataset, by which its test images are known: each by another one."""
-    return recipes.distinct(str(dataset.config["name"]) for dataset in datasets)
+    return recipes.unique_names(str(dataset.config["name"]) for dataset in datasets)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Lineage:
     @property
     def sources(self) -> list[str]:
         """The names of the datasets."""
-        return names_of(self.datasets)
+        return dataset_names(self.datasets)
 
     @property
     def test_set(self) -> str:
@@ -70,7 +70,7 @@ class Lineage:
         return digest_of([files[f"test_{part}.npy"]["sha256"] for part in ("pixels", "labels")])
 
 
-def trace(store: Store, evaluation: ArtifactRef) -> Lineage:
+def trace_lineage(store: Store, evaluation: ArtifactRef) -> Lineage:
     """Follow an evaluation back to its datasets."""
     measured = store.open(evaluation)
     onnx, arrays = (store.open(parent) for parent in measured.parents)
@@ -80,29 +80,29 @@ def trace(store: Store, evaluation: ArtifactRef) -> Lineage:
     return Lineage(measured, onnx, model, network, arrays, tuple(store.open(parent) for parent in arrays.parents))
 
 
-def facts_of(lineage: Lineage) -> ModelFacts:
+def model_facts(lineage: Lineage) -> ModelFacts:
     """Give what people want to know of a model version."""
     evaluation = read_json(lineage.evaluation.file("evaluation.json"))
     history = read_json(lineage.model.file("model.json"))["history"]
-    right = np.load(lineage.evaluation.file("y_prob.npy")).argmax(axis=1) == samples_of(lineage.arrays, "test").labels
+    right = np.load(lineage.evaluation.file("y_prob.npy")).argmax(axis=1) == load_samples(lineage.arrays, "test").labels
     return ModelFacts(
         datasets=tuple(lineage.sources),
         architecture=lineage.network.config["architecture"],
         epochs=len(history),
-        train_images=len(samples_of(lineage.arrays, "train")),
+        train_images=len(load_samples(lineage.arrays, "train")),
         test_images=evaluation["count"],
         test_set=lineage.test_set,
-        test_sets={one.name: float(right[one.images].mean()) for one in sets_of(lineage.arrays)},
+        test_sets={one.name: float(right[one.images].mean()) for one in test_sets_of(lineage.arrays)},
         validation_accuracy=history[-1]["validation_accuracy"],
         **{name: evaluation[name] for name in ("accuracy", "loss", "ece", "rejected_share")},
-        **_own_facts(lineage),
+        **own_facts(lineage),
     )
 
 
-def _own_facts(lineage: Lineage) -> dict[str, Any]:
+def own_facts(lineage: Lineage) -> dict[str, Any]:
     """Say how many images were labelled here, and what share they are of the training images by being repeated."""
     own = read_json(lineage.arrays.file("arrays.json"))["own"]
     if not own["images"]:
         return {}
-    share = own["rows"] / len(samples_of(lineage.arrays, "train"))
+    share = own["rows"] / len(load_samples(lineage.arrays, "train"))
     return {"own_images": own["images"], "own_share": round(share, 4)}

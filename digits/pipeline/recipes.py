@@ -12,7 +12,7 @@ from digits.store.code_version import code_version
 from digits.store.records import Record
 from digits.training.config import ModelConfig, TrainingConfig
 
-_CODE: Mapping[str, tuple[str, ...]] = {
+STEP_MODULES: Mapping[str, tuple[str, ...]] = {
     "dataset": ("digits.data.datasets",),
     "arrays": ("digits.data.arrays", "digits.data.checks", "digits.data.config"),
     "network": ("digits.training.networks",),
@@ -29,15 +29,15 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "report": ("digits.outputs.model_report",),
 }
 """The modules that make each kind of artifact, in the order in which they are made from each other."""
-KINDS = tuple(_CODE)
+KINDS = tuple(STEP_MODULES)
 
 
 def code_of(kind: str) -> str:
     """Give the version of the code that makes a kind of artifact; numbers in a report come from elsewhere."""
-    return code_version(*_CODE[kind], **({"libraries": ()} if kind == "report" else {}))
+    return code_version(*STEP_MODULES[kind], **({"libraries": ()} if kind == "report" else {}))
 
 
-def distinct(words: Iterable[str]) -> list[str]:
+def unique_names(words: Iterable[str]) -> list[str]:
     """Have each of several names be another one: `scans`, `scans-2`."""
     names, seen = [], Counter[str]()
     for name in words:
@@ -89,7 +89,7 @@ def report(evaluated: ArtifactRef) -> Recipe:
     return Recipe("report", {}, (evaluated,), code_of("report"))
 
 
-def prepared_for(run: TrainingRun, identify: Callable[[str], Record]) -> ArtifactRef:
+def arrays_of_run(run: TrainingRun, identify: Callable[[str], Record]) -> ArtifactRef:
     """Tell which arrays a run would be made from, without making them.
 
     Args:

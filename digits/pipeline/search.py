@@ -101,10 +101,10 @@ def read_space(written: Mapping[str, Any], run: TrainingRun, *, source: str) -> 
     if not space:
         raise UsageError(f"{source}: there is nothing to search; name a setting, such as [training] learning_rate = "
                          "{ low = 0.001, high = 0.02, log = true }")  # fmt: skip
-    return checked(space, run, source=source)
+    return check_space(space, run, source=source)
 
 
-def checked(space: Space, run: TrainingRun, *, source: str) -> dict[str, Dimension]:
+def check_space(space: Space, run: TrainingRun, *, source: str) -> dict[str, Dimension]:
     """Hold a space against the settings of a resolved run, and have the ends of each range be of the setting's type.
 
     Raises:
@@ -171,7 +171,7 @@ def with_values(run: TrainingRun, values: Values, *, source: str = "trial") -> T
     return parse(TrainingRun, merge_settings(run.model_dump(), nested), source=source)
 
 
-def value_in(run: TrainingRun, name: str) -> Any:
+def get_value(run: TrainingRun, name: str) -> Any:
     """Give the value that a resolved run has for a hyperparameter; sequences as lists."""
     value: Any = run.model_dump()
     for part in name.split("."):
@@ -182,7 +182,7 @@ def value_in(run: TrainingRun, name: str) -> Any:
 def default_space(run: TrainingRun) -> dict[str, Dimension]:
     """Give what is worth searching for the network of a resolved run, around what is recommended for it."""
     architecture = str(run.model.architecture)
-    return checked(_dense(run) if architecture in _DENSE else _convolutional(run), run, source=architecture)
+    return check_space(_dense(run) if architecture in _DENSE else _convolutional(run), run, source=architecture)
 
 
 _DENSE = ("mlp", "mlp-2")
@@ -226,13 +226,13 @@ History = Sequence[Mapping[str, float]]
 OBJECTIVE = "validation_calibrated_loss"
 STARTUP_TRIALS = 8
 """Drawn at random before the sampler has something to go by."""
-KEPT_PERCENT = 75.0
+PRUNING_PERCENTILE = 75.0
 COMPLETE_BEFORE_PRUNING = 4
 IMPORTANCE_TRIALS = 8
 """Complete trials below which importances would be noise."""
 
 
-class State(StrEnum):
+class TrialState(StrEnum):
     """What became of a trial."""
 
     UNFINISHED = "unfinished"
@@ -256,7 +256,7 @@ class Trial:
 
     number: int
     values: Values
-    state: State = State.UNFINISHED
+    state: TrialState = TrialState.UNFINISHED
     history: History = ()
     seconds: float = 0.0
     model: str | None = None
@@ -274,7 +274,7 @@ class Trial:
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
     """Give the complete trial with the least loss, the first of equals; None when none is complete."""
-    complete = [trial for trial in trials if trial.state is State.COMPLETE]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     return min(complete, key=lambda trial: (trial.loss, trial.number), default=None)
 
 
@@ -294,7 +294,7 @@ def propose(space: Space, trials: Sequence[Trial], *, number: int, seed: int) ->
     return {name: _meant(space[name], value) for name, value in asked.params.items()}
 
 
-def is_hopeless(space: Space, trials: Sequence[Trial], history: History, *, epochs: int) -> bool:
+def should_prune(space: Space, trials: Sequence[Trial], history: History, *, epochs: int) -> bool:
     """Tell whether a trial should be given up: its best loss so far is among the worst quarter of others at this epoch.
 
     Half of the epochs are waited for: while the learning rate is high, the losses say little of the end. Those that
@@ -310,7 +310,7 @@ def is_hopeless(space: Space, trials: Sequence[Trial], history: History, *, epoc
 
     if not history:
         return False
-    pruner = optuna.pruners.PercentilePruner(KEPT_PERCENT, COMPLETE_BEFORE_PRUNING, math.ceil(epochs / 2))
+    pruner = optuna.pruners.PercentilePruner(PRUNING_PERCENTILE, COMPLETE_BEFORE_PRUNING, math.ceil(epochs / 2))
     return pruner.prune(_study(space, trials), _frozen(space, Trial(0, {}, history=history)))
 
 
@@ -321,7 +321,7 @@ def importances(space: Space, trials: Sequence[Trial], *, seed: int) -> dict[str
     """
     import optuna
 
-    complete = [trial for trial in trials if trial.state is State.COMPLETE]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     within = [trial for trial in complete if all(space[name].has(value) for name, value in trial.values.items())]
     if len(within) < IMPORTANCE_TRIALS or len({trial.loss for trial in within}) == 1:
         return {}
@@ -348,15 +348,15 @@ def _frozen(space: Space, trial: Trial) -> Any:
     from optuna.trial import TrialState, create_trial
 
     states = {
-        State.UNFINISHED: TrialState.RUNNING,
-        State.COMPLETE: TrialState.COMPLETE,
-        State.PRUNED: TrialState.PRUNED,
-        State.DIVERGED: TrialState.PRUNED,  # the worst of what was pruned, when it came to no epoch's end
+        TrialState.UNFINISHED: TrialState.RUNNING,
+        TrialState.COMPLETE: TrialState.COMPLETE,
+        TrialState.PRUNED: TrialState.PRUNED,
+        TrialState.DIVERGED: TrialState.PRUNED,  # the worst of what was pruned, when it came to no epoch's end
     }
     within = {name: value for name, value in trial.values.items() if space[name].has(value)}
     return create_trial(
         state=states[trial.state],
-        value=trial.loss if trial.state is State.COMPLETE else None,
+        value=trial.loss if trial.state is TrialState.COMPLETE else None,
         params={name: _internal(space[name], value) for name, value in within.items()},
         distributions={name: one for name, one in _distributions(space).items() if name in within},
         intermediate_values=dict(enumerate(trial.losses, 1)),

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from digits.model.onnx_model import Predictor
     from digits.outputs.model_report import ModelReport
     from digits.training.fit import History
-from digits.pipeline.lineage import Lineage, facts_of, names_of, read_json, samples_of, trace
+from digits.pipeline.lineage import Lineage, dataset_names, load_samples, model_facts, read_json, trace_lineage
 
 MAX_EXPORT_DIFFERENCE = 1e-4
 """Largest difference between a probability of the ONNX model and of the Keras model; float32 sums differ by 1e-6."""
@@ -87,7 +87,7 @@ def _reviewed(store: Store, source: str) -> Labelled | None:
     return LabelLog(store.labels).labelled() if source == datasets.REVIEWED else None
 
 
-def without_missing_labels(store: Store, run: TrainingRun) -> TrainingRun:
+def drop_empty_reviewed(store: Store, run: TrainingRun) -> TrainingRun:
     """Leave `reviewed` out of several datasets while nothing is labelled: a schedule may name it from the first."""
     others = tuple(name for name in run.datasets if name != datasets.REVIEWED)
     if others in ((), run.datasets) or LabelLog(store.labels).labelled().labels:
@@ -139,7 +139,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
         about = {
             "class_names": data.class_names,
             "findings": [asdict(finding) for finding in findings],
-            "test_sets": [asdict(one) for one in held_out(joined, names_of(opened))],
+            "test_sets": [asdict(one) for one in held_out(joined, dataset_names(opened))],
             "own": {"images": sum(map(len, own.values())), "rows": int(is_own[train].sum())},
         }
         _write_json(directory / "arrays.json", about)
@@ -220,15 +220,15 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
     from digits.training import fit, networks
 
     recipe = recipes.model(network, arrays, config)
-    checkpoint = checkpoint_of(store, recipe)
+    checkpoint = checkpoint_path(store, recipe)
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
         model = networks.load(store.open(network).file("network.keras"))
         history = fit.fit(
             model,
-            samples_of(opened, "train"),
-            samples_of(opened, "validation"),
+            load_samples(opened, "train"),
+            load_samples(opened, "validation"),
             config,
             checkpoint=checkpoint,
             class_names=read_json(opened.file("arrays.json"))["class_names"],
@@ -243,7 +243,7 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
     return reference
 
 
-def checkpoint_of(store: Store, recipe: Recipe) -> Path:
+def checkpoint_path(store: Store, recipe: Recipe) -> Path:
     """Give the file from which the fit of a recipe goes on."""
     return store.work / f"train-{recipe.ref.digest}.npz"
 
@@ -265,7 +265,7 @@ def average_models(
         model = networks.average([networks.load(member.file("model.keras")) for member in opened])
         histories = [read_json(member.file("model.json"))["history"] for member in opened]
         history = [fit.mean_of(epochs) for epochs in zip(*histories, strict=True)]
-        history[-1] |= fit.measure(model, samples_of(store.open(arrays), "validation"))
+        history[-1] |= fit.measure(model, load_samples(store.open(arrays), "validation"))
         networks.save(model, directory / "model.keras")
         _write_json(directory / "model.json", {"history": history, "weights_sha256": networks.weights_digest(model)})
 
@@ -288,7 +288,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         opened, trained = store.open(arrays), store.open(model)
         network = networks.load(trained.file("model.keras"))
         export.export_onnx(network, directory / "model.onnx")
-        test = samples_of(opened, "test").pixels
+        test = load_samples(opened, "test").pixels
         spec = {
             "class_names": read_json(opened.file("arrays.json"))["class_names"],
             "input_shape": list(test.shape[1:]),
@@ -299,11 +299,11 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         predictor = load_predictor(directory)
         expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
         check_export(expected, predictor.predict(test))
-        validation = samples_of(opened, "validation")
+        validation = load_samples(opened, "validation")
         measured = _calibration(predictor.predict(validation.pixels), validation.labels)
         spec |= {"calibration": measured}
         _write_json(directory / "spec.json", spec)
-        train = samples_of(opened, "train")
+        train = load_samples(opened, "train")
         seed = trained.config["seed"]
         novelty.add_novelty(directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed)
         named = all(datasets.is_named(store.open(parent).config["source"]) for parent in opened.parents)
@@ -359,7 +359,7 @@ def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> 
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
-        test, class_names = samples_of(opened, "test"), tuple(read_json(opened.file("arrays.json"))["class_names"])
+        test, class_names = load_samples(opened, "test"), tuple(read_json(opened.file("arrays.json"))["class_names"])
         predictor = load_predictor(store.open(exported).path)
         if predictor.model.class_names != class_names:
             raise ModelError(f"its classes are {predictor.model.class_names}, those of the test images {class_names}")
@@ -395,11 +395,11 @@ def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -
     Returns:
         The version, and whether it is new.
     """
-    lineage = trace(store, evaluation)
+    lineage = trace_lineage(store, evaluation)
     return Registry(store).register(
         artifacts={**lineage.artifacts(), report.kind: report.digest},
         weights_sha256=read_json(lineage.model.file("model.json"))["weights_sha256"],
-        facts=facts_of(lineage),
+        facts=model_facts(lineage),
     )
 
 
@@ -408,7 +408,7 @@ def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
     from digits.outputs import model_report
 
     def write(directory: Path) -> None:
-        report = _model_report(trace(store, evaluation))
+        report = _model_report(trace_lineage(store, evaluation))
         write_file(directory / "report.html", model_report.as_html(report).encode())
         write_file(directory / "report.md", model_report.as_markdown(report).encode())
 
@@ -421,8 +421,8 @@ def _model_report(lineage: Lineage) -> "ModelReport":
 
     evaluation = Evaluation.from_record(read_json(lineage.evaluation.file("evaluation.json")))
     history = read_json(lineage.model.file("model.json"))["history"]
-    train, validation, test = (samples_of(lineage.arrays, part) for part in ("train", "validation", "test"))
-    facts = facts_of(lineage)
+    train, validation, test = (load_samples(lineage.arrays, part) for part in ("train", "validation", "test"))
+    facts = model_facts(lineage)
     check = overfitting(facts.validation_accuracy, evaluation.accuracy, len(validation), len(test))
     findings = [finding["message"] for finding in read_json(lineage.arrays.file("arrays.json"))["findings"]]
     return ModelReport(
@@ -446,11 +446,11 @@ def _headline(facts: ModelFacts) -> dict[str, Any]:
         "Epochs": facts.epochs,
         "Training images": f"{facts.train_images:,}",
         **({f"Test accuracy on {name}": f"{share:.2%}" for name, share in sets.items()} if len(sets) > 1 else {}),
-        **_own_headline(facts),
+        **own_headline(facts),
     }
 
 
-def _own_headline(facts: ModelFacts) -> dict[str, Any]:
+def own_headline(facts: ModelFacts) -> dict[str, Any]:
     if not facts.own_images:
         return {}
     repeated = f"{facts.own_share:.1%} of the training images, by being repeated"

@@ -22,14 +22,14 @@ from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import (
     History,
     Space,
-    State,
     Trial,
+    TrialState,
     best_of,
-    checked,
+    check_space,
     default_space,
-    is_hopeless,
+    get_value,
     propose,
-    value_in,
+    should_prune,
     with_values,
 )
 from digits.pipeline.study_report import StudyReport, as_html, as_markdown, study_pictures
@@ -81,7 +81,7 @@ class Study:
         """The study's directory."""
         return self.store.studies / self.name
 
-    def begin(self) -> None:
+    def create(self) -> None:
         """Write down what the study is of, unless that was done.
 
         Raises:
@@ -108,7 +108,7 @@ class Study:
             write_record(self._file(trial.number), asdict(trial))
 
     @contextmanager
-    def claim(self, most: int) -> Iterator[Trial | None]:
+    def claim_trial(self, most: int) -> Iterator[Trial | None]:
         """Have a trial for oneself: one that a dead process has left, or a new one; None when the study has enough.
 
         Args:
@@ -122,9 +122,9 @@ class Study:
     def _left_trial(self, held: ExitStack) -> Trial | None:
         """Find an unfinished trial that nobody holds; it may have been finished before we held it."""
         for trial in self.trials():
-            if trial.state is State.UNFINISHED and held.enter_context(self._hold(trial.number)):
+            if trial.state is TrialState.UNFINISHED and held.enter_context(self._hold(trial.number)):
                 now = _trial_of(self._file(trial.number))
-                if now.state is State.UNFINISHED:
+                if now.state is TrialState.UNFINISHED:
                     return now
         return None
 
@@ -141,7 +141,7 @@ class Study:
 
     def _values(self, number: int, trials: list[Trial]) -> dict[str, Any]:
         if number == 0:
-            return {name: value_in(self.run, name) for name in self.space}
+            return {name: get_value(self.run, name) for name in self.space}
         return propose(self.space, trials, number=number, seed=self.seed)
 
     def _hold(self, number: int) -> Any:
@@ -153,13 +153,13 @@ class Study:
 
 def _trial_of(path: Path) -> Trial:
     record = read_record(path)
-    return Trial(**{**record, "state": State(record["state"]), "history": tuple(record["history"])})
+    return Trial(**{**record, "state": TrialState(record["state"]), "history": tuple(record["history"])})
 
 
 MINUTE = 60
 
 
-def begin(store: Store, run: TrainingRun, space: Space | None, arrays: ArtifactRef, *, seed: int) -> Study:
+def begin_study(store: Store, run: TrainingRun, space: Space | None, arrays: ArtifactRef, *, seed: int) -> Study:
     """Begin a study, or find the one of the same settings, data, space and seed.
 
     Args:
@@ -172,8 +172,8 @@ def begin(store: Store, run: TrainingRun, space: Space | None, arrays: ArtifactR
     Raises:
         UsageError: the space has what the settings do not take, or a study can't vary.
     """
-    study = Study(store, run, checked(space, run, source="space") if space else default_space(run), arrays, seed)
-    study.begin()
+    study = Study(store, run, check_space(space, run, source="space") if space else default_space(run), arrays, seed)
+    study.create()
     return study
 
 
@@ -190,7 +190,7 @@ class Budget:
     deadline: float | None = None
 
     @classmethod
-    def of(cls, trials: int, minutes: float | None) -> "Budget":
+    def starting_now(cls, trials: int, minutes: float | None) -> "Budget":
         """Give a budget whose time begins now."""
         return cls(trials, minutes and time.monotonic() + minutes * MINUTE)
 
@@ -213,12 +213,12 @@ class _Watch:
 
     def __init__(self, study: Study, budget: Budget) -> None:
         self._study, self._budget = study, budget
-        self._others = [trial for trial in study.trials() if trial.state is State.COMPLETE]
+        self._others = [trial for trial in study.trials() if trial.state is TrialState.COMPLETE]
         self.history: History = ()
 
     def __call__(self, history: History) -> None:
         self.history = tuple(history)
-        if is_hopeless(self._study.space, self._others, history, epochs=self._study.run.training.epochs or 1):
+        if should_prune(self._study.space, self._others, history, epochs=self._study.run.training.epochs or 1):
             raise _HopelessError
         if self._budget.is_spent:
             raise _OutOfTimeError
@@ -270,9 +270,9 @@ def run_trial(study: Study, trial: Trial, budget: Budget, progress: Progress) ->
     watch = _Watch(study, budget)
     bar = _TrialProgress(progress, f"trial {trial.number}", (trial.number, max(budget.trials, trial.number + 1)))
     ended = replace(_fitted(study, trial, watch, bar), seconds=round(time.monotonic() - began, 3))
-    if ended.state is not State.UNFINISHED:
+    if ended.state is not TrialState.UNFINISHED:
         study.finish(ended)
-    bar.end(describe(ended))
+    bar.end(describe_trial(ended))
     return ended
 
 
@@ -285,27 +285,27 @@ def _fitted(study: Study, trial: Trial, watch: _Watch, progress: Progress) -> Tr
     except _OutOfTimeError:
         return trial
     except (_HopelessError, ModelError) as error:
-        state = State.PRUNED if isinstance(error, _HopelessError) else State.DIVERGED
-        checkpoint = steps_module.checkpoint_of(store, recipes.model(network, study.arrays, config))
+        state = TrialState.PRUNED if isinstance(error, _HopelessError) else TrialState.DIVERGED
+        checkpoint = steps_module.checkpoint_path(store, recipes.model(network, study.arrays, config))
         with writing(store.root):
             checkpoint.unlink(missing_ok=True)
         return replace(trial, state=state, history=watch.history)
     history = lineage.read_json(store.open(model).file("model.json"))["history"]
-    return replace(trial, state=State.COMPLETE, history=tuple(history), model=model.digest)
+    return replace(trial, state=TrialState.COMPLETE, history=tuple(history), model=model.digest)
 
 
-def describe(trial: Trial) -> str:
+def describe_trial(trial: Trial) -> str:
     """Say in a few words how a trial went."""
     if not trial.history:
         return f"{trial.state} in the first epoch"
     measured = f"loss {trial.loss:.4f}, accuracy {trial.history[-1]['validation_accuracy']:.2%}"
-    if trial.state is State.COMPLETE:
+    if trial.state is TrialState.COMPLETE:
         return measured
     return f"{trial.state} after epoch {len(trial.history)}: {measured}"
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What came of a study so far.
 
     Args:
@@ -327,7 +327,7 @@ class Tuned:
     def counts(self) -> dict[str, int]:
         """Give how many trials ended in each way."""
         states = [trial.state for trial in self.trials]
-        return {str(state): states.count(state) for state in State if state in states}
+        return {str(state): states.count(state) for state in TrialState if state in states}
 
     def as_record(self) -> dict[str, Any]:
         """Give it as JSON values."""
@@ -345,7 +345,7 @@ class Tuned:
         }
 
 
-def conclude(study: Study, out: Path | None = None) -> Tuned:
+def conclude_study(study: Study, out: Path | None = None) -> TuningResult:
     """Write the best settings as a configuration file, and the study's report.
 
     Args:
@@ -369,11 +369,11 @@ def conclude(study: Study, out: Path | None = None) -> Tuned:
     with writing(study.store.root):
         write_file(study.path / "report.html", as_html(report, pictures).encode())
         write_file(study.path / "report.md", as_markdown(report, pictures).encode())
-    return Tuned(study.name, tuple(trials), best, settings, config, study.path / "report.html")
+    return TuningResult(study.name, tuple(trials), best, settings, config, study.path / "report.html")
 
 
 def _nothing_found(trials: Sequence[Trial]) -> UsageError | ModelError:
-    if any(trial.state is State.UNFINISHED for trial in trials) or not trials:
+    if any(trial.state is TrialState.UNFINISHED for trial in trials) or not trials:
         return UsageError("no trial was finished within the budget; the same command goes on, give it more minutes")
     return ModelError(f"all {len(trials)} trials diverged; search lower learning rates")
 
@@ -389,7 +389,7 @@ def config_text(settings: TrainingRun, study: Study, trials: Sequence[Trial], be
 
     about = [
         f"Found by `digits tune`: trial {best.number} of {len(trials)}, study {study.name}.",
-        f"On the validation images: {describe(best)}. The test images were not looked at.",
+        f"On the validation images: {describe_trial(best)}. The test images were not looked at.",
         "For `digits train --config`; every setting that is not here is the preset's.",
     ]
     return "".join(f"# {line}\n" for line in about) + "\n" + tomli_w.dumps(settings.differences())

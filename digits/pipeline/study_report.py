@@ -31,7 +31,7 @@ from digits.outputs.page import (
     style,
 )
 from digits.pipeline.config import TrainingRun
-from digits.pipeline.search import Dimension, Range, Space, State, Trial, Values, importances
+from digits.pipeline.search import Dimension, Range, Space, Trial, TrialState, Values, importances
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,12 @@ LEAST_LOSS = 1e-6
 BEST_SHOWN = 10
 COLUMNS = 3
 LOSS = "validation loss"
-STATES_COLOURS = {State.COMPLETE: BLUE, State.PRUNED: MUTED, State.DIVERGED: INK, State.UNFINISHED: MUTED}
+STATES_COLOURS = {
+    TrialState.COMPLETE: BLUE,
+    TrialState.PRUNED: MUTED,
+    TrialState.DIVERGED: INK,
+    TrialState.UNFINISHED: MUTED,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +90,7 @@ class StudyReport:
     @property
     def complete(self) -> list[Trial]:
         """The complete trials, by number."""
-        return [trial for trial in self.trials if trial.state is State.COMPLETE]
+        return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -142,7 +147,7 @@ def _drawn(trial: Trial) -> float:
 
 
 def _draw_points(axes: "Axes", report: StudyReport, position: Callable[[Trial], Any], *, named: bool = True) -> None:
-    for state, marker in ((State.COMPLETE, "o"), (State.PRUNED, "x"), (State.DIVERGED, "^")):
+    for state, marker in ((TrialState.COMPLETE, "o"), (TrialState.PRUNED, "x"), (TrialState.DIVERGED, "^")):
         chosen = [trial for trial in report.trials if trial.state is state and trial.history]
         if chosen:
             axes.scatter(
@@ -152,7 +157,7 @@ def _draw_points(axes: "Axes", report: StudyReport, position: Callable[[Trial], 
                 color=STATES_COLOURS[state],
                 s=26,
                 linewidths=1.2 if marker == "x" else 0,
-                alpha=0.9 if state is State.COMPLETE else 0.6,
+                alpha=0.9 if state is TrialState.COMPLETE else 0.6,
                 label=str(state) if named else None,
                 zorder=2,
             )
@@ -298,7 +303,9 @@ def curves_figure(report: StudyReport) -> bytes:
         axes = drawn.add_subplot()
         for trial in report.trials:
             if trial.history and trial is not report.best:
-                _draw_curve(axes, trial, STATES_COLOURS[trial.state], 0.45 if trial.state is State.COMPLETE else 0.6)
+                _draw_curve(
+                    axes, trial, STATES_COLOURS[trial.state], 0.45 if trial.state is TrialState.COMPLETE else 0.6
+                )
         _draw_curve(axes, report.best, ORANGE, 1, linewidth=2.2)
         _style_losses(axes, x="epoch", y=LOSS)
         axes.locator_params(axis="x", integer=True, nbins=10, min_n_ticks=1)
@@ -308,10 +315,10 @@ def curves_figure(report: StudyReport) -> bytes:
 
 def _draw_curve(axes: "Axes", trial: Trial, colour: str, alpha: float, linewidth: float = 1.2) -> None:
     losses = [max(loss, LEAST_LOSS) for loss in trial.losses]
-    line = "-" if trial.state is State.COMPLETE else (0, (3, 2))
+    line = "-" if trial.state is TrialState.COMPLETE else (0, (3, 2))
     axes.plot(range(1, len(losses) + 1), losses, color=colour, alpha=alpha, linewidth=linewidth, linestyle=line,
-              marker="o" if len(losses) == 1 and trial.state is State.COMPLETE else None, markersize=4)  # fmt: skip
-    if trial.state in (State.PRUNED, State.DIVERGED):
+              marker="o" if len(losses) == 1 and trial.state is TrialState.COMPLETE else None, markersize=4)  # fmt: skip
+    if trial.state in (TrialState.PRUNED, TrialState.DIVERGED):
         axes.plot([len(losses)], losses[-1:], color=colour, marker="x", markersize=6)
 
 
@@ -327,7 +334,7 @@ def _curve_legend(report: StudyReport) -> list[Any]:
 
 
 def _given_up(report: StudyReport) -> list[Trial]:
-    return [trial for trial in report.trials if trial.state in (State.PRUNED, State.DIVERGED)]
+    return [trial for trial in report.trials if trial.state in (TrialState.PRUNED, TrialState.DIVERGED)]
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -367,7 +374,7 @@ def trial_rows(trials: Sequence[Trial]) -> list[dict[str, str]]:
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
     """Give the complete trials, the best one first."""
     return sorted(
-        (trial for trial in trials if trial.state is State.COMPLETE), key=lambda trial: (trial.loss, trial.number)
+        (trial for trial in trials if trial.state is TrialState.COMPLETE), key=lambda trial: (trial.loss, trial.number)
     )
 
 

@@ -16,7 +16,7 @@ from digits.images.types import Pixels
 from digits.model.onnx_model import Predictor
 from digits.outputs.drawing import Bar, contact_sheet, with_bars
 from digits.prediction.service import open_model
-from digits.status import Status, novelty_of, verdict
+from digits.status import Status, combine_novelty, prediction_status
 from digits.store.artifacts import Store
 from digits.store.files import write_file
 
@@ -71,14 +71,14 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> 
     pixels, screening_score, *_ = screen(picture.pixels, mode, shape=shape)
     between, findings = _steps_between(picture.pixels, mode, shape)
     (shares,), answered = predictor.answer(pixels[np.newaxis])
-    (novelty,) = novelty_of(answered, [screening_score])
+    (novelty,) = combine_novelty(answered, [screening_score])
     return Inspection(
         width=picture.width,
         height=picture.height,
         steps=(Step("the picture", picture.pixels), *between, Step("what the network sees", pixels)),
         chances=tuple(Bar(name, float(share)) for name, share in zip(names, shares, strict=True)),
         findings=findings,
-        status=verdict(float(shares.max()), novelty, threshold=0),
+        status=prediction_status(float(shares.max()), novelty, threshold=0),
         novelty=novelty,
     )
 

@@ -22,7 +22,7 @@ from digits.api import write_test_images
 from digits.errors import DataError
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import PromotionPolicy
-from digits.pipeline.lineage import trace
+from digits.pipeline.lineage import trace_lineage
 from digits.prediction.config import PredictionConfig
 from digits.store.artifacts import Store
 from digits.store.registry import Registry
@@ -183,7 +183,7 @@ def test_files_are_predicted_as_the_evaluation_did(outcome: Outcome, root: Path,
     table = tmp_path / "out" / "predictions.csv"
     summary = predict_folder(folder, str(outcome.version), table, PredictionConfig(), root)
     rows = rows_of(table)
-    lineage = trace(store, Registry(store).version(outcome.version).artifact("evaluation"))
+    lineage = trace_lineage(store, Registry(store).version(outcome.version).artifact("evaluation"))
     y_prob = np.load(lineage.evaluation.file("y_prob.npy"))
     expected = {f"{index:05}.png": probabilities for index, probabilities in enumerate(y_prob)}
     assert len(rows) == len(y_prob) == summary.images
@@ -371,7 +371,7 @@ def test_members_are_averaged_in_one_model(outcome: Outcome, root: Path) -> None
     policy = PromotionPolicy(promote=False)
     averaged = train(("mnist-sample",), model=MLP, training=settings, promotion=policy, artifacts=root)
     store = Store(root)
-    lineage = trace(store, Registry(store).version(averaged.version).artifact("evaluation"))
+    lineage = trace_lineage(store, Registry(store).version(averaged.version).artifact("evaluation"))
     first, second, _ = (store.open(parent) for parent in lineage.model.parents)
     assert [first.config["seed"], second.config["seed"], lineage.model.config["members"]] == [42, 43, 2]
     assert (first.ref.kind, lineage.network.config["architecture"]) == ("model", "mlp")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from digits.errors import DigitsError, error_of
+from digits.errors import DigitsError, error_class_for
 from digits.maintenance.retention import RetentionConfig, sweep
 from digits.store.artifacts import Store
 from digits.store.files import find_temporary_files
@@ -183,7 +183,7 @@ class Bench:
         said = self._said()
         if fault.kind == "kill" and status < 0:
             return
-        if "Traceback" in said or (status not in (0, 1) and error_of(status) is None):
+        if "Traceback" in said or (status not in (0, 1) and error_class_for(status) is None):
             where = f" at a call to {self._shim.seen().kind}" if fault.kind == "call" else ""
             yield f"it ended with {status}{where}: {said[-700:]}"
         elif status and "digits: " not in said:

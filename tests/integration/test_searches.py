@@ -12,7 +12,7 @@ from digits.errors import ModelError, UsageError
 from digits.pipeline import steps as steps_module
 from digits.pipeline import study as study_module
 from digits.pipeline.config import TrainingRun
-from digits.pipeline.search import Choice, Range, State, Trial, with_values
+from digits.pipeline.search import Choice, Range, Trial, TrialState, with_values
 from digits.pipeline.study import Budget, Study
 from digits.settings import load_toml, parse
 from tests.support import small_searches
@@ -43,18 +43,18 @@ def test_a_study_has_as_many_trials_as_were_asked_for(searched: Study) -> None:
     trials = searched.trials()
     assert [trial.number for trial in trials] == list(range(TRIALS))
     assert with_values(searched.run, trials[0].values) == searched.run
-    complete = [trial for trial in trials if trial.state is State.COMPLETE]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     assert {trial.model for trial in complete} == models_of(searched)
     assert all(len(trial.history) == 3 for trial in complete)
 
 
 def test_hopeless_trials_are_given_up(searched: Study) -> None:
     """With a small learning rate; before their last epoch, and without anything left to go on from."""
-    pruned = [trial for trial in searched.trials() if trial.state is State.PRUNED]
+    pruned = [trial for trial in searched.trials() if trial.state is TrialState.PRUNED]
     assert pruned
     assert all(1 <= len(trial.history) < 3 and trial.model is None for trial in pruned)
     assert not list(searched.store.work.glob("train-*"))
-    best = study_module.conclude(searched).best
+    best = study_module.conclude_study(searched).best
     assert all(trial.values["training.learning_rate"] < best.values["training.learning_rate"] for trial in pruned)
 
 
@@ -86,7 +86,7 @@ def test_a_search_that_was_killed_ends_as_an_undisturbed_one(searched: Study, tm
         assert small_searches.search(study, Budget(small_searches.KILLED_TRIAL + 1)) == []
         process.send_signal(signal.SIGKILL)
     finished = {path: path.stat().st_mtime_ns for path in study.path.glob("trial-0000[01].json")}
-    assert [trial.state for trial in study.trials()][small_searches.KILLED_TRIAL :] == [State.UNFINISHED]
+    assert [trial.state for trial in study.trials()][small_searches.KILLED_TRIAL :] == [TrialState.UNFINISHED]
     assert list((tmp_path / "work").glob("train-*"))
     started: list[tuple[str, int]] = []
 
@@ -119,12 +119,12 @@ def test_no_epoch_is_begun_when_the_time_is_over(searched: Study, tmp_path: Path
     """The trial under way is left where it is, and goes on another time; a trial's progress is whole."""
     study = small_searches.begin(tmp_path)
     with pytest.raises(UsageError, match="no trial was finished"):
-        study_module.conclude(study)
+        study_module.conclude_study(study)
     (left,) = small_searches.search(study, AfterLooks(3))  # before the trial, its first epoch, its second
-    assert left.state is State.UNFINISHED
+    assert left.state is TrialState.UNFINISHED
     assert len(list((tmp_path / "work").glob("train-*"))) == 1
     with pytest.raises(UsageError, match="the same command goes on"):
-        study_module.conclude(study)
+        study_module.conclude_study(study)
     noted: list[int] = []
 
     class Noting(small_searches.InTrial):
@@ -142,15 +142,15 @@ def test_no_epoch_is_begun_when_the_time_is_over(searched: Study, tmp_path: Path
 
 def test_a_budget_of_time_ends() -> None:
     """By the clock; without one it never does."""
-    assert Budget.of(3, 1e-9).is_spent
-    assert not Budget.of(3, 10).is_spent
-    assert not Budget.of(3, None).is_spent
+    assert Budget.starting_now(3, 1e-9).is_spent
+    assert not Budget.starting_now(3, 10).is_spent
+    assert not Budget.starting_now(3, None).is_spent
 
 
 def test_the_best_settings_are_a_configuration(searched: Study, tmp_path: Path) -> None:
     """It means the best trial's run, whose network the training finds; where it was found is told in it."""
-    tuned = study_module.conclude(searched, tmp_path / "new" / "best.toml")
-    complete = [trial for trial in searched.trials() if trial.state is State.COMPLETE]
+    tuned = study_module.conclude_study(searched, tmp_path / "new" / "best.toml")
+    complete = [trial for trial in searched.trials() if trial.state is TrialState.COMPLETE]
     assert tuned.best.loss == min(trial.loss or 0 for trial in complete)
     run = parse(TrainingRun, load_toml(tuned.config), source="best.toml").resolved()
     assert run == tuned.settings == with_values(searched.run, tuned.best.values)
@@ -161,7 +161,7 @@ def test_the_best_settings_are_a_configuration(searched: Study, tmp_path: Path) 
     assert models_of(searched) == before
     text = tuned.config.read_text("utf-8")
     assert f"trial {tuned.best.number} of {TRIALS}, study {searched.name}" in text
-    again = study_module.conclude(searched, tmp_path / "again.toml")
+    again = study_module.conclude_study(searched, tmp_path / "again.toml")
     assert again.config.read_bytes() == tuned.config.read_bytes()
     assert tuned.report.read_text("utf-8").count("<figure>") >= 4
     assert tuned.as_record()["trials"] == tuned.counts()
@@ -175,33 +175,37 @@ def test_what_diverges_is_a_trial_like_another(tmp_path: Path) -> None:
     study = small_searches.begin(tmp_path, space={"training.learning_rate": choice}, **training)
     small_searches.search(study, Budget(4))
     by_rate = {trial.values["training.learning_rate"]: trial.state for trial in study.trials()}
-    assert by_rate == {0.01: State.COMPLETE, 10.0: State.DIVERGED}
-    assert study_module.conclude(study).best.values == {"training.learning_rate": 0.01}
+    assert by_rate == {0.01: TrialState.COMPLETE, 10.0: TrialState.DIVERGED}
+    assert study_module.conclude_study(study).best.values == {"training.learning_rate": 0.01}
     training = {**training, "learning_rate": 10.0}
     hopeless = small_searches.begin(tmp_path, space={"training.learning_rate": Range(low=9.0, high=10.0)}, **training)
     small_searches.search(hopeless, Budget(1))
     with pytest.raises(ModelError, match="all 1 trials diverged"):
-        study_module.conclude(hopeless)
+        study_module.conclude_study(hopeless)
 
 
 def test_a_space_of_its_own_is_what_suits_the_network(tmp_path: Path) -> None:
     """Where none is given; one that does not fit is refused."""
     study = small_searches.begin(tmp_path)
-    by_itself = study_module.begin(study.store, study.run, None, study.arrays, seed=0)
+    by_itself = study_module.begin_study(study.store, study.run, None, study.arrays, seed=0)
     assert "training.label_smoothing" in by_itself.space
     with pytest.raises(UsageError, match=r"space: training\.speed"):
-        study_module.begin(study.store, study.run, {"training.speed": Range(low=1, high=2)}, study.arrays, seed=0)
+        study_module.begin_study(study.store, study.run, {"training.speed": Range(low=1, high=2)}, study.arrays, seed=0)
 
 
 def test_a_trial_is_described() -> None:
     """In a few words, however it ended."""
     epoch = {"validation_calibrated_loss": 0.25, "validation_accuracy": 0.9}
     said = {
-        state: study_module.describe(Trial(1, {}, state, history))
-        for state, history in {State.COMPLETE: (epoch,), State.PRUNED: (epoch, epoch), State.DIVERGED: ()}.items()
+        state: study_module.describe_trial(Trial(1, {}, state, history))
+        for state, history in {
+            TrialState.COMPLETE: (epoch,),
+            TrialState.PRUNED: (epoch, epoch),
+            TrialState.DIVERGED: (),
+        }.items()
     }
     assert said == {
-        State.COMPLETE: "loss 0.2500, accuracy 90.00%",
-        State.PRUNED: "pruned after epoch 2: loss 0.2500, accuracy 90.00%",
-        State.DIVERGED: "diverged in the first epoch",
+        TrialState.COMPLETE: "loss 0.2500, accuracy 90.00%",
+        TrialState.PRUNED: "pruned after epoch 2: loss 0.2500, accuracy 90.00%",
+        TrialState.DIVERGED: "diverged in the first epoch",
     }

@@ -44,14 +44,16 @@ def begin(root: Path, *, space: Space = SPACE, seed: int = 0, **training: Any) -
     values = {**SETTINGS, "datasets": (str(data),), "training": {**SETTINGS["training"], **training}}
     run = parse(TrainingRun, values, source="test").resolved()
     source = steps_module.download_dataset(store, str(data))
-    return study_module.begin(store, run, space, steps_module.prepare_arrays(store, [source], run.arrays), seed=seed)
+    return study_module.begin_study(
+        store, run, space, steps_module.prepare_arrays(store, [source], run.arrays), seed=seed
+    )
 
 
 def search(study: Study, budget: Any, progress: Progress = SILENT) -> list[Trial]:
     """Run trials until the study has enough or the time is over; give those that were run."""
     ran = []
     while not budget.is_spent:
-        with study.claim(budget.trials) as trial:
+        with study.claim_trial(budget.trials) as trial:
             if trial is None:
                 break
             ran.append(study_module.run_trial(study, trial, budget, progress))

@@ -5,7 +5,7 @@ import pytest
 
 from digits.images.normalize import normalize
 from digits.images.screening import NOT_A_DIGIT, measure_unevenness, screen
-from digits.status import novelty_of, verdict
+from digits.status import combine_novelty, prediction_status
 from tests.support.tiny_model import draw
 
 
@@ -32,8 +32,8 @@ def test_two_marks_side_by_side_are_no_digit():
     """Only one of them would be predicted; however sure the network is of that one."""
     screening_score = screen(np.hstack([one(1), one(2)])).screening_score
     assert screening_score >= NOT_A_DIGIT
-    (novelty,) = novelty_of(np.array([-90.0], np.float32), [screening_score])
-    assert verdict(0.99, novelty, 0.9) == "not-a-digit"
+    (novelty,) = combine_novelty(np.array([-90.0], np.float32), [screening_score])
+    assert prediction_status(0.99, novelty, 0.9) == "not-a-digit"
 
 
 def test_a_slope_of_light_is_even_and_a_thing_is_not():
@@ -72,10 +72,10 @@ def test_a_picture_in_mnists_form_is_looked_at_but_once(monkeypatch):
 )
 def test_no_digit_goes_before_uncertain(confidence, novelty, expected):
     """A threshold is reached by what equals it."""
-    assert verdict(confidence, novelty, 0.9) == expected
+    assert prediction_status(confidence, novelty, 0.9) == expected
 
 
 def test_novelty_is_the_sum_of_what_network_and_normalisation_say():
     """Nothing where the network can't tell."""
-    assert novelty_of(np.array([-2.5, 1], np.float32), [20.0, 0.0]) == [17.5, 1.0]
-    assert novelty_of(None, [20.0]) == [None]
+    assert combine_novelty(np.array([-2.5, 1], np.float32), [20.0, 0.0]) == [17.5, 1.0]
+    assert combine_novelty(None, [20.0]) == [None]

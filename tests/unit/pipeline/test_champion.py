@@ -127,7 +127,7 @@ def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> Non
     assert outcome.promoted, outcome.reasons
     assert outcome.as_record()["facts"] == lab.registry.version(2).facts.as_record()
     assert (outcome.champion, outcome.decision, outcome.new) == (2, 2, True)
-    made = champion_module.decision_of(lab.store, 2)
+    made = champion_module.load_decision(lab.store, 2)
     (row,) = made.decision.sets
     assert (row.name, row.count, made.champion) == ("mnist-sample", 1000, 1)
     assert row.challenger - row.champion == pytest.approx((row.gained - row.lost) / 1000)
@@ -139,7 +139,7 @@ def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> Non
         "size of the network",
     ]
     assert {example.is_gained for example in made.examples} == {True, False}
-    page = champion_module.decision_page(lab.store, made, lab.arrays)
+    page = champion_module.render_decision(lab.store, made, lab.arrays)
     assert page.startswith("# Version 2 against version 1: promoted\n")
     assert "| mnist-sample | 1,000 |" in page
     assert "(data:image/png;base64," in page
@@ -272,14 +272,14 @@ def test_the_champion_may_change_while_a_challenger_is_measured(
 ) -> None:
     """The decision is on the one that is there when it counts."""
     strong, other = lab.register("strong"), lab.register("other", images=4_000)
-    real = champion_module.changed_answers
+    real = champion_module.find_changed_images
 
     def meanwhile(*arguments: Any) -> list[ChangedImage]:
-        monkeypatch.setattr(champion_module, "changed_answers", real)
+        monkeypatch.setattr(champion_module, "find_changed_images", real)
         lab.registry.promote(other.number, reasons=["by hand"])
         return real(*arguments)
 
-    monkeypatch.setattr(champion_module, "changed_answers", meanwhile)
+    monkeypatch.setattr(champion_module, "find_changed_images", meanwhile)
     lab.decide(strong)
     assert lab.registry.decisions()[-1].champion == other.number
 

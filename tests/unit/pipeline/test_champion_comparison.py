@@ -8,7 +8,7 @@ import pytest
 from digits.data.arrays import HeldOut
 from digits.model.calibration import Step
 from digits.model.onnx_model import Answers
-from digits.pipeline.champion import EXAMPLES, changed_answers, operations_of, results_of
+from digits.pipeline.champion import EXAMPLES, count_operations, find_changed_images, measure_test_sets
 from digits.store.decisions import ChangedImage
 from tests.support.tiny_model import write_model
 
@@ -26,7 +26,7 @@ def test_each_test_set_has_its_own_figures() -> None:
     """Accuracy, calibration and coverage, of its own images only."""
     said = answers([0.9, 0.2, 0.3, 0.4, 0.6, 0.7])
     steps = [Step(0.75, 900, 0, 0.003)]
-    results = results_of(said, LABELS, SETS, steps=steps, target_error=0.003)
+    results = measure_test_sets(said, LABELS, SETS, steps=steps, target_error=0.003)
     assert {name: one.right.tolist() for name, one in results.items()} == {
         "mnist": [True, True, False, True],
         "scans": [True, False],
@@ -41,14 +41,14 @@ def test_each_test_set_has_its_own_figures() -> None:
 def test_what_is_taken_for_no_digit_is_not_answered() -> None:
     """However sure the class is."""
     said = answers([0.99] * 6, novelty=[-1, 0.5, -1, -1, 0, 2])
-    results = results_of(said, LABELS, SETS, steps=[Step(0.5, 900, 0, 0.003)], target_error=0.003)
+    results = measure_test_sets(said, LABELS, SETS, steps=[Step(0.5, 900, 0, 0.003)], target_error=0.003)
     assert [one.coverage for one in results.values()] == [0.75, 0.5]
 
 
 @pytest.mark.parametrize("steps", [[], [Step(0.5, 900, 9, 0.02)]])
 def test_a_model_that_can_not_promise_the_error_answers_nothing(steps: list[Step]) -> None:
     """Nor does one without any thresholds."""
-    results = results_of(answers([0.99] * 6), LABELS, SETS, steps=steps, target_error=0.003)
+    results = measure_test_sets(answers([0.99] * 6), LABELS, SETS, steps=steps, target_error=0.003)
     assert [one.coverage for one in results.values()] == [0, 0]
 
 
@@ -56,20 +56,20 @@ def test_examples_are_the_surest_of_those_that_changed() -> None:
     """First what became wrong, then what became right; what both get wrong is neither."""
     champion = answers([0.9, 0.2, 0.9, 0.1, 0.2, 0.6])
     challenger = answers([0.4, 0.2, 0.1, 0.3, 0.8, 0.7])
-    found = changed_answers(challenger, champion, LABELS, SETS, ["zero", "one"])
+    found = find_changed_images(challenger, champion, LABELS, SETS, ["zero", "one"])
     assert [(one.index, one.is_gained) for one in found] == [(2, False), (0, False), (4, True)]
     assert found[2] == ChangedImage("scans", 4, "zero", "one", "zero", 0.8, 0.8)
     assert found[1] == ChangedImage("mnist", 0, "zero", "zero", "one", 0.9, 0.6)
     many = answers([0.9] * 40)
     others = answers([0.1] * 40)
     whole = [HeldOut("mnist", 0, 40, "a")]
-    assert len(changed_answers(others, many, np.zeros(40, np.uint8), whole, "ab")) == EXAMPLES
+    assert len(find_changed_images(others, many, np.zeros(40, np.uint8), whole, "ab")) == EXAMPLES
 
 
 def test_operations_are_the_multiplications_of_each_product(tmp_path: Path) -> None:
     """Weights times the places where they are used, for one image."""
-    assert operations_of(write_model(tmp_path / "dense") / "model.onnx") == 784 * 10
-    assert operations_of(convolution(tmp_path / "convolution.onnx")) == 9 * 4 * 26 * 26 + 4 * 26 * 26 * 10
+    assert count_operations(write_model(tmp_path / "dense") / "model.onnx") == 784 * 10
+    assert count_operations(convolution(tmp_path / "convolution.onnx")) == 9 * 4 * 26 * 26 + 4 * 26 * 26 * 10
 
 
 def convolution(path: Path) -> Path:

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_labels import ANSWER
 
 from digits.data.config import ArraysConfig
-from digits.data.labels import LabelLog, Undo
+from digits.data.labels import Answer, LabelLog, Undo
 from digits.errors import DataError
 from digits.pipeline.config import TrainingRun
-from digits.pipeline.lineage import Lineage, _own_facts
-from digits.pipeline.steps import _own_headline, download_dataset, prepare_arrays, without_missing_labels
+from digits.pipeline.lineage import Lineage, own_facts
+from digits.pipeline.steps import download_dataset, drop_empty_reviewed, own_headline, prepare_arrays
 from digits.settings import parse
 from digits.store.artifacts import Artifact, ArtifactRef, Store
 from digits.store.registry import ModelFacts
@@ -27,6 +26,18 @@ from tests.support import faults
 from tests.support.tiny_model import draw
 
 CONFIG = ArraysConfig(validation_fraction=0.2, own_share=0.25)
+ANSWER = Answer(
+    id="",
+    when="2026-11-25T20:00:00+00:00",
+    sha256="",
+    label="",
+    prediction="1",
+    confidence=0.52,
+    status="uncertain",
+    model_version=3,
+    selection="uncertain",
+    table="b" * 64,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +104,11 @@ def test_while_nothing_is_labelled_the_other_datasets_are_trained_on(store: Stor
     run = parse(TrainingRun, {"datasets": ("mnist-sample", "reviewed")}, source="test").resolved()
     alone = run.model_copy(update={"datasets": ("reviewed",)})
     empty = Store(tmp_path / "empty")
-    assert without_missing_labels(empty, run).datasets == ("mnist-sample",)
-    assert without_missing_labels(empty, alone) == alone
-    assert without_missing_labels(store, run) == run
+    assert drop_empty_reviewed(empty, run).datasets == ("mnist-sample",)
+    assert drop_empty_reviewed(empty, alone) == alone
+    assert drop_empty_reviewed(store, run) == run
     label_image(empty, draw(1), "not-a-digit")
-    assert without_missing_labels(empty, run).datasets == ("mnist-sample",)
+    assert drop_empty_reviewed(empty, run).datasets == ("mnist-sample",)
     with pytest.raises(DataError, match="no image has been labelled as a digit"):
         download_dataset(empty, "reviewed")
 
@@ -177,12 +188,12 @@ def test_a_model_s_facts_say_how_much_was_labelled_here(store: Store) -> None:
     told = []
     for sources in (["mnist-sample", "reviewed"], ["mnist-sample"]):
         arrays = prepared(store, *sources)
-        told.append(_own_facts(Lineage(arrays, arrays, arrays, arrays, arrays, ())))
+        told.append(own_facts(Lineage(arrays, arrays, arrays, arrays, arrays, ())))
     assert told == [{"own_images": 80, "own_share": 0.25}, {}]
-    assert _own_headline(ModelFacts(**told[0])) == {
+    assert own_headline(ModelFacts(**told[0])) == {
         "Labelled here": "80 images; 25.0% of the training images, by being repeated",
     }
-    assert _own_headline(ModelFacts(**told[1])) == {}
+    assert own_headline(ModelFacts(**told[1])) == {}
 
 
 def test_a_labelled_folder_is_mixed_in_the_same_way(store: Store, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ NO_SOURCES = {"__pycache__", "sample"}
 def name_of(**changes: Any) -> str:
     """Name a run."""
     run = TrainingRun.model_validate({**RUN, **changes}).resolved()
-    return recipes.digest_of_run(recipes.prepared_for(run, identify), run)
+    return recipes.digest_of_run(recipes.arrays_of_run(run, identify), run)
 
 
 def test_the_same_run_has_the_same_name() -> None:
@@ -123,7 +123,7 @@ def test_datasets_are_named_by_their_last_part() -> None:
     """Each by another name."""
     sources = ["mnist", "/data/scans", "more/scans", "a.npz", "mnist"]
     named = [str(recipes.dataset(source, {}, "auto").config["name"]) for source in sources]
-    assert recipes.distinct(named) == ["mnist", "scans", "scans-2", "a.npz", "mnist-2"]
+    assert recipes.unique_names(named) == ["mnist", "scans", "scans-2", "a.npz", "mnist-2"]
 
 
 # The test sets of joined datasets

@@ -14,12 +14,12 @@ from digits.pipeline.search import (
     Choice,
     Range,
     Space,
-    State,
     Trial,
+    TrialState,
     best_of,
     importances,
-    is_hopeless,
     propose,
+    should_prune,
 )
 
 SPACE: Space = {
@@ -34,7 +34,7 @@ def epochs(*losses: float) -> list[dict[str, float]]:
     return [{OBJECTIVE: loss, "validation_accuracy": 1 - loss} for loss in losses]
 
 
-def trial(number: int, *losses: float, state: State = State.COMPLETE, **values: Any) -> Trial:
+def trial(number: int, *losses: float, state: TrialState = TrialState.COMPLETE, **values: Any) -> Trial:
     """Give a trial with settings that do not matter, or some that do."""
     settings = {"hidden": [128], "batch_size": 32, "learning_rate": 0.01, **values}
     names = {"hidden": "model.hidden", "batch_size": "training.batch_size", "learning_rate": "training.learning_rate"}
@@ -47,7 +47,7 @@ def searched(count: int, *, seed: int = 0) -> list[Trial]:
     for number in range(count):
         values = propose(SPACE, trials, number=number, seed=seed)
         distance = abs(1 + math.log10(values["training.learning_rate"]) + 1)
-        trials.append(Trial(number, values, State.COMPLETE, epochs(distance)))
+        trials.append(Trial(number, values, TrialState.COMPLETE, epochs(distance)))
     return trials
 
 
@@ -93,8 +93,8 @@ def test_trials_of_others_that_are_unfinished_are_kept_away_from() -> None:
 def test_settings_outside_of_the_space_are_no_obstacle() -> None:
     """Trial 0 has the settings as they were, whatever the space; nor are trials that diverged at once."""
     outside = trial(0, 0.3, hidden=[512], learning_rate=0.5)
-    diverged = trial(1, state=State.DIVERGED)
-    pruned = trial(2, 0.9, state=State.PRUNED)
+    diverged = trial(1, state=TrialState.DIVERGED)
+    pruned = trial(2, 0.9, state=TrialState.PRUNED)
     assert set(propose(SPACE, [outside, diverged, pruned], number=3, seed=0)) == set(SPACE)
     many = [outside, *(trial(number, 0.1 * number, learning_rate=0.001 * number) for number in range(1, 12))]
     assert set(importances(SPACE, many, seed=0)) == set(SPACE)
@@ -103,20 +103,20 @@ def test_settings_outside_of_the_space_are_no_obstacle() -> None:
 def test_a_trial_among_the_worst_quarter_is_given_up() -> None:
     """At the same epoch, by its best loss so far; not before there is something to compare with."""
     others = [trial(number, 0.5, 0.4 + 0.1 * number, 0.2) for number in range(COMPLETE_BEFORE_PRUNING + 1)]
-    assert is_hopeless(SPACE, others, epochs(0.9, 0.71), epochs=3)
-    assert not is_hopeless(SPACE, others, epochs(0.9, 0.69), epochs=3)
-    assert not is_hopeless(SPACE, others, epochs(0.5, 0.9), epochs=3)
-    assert not is_hopeless(SPACE, others[: COMPLETE_BEFORE_PRUNING - 1], epochs(0.9, 0.9), epochs=3)
-    assert not is_hopeless(SPACE, others, [], epochs=3)
+    assert should_prune(SPACE, others, epochs(0.9, 0.71), epochs=3)
+    assert not should_prune(SPACE, others, epochs(0.9, 0.69), epochs=3)
+    assert not should_prune(SPACE, others, epochs(0.5, 0.9), epochs=3)
+    assert not should_prune(SPACE, others[: COMPLETE_BEFORE_PRUNING - 1], epochs(0.9, 0.9), epochs=3)
+    assert not should_prune(SPACE, others, [], epochs=3)
 
 
 def test_no_trial_is_given_up_in_the_first_half() -> None:
     """While the learning rate is high, losses say little of the end."""
     others = [trial(number, *[0.5] * 6) for number in range(COMPLETE_BEFORE_PRUNING)]
-    assert not is_hopeless(SPACE, others, epochs(0.9, 0.9), epochs=6)
-    assert is_hopeless(SPACE, others, epochs(0.9, 0.9, 0.9), epochs=6)
-    assert is_hopeless(SPACE, others, epochs(0.9, 0.9, 0.9), epochs=5)
-    assert not is_hopeless(SPACE, others, epochs(0.9, 0.9), epochs=5)
+    assert not should_prune(SPACE, others, epochs(0.9, 0.9), epochs=6)
+    assert should_prune(SPACE, others, epochs(0.9, 0.9, 0.9), epochs=6)
+    assert should_prune(SPACE, others, epochs(0.9, 0.9, 0.9), epochs=5)
+    assert not should_prune(SPACE, others, epochs(0.9, 0.9), epochs=5)
 
 
 def test_what_matters_is_found() -> None:
@@ -132,13 +132,13 @@ def test_of_too_little_nothing_is_said() -> None:
     """Few trials, or trials that are all the same."""
     assert importances(SPACE, searched(IMPORTANCE_TRIALS - 1), seed=0) == {}
     assert importances(SPACE, [trial(number, 0.5) for number in range(20)], seed=0) == {}
-    pruned = [trial(number, 0.1 * number, state=State.PRUNED) for number in range(20)]
+    pruned = [trial(number, 0.1 * number, state=TrialState.PRUNED) for number in range(20)]
     assert importances(SPACE, pruned, seed=0) == {}
 
 
 def test_the_best_is_complete_and_the_first_of_equals() -> None:
     """One that was given up is not the best, however good it looked."""
-    trials = [trial(0, 0.5), trial(1, 0.1, state=State.PRUNED), trial(2, 0.9, 0.3), trial(3, 0.3), Trial(4, {})]
+    trials = [trial(0, 0.5), trial(1, 0.1, state=TrialState.PRUNED), trial(2, 0.9, 0.3), trial(3, 0.3), Trial(4, {})]
     best = best_of(trials)
     assert best is not None
     assert best.number == 2

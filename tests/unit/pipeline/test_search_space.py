@@ -6,7 +6,7 @@ import pytest
 
 from digits.errors import UsageError
 from digits.pipeline.config import TrainingRun
-from digits.pipeline.search import Choice, Range, checked, default_space, read_space, value_in, with_values
+from digits.pipeline.search import Choice, Range, check_space, default_space, get_value, read_space, with_values
 from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
 
 MLP = TrainingRun(model=ModelConfig(architecture="mlp")).resolved()
@@ -81,7 +81,7 @@ def test_whole_numbers_are_searched_where_no_others_are_taken() -> None:
     assert space["training.batch_size"].is_whole
     assert not space["training.augmentation.rotation"].is_whole
     assert not space["training.weight_decay"].is_whole
-    assert checked(space, MLP, source="again") == space
+    assert check_space(space, MLP, source="again") == space
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -91,7 +91,7 @@ def test_by_itself_the_space_is_around_what_is_recommended(architecture: Any) ->
     space = default_space(run)
     assert "training.learning_rate" in space
     assert ("training.augmentation.rotation" in space) == bool(run.training.augment)
-    inside = {name: dimension.has(value_in(run, name)) for name, dimension in space.items()}
+    inside = {name: dimension.has(get_value(run, name)) for name, dimension in space.items()}
     assert all(inside.values()), inside
 
 
@@ -109,8 +109,8 @@ def test_a_trial_differs_in_what_is_searched_only() -> None:
     """Values go where their names say; all else stays."""
     values = {"model.hidden": [64, 32], "training.augmentation.zoom": 0.1, "training.learning_rate": 0.02}
     run = with_values(MLP, values)
-    assert {name: value_in(run, name) for name in values} == values
-    back = {name: value_in(MLP, name) for name in values}
+    assert {name: get_value(run, name) for name in values} == values
+    back = {name: get_value(MLP, name) for name in values}
     assert with_values(run, back) == MLP
     with pytest.raises(UsageError, match=r"trial: training\.learning_rate"):
         with_values(MLP, {"training.learning_rate": 11})

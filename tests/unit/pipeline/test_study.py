@@ -11,7 +11,7 @@ import pytest
 
 from digits.errors import CorruptArtifactError
 from digits.pipeline.config import TrainingRun
-from digits.pipeline.search import OBJECTIVE, Choice, Range, Space, State, Trial, propose
+from digits.pipeline.search import OBJECTIVE, Choice, Range, Space, Trial, TrialState, propose
 from digits.pipeline.study import Study
 from digits.store.artifacts import ArtifactRef, Store
 from digits.training.config import ModelConfig, TrainingConfig
@@ -34,19 +34,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def study(tmp_path: Path) -> Study:
     """A study that has begun."""
     begun = Study(Store(tmp_path / "my artifacts"), RUN, SPACE, ArtifactRef("arrays", "0" * 64), seed=3)
-    begun.begin()
+    begun.create()
     return begun
 
 
 def ended(trial: Trial, loss: float = 0.5) -> Trial:
     """Give a trial as if it had run."""
     history = [{OBJECTIVE: loss, "validation_accuracy": 1 - loss}]
-    return replace(trial, state=State.COMPLETE, history=history, seconds=1.5, model="f" * 64)
+    return replace(trial, state=TrialState.COMPLETE, history=history, seconds=1.5, model="f" * 64)
 
 
 def run_one(study: Study, most: int, loss: float = 0.5) -> Trial | None:
     """Take a trial, and finish it."""
-    with study.claim(most) as trial:
+    with study.claim_trial(most) as trial:
         if trial is not None:
             study.finish(ended(trial, loss))
         return trial
@@ -66,9 +66,9 @@ def test_trials_are_read_as_they_were_written(study: Study) -> None:
     """By another process, so from the disk alone."""
     run_one(study, 1, loss=0.25)
     again = Study(study.store, RUN, SPACE, study.arrays, seed=3)
-    again.begin()
+    again.create()
     (trial,) = again.trials()
-    assert (trial.number, trial.state, trial.loss, trial.seconds) == (0, State.COMPLETE, 0.25, 1.5)
+    assert (trial.number, trial.state, trial.loss, trial.seconds) == (0, TrialState.COMPLETE, 0.25, 1.5)
     assert trial.model == "f" * 64
 
 
@@ -97,15 +97,15 @@ def test_what_does_not_matter_to_results_makes_no_other_study(study: Study) -> N
 
 def test_a_trial_that_was_left_is_gone_on_with(study: Study) -> None:
     """The same number, the same values, before anything new."""
-    with study.claim(5) as left:
+    with study.claim_trial(5) as left:
         pass
     assert run_one(study, 5) == left
-    assert [trial.state for trial in study.trials()] == [State.COMPLETE]
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
 
 
 def test_nobody_takes_a_trial_that_is_held(study: Study) -> None:
     """Two at work have different trials; with enough at work there is nothing more to take."""
-    with study.claim(2) as one, study.claim(2) as two, study.claim(2) as three:
+    with study.claim_trial(2) as one, study.claim(2) as two, study.claim(2) as three:
         assert one is not None
         assert two is not None
         assert [one.number, two.number, three] == [0, 1, None]
@@ -114,19 +114,19 @@ def test_nobody_takes_a_trial_that_is_held(study: Study) -> None:
 
 def test_a_trial_that_was_finished_meanwhile_is_not_done_again(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its holder ended between our look at the trials and our hold on it."""
-    with study.claim(1) as trial:
+    with study.claim_trial(1) as trial:
         pass
     assert trial is not None
     stale = study.trials()
     study.finish(ended(trial))
     monkeypatch.setattr(Study, "trials", lambda _: stale)
-    with study.claim(1) as again:
+    with study.claim_trial(1) as again:
         assert again is None
 
 
 def hold(study: Study, ready: Any) -> None:
     """Take a trial and hang."""
-    with study.claim(5):
+    with study.claim_trial(5):
         ready.set()
         signal.pause()
 
@@ -138,11 +138,11 @@ def test_the_trial_of_a_killed_process_is_free(study: Study) -> None:
     process = context.Process(target=hold, args=(study, ready))
     process.start()
     assert ready.wait(30)
-    with study.claim(1) as none:
+    with study.claim_trial(1) as none:
         assert none is None
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    with study.claim(1) as trial:
+    with study.claim_trial(1) as trial:
         assert trial is not None
         assert trial.number == 0
 
@@ -161,10 +161,10 @@ def test_a_damaged_record_is_found(study: Study) -> None:
 def test_a_study_in_the_place_of_another_is_not_mixed_with_it(study: Study) -> None:
     """Names are shortened; what they stand for is looked at."""
     other = replace(study, seed=4)
-    other.begin()
+    other.create()
     (other.path / "study.json").replace(study.path / "study.json")
     with pytest.raises(CorruptArtifactError, match="another study"):
-        study.begin()
+        study.create()
 
 
 def test_a_gap_is_filled(study: Study) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from digits.outputs.page import ORANGE
 from digits.pipeline.config import TrainingRun
-from digits.pipeline.search import OBJECTIVE, Choice, Range, Space, State, Trial, value_in
+from digits.pipeline.search import OBJECTIVE, Choice, Range, Space, Trial, TrialState, get_value
 from digits.pipeline.study_report import (
     CURVES,
     HISTORY,
@@ -53,7 +53,7 @@ def epochs(*losses: float) -> tuple[dict[str, float], ...]:
     return tuple({OBJECTIVE: loss, "validation_accuracy": 1 - loss / 10} for loss in losses)
 
 
-def trial(number: int, *losses: float, state: State = State.COMPLETE) -> Trial:
+def trial(number: int, *losses: float, state: TrialState = TrialState.COMPLETE) -> Trial:
     """Give a trial; the first one's settings are outside of the space."""
     random = np.random.default_rng(number)
     values: dict[str, Any] = {
@@ -76,10 +76,10 @@ def whole() -> StudyReport:
     """Give the report of a study in which all happened."""
     complete = [trial(number, 0.9, 0.6 - 0.05 * number) for number in range(10)]
     others = [
-        trial(10, 0.95, state=State.PRUNED),
-        trial(11, state=State.DIVERGED),
-        trial(12, 0.99, state=State.DIVERGED),
-        trial(13, state=State.UNFINISHED),
+        trial(10, 0.95, state=TrialState.PRUNED),
+        trial(11, state=TrialState.DIVERGED),
+        trial(12, 0.99, state=TrialState.DIVERGED),
+        trial(13, state=TrialState.UNFINISHED),
     ]
     return report_of(*complete, *others)
 
@@ -123,7 +123,7 @@ def test_a_study_of_one_trial_has_a_report(losses: tuple[float, ...]) -> None:
 def test_what_was_given_up_is_in_the_pictures() -> None:
     """Its points and its curve change them."""
     some = [trial(number, 0.9, 0.6 - 0.05 * number) for number in range(4)]
-    pruned = trial(4, 0.8, state=State.PRUNED)
+    pruned = trial(4, 0.8, state=TrialState.PRUNED)
     for draw in (history_figure, slices_figure, curves_figure):
         assert draw(report_of(*some)) != draw(report_of(*some, pruned))
     assert parallel_figure(report_of(*some)) == parallel_figure(report_of(*some, pruned))
@@ -151,7 +151,7 @@ def test_findings_compare_with_the_settings_as_they_were() -> None:
     assert "Trial 9 has a validation loss of 0.1500, the settings as they were 0.6000" in said
     assert "accuracies 98.50% and 94.00%" in said
     assert "about 1.2 points" in said
-    unfinished = report_of(trial(0, state=State.UNFINISHED), trial(1, 0.5))
+    unfinished = report_of(trial(0, state=TrialState.UNFINISHED), trial(1, 0.5))
     assert "settings as they were" not in " ".join(findings(unfinished))
 
 
@@ -199,4 +199,4 @@ def test_values_are_told_shortly() -> None:
     """As in the names of runs."""
     values = {"training.learning_rate": 0.0012345, "model.hidden": [64, 32], "training.augment": True}
     assert values_text(values) == "learning rate 0.00123, hidden 64, 32, augment yes"
-    assert value_in(RUN, "training.learning_rate") == 0.001
+    assert get_value(RUN, "training.learning_rate") == 0.001

@@ -450,7 +450,7 @@ def test_a_package_counts_once_it_has_code(package: Path) -> None:
 
 def test_every_module_that_a_step_loads_has_a_part_in_its_version() -> None:
     """What a new process has loaded after importing the modules of a step is among the sources that are hashed."""
-    steps = [*recipes._CODE.values(), ("digits.prediction.worker", "digits.prediction.incremental")]
+    steps = [*recipes.STEP_MODULES.values(), ("digits.prediction.worker", "digits.prediction.incremental")]
     command = [sys.executable, "-c", LOADED, json.dumps(steps)]
     loaded = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     for modules, names in zip(steps, loaded, strict=True):
