@@ -1,6 +1,6 @@
 """Accuracy on pictures as people have them, by set and by step of the normalisation.
 
-python -m benchmarks sets --data ../shared/data/digits-dev    # labelled folders: <set>/<digit>/*
+python -m benchmarks sets --data FOLDER    # labelled folders: <set>/<digit>/*
 
 Without `--data`, only the look-alikes, which are made from MNIST's test images and from fonts. The columns: the picture
 only scaled (`as is`) and that inverted, the MNIST recipe on paper of one level (`recipe`), and all steps (`full`).
