@@ -1,6 +1,7 @@
 # make setup   the environment .venv, from the hash-locked set
 # make demo    trains, evaluates, promotes, predicts a folder, says where everything is
-# make test    the tests;  make check  lint, types, import layers and the tests
+# make test    the tests, with branch coverage;  make check  lint, types, import layers and these tests
+# make test-rest  what `make test` leaves out: browser, PostgreSQL, campaigns of faults and concurrency;  make test-all  both
 # make bench   the measurements behind the numbers in the README
 # make lock    resolves what pyproject.toml asks for, and keeps the versions that still fit; make upgrade takes the newest
 # make audit   known vulnerabilities of what is locked;  make licences  writes docs/licences.md
@@ -11,7 +12,7 @@ RUN := $(BIN)/python -W ignore::SyntaxWarning -m
 READY := .venv/.ready
 LOCK := requirements.lock
 
-.PHONY: setup demo test lint check bench lock upgrade audit licences clean
+.PHONY: setup demo test test-rest test-all lint check bench lock upgrade audit licences clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -27,8 +28,15 @@ $(READY): requirements.lock pyproject.toml
 demo: setup
 	@$(BIN)/digits demo
 
+REST := browser or postgres or campaign or slow
+
 test: setup
-	@$(RUN) pytest --cov --cov-report=term
+	@$(RUN) pytest -n 2 --dist loadgroup -m "not ($(REST))" --cov --cov-report=term
+
+test-rest: setup
+	@$(RUN) pytest -m "$(REST)"
+
+test-all: test test-rest
 
 lint: setup
 	@$(RUN) ruff check .

@@ -11,8 +11,17 @@ from digits import api
 from digits.pipeline.champion import Outcome
 from digits.store.artifacts import Store
 from digits.training.config import ModelConfig
+from tests.support.canaries import PLANTED
 from tests.support.running_system import RunningSystem
 from tests.support.server import free_port
+from tests.support.small_fits import small_head
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_head() -> Iterator[None]:
+    """Train small models in this process; the processes of a system and of commands fit the whole head."""
+    with small_head():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +58,10 @@ def _untouched(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def own_root(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a copy of the artifact root with nothing but that one model, for tests that train more."""
+    return _copied(root, tmp_path_factory)
+
+
+def _copied(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(_untouched(root), tmp_path_factory.mktemp("root") / "artifacts with a space"))
 
 
@@ -68,6 +81,20 @@ def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Have `digits up` run, for the tests of a module; stop it in the end."""
     home = tmp_path_factory.mktemp("home")
     running = RunningSystem(own_root, home / "the system", home, free_port())
-    running.up()
-    yield running
-    running.down()
+    try:
+        running.up()
+        yield running
+    finally:
+        running.down()
+
+
+@pytest.fixture(scope="session")
+def guarded_system(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
+    """Run `digits up` behind a password, among other secrets, for tests that leave the system as it was."""
+    home = tmp_path_factory.mktemp("home")
+    running = RunningSystem(_copied(root, tmp_path_factory), home / "the system", home, free_port(), PLANTED)
+    try:
+        running.up()
+        yield running
+    finally:
+        running.down()

@@ -9,6 +9,8 @@ from tests.support.browser import is_here
 from tests.support.learning_loop import Circle, Writing, divide, go_round, labelled_pictures
 from tests.support.server import untracked
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def writing(tmp_path_factory: pytest.TempPathFactory) -> Writing:

@@ -4,14 +4,17 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from prefect.client.orchestration import get_client
+import requests
 from prefect.server.schemas.schedules import CronSchedule
+
+from tests.support.running_system import RunningSystem
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -26,38 +29,57 @@ def prefect(*arguments: str, api: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.fixture(scope="module")
-def deployments(server: str) -> dict[str, Any]:
-    """Deploy everything, twice; give the deployments by name."""
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", params=["digits up", pytest.param("prefect deploy", marks=pytest.mark.slow)])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Deploy everything twice, by `digits up` or as the guide says; return what asks the server."""
+    if request.param == "digits up":
+        system: RunningSystem = request.getfixturevalue("guarded_system")
+        (system.state / "deployed").unlink()
+        system.up()
+        return system.ask
+    server = request.getfixturevalue("server")
     prefect("work-pool", "create", "--type", "process", "digits", api=server)
     for _ in range(2):
         prefect("--no-prompt", "deploy", "--all", api=server)
-    with get_client(sync_client=True) as client:
-        found = [
-            client.read_deployment_by_name(name)
-            for name in ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
-        ]
-    return {deployment.name: deployment for deployment in found}
+
+    def asked(path: str, body: Any = None) -> Any:
+        answer = requests.request("GET" if body is None else "POST", f"{server}{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    return asked
+
+
+@pytest.fixture(scope="module")
+def deployments(ask: Ask) -> dict[str, Any]:
+    """Return the deployments by name."""
+    names = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
+    found = [ask(f"/deployments/name/{name}") for name in names]
+    return {deployment["name"]: deployment for deployment in found}
 
 
 def test_the_nightly_retraining_runs_one_at_a_time(deployments: dict[str, Any]) -> None:
     """It has a schedule with a time zone, and a late night is not queued behind the one before."""
     nightly = deployments["nightly"]
-    (schedule,) = nightly.schedules
-    assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == ("15 2 * * *", "Etc/UTC", True)
-    assert nightly.global_concurrency_limit.limit == 1
-    assert nightly.concurrency_options.collision_strategy == "CANCEL_NEW"
-    assert nightly.parameters["datasets"] == ["mnist", "reviewed"]
+    (schedule,) = nightly["schedules"]
+    when = schedule["schedule"]
+    assert (when["cron"], when["timezone"], schedule["active"]) == ("15 2 * * *", "Etc/UTC", True)
+    assert nightly["global_concurrency_limit"]["limit"] == 1
+    assert nightly["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert nightly["parameters"]["datasets"] == ["mnist", "reviewed"]
 
 
 def test_the_form_knows_types_bounds_and_meanings(deployments: dict[str, Any]) -> None:
     """What the Prefect UI makes a form of: each parameter with its description, each number with its bounds."""
-    schema = deployments["nightly"].parameter_openapi_schema
+    schema = deployments["nightly"]["parameter_openapi_schema"]
     assert all(value.get("description") for value in schema["properties"].values())
     epochs = schema["definitions"]["TrainingConfig"]["properties"]["epochs"]
     assert {"minimum": 1, "maximum": 1000, "type": "integer"} in epochs["anyOf"]
     assert "Passes over" in epochs["description"]
-    folder = deployments["folder"].parameter_openapi_schema
+    folder = deployments["folder"]["parameter_openapi_schema"]
     assert folder["required"] == ["folder"]
     assert folder["definitions"]["PredictionConfig"]["properties"]["normalize"]["enum"] == ["auto", "mnist", "none"]
 
@@ -65,25 +87,24 @@ def test_the_form_knows_types_bounds_and_meanings(deployments: dict[str, Any]) -
 def test_what_runs_by_itself_runs_one_at_a_time(deployments: dict[str, Any]) -> None:
     """The inbox every few minutes, the janitor every hour; a run that finds another at work is cancelled."""
     for name, cron in (("inbox", "*/5 * * * *"), ("janitor", "40 * * * *")):
-        (schedule,) = deployments[name].schedules
-        assert schedule.schedule.cron == cron
-        assert deployments[name].global_concurrency_limit.limit == 1
-        assert deployments[name].concurrency_options.collision_strategy == "CANCEL_NEW"
-    assert deployments["folder"].schedules == deployments["rollback"].schedules == []
+        (schedule,) = deployments[name]["schedules"]
+        assert schedule["schedule"]["cron"] == cron
+        assert deployments[name]["global_concurrency_limit"]["limit"] == 1
+        assert deployments[name]["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert deployments["folder"]["schedules"] == deployments["rollback"]["schedules"] == []
 
 
 def test_rolling_back_asks_for_two_things(deployments: dict[str, Any]) -> None:
     """To which version, and why; neither is needed."""
-    schema = deployments["rollback"].parameter_openapi_schema
+    schema = deployments["rollback"]["parameter_openapi_schema"]
     assert {"version", "reason"} < set(schema["properties"])
     assert not schema.get("required")
 
 
-def test_drift_may_start_a_training(deployments: dict[str, Any]) -> None:
+def test_drift_may_start_a_training(ask: Ask, deployments: dict[str, Any]) -> None:
     """It is an automation of the deployment, once, which is off until somebody wants it."""
-    nightly = str(deployments["nightly"].id)
-    with get_client(sync_client=True) as client:
-        found = client.request("POST", "/automations/filter", json={}).json()
+    nightly = deployments["nightly"]["id"]
+    found = ask("/automations/filter", {})
     (automation,) = [one for one in found if any(action.get("deployment_id") == nightly for action in one["actions"])]
     assert automation["enabled"] is False
     assert automation["trigger"]["expect"] == ["digits.drift"]

@@ -16,6 +16,8 @@ from digits.store.artifacts import Store
 from digits.store.registry import Registry
 from tests.support.running_system import RunningSystem, wait_for
 
+pytestmark = pytest.mark.campaign
+
 NIGHT: dict[str, Any] = {"datasets": ["mnist-sample"], "model": {"architecture": "mlp"}}
 COPIES = 60
 """Of each image, as hard links: enough for a run of some seconds."""

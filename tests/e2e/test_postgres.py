@@ -12,6 +12,8 @@ import pytest
 from tests.support.running_system import RunningSystem
 from tests.support.server import free_port
 
+pytestmark = pytest.mark.postgres
+
 PASSWORD = "operator:a secret of the tests"  # noqa: S105 - of a server that lives for a minute
 
 

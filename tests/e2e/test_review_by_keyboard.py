@@ -14,6 +14,8 @@ from digits.data.labels import Answer, LabelLog
 from tests.support.browser import chromium, is_here, show, wait_for_text
 from tests.support.review_session import Scans, make_scans, served
 
+pytestmark = pytest.mark.browser
+
 IMAGES = 120
 PATIENCE = 60
 

@@ -2,55 +2,21 @@
 
 import base64
 import os
-import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
+from tests.support.canaries import CANARIES, ESCAPED, leaking_files, leaks
 from tests.support.running_system import RunningSystem
 from tests.support.server import free_port
 
-NAMES = ("server", "client", "proxy", "cloud", "address", "query", "database", "setting")
-CANARIES = {name: f"{name}/canary+{secrets.token_hex(8)}" for name in NAMES}
-ESCAPED = {name: quote(canary, safe="") for name, canary in CANARIES.items()}
-
-
-def forms(name: str) -> list[bytes]:
-    """Give how a canary may look: plain, as in an address, and in base64 at each of the three alignments."""
-    plain = CANARIES[name].encode()
-    coded = [base64.b64encode(b"x" * lead + plain)[4 if lead else 0 : -4].rstrip(b"=") for lead in range(3)]
-    return [plain, ESCAPED[name].encode(), plain.partition(b"+")[2], *coded]
-
-
-def leaks(text: bytes) -> list[str]:
-    """Name the canaries in a text."""
-    return [name for name in NAMES if any(form in text for form in forms(name))]
-
-
-def leaking_files(*places: Path) -> dict[str, list[str]]:
-    """Name the files with canaries in them, and which."""
-    files = [path for place in places for path in place.rglob("*") if path.is_file()]
-    assert files
-    return {str(path): found for path in files if (found := leaks(path.read_bytes()))}
-
 
 @pytest.fixture(scope="module")
-def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Have a system behind a password, among other secrets."""
-    home = tmp_path_factory.mktemp("home")
-    planted = (
-        ("PREFECT_SERVER_API_AUTH_STRING", f"operator:{CANARIES['server']}"),
-        ("AWS_SECRET_ACCESS_KEY", CANARIES["cloud"]),
-        *((name, f"http://user:{ESCAPED['proxy']}@127.0.0.1:9") for name in ("HTTP_PROXY", "HTTPS_PROXY")),
-    )
-    running = RunningSystem(own_root, home / "state", home, free_port(), planted)
-    running.up()
-    yield running
-    running.down()
+def system(guarded_system: RunningSystem) -> RunningSystem:
+    """Return the system that has canaries planted in its environment."""
+    return guarded_system
 
 
 def said(system: RunningSystem, *arguments: str, **more: str) -> tuple[int, bytes]:
@@ -75,6 +41,8 @@ def test_the_search_finds_what_it_looks_for() -> None:
 
 def test_work_writes_no_secret(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
     """A prediction by the worker, one that is tracked, one that fails: logs, database, artifacts, tables, processes."""
+    failed = system.run("predict/folder", folder=str(tmp_path / "absent"))
+    assert system.ended(failed, "FAILED")
     for number, way in enumerate(("--deploy", "--track")):
         api = {
             "PREFECT_API_URL": f"{system.url}/api",
@@ -82,8 +50,6 @@ def test_work_writes_no_secret(system: RunningSystem, folder: Path, tmp_path: Pa
         }
         code, words = said(system, "predict", str(folder), "--out", str(tmp_path / f"{number}.csv"), way, **api)
         assert code == 0, words
-    failed = system.run("predict/folder", folder=str(tmp_path / "absent"))
-    assert system.ended(failed, "FAILED")
     assert said(system, "status", "--json")[0] in (0, 1)
     assert not leaking_files(system.state, system.root, tmp_path, system.home)
     lines = [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.parent.stat().st_uid == os.getuid()]
@@ -92,6 +58,7 @@ def test_work_writes_no_secret(system: RunningSystem, folder: Path, tmp_path: Pa
     assert b"PREFECT_SERVER_" not in environment
 
 
+@pytest.mark.slow
 def test_a_training_writes_no_secret(system: RunningSystem, tmp_path: Path) -> None:
     """Kept by a temporary server, which no proxy stands before."""
     file = tmp_path / "night.toml"
@@ -109,6 +76,7 @@ def _line(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_says_no_secret(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
     """A wrong password, an address with one in it that answers or doesn't, a database that can't be had."""
     userinfo = f"user:{ESCAPED['address']}@127.0.0.1"
@@ -125,6 +93,7 @@ def test_what_goes_wrong_says_no_secret(system: RunningSystem, folder: Path, tmp
     assert not leaking_files(tmp_path, system.state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgresql+psycopg2", "postgres"])
 def test_a_database_that_is_not_there_or_not_meant_is_named_without_its_password(
     system: RunningSystem, tmp_path: Path, scheme: str

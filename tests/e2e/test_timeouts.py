@@ -32,7 +32,7 @@ def children() -> set[int]:
 def test_a_training_that_takes_too_long_ends(outcome: Outcome, root: Path) -> None:
     """In the middle of its epochs, with what it had finished kept for the next run."""
     started = time.monotonic()
-    state = train.with_options(timeout_seconds=8)(
+    state = train.with_options(timeout_seconds=5)(
         datasets=("mnist-sample",),
         model=ModelConfig(architecture="mlp"),
         training=TrainingConfig(epochs=EPOCHS, seed=77),
@@ -40,7 +40,7 @@ def test_a_training_that_takes_too_long_ends(outcome: Outcome, root: Path) -> No
         return_state=True,
     )
     assert (state.name, state.type.value) == ("TimedOut", "FAILED")
-    assert "exceeded timeout of 8" in (state.message or "")
+    assert "exceeded timeout of 5" in (state.message or "")
     assert time.monotonic() - started < 60
     (checkpoint,) = (root / "work").glob("train-*.npz")
     changed = checkpoint.stat().st_mtime
@@ -57,7 +57,7 @@ def test_a_prediction_that_takes_too_long_ends_with_its_workers(outcome: Outcome
     for number in range(1, 300):
         os.link(folder / "0.png", folder / f"{number}.png")
     out = tmp_path / "table.csv"
-    state = predict_folder.with_options(timeout_seconds=6)(
+    state = predict_folder.with_options(timeout_seconds=4)(
         folder, out=out, options=PredictionConfig(processes=2), artifacts=root, return_state=True
     )
     assert state.name == "TimedOut", state

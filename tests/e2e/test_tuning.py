@@ -71,6 +71,7 @@ def test_a_space_that_does_not_fit_fails_the_run(tuning_root: Path) -> None:
         tune(RUN, {"training.learning_rate": Range(low=1, high=11)}, 1, artifacts=tuning_root)
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on(server: str, tmp_path: Path) -> None:
     """Ctrl-C in a trial: one sentence, no traceback; the same command ends it, and does nothing again."""
     digits = str(Path(sys.executable).with_name("digits"))

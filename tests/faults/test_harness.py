@@ -26,7 +26,6 @@ pytestmark = pytest.mark.skipif(not (shutil.which("cc") or shutil.which("gcc")),
 
 IN_PLACE = """
 import os, pathlib
-from digits import records
 
 def link(source, target):
     with open(target, "wb") as file:
@@ -41,7 +40,7 @@ os.link = link
 
 LITTER = """
 import secrets
-from digits import registry
+from digits.store import registry
 
 real = registry.create_record
 def create_record(path, record):
@@ -58,13 +57,14 @@ registry.create_record = create_record
 
 TRACEBACKS = """
 import contextlib
-from digits import registry
+from digits.store import registry
 
 registry.writing = lambda root: contextlib.nullcontext()
 """
 """Failures to write that no sentence is made of."""
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", ["promote", "predict"])
 def test_calls_that_fail(name: str) -> None:
     """A few of them with each error, once and for good."""
@@ -73,6 +73,7 @@ def test_calls_that_fail(name: str) -> None:
     assert f"| {name} | call | 8 | 8 | 0 |" in result.stdout
 
 
+@pytest.mark.campaign
 def test_a_record_that_is_written_in_place_is_found_out(tmp_path: Path) -> None:
     """By the call that fails in the middle of it."""
     result = faults("--workload", "promote", "--fault", "call", "--sample", "7", broken_by=(tmp_path, IN_PLACE))
@@ -80,6 +81,7 @@ def test_a_record_that_is_written_in_place_is_found_out(tmp_path: Path) -> None:
     assert "was neither as before nor as after" in result.stdout
 
 
+@pytest.mark.campaign
 def test_what_is_left_for_ever_is_found_out(tmp_path: Path) -> None:
     """A file that the janitor does not know."""
     result = faults("--workload", "promote", "--fault", "call", "--sample", "8", broken_by=(tmp_path, LITTER))
@@ -87,6 +89,7 @@ def test_what_is_left_for_ever_is_found_out(tmp_path: Path) -> None:
     assert "is left" in result.stdout
 
 
+@pytest.mark.campaign
 def test_tracebacks_are_found_out(tmp_path: Path) -> None:
     """An expected failure must end in a sentence."""
     result = faults("--workload", "promote", "--fault", "call", "--sample", "8", broken_by=(tmp_path, TRACEBACKS))

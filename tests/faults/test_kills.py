@@ -3,12 +3,15 @@
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.support.campaigns import measure
 
+pytestmark = pytest.mark.campaign
 kills = partial(measure, "tests.faults.kills", "--images", "700")
 TORN_WRITES = """
 import contextlib, time
-from digits import files
+from digits.store import files
 
 whole = files.replacing
 

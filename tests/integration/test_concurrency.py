@@ -7,13 +7,14 @@ import pytest
 
 from tests.support.campaigns import measure
 
+pytestmark = pytest.mark.campaign
 concurrency = partial(measure, "tests.faults.concurrency")
 
 NO_LOCKS = """
 import contextlib, time
-from digits import registry, store
+from digits.store import artifacts, registry
 
-store.Store.lock = lambda self, name: contextlib.nullcontext()
+artifacts.Store.lock = lambda self, name: contextlib.nullcontext()
 real = registry.create_record
 registry.create_record = lambda path, record: (time.sleep(0.2), real(path, record))[1]
 """
@@ -30,7 +31,7 @@ predictions.write_record = lambda path, record: (time.sleep(record["model_versio
 """Tables and summaries that are written at the same time."""
 
 GREEDY = """
-from digits import retention
+from digits.maintenance import retention
 
 retention.with_ancestors = lambda store, refs: set()
 """

@@ -6,6 +6,9 @@ from digits.maintenance import repair
 from digits.store import artifacts
 from digits.store.artifacts import Store
 from tests.faults import corruption
+from tests.support.small_fits import small_head
+
+pytestmark = pytest.mark.campaign
 
 FLIPS = 400
 
@@ -14,7 +17,8 @@ FLIPS = 400
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with everything in it."""
     place = tmp_path_factory.mktemp("corruption")
-    return corruption.make_store(place / "artifacts", place / "scans")
+    with small_head():
+        return corruption.make_store(place / "artifacts", place / "scans")
 
 
 def test_nothing_is_served_and_what_has_a_recipe_is_made_again(damaged: Store) -> None:

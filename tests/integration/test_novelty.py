@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from digits.training import export, novelty
-from tests.support.small_fits import fit, run_of, samples
+from tests.support.small_fits import fit, run_of, samples, small_head
 
 DIGITS = tuple("0123456789")
 
@@ -24,17 +24,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("name", "least"), [("cnn", 0.9), ("mlp-2", 0.2)])
 def test_a_head_tells_noise_from_digits_and_leaves_the_classes_alone(
-    exported: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, least: float
+    exported: dict[str, Path], tmp_path: Path, name: str, least: float
 ) -> None:
     """The first output is the same, bit by bit; the same seed gives the same file."""
     import onnxruntime
 
-    monkeypatch.setattr(novelty, "_NEGATIVES", 400)
-    monkeypatch.setattr(novelty, "_PRINTED", 1)
     train, validation = samples()
     paths = [Path(shutil.copy(exported[name], tmp_path / f"{number}.onnx")) for number in range(2)]
-    for path in paths:
-        assert novelty.add_novelty(path, train.pixels, validation.pixels, DIGITS, seed=1)
+    with small_head():
+        for path in paths:
+            assert novelty.add_novelty(path, train.pixels, validation.pixels, DIGITS, seed=1)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     images = validation.pixels[..., np.newaxis].astype(np.float32)
     sessions = [onnxruntime.InferenceSession(str(path)) for path in (exported[name], paths[0])]

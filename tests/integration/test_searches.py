@@ -73,6 +73,7 @@ def test_the_same_seed_searches_the_same(searched: Study, tmp_path: Path) -> Non
     assert [result[:4] for result in results(other)] == [result[:4] for result in results(searched, 3)]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_ends_as_an_undisturbed_one(searched: Study, tmp_path: Path) -> None:
     """SIGKILL in the middle of a trial: finished ones are not done again, that one goes on after its last epoch.
 

@@ -17,6 +17,7 @@ import pytest
 from tools import audit
 from tools.locked import LOCK, Locked, locked
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parents[2]
 VULNERABLE = "pillow"
 ADVISORY = {
