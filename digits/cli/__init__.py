@@ -1,4 +1,14 @@
-"""The command `digits`, one module per command group.
+"""The command `digits`.
 
-- `main`: entry point and error handling
+- `main`: entry point, exit codes and error messages
+- `app`: option types that several commands share
+- `runtime`: project, flows and Prefect API that a command uses
+- `output`: text, tables, JSON and progress bars on the terminal
+- `train`: commands `train` and `tune`
+- `models`: commands `models`, `promote` and `rollback`
+- `predict`: commands `predict` and `inspect`
+- `review`: command `review`
+- `system`: commands `up`, `down`, `status` and `janitor`, and `predict --deploy`
+- `maintenance`: commands `verify` and `repair`
+- `demo`: command `demo`
 """

@@ -1,40 +1,64 @@
-"""The commands `verify` and `repair`."""
+"""Commands `verify` and `repair`."""
 
-from dataclasses import asdict
-from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
 
-from digits.cli.output import DrawnProgress, print_json, print_table, say
-from digits.maintenance import integrity
-from digits.maintenance import repair as repair_module
-from digits.settings import artifact_root
-from digits.store.artifacts import Store
+from digits.cli.app import Artifacts, AsJson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from digits.maintenance.integrity import Damage
 
 DAMAGED = 4
+"""Exit code where something is damaged, that of a `StoreError`."""
 
 
-def verify(artifacts: Path | None, *, json: bool) -> int:
-    """Check everything and print what was found; give the exit code."""
-    found = integrity.verify(Store(artifact_root(artifacts)), progress=DrawnProgress())
+def verify(artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Check the hashes of everything under the artifact root; list what is damaged and its remedy.
+
+    The exit code is 4 if anything is damaged.
+    """
+    from dataclasses import asdict
+
+    from digits.cli.output import TerminalProgress, print_json, print_table
+    from digits.maintenance import integrity
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
+
+    found = integrity.verify(Store(artifact_root(artifacts)), progress=TerminalProgress())
     if json:
         print_json(asdict(found))
     else:
         print_table(("kind", "checked", "sound", "damaged"), found.table())
-        _tell(found.damaged)
-    return DAMAGED if found.damaged else 0
+        _print_damage(found.damaged)
+    sys.exit(DAMAGED if found.damaged else 0)
 
 
-def repair(artifacts: Path | None, *, json: bool) -> int:
-    """Mend what can be and print what was done; give the exit code."""
-    say("a model is trained again where its file is damaged, which takes as long as it took")
-    done = repair_module.repair(Store(artifact_root(artifacts)), progress=DrawnProgress())
+def repair(artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Repair what is damaged, as far as it can be restored or recomputed; list the rest.
+
+    The exit code is 4 if anything is still damaged.
+    """
+    from dataclasses import asdict
+
+    from digits.cli.output import TerminalProgress, print_json, print_notice
+    from digits.maintenance import repair as repair_module
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
+
+    print_notice("a model whose file is damaged is trained again, which takes as long as its training did")
+    done = repair_module.repair(Store(artifact_root(artifacts)), progress=TerminalProgress())
     if json:
         print_json(asdict(done))
     else:
-        say("\n".join(done.repaired) or "nothing was made again")
-        _tell(done.left)
-    return DAMAGED if done.left else 0
+        print_notice("\n".join(done.repaired) or "nothing was repaired")
+        _print_damage(done.left)
+    sys.exit(DAMAGED if done.left else 0)
 
 
-def _tell(damaged: list[integrity.Damage]) -> None:
+def _print_damage(damaged: "Iterable[Damage]") -> None:
+    from digits.cli.output import print_notice
+
     for one in damaged:
-        say(f"{one.path}: {one.wrong}; {one.remedy}")
+        print_notice(f"{one.path}: {one.wrong}; {one.remedy}")

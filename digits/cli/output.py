@@ -41,7 +41,7 @@ class _Rate(ProgressColumn):
         return Text(f"{rate:,.0f}/s" if rate >= SHOWN_RATE else "")
 
 
-class _DrawnBar:
+class _TerminalBar:
     def __init__(self, drawing: Progress, task: TaskID, label: str) -> None:
         self._drawing, self._task, self._label = drawing, task, label
 
@@ -53,7 +53,7 @@ class _DrawnBar:
         self._drawing.stop()
 
 
-class DrawnProgress:
+class TerminalProgress:
     """A bar on standard error for each piece of work; where that is no terminal, its last state only."""
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - a bar a part
@@ -69,12 +69,17 @@ class DrawnProgress:
         )
         task = drawing.add_task(label, total=total, note="")
         drawing.start()
-        return _DrawnBar(drawing, task, label)
+        return _TerminalBar(drawing, task, label)
 
 
-def say(text: str) -> None:
+def print_notice(text: str) -> None:
     """Tell the user something that is not the command's result, on standard error."""
     err.print(text, markup=False)
+
+
+def join_counts(counts: Mapping[str, int]) -> str:
+    """Return counts as one line: `ok: 1,204, uncertain: 3`."""
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
 
 
 def print_json(value: Any) -> None:

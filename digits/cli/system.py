@@ -1,52 +1,110 @@
-"""The commands `up`, `down`, `status` and `janitor`, and predicting through a deployment."""
+"""Commands `up`, `down`, `status` and `janitor`, and prediction by a deployment (`predict --deploy`)."""
 
 import os
-from dataclasses import asdict
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from digits.errors import OperationsError
-from digits.server.api import shown
-from digits.server.deployments import ensure_deployments
-from digits.server.services import (
-    System,
-    client_environment,
-    ensure_server,
-    ensure_worker,
-    require_access,
-    state_directory,
-)
-from digits.settings import artifact_root
+import typer
+
+from digits.cli import runtime
+from digits.cli.app import Artifacts, AsJson, State
 
 if TYPE_CHECKING:
     from digits.prediction.config import PredictionConfig
+    from digits.server.services import System
 
 POLL_SECONDS = 0.5
 
 
-def system_of(state: Path | None, artifacts: Path | None) -> System:
-    """Give the system of a state directory and an artifact root, each as chosen or configured."""
-    root = artifact_root(artifacts)
-    return System(state_directory(state, root), root)
+def up(
+    port: Annotated[int, typer.Option(help="Port of the server, if one is started.", min=1, max=65535)] = 4200,
+    state: State = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Start or find a Prefect server, deploy prefect.yaml, start a worker, and print the address of the UI."""
+    _print_facts("Running", start_system(_open_system(state, artifacts), port), json=json)
 
 
-def up(system: System, port: int) -> dict[str, object]:
-    """Have a server, what it must know, and a worker; say what was there and what was made.
+def down(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Stop the worker and the server that `digits up` started, and nothing else."""
+    _print_facts("Stopped", stop_system(_open_system(state, artifacts)), json=json)
+
+
+def status(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Show what needs attention, then server, worker, champion, deployments and last runs."""
+    from dataclasses import asdict
+
+    from digits.cli.output import print_json, print_status
+    from digits.server.status import read_status
+
+    system = _open_system(state, artifacts)
+    api, _ = system.api()
+    if api:
+        _use_api(api)
+    found = asdict(read_status(system))
+    if json:
+        print_json(found)
+    else:
+        print_status(found)
+
+
+def janitor(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Do the janitor's work now: mark runs without a process as Crashed, and remove unused files."""
+    _print_facts("Cleaned", clean_system(_open_system(state, artifacts)), json=json)
+
+
+def predict_deployed(
+    path: Path,
+    model: str,
+    out: Path | None,
+    options: "PredictionConfig",
+    shadow: str | None,
+    state: Path | None,
+    artifacts: Path | None,
+    *,
+    json: bool,
+) -> None:
+    """Predict a folder by the deployment `predict/folder`, and wait for the end of the run.
 
     Raises:
-        OperationsError: something can't be had; what was started before stays, and the next `up` goes on.
+        OperationsError: if there is no server or no such deployment.
     """
-    from digits.cli.output import say
+    from digits.cli.output import print_json, print_pairs
 
+    place, ended = submit(_open_system(state, artifacts), path, model, out, options, shadow)
+    if json:
+        print_json({**ended, "run": place})
+    else:
+        print_pairs(ended["name"], {"state": ended["state"], "result": ended["message"], "run": place})
+    if ended["state"] != "Completed":
+        sys.exit(1)
+
+
+def start_system(system: "System", port: int) -> dict[str, object]:
+    """Start what is missing of the system, and deploy prefect.yaml; return the facts, by their names.
+
+    Raises:
+        UsageError: if there is no project.
+        OperationsError: if a part cannot be started. What was started stays, and the next `up` continues from it.
+    """
+    from digits.cli.output import print_notice
+    from digits.server.api import shown
+    from digits.server.deployments import ensure_deployments
+    from digits.server.services import ensure_server, ensure_worker
+
+    project = runtime.require_flows()
     with system.turn():
         found = system.api()[0] is not None
-        say("looking for a Prefect server" if found else "starting a Prefect server (5 to 20 s, the first time longer)")
-        api, ours = ensure_server(system, port)
-        use(api)
-        deployed = ensure_deployments(system, api)
+        starting = "starting a Prefect server (5 to 20 s, the first time longer)"
+        print_notice("looking for the configured Prefect server" if found else starting)
+        api, ours = ensure_server(system, port, project)
+        _use_api(api)
+        deployed = ensure_deployments(system, api, project)
         if deployed:
-            say("deployed what is in prefect.yaml")
-        started = ensure_worker(system, api)
+            print_notice("deployed prefect.yaml")
+        started = ensure_worker(system, api, project)
         crashed = _reap()
     return {
         "ui": shown(api).removesuffix("/api"),
@@ -60,8 +118,8 @@ def up(system: System, port: int) -> dict[str, object]:
     }
 
 
-def down(system: System) -> dict[str, object]:
-    """Stop the worker and the server, those that `up` started; say which."""
+def stop_system(system: "System") -> dict[str, object]:
+    """Stop the worker and the server that `digits up` started; return the facts, by their names."""
     if not system.state.is_dir():
         return {"nothing": f"was started from {system.state}"}
     with system.turn():
@@ -69,7 +127,7 @@ def down(system: System) -> dict[str, object]:
         worker = system.worker.stop()
         crashed: list[str] = []
         if record:
-            use(record["api"])
+            _use_api(record["api"])
             crashed = _reap()
         server = system.server.stop()
     return {
@@ -79,51 +137,16 @@ def down(system: System) -> dict[str, object]:
     }
 
 
-def use(api: str) -> None:
-    """Have this process talk to a Prefect API; before Prefect is imported."""
-    os.environ.update(client_environment(api))
-
-
-def find(system: System) -> str:
-    """Give the API of the system, and have this process talk to it.
-
-    Raises:
-        OperationsError: there is none, it does not answer, or it wants another password.
-    """
-    api, _ = system.api()
-    if api is None:
-        raise OperationsError("no Prefect server runs here, and none is configured; `digits up` starts one")
-    require_access(system, api)
-    use(api)
-    return api
-
-
-def _reap() -> list[str]:
-    from digits.server.reaping import reap
-
-    return [str(row["which"]) for row in reap() if row["what"] == "crashed"]
-
-
-def status(system: System) -> dict[str, Any]:
-    """Give the state of the system as JSON values."""
-    from digits.server.status import look
-
-    api, _ = system.api()
-    if api:
-        use(api)
-    return asdict(look(system))
-
-
-def clean(system: System) -> dict[str, object]:
-    """Do what the janitor does; say what was done. Without a server, only the artifact store is swept."""
+def clean_system(system: "System") -> dict[str, object]:
+    """Do the janitor's work; return the facts, by their names. Without a server, only files are removed."""
     from digits.maintenance import retention
     from digits.maintenance.retention import RetentionConfig
     from digits.store.artifacts import Store
 
     api, _ = system.api()
-    crashed = "no Prefect server, so not looked for"
+    crashed = "not checked, as there is no Prefect server"
     if api:
-        find(system)
+        _require_api(system)
         crashed = ", ".join(_reap()) or "none"
     removed = retention.sweep(Store(system.root), RetentionConfig())
     return {
@@ -134,16 +157,18 @@ def clean(system: System) -> dict[str, object]:
 
 
 def submit(
-    system: System, folder: Path, model: str, out: Path | None, options: "PredictionConfig", shadow: str | None
+    system: "System", folder: Path, model: str, out: Path | None, options: "PredictionConfig", shadow: str | None
 ) -> tuple[str, dict[str, Any]]:
-    """Have the deployment predict a folder, and wait for the end; give where the run is in the UI, and its state.
+    """Run the deployment `predict/folder`, and wait for its end; return the run's address in the UI and its state.
 
     Raises:
-        OperationsError: there is no such deployment, or no server.
+        OperationsError: if there is no server or no such deployment.
     """
-    from digits.cli.output import say
+    from digits.cli.output import print_notice
+    from digits.errors import OperationsError
+    from digits.server.api import shown
 
-    api = find(system)
+    api = _require_api(system)
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
 
@@ -152,21 +177,21 @@ def submit(
     try:
         run: Any = run_deployment("predict/folder", parameters=parameters, timeout=0)
     except ObjectNotFound as error:
-        raise OperationsError(f"{shown(api)} has no deployment predict/folder; `digits up` makes it") from error
+        raise OperationsError(f"{shown(api)} has no deployment predict/folder; create it with `digits up`") from error
     place = f"{shown(api).removesuffix('/api')}/runs/flow-run/{run.id}"
-    say(f"submitted; the run is at {place}")
+    print_notice(f"submitted: {place}")
     return place, _wait(run.id)
 
 
 def _wait(run: Any) -> dict[str, Any]:
-    """Wait for a run's end, with a bar that follows its progress artifact."""
+    """Wait for the end of a run, with a bar that follows its progress artifact."""
     import time
 
     from prefect.client.orchestration import get_client
 
-    from digits.cli.output import DrawnProgress
+    from digits.cli.output import TerminalProgress
 
-    done, bar = 0, DrawnProgress().start("Predicting", 100)
+    done, bar = 0, TerminalProgress().start("Predicting", 100)
     with get_client(sync_client=True) as client:
         while True:
             found = client.read_flow_run(run)
@@ -185,3 +210,50 @@ def _percent(client: Any, run: Any) -> int:
     chosen = {"key": {"any_": ["prediction-progress"]}, "flow_run_id": {"any_": [run]}}
     found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(chosen), limit=1)
     return int(float(found[0].data)) if found else 0
+
+
+def _open_system(state: Path | None, artifacts: Path | None) -> "System":
+    from digits.server.services import System, state_directory
+    from digits.settings import artifact_root
+
+    root = artifact_root(artifacts)
+    return System(state_directory(state, root), root)
+
+
+def _use_api(api: str) -> None:
+    """Set the Prefect API of this process, before Prefect is imported."""
+    from digits.server.services import client_environment
+
+    os.environ.update(client_environment(api))
+
+
+def _require_api(system: "System") -> str:
+    """Set the Prefect API of this process to that of the system, and return its address.
+
+    Raises:
+        OperationsError: if there is none, it does not answer, or requires another password.
+    """
+    from digits.errors import OperationsError
+    from digits.server.services import require_access
+
+    api, _ = system.api()
+    if api is None:
+        raise OperationsError("no Prefect server runs here, and none is configured; start one with `digits up`")
+    require_access(system, api)
+    _use_api(api)
+    return api
+
+
+def _reap() -> list[str]:
+    from digits.server.reaping import reap
+
+    return [str(row["which"]) for row in reap() if row["what"] == "crashed"]
+
+
+def _print_facts(title: str, facts: dict[str, object], *, json: bool) -> None:
+    from digits.cli.output import print_json, print_pairs
+
+    if json:
+        print_json(facts)
+    else:
+        print_pairs(title, facts)

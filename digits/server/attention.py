@@ -71,7 +71,7 @@ def attention(seen: Findings) -> list[str]:
     """Say what needs a person, a sentence each, the worst first."""
     sentences = []
     if seen.access is not Access.OPEN:
-        sentences.append(no_api(seen))
+        sentences.append(_no_api(seen))
     else:
         if not seen.workers:
             sentences.append("no worker is online, so nothing runs; `digits up` starts one")
@@ -94,7 +94,7 @@ def attention(seen: Findings) -> list[str]:
     return sentences
 
 
-def no_api(seen: Findings) -> str:
+def _no_api(seen: Findings) -> str:
     if seen.api is None:
         return "no Prefect server runs here, and none is configured; `digits up` starts one"
     if seen.access is Access.DENIED:
@@ -108,4 +108,5 @@ def is_old(deployment: Any) -> bool:
 
 
 def is_late(run: Any) -> bool:
+    """Check whether a run that has not started should have started more than `LATE` ago."""
     return run.expected_start_time is not None and bool(run.expected_start_time < datetime.now(UTC) - LATE)

@@ -1,17 +1,19 @@
 """Deployments: register what prefect.yaml declares, once per change."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from digits.errors import OperationsError
-from digits.server.services import POOL, PROJECT, System, prefect
+from digits.server.services import POOL, System, prefect
 from digits.store.files import hash_file, write_file
 from digits.store.records import digest_of
 
 DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def ensure_deployments(system: System, api: str) -> bool:
+def ensure_deployments(system: System, api: str, project: Path) -> bool:
     """Make the work pool and the deployments of prefect.yaml, unless all is as it was left; tell whether it was made.
 
     Raises:
@@ -21,7 +23,7 @@ def ensure_deployments(system: System, api: str) -> bool:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
 
-    wanted = _fingerprint(api)
+    wanted = _fingerprint(api, project)
     note = system.state / "deployed"
     with get_client(sync_client=True) as client:
         try:
@@ -31,7 +33,7 @@ def ensure_deployments(system: System, api: str) -> bool:
         known = deployments_by_name(client)
     if note.is_file() and note.read_text() == wanted and known.keys() >= set(DEPLOYMENTS):
         return False
-    prefect(["--no-prompt", "deploy", "--all"], api)
+    prefect(["--no-prompt", "deploy", "--all"], api, project)
     write_file(note, wanted.encode())
     return True
 
@@ -42,9 +44,11 @@ def deployments_by_name(client: Any) -> dict[str, Any]:
     return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in client.read_deployments()}
 
 
-def _fingerprint(api: str) -> str:
-    """Name what is deployed, and where: the file, the flows with their parameters, the directory of the code."""
-    sources = [PROJECT / "prefect.yaml", *sorted((PROJECT / "flows").glob("*.py")), PROJECT / "digits" / "config.py"]
-    if not sources[0].is_file():
-        raise OperationsError(f"there is no prefect.yaml in {PROJECT}; run this from a clone of Digits")
-    return digest_of([api, str(PROJECT), sys.executable, *map(hash_file, sources)])
+def _fingerprint(api: str, project: Path) -> str:
+    """Return a digest of what is deployed and where: prefect.yaml, the flows and their settings, and the project."""
+    declaration = project / "prefect.yaml"
+    if not declaration.is_file():
+        raise OperationsError(f"{declaration}: there is no such file, and it has the deployments; restore it")
+    settings = [*_PACKAGE.glob("*/config.py"), _PACKAGE / "maintenance" / "retention.py"]
+    sources = [declaration, *sorted((project / "flows").glob("*.py")), *sorted(settings)]
+    return digest_of([api, str(project), sys.executable, *map(hash_file, sources)])

@@ -33,7 +33,6 @@ MOST_RUNS = 4
 """At once on one worker; others wait."""
 _START_SECONDS, _STOP_SECONDS = 120, 20
 _POLL_SECONDS = 0.2
-PROJECT = Path(__file__).resolve().parents[2]
 _LOG_LINES = 8
 
 
@@ -71,13 +70,22 @@ class Service:
         written = self.lock.read_text("utf-8")
         return dict(json.loads(written)) if written else None  # it is just being started
 
-    def start(self, command: list[str], environment: Mapping[str, str], **about: object) -> "subprocess.Popen[bytes]":
-        """Start it, in a session of its own, with the lock in its hands."""
+    def start(
+        self, command: list[str], environment: Mapping[str, str], directory: Path, **about: object
+    ) -> "subprocess.Popen[bytes]":
+        """Start the process in a session of its own, and pass it the lock.
+
+        Args:
+            command: program and arguments.
+            environment: environment variables of the process.
+            directory: working directory of the process.
+            about: JSON values to record beside its process number.
+        """
         with locked(self.lock, flags=os.O_RDWR | os.O_CREAT | os.O_TRUNC) as lock, self.log.open("ab") as log:
             process = subprocess.Popen(
                 command,
                 env=dict(environment),
-                cwd=PROJECT,
+                cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -169,7 +177,7 @@ def client_environment(api: str, environment: Mapping[str, str] = os.environ) ->
     return {**environment, "PREFECT_API_URL": api, **given}
 
 
-def ensure_server(system: System, port: int) -> tuple[str, bool]:
+def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
     """Find the server, or start one; give its address and whether it is ours.
 
     Raises:
@@ -177,7 +185,7 @@ def ensure_server(system: System, port: int) -> tuple[str, bool]:
     """
     api, ours = system.api()
     if api is None:
-        api, ours = _start_server(system, port), True
+        api, ours = _start_server(system, port, project), True
     wait_until(lambda: access(api) is not Access.ABSENT, _START_SECONDS if ours else 0)
     require_access(system, api)
     return api, ours
@@ -201,7 +209,7 @@ def require_access(system: System, api: str) -> None:
         )
 
 
-def _start_server(system: System, port: int) -> str:
+def _start_server(system: System, port: int, project: Path) -> str:
     host = "127.0.0.1"
     api = f"http://{host}:{port}/api"
     _require_free(host, port, api)
@@ -218,7 +226,7 @@ def _start_server(system: System, port: int) -> str:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     kept = os.umask(0o077)
     try:
-        process = system.server.start(command, environment, api=api)
+        process = system.server.start(command, environment, project, api=api)
     finally:
         os.umask(kept)
     wait_until(lambda: process.poll() is not None or access(api) is not Access.ABSENT, _START_SECONDS)
@@ -245,7 +253,7 @@ def _who_is_there(port: int, api: str, error: OSError) -> str:
     return f"port {port} can't be used ({error.strerror}): give another --port"
 
 
-def prefect(arguments: list[str], api: str) -> None:
+def prefect(arguments: list[str], api: str, project: Path) -> None:
     """Run a command of Prefect's.
 
     Raises:
@@ -255,7 +263,7 @@ def prefect(arguments: list[str], api: str) -> None:
     done = subprocess.run(
         command,
         env=client_environment(api),
-        cwd=PROJECT,
+        cwd=project,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -266,7 +274,7 @@ def prefect(arguments: list[str], api: str) -> None:
         raise OperationsError(f"`prefect {' '.join(arguments)}` failed:\n{said}")
 
 
-def ensure_worker(system: System, api: str) -> bool:
+def ensure_worker(system: System, api: str, project: Path) -> bool:
     """Find the worker, or start one for this API; tell whether it was started.
 
     Raises:
@@ -286,7 +294,7 @@ def ensure_worker(system: System, api: str) -> bool:
     }
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
     limit = ["--limit", str(MOST_RUNS), "--name", f"digits-{socket.gethostname()}"]
-    process = system.worker.start([*command, *limit], environment, api=api)
+    process = system.worker.start([*command, *limit], environment, project, api=api)
     wait_until(lambda: process.poll() is not None or online_workers() > 0, _START_SECONDS)
     if process.poll() is not None:
         raise OperationsError(f"the worker did not start; {system.worker.last_words()}")

@@ -39,7 +39,7 @@ class Status:
     attention: Sequence[str] = field(default=())
 
 
-def look(system: System) -> Status:
+def read_status(system: System) -> Status:
     """Ask the server, the registry and the disk."""
     api, ours = system.api()
     found = access(api) if api else None

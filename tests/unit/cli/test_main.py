@@ -6,7 +6,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from digits.cli.main import _is_for_want_of_memory, _reach_this_machine_directly, _said_of_server, app
+from digits.cli.main import app, bypass_proxy_locally, is_out_of_memory, server_error_message
 from digits.errors import UsageError
 
 
@@ -44,18 +44,18 @@ def test_an_old_option_is_refused_with_its_new_name(command: str, option: str) -
 
 def test_a_server_that_went_away_is_a_sentence_without_its_address() -> None:
     """Which may have a password in it; what is no fault of the server's is left to be looked into."""
-    words = _said_of_server(httpx.ConnectError("http://user:secret@127.0.0.1/api refused"))
+    words = server_error_message(httpx.ConnectError("http://user:secret@127.0.0.1/api refused"))
     assert words is not None
-    assert words.startswith("the Prefect server does not answer any more (ConnectError)")
-    assert _said_of_server(ValueError("another")) is None
+    assert words.startswith("the Prefect server no longer answers (ConnectError)")
+    assert server_error_message(ValueError("another")) is None
 
 
 def test_want_of_memory_is_known_in_each_of_its_forms() -> None:
     """Values, libraries, locks and threads; what else goes wrong is left to be looked into."""
-    assert _is_for_want_of_memory(MemoryError())
-    assert _is_for_want_of_memory(ImportError("lib.so: failed to map segment from shared object"))
-    assert _is_for_want_of_memory(RuntimeError("can't start new thread"))
-    assert not _is_for_want_of_memory(RuntimeError("another"))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(ImportError("lib.so: failed to map segment from shared object"))
+    assert is_out_of_memory(RuntimeError("can't start new thread"))
+    assert not is_out_of_memory(RuntimeError("another"))
 
 
 @pytest.mark.parametrize(
@@ -72,5 +72,5 @@ def test_no_proxy_stands_before_this_machine(
     """Whatever else is reached without one."""
     environment = {"HTTP_PROXY": "http://127.0.0.1:9", **before}
     monkeypatch.setattr(os, "environ", environment)
-    _reach_this_machine_directly()
+    bypass_proxy_locally()
     assert environment["no_proxy"] == environment["NO_PROXY"] == after

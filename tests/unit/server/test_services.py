@@ -75,11 +75,11 @@ def test_a_service_is_known_by_its_lock(tmp_path: Path) -> None:
     service = Service(tmp_path, "server")
     assert service.record() is None
     assert not service.stop()
-    process = service.start([sys.executable, "-c", "print('hello', flush=True); input()"], {}, api="http://x")
+    process = service.start([sys.executable, "-c", "print('hello', flush=True); input()"], {}, tmp_path, api="http://x")
     process.wait()
     assert service.record() is None
     assert "hello" in service.last_words()
-    process = service.start([sys.executable, "-c", "import time; time.sleep(60)"], {}, api="http://x")
+    process = service.start([sys.executable, "-c", "import time; time.sleep(60)"], {}, tmp_path, api="http://x")
     assert service.record() == {"pid": process.pid, "api": "http://x"}
     assert service.stop()
     assert process.wait() < 0
@@ -95,7 +95,7 @@ def test_what_does_not_listen_is_ended_with_all_that_it_started(
     child = f"{deaf}print('began', flush=True); time.sleep(60)"
     command = f"{deaf}subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True); time.sleep(60)"
     service = Service(tmp_path, "worker")
-    process = service.start([sys.executable, "-c", command], {})
+    process = service.start([sys.executable, "-c", command], {}, tmp_path)
     assert wait_until(lambda: "began" in service.log.read_text(), 20)
     (started,) = descendants(process.pid)
     assert is_running(started)

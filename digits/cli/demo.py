@@ -1,0 +1,45 @@
+"""Command `demo`."""
+
+from typing import TYPE_CHECKING
+
+from digits.cli.app import Artifacts
+from digits.cli.predict import describe_summary, predict_here
+from digits.cli.train import describe_outcome, train_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from digits.pipeline.champion import Outcome
+
+
+def demo(artifacts: Artifacts = None) -> None:
+    """Train on MNIST, promote the model, predict its test images as PNG files, and print where everything is."""
+    from digits.cli.output import print_notice
+    from digits.errors import DownloadError
+    from digits.pipeline.config import TrainingRun
+    from digits.settings import artifact_root
+
+    root = artifact_root(artifacts)
+    try:
+        outcome = train_model(TrainingRun(), root)
+    except DownloadError as error:
+        print_notice(
+            f"{error}\n\nMNIST is unavailable; continuing with the bundled sample of 7,000 images, mnist-sample"
+        )
+        outcome = train_model(TrainingRun(datasets=("mnist-sample",)), root)
+    _predict_test_images(root, outcome)
+
+
+def _predict_test_images(root: "Path", outcome: "Outcome") -> None:
+    from digits import api
+    from digits.cli.output import print_pairs
+    from digits.prediction.config import PredictionConfig
+    from digits.store.artifacts import Store
+
+    store = Store(root)
+    folder = store.demo / outcome.facts.test_set[:12]
+    api.write_test_images(store, outcome.version, folder)
+    out = store.demo / "predictions.csv"
+    summary = predict_here(folder, str(outcome.version), out, PredictionConfig(), root)
+    following = f"digits predict FOLDER --out FILE.csv   or   digits models show {outcome.version}"
+    print_pairs("Digits", describe_outcome(outcome) | describe_summary(summary) | {"next": following})

@@ -1,0 +1,307 @@
+"""Commands `predict` and `inspect`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from digits.cli import runtime
+from digits.cli.app import Artifacts, AsJson, State
+
+if TYPE_CHECKING:
+    from digits.outputs.summary import PredictionSummary
+    from digits.prediction.config import PredictionConfig
+
+CLASSES_SHOWN = 4
+
+Model = Annotated[str, typer.Option(help="Model version: `champion`, or the number of a version.")]
+Normalize = Annotated[
+    Literal["auto", "mnist", "none"] | None,
+    typer.Option(
+        help="Normalization of the images. `auto` is the mode the model was trained with; `mnist` converts all images "
+        "to MNIST's form; `none` only scales to the network's input size. Default: auto."
+    ),
+]
+
+
+def predict(
+    path: Annotated[Path, typer.Argument(help="Folder of images, zip or tar archive of images, or one image file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default: "
+            "`predictions/<folder>-<digest>/predictions.csv` under the artifact root."
+        ),
+    ] = None,
+    model: Model = "champion",
+    recursive: Annotated[bool | None, typer.Option(help="Include files in subfolders. Default: yes.")] = None,
+    all_files: Annotated[
+        bool | None,
+        typer.Option("--all-files", help="Take every regular file, not only those with the extension of an image."),
+    ] = None,
+    other_format: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Additional formats to read, with their extensions, besides PNG, JPEG, GIF, BMP, WebP and TIFF."
+        ),
+    ] = None,
+    by_content: Annotated[
+        bool | None,
+        typer.Option(
+            "--by-content",
+            help="Take the files whose first bytes are those of an image format, whatever their names.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Take the files that match one of these patterns, whatever their extensions: `*.dat` or `[0-9]*` at "
+            "any depth, `scans/**/page?.png` relative to the folder.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out the files and folders that match one of these patterns; overrides `include`.",
+        ),
+    ] = None,
+    files_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File that lists the paths to take, one per line or each ended by NUL, absolute or relative to the "
+            "folder. `-` is standard input.",
+        ),
+    ] = None,
+    normalize: Normalize = None,
+    probabilities: Annotated[
+        bool | None, typer.Option("--probabilities", help="Add one column per class with its probability.")
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(help="Number of most likely classes in the table, with their probabilities. Default: 1."),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            help="Target error rate: flag predictions as `uncertain` so that at most this share of the others is "
+            "wrong, estimated on the model's validation images with 95 % confidence. Example: 0.002 for 2 in 1,000. "
+            "Default: flag none."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Largest number of pixels of an image; larger images are not decoded.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(help="Largest file size in bytes; larger files are not read.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Time limit for reading an image, in seconds. Default: 10.")
+    ] = None,
+    incremental: Annotated[
+        bool | None,
+        typer.Option(
+            "--incremental",
+            help="Predict only files that are new or changed since the last incremental run into the same table.",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool | None,
+        typer.Option(
+            "--verify", help="With `incremental`: compare the content (SHA-256) of every file to find changes."
+        ),
+    ] = None,
+    replace_version: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Predict again only the rows of the existing table that this model version wrote."
+        ),
+    ] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            help="Second model version, a number or `challenger` (the newest version), that predicts the folder too. "
+            "The images on which the two versions differ are written beside the table, to `<table>.shadow.csv`."
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Number of worker processes. Default: one per usable CPU.")
+    ] = None,
+    track: Annotated[bool, typer.Option("--track", help="Fail if no Prefect API keeps the run.")] = False,
+    deploy: Annotated[
+        bool,
+        typer.Option("--deploy", help="Run the deployment `predict/folder` on its worker, and wait for the result."),
+    ] = False,
+    state: State = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Predict every image of a folder, and write a table with one row per image."""
+    options = read_options(
+        recursive=recursive,
+        all_files=all_files,
+        by_content=by_content,
+        other_formats=[name.upper() for name in other_format] if other_format else None,
+        include=include or None,
+        exclude=exclude or None,
+        files_from=files_from,
+        normalize=normalize,
+        probabilities=probabilities,
+        top_k=top_k,
+        max_error=max_error,
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        max_seconds=max_seconds,
+        incremental=incremental,
+        verify=verify,
+        replace_version=replace_version,
+        processes=processes,
+    )
+    path, out = path.absolute(), out and out.absolute()
+    if deploy:
+        from digits.cli import system
+
+        system.predict_deployed(path, model, out, options, shadow, state, artifacts, json=json)
+        return
+    run = predict_tracked if runtime.is_tracked(required=track) else predict_here
+    print_summary(run(path, model, out, options, artifacts, shadow), json=json)
+
+
+def read_options(**options: Any) -> "PredictionConfig":
+    """Return the settings of a prediction; options that are None take their defaults."""
+    from digits.prediction.config import PredictionConfig
+    from digits.settings import overlaid, parse
+
+    return parse(PredictionConfig, overlaid({}, options), source="options")
+
+
+def predict_tracked(
+    path: Path,
+    model: str,
+    out: Path | None,
+    options: "PredictionConfig",
+    artifacts: Path | None,
+    shadow: str | None = None,
+) -> "PredictionSummary":
+    """Run the prediction flow in this process; its workers load the model while Prefect is imported.
+
+    Heartbeats are switched off: at the end of the run Prefect would wait for the last one, and they serve to detect
+    that a run has died without anybody noticing, which whoever started this command does.
+    """
+    from digits.cli.output import TerminalProgress
+    from digits.prediction import service
+    from digits.progress import current_progress
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
+
+    store = Store(artifact_root(artifacts))
+    with service.worker_pool(store, path, model=model, processes=options.processes):
+        flow = runtime.load_flow("flows/prediction.py:predict_folder")
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        current_progress.set(TerminalProgress())
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            summary: PredictionSummary = flow(path, model, out, options, artifacts, shadow)
+    return summary
+
+
+def predict_here(
+    path: Path,
+    model: str,
+    out: Path | None,
+    options: "PredictionConfig",
+    artifacts: Path | None,
+    shadow: str | None = None,
+) -> "PredictionSummary":
+    """Predict with the library alone, without Prefect."""
+    from digits import api
+    from digits.cli.output import TerminalProgress
+    from digits.prediction import service
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
+
+    store = Store(artifact_root(artifacts))
+    if shadow:
+        service.open_model(store, shadow)  # its errors are reported before anything is predicted
+    progress = TerminalProgress()
+    summary = api.predict(store, path, model=model, out=out, options=options, progress=progress)
+    if shadow is None:
+        return summary
+    return api.predict_shadow(store, path, summary, shadow=shadow, options=options, progress=progress)
+
+
+def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
+    """Print what became of the images."""
+    from digits.cli.output import print_json, print_pairs
+
+    if json:
+        print_json(summary.as_record())
+        return
+    title = f"{summary.images:,} images predicted with model version {summary.model_version}"
+    print_pairs(title, describe_summary(summary))
+
+
+def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
+    """Return the facts about a prediction, by their names, without those that are zero or empty."""
+    from digits.cli.output import join_counts
+    from digits.outputs.summary import picture_path
+
+    only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
+    done = summary.images - summary.reused - summary.unchanged
+    counts = {
+        "prediction": only and f"{only.prediction} ({only.confidence:.1%} confidence)",
+        "unchanged": summary.unchanged and f"{summary.unchanged:,} images, whose rows are kept from the previous table",
+        "predicted": f"{done:,} images, {summary.images_per_second:,.0f} per second",
+        "reused": summary.reused and f"{summary.reused:,} images of the run that was interrupted",
+        "classes": join_counts(summary.predictions),
+        "statuses": join_counts(summary.statuses),
+        "skipped": join_counts(summary.skipped),
+        "drift": summary.drift and summary.drift.sentence,
+    }
+    shadow = summary.shadow
+    places = {
+        "shadow": shadow and f"version {shadow['version']} differs on {shadow['differing']:,}: {shadow['table']}",
+        "table": summary.out,
+        "least certain": picture_path(summary.out) if summary.least_certain else "",
+    }
+    return {name: value for name, value in (counts | places).items() if value}
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Image file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write, a `.png` file. Default: under the artifact root.")
+    ] = None,
+    model: Model = "champion",
+    normalize: Normalize = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Draw the steps from one image to the network's input, and show its prediction."""
+    from digits.cli.output import print_json, print_pairs
+    from digits.review import inspection as inspection_module
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
+
+    store = Store(artifact_root(artifacts))
+    inspection, picture = inspection_module.inspect(
+        store, path.absolute(), model=model, out=out, mode=normalize or "auto"
+    )
+    if json:
+        chances = {chance.name: chance.share for chance in inspection.chances}
+        answer = {"prediction": inspection.best.name, "status": inspection.status, "novelty": inspection.novelty}
+        print_json({**answer, "probabilities": chances, "picture": picture})
+        return
+    likely = sorted(inspection.chances, key=lambda chance: -chance.share)[:CLASSES_SHOWN]
+    print_pairs(
+        path.name,
+        {
+            "prediction": f"{inspection.best.name} ({inspection.best.share:.1%} confidence)",
+            "status": inspection.status,
+            "next": ", ".join(f"{chance.name}: {chance.share:.1%}" for chance in likely[1:]),
+            "findings": " ".join(inspection.findings),
+            "picture": picture,
+        },
+    )

@@ -1,0 +1,146 @@
+"""Runtime of the commands: the project, its flows, and the Prefect API that keeps their runs."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from digits.errors import OperationsError, UsageError
+
+STARTUP_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+PREFECT_MISSING = "Prefect is not installed, and it runs the flows; install Digits with its dependencies"
+
+
+def require_project() -> Path:
+    """Return the directory of the project.
+
+    Raises:
+        UsageError: if neither the current directory nor one above it is a project.
+    """
+    from digits.settings import find_project
+
+    project = find_project()
+    if project is None:
+        raise UsageError(
+            f"{Path.cwd()} is not in a Digits project, which has the flows; change to a clone of Digits (its "
+            "prefect.yaml has the line `name: digits`)"
+        )
+    return project
+
+
+def require_flows() -> Path:
+    """Check that flows can run in this process; return the directory of the project that has them.
+
+    Raises:
+        UsageError: if there is no project.
+        OperationsError: if Prefect is not installed.
+    """
+    project = require_project()
+    if importlib.util.find_spec("prefect") is None:
+        raise OperationsError(PREFECT_MISSING)
+    return project
+
+
+def load_flow(entrypoint: str) -> Callable[..., Any]:
+    """Load a flow of the project, and prepare Prefect for running it in this process.
+
+    The directory of the project is put first on the import path, as in a Prefect worker, so that the flow and its
+    functions can import from it. Prefect's own loader would also put the current directory there: it may be a folder
+    of files from anywhere, which must not be imported.
+
+    Args:
+        entrypoint: entry point as in prefect.yaml, such as `flows/training.py:train`.
+
+    Raises:
+        UsageError: if there is no project, or it has no such flow.
+        OperationsError: if Prefect is not installed.
+    """
+    project = require_flows()
+    path, _, name = entrypoint.partition(":")
+    if not (project / path).is_file():
+        raise UsageError(f"{project / path}: there is no such file, and it has the flow; restore the project's files")
+    prepare_prefect()
+    if str(project) not in sys.path:
+        sys.path.insert(0, str(project))
+    flow: Callable[..., Any] = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+    return flow
+
+
+def prepare_prefect() -> None:
+    """Set Prefect's environment, before Prefect is imported; variables that the user has set are kept.
+
+    Prefect does not log to the terminal, a temporary server may take two minutes to start and sends no usage
+    statistics, and the password of the user's own server is used for talking to it.
+    """
+    from digits.server.api import password
+
+    if word := password():
+        os.environ["PREFECT_API_AUTH_STRING"] = word
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault(STARTUP_VARIABLE, "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def find_api() -> tuple[str | None, str | None]:
+    """Return the address of the configured Prefect API, and why it cannot be used; None where there is nothing."""
+    from digits.server.api import Access, access, configured_api, shown
+
+    api = configured_api()
+    if api is None:
+        return None, "no Prefect API is configured"
+    problem = {
+        Access.OPEN: None,
+        Access.DENIED: "requires another password (PREFECT_API_AUTH_STRING)",
+        Access.ABSENT: "does not answer",
+    }[access(api)]
+    return api, problem and f"the Prefect API at {shown(api)} {problem}"
+
+
+def is_tracked(*, required: bool) -> bool:
+    """Decide whether Prefect keeps a run that needs no Prefect, and print a notice if it does not.
+
+    Raises:
+        OperationsError: if it has to, and no Prefect API can be used.
+        UsageError: if it has to, and there is no project.
+    """
+    from digits.cli.output import print_notice
+
+    api, problem = find_api()
+    if problem and required:
+        raise OperationsError(f"{problem}, and --track requires one; set PREFECT_API_URL to a running server")
+    if not api:
+        print_notice("running without Prefect; to track runs, start a server and set PREFECT_API_URL")
+        return False
+    try:
+        require_flows()
+    except (UsageError, OperationsError) as error:
+        if required:
+            raise
+        problem = problem or str(error)
+    if problem:
+        print_notice(f"warning: {problem}; running without Prefect, so this run will not be in the Prefect UI")
+    return not problem
+
+
+def begin_flow() -> None:
+    """Prepare for a flow that needs a Prefect API: check what it needs, and show its progress on the terminal.
+
+    Raises:
+        UsageError: if there is no project.
+        OperationsError: if Prefect is not installed, or a configured API cannot be used.
+    """
+    from digits.cli.output import TerminalProgress, print_notice
+    from digits.progress import current_progress
+
+    require_flows()
+    api, problem = find_api()
+    if api and problem:
+        raise OperationsError(
+            f"{problem}; start the server, or unset PREFECT_API_URL to have a temporary server keep the run"
+        )
+    if not api:
+        print_notice("no Prefect API is configured: a temporary server keeps the run (it takes 10 to 25 s to start)")
+    current_progress.set(TerminalProgress())

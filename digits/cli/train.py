@@ -1,0 +1,272 @@
+"""Commands `train` and `tune`."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from digits.cli import runtime
+from digits.cli.app import Artifacts, AsJson
+
+if TYPE_CHECKING:
+    from digits.pipeline.champion import Outcome
+    from digits.pipeline.config import TrainingRun
+    from digits.pipeline.study import Tuned
+
+BEST_SHOWN = 5
+
+Dataset = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Dataset to train on: `mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels saved by "
+        "`digits review`), or the path of an `.npz` file, of a folder with IDX files, or of a folder of labelled "
+        "images (`<folder>/<class>/*.png`). Several datasets are joined. Default: mnist."
+    ),
+]
+PresetName = Annotated[
+    Literal["default", "quick", "best"] | None,
+    typer.Option(
+        help="Preset that supplies every option you do not set: `default` for images from any source; `quick` for "
+        "images in MNIST's own form, trained in seconds; `best` for the average of three larger networks, which takes "
+        "several times as long to train and to predict. Default: default."
+    ),
+]
+Architecture = Annotated[
+    Literal["cnn", "compact", "cropped", "mlp", "mlp-2"] | None,
+    typer.Option(help="Network architecture; overrides the preset's and brings its own defaults."),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Passes over the training images. Default: 20 for `compact`, 3 for `cropped`, 7 for `cnn`, 10 for dense "
+        "networks."
+    ),
+]
+Configuration = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with settings of the training run; command-line options override it."),
+]
+
+
+def train(
+    dataset: Dataset = None,
+    preset: PresetName = None,
+    architecture: Architecture = None,
+    epochs: Epochs = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per training step. Default: 128.")] = None,
+    hidden: Annotated[list[int] | None, typer.Option(help="Size of each hidden layer, once for each layer.")] = None,
+    activation: Annotated[
+        Literal["relu", "sigmoid", "tanh"] | None,
+        typer.Option(help="Activation function after each hidden layer. Default: relu."),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of units dropped during training. Default: 0.5 for dense networks, 0.3 for `cnn`, 0.1 for "
+            "`compact`, 0 for `cropped`."
+        ),
+    ] = None,
+    optimizer: Annotated[
+        Literal["adam", "adamw", "sgd", "rmsprop"] | None,
+        typer.Option(help="Optimizer. Default: `adamw` for convolutional networks, `adam` for dense networks."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak learning rate. Default: 0.008 for `compact` and `cropped`, 0.004 for `cnn`, 0.001 for dense "
+            "networks."
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(help="Decoupled weight decay of `adamw`. Default: 0.01 for convolutional networks, else 0."),
+    ] = None,
+    loss: Annotated[
+        Literal["categorical-cross-entropy", "mean-squared-error"] | None,
+        typer.Option(help="Loss function, computed on one-hot labels. Default: categorical-cross-entropy."),
+    ] = None,
+    augment: Annotated[
+        bool | None,
+        typer.Option(
+            help="Augment the training images with random transformations. Default: yes for convolutional networks, no "
+            "for dense networks."
+        ),
+    ] = None,
+    validation_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the training images that are split off for validation. Default: 0.1 for convolutional "
+            "networks, 0.2 for dense networks."
+        ),
+    ] = None,
+    normalize: Annotated[
+        Literal["auto", "mnist", "none"] | None,
+        typer.Option(
+            help="Normalization of the images: `auto` keeps images that already have MNIST's form and converts all "
+            "others to it; `mnist` converts all; `none` only scales to the network's input size, for images that are "
+            "not digits. Default: auto."
+        ),
+    ] = None,
+    start: Annotated[
+        Literal["anew", "champion"] | None,
+        typer.Option(
+            help="Initial weights: `anew` for random weights, `champion` for the weights of the current champion. "
+            "Default: anew."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Random seed of the initial weights, the order of the images, dropout and augmentation. The same seed "
+            "gives the same weights. Default: 42."
+        ),
+    ] = None,
+    promote: Annotated[
+        bool | None,
+        typer.Option(
+            help="Promote the model if it meets the promotion policy. Otherwise it is only registered. Default: yes."
+        ),
+    ] = None,
+    config: Configuration = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Train a model, and promote it if it beats the champion.
+
+    Nothing is done when data, configuration and code are unchanged.
+    """
+    options = {
+        "datasets": dataset or None,
+        "preset": preset,
+        "model": {"architecture": architecture, "hidden": hidden or None, "activation": activation, "dropout": dropout},
+        "training": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "loss": loss,
+            "augment": augment,
+            "start": start,
+            "seed": seed,
+        },
+        "arrays": {"validation_fraction": validation_fraction, "normalize": normalize},
+        "promotion": {"promote": promote},
+    }
+    print_outcome(train_model(read_run(options, config), artifacts), json=json)
+
+
+def tune(
+    dataset: Dataset = None,
+    preset: PresetName = None,
+    architecture: Architecture = None,
+    epochs: Epochs = None,
+    config: Configuration = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with the search space. Default: the settings worth tuning for the network."),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, max=1000, help="Total number of trials, including earlier runs.")] = 20,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Time budget in minutes; no new epoch starts after it. Default: no limit."),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**31 - 1, help="Random seed of the search. Another seed begins another study."),
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Configuration file to write. Default: `studies/<study>/best.toml` under the artifact root."),
+    ] = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Search for settings with a lower loss on the validation images, and write the best ones to a file."""
+    from digits.pipeline.search import read_space
+    from digits.settings import load_toml
+
+    options = {
+        "datasets": dataset or None,
+        "preset": preset,
+        "model": {"architecture": architecture},
+        "training": {"epochs": epochs},
+    }
+    run = read_run(options, config)
+    searched = read_space(load_toml(space), run.resolved(), source=str(space)) if space else None
+    runtime.begin_flow()
+    flow = runtime.load_flow("flows/tuning.py:tune")
+    tuned = flow(
+        run=run,
+        space=searched,
+        trials=trials,
+        minutes=minutes,
+        seed=seed,
+        out=out and out.absolute(),
+        artifacts=artifacts,
+    )
+    print_study(tuned, trials, json=json)
+
+
+def read_run(options: dict[str, Any], path: Path | None) -> "TrainingRun":
+    """Return the settings of a training run: a configuration file, overridden by command-line options."""
+    from digits.pipeline.config import TrainingRun
+    from digits.settings import load_toml, overlaid, parse
+
+    settings = load_toml(path) if path else {}
+    return parse(TrainingRun, overlaid(settings, options), source=str(path or "options"))
+
+
+def train_model(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
+    """Run the training flow in this process."""
+    runtime.begin_flow()
+    flow = runtime.load_flow("flows/training.py:train")
+    outcome: Outcome = flow(**{name: getattr(run, name) for name in type(run).model_fields}, artifacts=artifacts)
+    return outcome
+
+
+def print_outcome(outcome: "Outcome", *, json: bool) -> None:
+    """Print what became of a model: its test accuracy, and whether it was promoted."""
+    from digits.cli.output import print_json, print_pairs
+
+    if json:
+        print_json(outcome.as_record())
+    else:
+        print_pairs(f"Model version {outcome.version}", describe_outcome(outcome))
+
+
+def describe_outcome(outcome: "Outcome") -> dict[str, object]:
+    """Return the facts about a trained model, by their names."""
+    facts = outcome.facts
+    return {
+        "dataset": f"{' + '.join(facts.datasets)} ({facts.train_images:,} training images, "
+        f"{facts.test_images:,} test images)",
+        "model": f"version {outcome.version}, {facts.architecture}, {facts.epochs} epochs",
+        "test accuracy": f"{facts.accuracy:.2%} (loss {facts.loss:.4f}, calibration error {facts.ece:.2%})",
+        "promotion": f"{'promoted' if outcome.promoted else 'not promoted'}: {' '.join(outcome.reasons)}",
+        "champion": f"version {outcome.champion}" if outcome.champion else "none",
+        "report": outcome.report,
+    }
+
+
+def print_study(tuned: "Tuned", trials: int, *, json: bool) -> None:
+    """Print the best trials of a study, and how to train with the best settings."""
+    from digits.cli.output import join_counts, print_json, print_pairs, print_table
+    from digits.pipeline.study_report import best_rows
+
+    if json:
+        print_json(tuned.as_record())
+        return
+    rows = best_rows(tuned.trials, BEST_SHOWN)
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    counts = join_counts(tuned.counts())
+    unfinished = f"{counts}; {trials} were requested: the same command resumes the study"
+    facts = {
+        "best": f"trial {tuned.best.number}: validation loss {tuned.best.loss:.4f}",
+        "trials": counts if len(tuned.trials) >= trials else unfinished,
+        "report": tuned.report,
+        "settings": tuned.config,
+        "next": f"digits train --config {shlex.quote(str(tuned.config))}",
+    }
+    print_pairs(f"Study {tuned.study}", facts)
