@@ -1,12 +1,12 @@
 """Pipeline: recorded training steps, promotion and tuning.
 
-- `champion`: comparison of a challenger with the champion, and its promotion
-- `config`: presets, recommended values, and the promotion policy
-- `lineage`: the artifacts behind an evaluation
-- `promotion`: the promotion rule
-- `recipes`: what each step's artifact is made from
-- `search`: hyperparameter search: spaces, trials, pruning
-- `steps`: the steps of training over the artifact store
-- `study`: studies of trials, and their conclusion
-- `study_report`: the report of a study
+- `champion`: comparison of a model version with the champion, and the decision to promote it
+- `config`: settings of a training run, presets, and the promotion policy
+- `lineage`: artifacts behind an evaluation, and the facts of a model version
+- `promotion`: the rule that decides on a promotion
+- `recipes`: recipes of the artifacts that the training steps make
+- `search`: search space, trials, proposals and pruning of a hyperparameter search
+- `steps`: training steps, functions from artifact references to artifact references
+- `study`: studies, resumable hyperparameter searches, and their results
+- `study_report`: report of a study
 """

@@ -1,4 +1,4 @@
-"""Two models on the same test sets: what the decision on a promotion is made from, and the examples of what changed."""
+"""Champion: comparison of a model version with the champion on the same test sets, and the decision to promote it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,20 +31,21 @@ from digits.store.registry import ModelFacts, ModelVersion, RecordedDecision, Re
 _MULTIPLYING = ("Conv", "Gemm", "MatMul")
 """ONNX operators whose second input is the weights."""
 EXAMPLES = 12
-"""Of either kind: right to wrong, wrong to right."""
+"""Largest number of examples of each kind: from correct to wrong, and from wrong to correct."""
 
 
 def measure_test_sets(
     answers: Answers, labels: Labels, sets: Iterable[HeldOut], *, steps: Sequence[Step], target_error: float
 ) -> dict[str, SetResult]:
-    """Measure a model on each test set.
+    """Return the results of a model on each test set, by the name of the set.
 
     Args:
-        answers: for all test images.
-        labels: (N,) of all test images.
-        sets: which of them belong together.
-        steps: of the model's calibration.
-        target_error: as `max_error` of a prediction; a model that can't promise it answers nothing.
+        answers: output of the model for all N test images.
+        labels: (N,) class ids of all test images.
+        sets: test sets, each a range of the test images.
+        steps: risk steps of the model's calibration.
+        target_error: error rate at which the coverage is measured, as `max_error` of a prediction. If the calibration
+            cannot support it, the coverage is 0.
     """
     confidence = answers.probabilities.max(axis=1).astype(np.float64)
     right = answers.probabilities.argmax(axis=1) == labels
@@ -69,26 +70,26 @@ def _threshold(steps: Sequence[Step], target_error: float) -> float:
         return float("inf")
 
 
-class Said(NamedTuple):
-    """What a model says of N images: class ids and their probabilities, (N,) each."""
+class _Predictions(NamedTuple):
+    """Predicted classes of N images: class ids and their probabilities, (N,) each."""
 
     classes: npt.NDArray[np.intp]
     confidence: npt.NDArray[np.float32]
 
     @classmethod
-    def by(cls, answers: Answers) -> "Said":
-        """Read a model's answers."""
+    def from_output(cls, answers: Answers) -> "_Predictions":
+        """Return the most likely class of each image and its probability."""
         return cls(answers.probabilities.argmax(axis=1), answers.probabilities.max(axis=1))
 
 
 def find_changed_images(
     challenger: Answers, champion: Answers, labels: Labels, sets: Sequence[HeldOut], class_names: Sequence[str]
 ) -> list[ChangedImage]:
-    """Give examples of images that changed from right to wrong, then from wrong to right, the surest mistakes first."""
-    ours, theirs = Said.by(challenger), Said.by(champion)
+    """Return examples of images that went from correct to wrong, then from wrong to correct, most confident first."""
+    ours, theirs = _Predictions.from_output(challenger), _Predictions.from_output(champion)
     lost = (ours.classes != labels) & (theirs.classes == labels)
     gained = (ours.classes == labels) & (theirs.classes != labels)
-    chosen = [*_surest(lost, ours.confidence), *_surest(gained, theirs.confidence)]
+    chosen = [*_most_confident(lost, ours.confidence), *_most_confident(gained, theirs.confidence)]
     return [
         ChangedImage(
             test_set=next(one.name for one in sets if one.start <= index < one.stop),
@@ -103,14 +104,14 @@ def find_changed_images(
     ]
 
 
-def _surest(chosen: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32]) -> list[int]:
+def _most_confident(chosen: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32]) -> list[int]:
     numbers = np.flatnonzero(chosen)
     order = np.argsort(-confidence[numbers], kind="stable")[:EXAMPLES]
     return [int(number) for number in numbers[order]]
 
 
 def count_operations(onnx_file: Path) -> int:
-    """Return the number of multiplications that a network takes per image in its convolutions and matrix products."""
+    """Return the number of multiplications per image in the convolutions and matrix products of a network."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(onnx.load(onnx_file)).graph
@@ -125,17 +126,28 @@ def count_operations(onnx_file: Path) -> int:
 
 
 def _operations(kind: str, weights: Sequence[int], output: Sequence[int]) -> int:
-    """Return how often each weight is used, times their number."""
+    """Return the number of weights times the number of uses of each."""
     return prod(weights) * prod(output[2:] if kind == "Conv" else output[:-1])
 
 
-Decided = tuple[Decision, Sequence[ChangedImage]]
-"""A decision, and examples of images that changed their answer."""
+DecisionWithExamples = tuple[Decision, Sequence[ChangedImage]]
+"""A decision, and examples of images for which the prediction changed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a training run; `decision` is the number of the decision on its model, if one was made."""
+    """Outcome of a training run.
+
+    Args:
+        version: number of the model version.
+        champion: number of the champion after the run; None if there is none.
+        facts: metrics and other facts of the model version.
+        report: path of the report as a web page.
+        reasons: reasons for the decision, as sentences.
+        new: whether the run registered the version.
+        promoted: whether the run made the version the champion.
+        decision: number of the recorded decision; None if the run made none.
+    """
 
     version: int
     champion: int | None
@@ -147,23 +159,24 @@ class Outcome:
     decision: int | None = None
 
     def as_record(self) -> Record:
-        """Return the outcome as values for programs."""
+        """Return the outcome as a record, with the facts as JSON values."""
         return {**vars(self), "facts": self.facts.as_record()}
 
 
 def find_unchanged_run(store: Store, run: TrainingRun) -> Outcome | None:
-    """Tell, in a second or so and without TensorFlow, that a run would change nothing.
+    """Return the outcome of an earlier run that this run would only repeat, or None if there is none.
 
-    That is so when data, configuration and code are those of a run whose model was decided on, and the files of that
-    version are whole.
+    A run would repeat an earlier one if data, configuration and code are the same, a decision was made on the model of
+    the earlier run, and the files of that model version are intact. The check takes about a second and does not load
+    TensorFlow.
 
     Args:
-        store: where everything is.
-        run: resolved.
+        store: artifact store.
+        run: resolved training run.
 
     Raises:
-        UsageError: there is no such dataset.
-        DataError: a local one can't be read.
+        UsageError: if a dataset does not exist.
+        DataError: if a local dataset cannot be read.
     """
     registry = Registry(store)
     prepared = recipes.arrays_of_run(run, partial(identify, store))
@@ -181,18 +194,18 @@ def find_unchanged_run(store: Store, run: TrainingRun) -> Outcome | None:
 
 
 def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run: TrainingRun, *, new: bool) -> Outcome:
-    """Decide whether a version becomes champion, and have it be; one that was decided on stays what it is.
+    """Decide whether a version becomes the champion, and record the decision; do nothing if it was decided on before.
 
     Args:
-        store: where everything is.
-        version: the run's.
-        arrays: that it was made from, with the test sets.
-        run: resolved.
-        new: whether the run has registered the version.
+        store: artifact store.
+        version: model version of the run.
+        arrays: arrays that the model was trained from, with the test sets.
+        run: resolved training run.
+        new: whether the run registered the version.
     """
-    registry, policy, known = Registry(store), _as_record(run.promotion), dict[int | None, Decided]()
+    registry, policy, known = Registry(store), _as_record(run.promotion), dict[int | None, DecisionWithExamples]()
 
-    def decide(champion: ModelVersion | None) -> Decided:
+    def decide(champion: ModelVersion | None) -> DecisionWithExamples:
         number = champion.number if champion else None
         if number not in known:
             known[number] = _decide(store, version, champion, arrays, run.promotion)
@@ -200,7 +213,7 @@ def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run:
 
     settled = registry.is_decided(version.number, policy)
     if not settled:
-        decide(registry.champion())  # not only under the registry's lock, since it takes seconds
+        decide(registry.champion())  # takes seconds, so it is done before the registry is locked
     same = Decision(False, (f"Nothing changed: this model is version {version.number} already.",)), ()
     recipe = recipes.digest_of_run(arrays, run)
     made = registry.record_decision(
@@ -220,26 +233,26 @@ def _as_record(policy: PromotionPolicy) -> Record:
     return policy.model_dump(mode="json")
 
 
-def _outcome(registry: Registry, version: ModelVersion, **became: Any) -> Outcome:
+def _outcome(registry: Registry, version: ModelVersion, **values: Any) -> Outcome:
     champion = registry.champion()
     return Outcome(
         version=version.number,
         champion=champion.number if champion else None,
         facts=version.facts,
         report=registry.artifact_path(version.artifact("report")) / "report.html",
-        **became,
+        **values,
     )
 
 
 class _Contender(NamedTuple):
-    """A version, and what it says of all test images."""
+    """A model version with its output for all test images."""
 
     version: ModelVersion
     model: ModelFiles
     answers: Answers
 
     def candidate(self, arrays: Artifact, policy: PromotionPolicy) -> Candidate:
-        """Give what the decision needs to know of it."""
+        """Return the measurements that the decision is based on."""
         results = measure_test_sets(
             self.answers,
             load_samples(arrays, "test").labels,
@@ -253,30 +266,30 @@ class _Contender(NamedTuple):
 
 def _decide(
     store: Store, version: ModelVersion, champion: ModelVersion | None, arrays: ArtifactRef, policy: PromotionPolicy
-) -> Decided:
+) -> DecisionWithExamples:
     opened = store.open(arrays)
     ours = _contender(store, version, arrays)
     if champion is None:
         return decide_promotion(ours.candidate(opened, policy), None, policy), ()
     if lacking := sorted({*_test_sets(champion)} - {one.name for one in test_sets_of(opened)}):
-        return _refused(version, champion, f"was tested on {', '.join(lacking)} too; train on the same datasets"), ()
+        return _refused(version, champion, f"was also tested on {', '.join(lacking)}; train on the same datasets"), ()
     try:
         theirs = _contender(store, champion, arrays)
     except (StoreError, ModelError) as error:
-        return _refused(version, champion, f"can't be measured on the same test sets: {error}"), ()
+        return _refused(version, champion, f"cannot be evaluated on the same test sets: {error}"), ()
     test, names = load_samples(opened, "test"), read_json(opened.file("arrays.json"))["class_names"]
     examples = find_changed_images(ours.answers, theirs.answers, test.labels, test_sets_of(opened), names)
     return decide_promotion(ours.candidate(opened, policy), theirs.candidate(opened, policy), policy), examples
 
 
 def _test_sets(version: ModelVersion) -> Iterable[str]:
-    """Give the names of what a version was tested on; one of before that was recorded, on what it was trained from."""
+    """Return the names of a version's test sets; for versions without that record, the names of its datasets."""
     return version.facts.test_sets or version.facts.datasets
 
 
 def _refused(version: ModelVersion, champion: ModelVersion, why: str) -> Decision:
-    way = f"`digits promote {version.number}` promotes it whatever that says"
-    return refuse(version.number, f"the champion, version {champion.number}, {why}; {way}.")
+    remedy = f"`digits promote {version.number}` promotes it anyway"
+    return refuse(version.number, f"the champion, version {champion.number}, {why}. {remedy}.")
 
 
 def _contender(store: Store, version: ModelVersion, arrays: ArtifactRef) -> _Contender:
@@ -290,7 +303,7 @@ def _contender(store: Store, version: ModelVersion, arrays: ArtifactRef) -> _Con
 
 
 def report_with_decision(store: Store, outcome: Outcome) -> str:
-    """Give the markdown of a version's report, headed by what was decided on it."""
+    """Return a version's report as markdown, headed by the decision on the version."""
     version = Registry(store).version(outcome.version)
     report = store.open(version.artifact("report")).file("report.md").read_text("utf-8")
     verdict = "promoted to champion" if outcome.promoted else "not promoted"
@@ -298,17 +311,17 @@ def report_with_decision(store: Store, outcome: Outcome) -> str:
 
 
 def load_decision(store: Store, number: int) -> RecordedDecision:
-    """Give one of the decisions of a registry."""
+    """Return a recorded decision by its number, counted from 1."""
     return Registry(store).decisions()[number - 1]
 
 
 def render_decision(store: Store, made: RecordedDecision, arrays: ArtifactRef) -> str:
-    """Give a decision as markdown: its reasons, its tables, and a picture of images that changed their answer.
+    """Return a decision as markdown: reasons, tables, and a picture of images for which the prediction changed.
 
     Args:
-        store: where everything is.
-        made: the decision.
-        arrays: that it was made on.
+        store: artifact store.
+        made: recorded decision.
+        arrays: arrays with the test images that the decision is based on.
     """
     picture = changed_picture(made.examples, load_samples(store.open(arrays), "test").pixels)
     return decision_markdown(

@@ -81,9 +81,9 @@ class TrainingRun(Settings):
     promotion: PromotionPolicy = PromotionPolicy()
 
     def resolved(self) -> Self:
-        """Give the run with every None replaced by what its preset, or the architecture chosen by hand, has for it."""
-        by_hand = self.model.architecture
-        architecture, changes = (by_hand, {}) if by_hand else PRESETS[self.preset]
+        """Return the run with each None replaced by the default of its architecture if one is set, else of its preset."""
+        chosen = self.model.architecture
+        architecture, changes = (chosen, {}) if chosen else PRESETS[self.preset]
         network = NETWORKS[architecture]
         model = self.model.model_copy(update={"architecture": architecture})
         parts = {
@@ -94,20 +94,20 @@ class TrainingRun(Settings):
         return self.model_copy(update=parts)
 
     def differences(self) -> dict[str, Any]:
-        """Give what a configuration file has to say to mean this run, which is resolved; JSON values."""
+        """Return the JSON values that a configuration file needs to describe this resolved run."""
         plain = type(self)(preset=self.preset).resolved()
-        by_hand = plain.model.architecture != self.model.architecture
-        if by_hand:
+        has_own_architecture = plain.model.architecture != self.model.architecture
+        if has_own_architecture:
             model = ModelConfig(architecture=self.model.architecture)
             plain = type(self)(preset=self.preset, model=model).resolved()
         ours, theirs = (run.model_dump(mode="json") for run in (self, plain))
-        said = {"datasets": ours.pop("datasets"), "preset": ours.pop("preset")}
-        if by_hand:
-            said["model"] = {"architecture": self.model.architecture}
-        return merge_settings(said, _differing(ours, theirs))
+        needed = {"datasets": ours.pop("datasets"), "preset": ours.pop("preset")}
+        if has_own_architecture:
+            needed["model"] = {"architecture": self.model.architecture}
+        return merge_settings(needed, _differing(ours, theirs))
 
     def members(self) -> list[TrainingConfig]:
-        """Give how each network is fitted of those that are averaged; of a resolved run."""
+        """Return the training settings of each network that a resolved run averages; only their seeds differ."""
         seeds = range(self.training.seed, self.training.seed + (self.training.members or 1))
         return [self.training.model_copy(update={"seed": seed, "members": 1}) for seed in seeds]
 
@@ -152,7 +152,7 @@ PRESETS: Mapping[Preset, tuple[Architecture, Mapping[str, Any]]] = {
         },
     ),
 }
-"""The network of each preset, which has the values of `NETWORKS`, and in what its training differs from them."""
+"""Architecture of each preset, and the training settings in which the preset differs from `NETWORKS`."""
 NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
     "compact": {
         "model": {"hidden": (16, 32, 32, 64), "dropout": 0.1},
@@ -190,10 +190,11 @@ NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
         "arrays": {"validation_fraction": 0.1},
     },
 }
+"""Recommended settings of each architecture, by section; they fill what a run leaves open."""
 
 
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what differs by section and name; a setting that is a table itself is given whole."""
+    """Return the settings that differ, by section and name; a setting that is a table is returned as a whole."""
     return {
         section: found
         for section, settings in ours.items()

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from digits.data.arrays import (
-    HeldOut,
-)
+from digits.data.arrays import HeldOut
 from digits.pipeline import recipes
 from digits.store.artifacts import Artifact, ArtifactRef, Store
 from digits.store.records import digest_of
@@ -18,17 +16,17 @@ from digits.store.registry import ModelFacts
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of an artifact that was opened, so verified."""
+    """Load a JSON file of an artifact that was opened, and therefore verified."""
     return json.loads(path.read_text("utf-8"))
 
 
 def test_sets_of(arrays: Artifact) -> list[HeldOut]:
-    """Give the test sets of arrays."""
+    """Return the test sets of arrays."""
     return [HeldOut(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
 
 
 def load_samples(arrays: Artifact, part: str) -> Any:
-    """Open a part of arrays, `train`, `validation` or `test`, memory-mapped."""
+    """Return a part of arrays (`train`, `validation` or `test`), memory-mapped."""
     from digits.training.fit import Samples
 
     pixels, labels = (
@@ -38,13 +36,13 @@ def load_samples(arrays: Artifact, part: str) -> Any:
 
 
 def dataset_names(datasets: Iterable[Artifact]) -> list[str]:
-    """Give the name of each dataset, by which its test images are known: each by another one."""
+    """Return the distinct names of datasets, which are also the names of their test sets."""
     return recipes.unique_names(str(dataset.config["name"]) for dataset in datasets)
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """The artifacts behind an evaluation, each verified."""
+    """Artifacts behind an evaluation, all of them verified."""
 
     evaluation: Artifact
     onnx: Artifact
@@ -54,24 +52,24 @@ class Lineage:
     datasets: tuple[Artifact, ...]
 
     def artifacts(self) -> dict[str, str]:
-        """Give the digest of each kind, as a registry record keeps them."""
+        """Return the digests by kind of artifact, as a registry record has them."""
         parts = (self.evaluation, self.onnx, self.model, self.network, self.arrays)
         return {part.ref.kind: part.ref.digest for part in parts}
 
     @property
     def sources(self) -> list[str]:
-        """The names of the datasets."""
+        """Names of the datasets."""
         return dataset_names(self.datasets)
 
     @property
     def test_set(self) -> str:
-        """The digest of the test images and labels: evaluations that share it can be compared."""
+        """Digest of the test images and labels; evaluations with the same digest can be compared."""
         files = self.arrays.manifest["files"]
         return digest_of([files[f"test_{part}.npy"]["sha256"] for part in ("pixels", "labels")])
 
 
 def trace_lineage(store: Store, evaluation: ArtifactRef) -> Lineage:
-    """Follow an evaluation back to its datasets."""
+    """Return the artifacts from which an evaluation was made, back to its datasets."""
     measured = store.open(evaluation)
     onnx, arrays = (store.open(parent) for parent in measured.parents)
     model = store.open(onnx.parents[0])
@@ -81,7 +79,7 @@ def trace_lineage(store: Store, evaluation: ArtifactRef) -> Lineage:
 
 
 def model_facts(lineage: Lineage) -> ModelFacts:
-    """Give what people want to know of a model version."""
+    """Return the facts of a model version: datasets, sizes and metrics."""
     evaluation = read_json(lineage.evaluation.file("evaluation.json"))
     history = read_json(lineage.model.file("model.json"))["history"]
     right = np.load(lineage.evaluation.file("y_prob.npy")).argmax(axis=1) == load_samples(lineage.arrays, "test").labels
@@ -100,7 +98,7 @@ def model_facts(lineage: Lineage) -> ModelFacts:
 
 
 def own_facts(lineage: Lineage) -> dict[str, Any]:
-    """Say how many images were labelled here, and what share they are of the training images by being repeated."""
+    """Return the number of your own labelled images and their share of the training images, repetitions included."""
     own = read_json(lineage.arrays.file("arrays.json"))["own"]
     if not own["images"]:
         return {}

@@ -1,8 +1,8 @@
-"""Whether a new model takes the champion's place: a decision, with its reasons and figures, and nothing else.
+"""Promotion: the rule that decides whether a challenger replaces the champion, with its reasons and figures.
 
-Two models are compared image by image on the same test sets. What only one of them gets right tells them apart (Q.
-McNemar, Psychometrika 12, 1947; in its exact form). Several test sets are several chances to be lucky, so the least p
-of k is multiplied by k (S. Holm, Scandinavian Journal of Statistics 6, 1979).
+The two models are compared image by image on the same test sets, by McNemar's exact test on the images that only one of
+them predicts correctly (Q. McNemar, Psychometrika 12, 1947). For k test sets, the p-values are corrected by Holm's
+method: the smallest one is multiplied by k (S. Holm, Scandinavian Journal of Statistics 6, 1979).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,24 +15,25 @@ from digits.pipeline.config import PromotionPolicy
 from digits.store.decisions import Check, Decision, SetRow
 
 TOLERANCE = 1e-6
-"""In images: what the arithmetic on shares may be off by."""
+"""Tolerance for rounding errors, in comparisons of shares and of numbers of images."""
 DROP_SIGNIFICANCE = 0.2
-"""A loss beyond the margin counts where equal models would have one as large in less than this share of the cases. So
-twenty images don't block by chance, and from some thousands on it is the margin that decides."""
+"""Significance level for a drop in accuracy beyond the allowed one: it counts only if equal models would show a drop as
+large with a lower probability. So a test set of twenty images does not block promotions by chance. On some thousands of
+images, the allowed drop itself decides."""
 MIN_IMAGES = 500
-"""Of a test set whose calibration and coverage are judged: on fewer images they are noise."""
+"""Smallest test set on which calibration and coverage are checked; on fewer images they are noise."""
 _MEGA = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class SetResult:
-    """How a model did on a test set.
+    """Results of a model on a test set.
 
     Args:
-        digest: of the set's images and labels.
-        right: (N,) bool, N of at least 1, whether each prediction was right.
-        ece: the expected calibration error.
-        coverage: the share of the images that would be `ok` at the error that the policy wishes for.
+        digest: SHA-256 of the images and labels of the set.
+        right: (N,) bool, N at least 1, whether each prediction is correct.
+        ece: expected calibration error.
+        coverage: share of the images that get the status `ok` at the policy's target error.
     """
 
     digest: str
@@ -42,19 +43,19 @@ class SetResult:
 
     @property
     def accuracy(self) -> float:
-        """The share of the images that it got right."""
+        """Share of correct predictions."""
         return float(self.right.mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A model version and what was measured of it.
+    """Model version with the measurements that a decision is based on.
 
     Args:
-        version: its number.
-        sets: its results by the name of the test set.
-        operations: multiplications that the exported network takes per image.
-        bytes: of the exported network.
+        version: number of the version.
+        sets: results by the name of the test set.
+        operations: multiplications per image of the exported network.
+        bytes: size of the exported network in bytes.
     """
 
     version: int
@@ -64,17 +65,17 @@ class Candidate:
 
     @property
     def correct(self) -> int:
-        """How many images of all sets it got right."""
+        """Number of correct predictions on all test sets together."""
         return sum(int(one.right.sum()) for one in self.sets.values())
 
     @property
     def count(self) -> int:
-        """How many images all sets have."""
+        """Number of images in all test sets together."""
         return sum(len(one.right) for one in self.sets.values())
 
     @property
     def accuracy(self) -> float:
-        """The share of all images that it got right."""
+        """Share of correct predictions on all test sets together."""
         return self.correct / self.count
 
     def __str__(self) -> str:
@@ -82,20 +83,21 @@ class Candidate:
 
 
 def decide_promotion(challenger: Candidate, champion: Candidate | None, policy: PromotionPolicy) -> Decision:
-    """Decide whether the challenger becomes champion.
+    """Decide whether the challenger becomes the champion.
 
-    It does when on no test set it loses more than the policy allows, on at least one it is better by more than chance
-    explains, and its behaviour is within the policy's limits. So a model that is only as good is not promoted.
+    It does if its accuracy drops by no more than the policy allows on any test set, if it is significantly better on at
+    least one, and if calibration, coverage, operations and size are within the limits of the policy. A model that is
+    only as good as the champion is not promoted.
 
     Args:
-        challenger: the new model version.
-        champion: the current one, measured on the same test sets; None when there is none yet.
-        policy: what is asked of a challenger.
+        challenger: new model version.
+        champion: current champion, measured on the same test sets; None if there is none yet.
+        policy: limits that the challenger must meet.
     """
     against = list(_against_policy(challenger, policy))
     if champion is None:
         sets, checks = _rows_alone(challenger), _cost_checks(challenger, None, policy)
-        reasons = [f"{_capital(challenger)} is the first model, and good enough for a champion."]
+        reasons = [f"{_capital(challenger)} is the first model, and meets the promotion policy."]
     elif refused := tuple(_not_comparable(challenger, champion)):
         return Decision(False, (*against, *refused), _rows_alone(challenger))
     else:
@@ -107,24 +109,24 @@ def decide_promotion(challenger: Candidate, champion: Candidate | None, policy: 
 
 
 def refuse(version: int, reason: str) -> Decision:
-    """Decide against a version that can't be compared with the champion."""
-    return Decision(False, (f"Version {version} is not promoted, since {reason}",))
+    """Return the decision against a version that cannot be compared with the champion."""
+    return Decision(False, (f"Version {version} is not promoted because {reason}",))
 
 
 def _against_policy(challenger: Candidate, policy: PromotionPolicy) -> Iterator[str]:
     if not policy.promote:
-        yield f"Promotion is switched off, so version {challenger.version} is registered and no more."
+        yield f"Promotion is switched off, so version {challenger.version} is only registered."
     if challenger.correct < policy.min_accuracy * challenger.count - TOLERANCE:
-        yield f"{_capital(challenger)} is below the least accuracy for a champion, {policy.min_accuracy:.2%}."
+        yield f"{_capital(challenger)} is below the lowest accuracy that the policy allows, {policy.min_accuracy:.2%}."
 
 
 def _not_comparable(challenger: Candidate, champion: Candidate) -> Iterator[str]:
     if challenger.version == champion.version:
-        yield f"{_capital(challenger)} is the champion already."
+        yield f"{_capital(challenger)} is already the champion."
     elif _identities(challenger) != _identities(champion):
         yield (
-            f"Version {challenger.version} was measured on {_named(challenger)}, the champion, version "
-            f"{champion.version}, on {_named(champion)}; evaluate both on the same test sets to compare them."
+            f"Version {challenger.version} was evaluated on {_named(challenger)}, but the champion, version "
+            f"{champion.version}, on {_named(champion)}. Evaluate both on the same test sets to compare them."
         )
 
 
@@ -154,19 +156,22 @@ def _rows(challenger: Candidate, champion: Candidate) -> tuple[SetRow, ...]:
 
 
 def mcnemar_p_value(gained: int, lost: int) -> float:
-    """Give the exact one-sided p of McNemar's test: of `gained` or more of `gained + lost` flips of a fair coin."""
+    """Return the one-sided p-value of McNemar's exact test.
+
+    It is the probability that at least `gained` of `gained + lost` flips of a fair coin show heads.
+    """
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue) if gained else 1.0
 
 
-def holm_correction(chances: Sequence[float]) -> list[float]:
-    """Adjust the p of several tests, so that the least one is below a level by chance no more often than it says."""
-    adjusted, least = [1.0] * len(chances), 0.0
-    for rank, number in enumerate(sorted(range(len(chances)), key=lambda number: chances[number])):
-        least = max(least, min(1.0, (len(chances) - rank) * chances[number]))
-        adjusted[number] = least
-    return adjusted
+def holm_correction(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values of several tests, corrected for their number by Holm's method and at most 1."""
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for rank, number in enumerate(sorted(range(len(p_values)), key=lambda number: p_values[number])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[number]))
+        corrected[number] = largest
+    return corrected
 
 
 def _against_accuracy(
@@ -176,14 +181,14 @@ def _against_accuracy(
         if _is_worse(row, policy):
             yield (
                 f"Version {challenger.version} is worse than the champion, version {champion.version}, on {row.name}: "
-                f"{_changes(row)}, a loss of {row.lost - row.gained:,} of {row.count:,} images; the policy allows "
+                f"{_changes(row)}, a net loss of {row.lost - row.gained:,} of {row.count:,} images; the policy allows "
                 f"{policy.max_accuracy_drop * row.count:,.8g}."
             )
     if not any(_is_better(row, policy) for row in sets):
         best = min(sets, key=lambda row: row.p or 0)
         yield (
-            f"Version {challenger.version} is not better than the champion, version {champion.version}, by more than "
-            f"chance explains: {_evidence(best, sets)}, and less than {policy.significance_level:g} is asked for."
+            f"Version {challenger.version} is not significantly better than the champion, version "
+            f"{champion.version}: {_evidence(best, sets)}; the policy requires p < {policy.significance_level:g}."
         )
 
 
@@ -200,11 +205,11 @@ def _is_better(row: SetRow, policy: PromotionPolicy) -> bool:
 
 
 def _changes(row: SetRow) -> str:
-    return f"right on {row.gained:,} images that the champion gets wrong, wrong on {row.lost:,} that it gets right"
+    return f"correct on {row.gained:,} images that the champion gets wrong, wrong on {row.lost:,} that it gets right"
 
 
 def _evidence(row: SetRow, sets: Sequence[SetRow]) -> str:
-    among = f", for {len(sets)} test sets" if len(sets) > 1 else ""
+    among = f", corrected for {len(sets)} test sets" if len(sets) > 1 else ""
     return f"on {row.name} {_changes(row)} (McNemar's test: p = {row.p:.2g}{among})"
 
 
@@ -218,10 +223,10 @@ def _reasons_for(
                 f"{_evidence(row, sets)}."
             )
     if len(sets) > 1:
-        yield f"It is worse on none of the {len(sets)} test sets by more than the policy allows."
+        yield f"On none of the {len(sets)} test sets is it worse by more than the policy allows."
 
 
-# How the models behave
+# Calibration, coverage and cost
 
 
 def _checks(challenger: Candidate, champion: Candidate, policy: PromotionPolicy) -> Iterator[Check]:
@@ -268,9 +273,9 @@ def _cost_checks(challenger: Candidate, champion: Candidate | None, policy: Prom
 
 
 def _against_check(check: Check, challenger: Candidate) -> str:
-    before = f", the champion {check.champion}" if check.champion else ""
+    compared = f" (champion: {check.champion})" if check.champion else ""
     return (
-        f"Version {challenger.version} does not behave as it must: {check.name}, {check.challenger}{before}; "
+        f"Version {challenger.version} exceeds a limit of the policy: {check.name} is {check.challenger}{compared}; "
         f"the policy allows {check.limit}."
     )
 

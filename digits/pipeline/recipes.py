@@ -1,4 +1,4 @@
-"""What each step of training makes its artifact from: the recipes, which can be told before anything is computed."""
+"""Recipes: settings, parents and code version of the artifact that each training step makes, known before it runs."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,17 +28,18 @@ STEP_MODULES: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("digits.model.metrics", "digits.model.onnx_model"),
     "report": ("digits.outputs.model_report",),
 }
-"""The modules that make each kind of artifact, in the order in which they are made from each other."""
+"""Modules that make each kind of artifact, in the order in which artifacts are made from each other. The settings class
+of a step is among them, so a changed default or description makes a new artifact of that step only."""
 KINDS = tuple(STEP_MODULES)
 
 
 def code_of(kind: str) -> str:
-    """Give the version of the code that makes a kind of artifact; numbers in a report come from elsewhere."""
+    """Return the code version of a kind of artifact; for reports it does not depend on the numeric libraries."""
     return code_version(*STEP_MODULES[kind], **({"libraries": ()} if kind == "report" else {}))
 
 
 def unique_names(words: Iterable[str]) -> list[str]:
-    """Have each of several names be another one: `scans`, `scans-2`."""
+    """Return the names with a number added to repeated ones: `scans`, `scans-2`."""
     names, seen = [], Counter[str]()
     for name in words:
         seen[name] += 1
@@ -47,64 +48,70 @@ def unique_names(words: Iterable[str]) -> list[str]:
 
 
 def dataset(source: str, identity: Record, normalize: Mode) -> Recipe:
-    """Of a named or local dataset, whose `identity` changes when its content does; people's name for it is kept."""
+    """Return the recipe of a dataset.
+
+    Args:
+        source: name or path of the dataset; its last part is recorded as the name.
+        identity: record that changes if the content of the dataset changes.
+        normalize: normalization mode.
+    """
     named = {**identity, "name": Path(source).absolute().name, "normalize": normalize}
     return Recipe("dataset", named, code=code_of("dataset"))
 
 
 def arrays(sources: Sequence[ArtifactRef], config: ArraysConfig) -> Recipe:
-    """Of datasets that are joined, checked and split."""
+    """Return the recipe of the arrays made from datasets."""
     return Recipe("arrays", config.model_dump(mode="json"), tuple(sources), code_of("arrays"))
 
 
 def network(prepared: ArtifactRef, config: ModelConfig, *, seed: int, parent: ArtifactRef | None = None) -> Recipe:
-    """Of an untrained network, or one with the weights of a fitted `parent`."""
+    """Return the recipe of an untrained network, or of one with the weights of the trained model `parent`."""
     parents = (prepared, parent) if parent else (prepared,)
     settings = {**config.model_dump(mode="json"), "seed": seed}
     return Recipe("network", settings, parents, code_of("network"))
 
 
 def model(network: ArtifactRef, prepared: ArtifactRef, config: TrainingConfig) -> Recipe:
-    """Of a network that is fitted."""
+    """Return the recipe of a trained model."""
     return Recipe("model", config.model_dump(mode="json"), (network, prepared), code_of("model"))
 
 
 def average(members: Sequence[ArtifactRef], prepared: ArtifactRef, config: TrainingConfig) -> Recipe:
-    """Of fitted networks that are averaged."""
+    """Return the recipe of the average of trained models."""
     return Recipe("model", config.model_dump(mode="json"), (*members, prepared), code_of("model"))
 
 
 def onnx(fitted: ArtifactRef, prepared: ArtifactRef) -> Recipe:
-    """Of an exported model."""
+    """Return the recipe of an exported model."""
     return Recipe("onnx", {}, (fitted, prepared), code_of("onnx"))
 
 
 def evaluation(exported: ArtifactRef, prepared: ArtifactRef) -> Recipe:
-    """Of what an exported model does on test images."""
+    """Return the recipe of the evaluation of an exported model on the test images."""
     return Recipe("evaluation", {}, (exported, prepared), code_of("evaluation"))
 
 
 def report(evaluated: ArtifactRef) -> Recipe:
-    """Of the report of an evaluated model."""
+    """Return the recipe of the report of an evaluated model."""
     return Recipe("report", {}, (evaluated,), code_of("report"))
 
 
 def arrays_of_run(run: TrainingRun, identify: Callable[[str], Record]) -> ArtifactRef:
-    """Tell which arrays a run would be made from, without making them.
+    """Return a reference to the arrays that a run would train from, without making them.
 
     Args:
-        run: resolved.
-        identify: gives what changes when the content of a dataset does.
+        run: resolved training run.
+        identify: function that returns a record which changes if the content of a dataset changes.
     """
     sources = [dataset(source, identify(source), run.arrays.normalize).ref for source in run.datasets]
     return arrays(sources, run.arrays).ref
 
 
 def digest_of_run(prepared: ArtifactRef, run: TrainingRun) -> str:
-    """Name what a run is about: data, configuration and code, but not the policy of promotion; of a resolved run.
+    """Return the digest of a resolved run's data, configuration and code, without the promotion policy.
 
-    A run that starts from the champion has the same name whoever that is: or else each promotion would be a reason to
-    train once more on the same data.
+    For a run that starts from the champion, the digest does not depend on which version is the champion. Otherwise each
+    promotion would be a reason to train again on the same data.
     """
     networks = [network(prepared, run.model, seed=member.seed).ref for member in run.members()]
     fitted = [model(one, prepared, how).ref for one, how in zip(networks, run.members(), strict=True)]

@@ -1,7 +1,7 @@
-"""The steps of training, each a function over the artifact store: references in, a reference out.
+"""Training steps: functions from artifact references to an artifact reference.
 
-A step whose recipe is in the store is found there; otherwise it is computed and stored. The Prefect tasks are calls of
-these functions.
+A step returns the artifact of its recipe if the store has it, and computes and stores it otherwise. The Prefect tasks
+call these functions.
 """
 
 import json
@@ -35,6 +35,7 @@ from digits.images.formats import Mode
 from digits.model import calibration, drift
 from digits.pipeline import recipes
 from digits.pipeline.config import TrainingRun
+from digits.pipeline.lineage import Lineage, dataset_names, load_samples, model_facts, read_json, trace_lineage
 from digits.progress import SILENT, Progress
 from digits.store.artifacts import Artifact, ArtifactRef, Recipe, Store
 from digits.store.files import write_file
@@ -46,24 +47,24 @@ if TYPE_CHECKING:
     from digits.model.onnx_model import Predictor
     from digits.outputs.model_report import ModelReport
     from digits.training.fit import History
-from digits.pipeline.lineage import Lineage, dataset_names, load_samples, model_facts, read_json, trace_lineage
 
 MAX_EXPORT_DIFFERENCE = 1e-4
-"""Largest difference between a probability of the ONNX model and of the Keras model; float32 sums differ by 1e-6."""
+"""Largest accepted difference between probabilities of the ONNX and the Keras model. The order of float32 sums alone
+makes a difference of 1e-6."""
 logger = logging.getLogger(__name__)
 NOVELTY_FILE = "novelty.npy"
-"""Of an evaluation, where the model can tell how novel an image is."""
+"""File of an evaluation with the novelty of each test image, if the model computes it."""
 DATASET_FILES = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
 
 def download_dataset(
     store: Store, source: str, *, normalize: Mode = "auto", progress: Progress = SILENT
 ) -> ArtifactRef:
-    """Have a named or local dataset in the store, verified by content and with its images in the network's form.
+    """Download or read a dataset, verify and normalize it, and store it.
 
     Raises:
-        DownloadError: every route to it failed.
-        UsageError: there is no such source.
+        DownloadError: if every source of the dataset failed.
+        UsageError: if there is no such dataset.
     """
     reviewed = _reviewed(store, source)
 
@@ -83,12 +84,12 @@ def download_dataset(
 
 
 def _reviewed(store: Store, source: str) -> Labelled | None:
-    """Give the labels that people have given here, where the dataset is made of them."""
+    """Return the labels of the label log if the dataset is `reviewed`, else None."""
     return LabelLog(store.labels).labelled() if source == datasets.REVIEWED else None
 
 
 def drop_empty_reviewed(store: Store, run: TrainingRun) -> TrainingRun:
-    """Leave `reviewed` out of several datasets while nothing is labelled: a schedule may name it from the first."""
+    """Return the run without `reviewed`, if it has other datasets and nothing is labelled yet; else the run itself."""
     others = tuple(name for name in run.datasets if name != datasets.REVIEWED)
     if others in ((), run.datasets) or LabelLog(store.labels).labelled().labels:
         return run
@@ -97,19 +98,19 @@ def drop_empty_reviewed(store: Store, run: TrainingRun) -> TrainingRun:
 
 
 def identify(store: Store, source: str) -> Record:
-    """Give what changes when the content of a dataset does; see `digits.data.datasets.identify`."""
+    """Return a record that changes if the content of a dataset changes; see `digits.data.datasets.identify`."""
     return datasets.identify(source, reviewed=_reviewed(store, source))
 
 
 def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysConfig) -> ArtifactRef:
-    """Join datasets, check them, split off validation, mix, and store memory-mappable arrays.
+    """Join datasets, check them, split off validation images, and store memory-mappable arrays.
 
-    The arrays are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8, of `train`, `validation`, `test`; which
-    test images came from which dataset is kept, by the datasets' names.
-    Images that were labelled here are listed with their labels in `labels.csv`, and repeated in `train` alone.
+    For each of `train`, `validation` and `test` there are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8.
+    The test images of each dataset are recorded as a test set with the dataset's name. Your own labelled images are
+    listed with their labels in `labels.csv`, and repeated in `train` only.
 
     Raises:
-        DataError: the check found something past the limits of the configuration.
+        DataError: if the datasets violate a limit of the configuration.
     """
 
     def write(directory: Path) -> None:
@@ -148,7 +149,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
 
 
 def _own_parts(data: LabelledArrays, rows: Mapping[str, Indices]) -> dict[str, list[tuple[str, str]]]:
-    """Give file and label of the images that were labelled here, by part; nothing where none was."""
+    """Return file and label of your own labelled images, by part; empty if there are none."""
     if not data.is_own:
         return {}
     found = {}
@@ -165,15 +166,15 @@ def _write_labels(path: Path, own: Mapping[str, Sequence[tuple[str, str]]]) -> N
 
 
 def starting_point(store: Store, config: TrainingConfig) -> ArtifactRef | None:
-    """Give the fitted model that a training goes on from; None for one that begins anew.
+    """Return the model whose weights a training starts with; None for random weights.
 
-    Where there is no champion to go on from, that is logged, and the training begins anew.
+    If the training should start from the champion but there is none, log a warning and return None.
     """
     if config.start == "anew":
         return None
     champion = Registry(store).champion()
     if champion is None:
-        logger.warning("there is no champion to start from: the training begins anew")
+        logger.warning("there is no champion to start from; training from scratch")
         return None
     logger.info("the training starts from the champion, version %d", champion.number)
     return champion.artifact("model")
@@ -182,10 +183,10 @@ def starting_point(store: Store, config: TrainingConfig) -> ArtifactRef | None:
 def build_network(
     store: Store, arrays: ArtifactRef, config: ModelConfig, *, seed: int, parent: ArtifactRef | None = None
 ) -> ArtifactRef:
-    """Build a network that fits the arrays, with its summary: untrained, or with the weights of a fitted one.
+    """Build a network for the arrays, untrained or with the weights of `parent`, and store it with its summary.
 
     Raises:
-        ModelError: the fitted one is another network.
+        ModelError: if `parent` has another architecture or other sizes.
     """
     from digits.training import networks
 
@@ -202,7 +203,7 @@ def build_network(
     return store.produce(recipes.network(arrays, config, seed=seed, parent=parent), write)
 
 
-def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watches
+def train_network(  # noqa: PLR0913 - network, data, settings and callbacks
     store: Store,
     network: ArtifactRef,
     arrays: ArtifactRef,
@@ -211,11 +212,11 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
     progress: Progress = SILENT,
     before_epoch: Callable[["History"], None] | None = None,
 ) -> ArtifactRef:
-    """Fit a network to the training arrays; a run that was killed goes on from its last finished epoch.
+    """Train a network on the training arrays; resume an interrupted training after its last finished epoch.
 
     Raises:
-        ModelError: the training diverged.
-        Exception: what `before_epoch` raises, as `training.fit` has it.
+        ModelError: if the training diverged.
+        Exception: any exception raised by `before_epoch`, which ends the training; see `digits.training.fit.fit`.
     """
     from digits.training import fit, networks
 
@@ -244,16 +245,17 @@ def train_network(  # noqa: PLR0913 - what is fitted to what, how, and who watch
 
 
 def checkpoint_path(store: Store, recipe: Recipe) -> Path:
-    """Give the file from which the fit of a recipe goes on."""
+    """Return the path of the checkpoint from which an interrupted training resumes."""
     return store.work / f"train-{recipe.ref.digest}.npz"
 
 
 def average_models(
     store: Store, members: Sequence[ArtifactRef], arrays: ArtifactRef, config: TrainingConfig
 ) -> ArtifactRef:
-    """Average the probabilities of fitted networks in one model; a single one is given back itself.
+    """Return a model that averages the probabilities of trained networks; a single network is returned as it is.
 
-    Its history is the mean of the members', but for the last epoch's validation, which is the average's own.
+    Its history is the mean of the members' histories, except that the validation metrics of the last epoch are measured
+    on the average itself.
     """
     from digits.training import fit, networks
 
@@ -273,14 +275,16 @@ def average_models(
 
 
 def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
-    """Export a model to ONNX with what makes it honest, fitted on validation images; see `calibration` and `novelty`.
+    """Export a model to ONNX, with a calibration and a novelty head fitted on the validation images.
 
-    It is checked on the whole test set that the network says what Keras says.
+    The exported model is compared with the Keras model on all test images. See `digits.model.calibration` and
+    `digits.training.novelty`.
 
     Raises:
-        ModelError: another class for any test image, or a probability further off than `MAX_EXPORT_DIFFERENCE`.
+        ModelError: if the class of any test image differs, or a probability differs by more than
+            `MAX_EXPORT_DIFFERENCE`.
     """
-    from digits.images import normalize as normalize_module
+    from digits.images.normalize import SPEC
     from digits.model.onnx_model import ONNX_FILE, load_predictor
     from digits.training import export, networks, novelty
 
@@ -292,7 +296,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         spec = {
             "class_names": read_json(opened.file("arrays.json"))["class_names"],
             "input_shape": list(test.shape[1:]),
-            "normalization": {**normalize_module.SPEC, "mode": opened.config["normalize"]},
+            "normalization": {**SPEC, "mode": opened.config["normalize"]},
             "weights_sha256": read_json(trained.file("model.json"))["weights_sha256"],
         }
         _write_json(directory / "spec.json", spec)
@@ -314,7 +318,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
 
 
 def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> dict[str, Any]:
-    """Fit what a spec keeps of validation: the temperature, and what each confidence threshold would do."""
+    """Return temperature and risk steps, fitted to the validation images."""
     temperature = calibration.fit_temperature(y_prob, labels)
     prob = calibration.calibrated(y_prob, temperature)
     steps = calibration.risk_steps(prob.max(axis=1), prob.argmax(axis=1) == labels)
@@ -322,7 +326,10 @@ def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8])
 
 
 def _reference(predictor: "Predictor", test: npt.NDArray[np.uint8], *, files_are_known: bool) -> drift.Reference:
-    """Count what the test images are like, to compare folders with; of what files they were, arrays of MNIST tell."""
+    """Return the distribution of the test images' features, to measure drift against.
+
+    Features of the files (size, levels) are included only if `files_are_known`, for published datasets.
+    """
     answers = predictor.answer(test)
     values = drift.measure(test, answers.probabilities, answers.novelty)
     if files_are_known:
@@ -333,26 +340,30 @@ def _reference(predictor: "Predictor", test: npt.NDArray[np.uint8], *, files_are
 
 
 def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> None:
-    """Compare probabilities, (N, classes) each.
+    """Check that an export predicts the same as the Keras model.
+
+    Args:
+        expected: (N, classes) probabilities of the Keras model.
+        found: (N, classes) probabilities of the export.
 
     Raises:
-        ModelError: they differ by more than an export may.
+        ModelError: if the class of any image differs, or a probability differs by more than `MAX_EXPORT_DIFFERENCE`.
     """
     others = int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
     difference = float(np.abs(expected - found).max())
     if others or not difference <= MAX_EXPORT_DIFFERENCE:
         raise ModelError(
-            f"the ONNX export differs from the Keras model: {others} test images get another class, probabilities "
-            f"are up to {difference:.1e} off, at most {MAX_EXPORT_DIFFERENCE:.0e} is accepted; the model was not "
+            f"the ONNX export differs from the Keras model: {others} test images get another class, and probabilities "
+            f"differ by up to {difference:.1e}, where {MAX_EXPORT_DIFFERENCE:.0e} is allowed; the model was not "
             "registered"
         )
 
 
 def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
-    """Measure the exported model, which is what prediction runs, on the test images.
+    """Evaluate an exported model, which is the one that predictions use, on the test images.
 
     Raises:
-        ModelError: it has other classes, or takes images of another size.
+        ModelError: if the model has other classes, or takes images of another size.
     """
     from digits.model.metrics import evaluate
     from digits.model.onnx_model import load_predictor
@@ -362,7 +373,9 @@ def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> 
         test, class_names = load_samples(opened, "test"), tuple(read_json(opened.file("arrays.json"))["class_names"])
         predictor = load_predictor(store.open(exported).path)
         if predictor.model.class_names != class_names:
-            raise ModelError(f"its classes are {predictor.model.class_names}, those of the test images {class_names}")
+            raise ModelError(
+                f"its classes are {predictor.model.class_names}, but those of the test images are {class_names}"
+            )
         y_prob, novelties = predictor.answer(test.pixels)
         evaluation = evaluate(test.labels, y_prob, class_names=class_names, novelty=novelties)
         _write_json(directory / "evaluation.json", evaluation.as_record())
@@ -390,7 +403,7 @@ def _labelled_arrays(artifact: Artifact) -> LabelledArrays:
 
 
 def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -> tuple[ModelVersion, bool]:
-    """Give the evaluated model a version number; the same weights keep the number they have.
+    """Register an evaluated model as a model version; a model with the same weights keeps its version.
 
     Returns:
         The version, and whether it is new.
@@ -404,7 +417,7 @@ def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -
 
 
 def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
-    """Draw and write the report of an evaluated model, as a web page and as markdown."""
+    """Write the report of an evaluated model as a web page and as markdown."""
     from digits.outputs import model_report
 
     def write(directory: Path) -> None:
@@ -451,10 +464,11 @@ def _headline(facts: ModelFacts) -> dict[str, Any]:
 
 
 def own_headline(facts: ModelFacts) -> dict[str, Any]:
+    """Return the line of a report about your own labelled images; empty if there are none."""
     if not facts.own_images:
         return {}
-    repeated = f"{facts.own_share:.1%} of the training images, by being repeated"
-    return {"Labelled here": f"{facts.own_images:,} images; {repeated}"}
+    repeated = f"{facts.own_share:.1%} of the training images, repetitions included"
+    return {"Labelled here": f"{facts.own_images:,} images, {repeated}"}
 
 
 def _attributions(lineage: Lineage) -> list[str]:

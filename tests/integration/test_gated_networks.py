@@ -73,7 +73,7 @@ def test_shuffled_labels_are_refused(trained: tuple[Store, Outcome], folders: di
     assert first.facts.test_sets == {"scans": first.facts.accuracy}
     sabotaged = train(store, folders["shuffled"])
     assert (sabotaged.new, sabotaged.promoted, sabotaged.champion) == (True, False, first.version)
-    assert "below the least accuracy for a champion" in sabotaged.reasons[0]
+    assert "below the lowest accuracy that the policy allows" in sabotaged.reasons[0]
     assert any("not better than the champion" in reason for reason in sabotaged.reasons)
 
 

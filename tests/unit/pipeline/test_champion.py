@@ -1,4 +1,4 @@
-"""The gate over a real store: linear models of real digits, fitted by least squares in a second, without TensorFlow."""
+"""Promotion with a real store and linear models of real digits, fitted by least squares without TensorFlow."""
 
 import json
 from pathlib import Path
@@ -20,11 +20,11 @@ from digits.store.registry import ModelFacts, ModelVersion, Registry
 
 LABELS, PIXELS = "train_labels.npy", "train_pixels.npy"
 POLICY = {"min_accuracy": 0.7, "target_error": 0.2, "max_ece_increase": 0.5, "max_coverage_drop": 0.9}
-"""Linear models do not know how sure they may be."""
+"""Limits that linear models can meet, which are badly calibrated."""
 
 
 class Lab:
-    """A store with the sample's arrays, where models are made and decided on."""
+    """Store with prepared arrays, in which models are fitted, registered and decided on."""
 
     def __init__(self, root: Path, *sources: str) -> None:
         self.store = Store(root)
@@ -34,12 +34,12 @@ class Lab:
         self.arrays = steps.prepare_arrays(self.store, datasets, self.run().arrays)
 
     def run(self, **changes: Any) -> TrainingRun:
-        """Give a run."""
+        """Return a resolved run with these settings."""
         settings = {"datasets": self.sources, "promotion": POLICY, "arrays": {"max_duplicates": 0.5}, **changes}
         return TrainingRun.model_validate(settings).resolved()
 
     def register(self, name: str, *, images: int = 5_000, noise: float = 0, shuffled: bool = False) -> ModelVersion:
-        """Fit a model to so many training images, spoil it, and register it."""
+        """Fit a model to this number of training images, impair it, and register it."""
         exported = self.export(name, fitted(self.store, self.arrays, images, noise=noise, shuffled=shuffled))
         evaluated = self.store.open(steps.evaluate_model(self.store, exported, self.arrays))
         accuracy = json.loads(evaluated.file("evaluation.json").read_text())["accuracy"]
@@ -50,21 +50,21 @@ class Lab:
         return version
 
     def report(self) -> str:
-        """Put a report into the store."""
+        """Store a report and return its digest."""
         write = lambda place: (place / "report.md").write_text("A report") and None  # noqa: E731
         return self.store.produce(Recipe("report", {}), write).digest
 
     def export(self, name: str, weights: npt.NDArray[np.float32], classes: str = "0123456789") -> ArtifactRef:
-        """Put a model into the store."""
+        """Store a linear model."""
         return self.store.produce(Recipe("onnx", {"name": name}), lambda place: write_linear(place, weights, classes))
 
     def decide(self, version: ModelVersion, *, new: bool = True, **changes: Any) -> Outcome:
-        """Have a version decided on."""
+        """Decide on the promotion of a version."""
         return champion_module.promote_model(self.store, version, self.arrays, self.run(**changes), new=new)
 
 
 def fitted(store: Store, arrays: ArtifactRef, images: int, *, noise: float, shuffled: bool) -> npt.NDArray[np.float32]:
-    """Fit (784, 10) weights by least squares, with labels that mean nothing if they are shuffled."""
+    """Return (784, 10) weights fitted by least squares, optionally to shuffled labels."""
     opened, random = store.open(arrays), np.random.default_rng(1)
     pixels = np.load(opened.file(PIXELS))[:images].reshape(images, -1).astype(np.float64) / 255
     labels = np.load(opened.file(LABELS))[:images]
@@ -75,7 +75,7 @@ def fitted(store: Store, arrays: ArtifactRef, images: int, *, noise: float, shuf
 
 
 def write_linear(directory: Path, weights: npt.NDArray[np.float32], classes: str) -> None:
-    """Write a model of one product, as the stages export a trained one, but for novelty."""
+    """Write a linear model in the form of an exported one, without novelty."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     graph = helper.make_graph(
@@ -101,28 +101,28 @@ def write_linear(directory: Path, weights: npt.NDArray[np.float32], classes: str
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    """The sample's digits."""
+    """Lab with the arrays of the bundled sample."""
     return Lab(tmp_path / "artifacts", "mnist-sample")
 
 
 @pytest.fixture
 def champion(lab: Lab) -> ModelVersion:
-    """A first model, of few images, that is champion."""
+    """Champion: a first model, fitted to few images."""
     version = lab.register("weak", images=900)
     assert lab.decide(version).promoted
     return version
 
 
-def test_the_first_model_that_is_good_enough_is_promoted(lab: Lab, champion: ModelVersion) -> None:
-    """There is nothing to compare it with."""
+def test_a_first_model_that_meets_the_policy_is_promoted(lab: Lab, champion: ModelVersion) -> None:
+    """Its decision has no champion and no examples."""
     (made,) = lab.registry.decisions()
     assert (made.version, made.champion, made.decision.promote, made.examples) == (1, None, True, ())
     assert "is the first model" in made.decision.reasons[0]
     assert lab.registry.champion() == champion
 
 
-def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> None:
-    """With the figures, the policy and examples of both kinds in the record, and a page of it all."""
+def test_a_better_model_replaces_the_champion(lab: Lab, champion: ModelVersion) -> None:
+    """The record has figures, policy and examples of both kinds; the page shows them."""
     outcome = lab.decide(lab.register("strong"))
     assert outcome.promoted, outcome.reasons
     assert outcome.as_record()["facts"] == lab.registry.version(2).facts.as_record()
@@ -149,24 +149,27 @@ def test_a_better_model_takes_its_place(lab: Lab, champion: ModelVersion) -> Non
     assert f"(+{row.gained} -{row.lost} images)" in details["decisions"][0]
 
 
-def test_a_model_of_shuffled_labels_is_refused(lab: Lab, champion: ModelVersion) -> None:
-    """It is told why: too bad by itself, worse than the champion, and better on nothing."""
+def test_a_model_trained_on_shuffled_labels_is_refused(lab: Lab, champion: ModelVersion) -> None:
+    """The reasons are its low accuracy, and that it is worse than the champion and not better on any test set."""
     outcome = lab.decide(lab.register("sabotaged", shuffled=True))
     assert not outcome.promoted
     text = " ".join(outcome.reasons)
-    assert all(words in text for words in ("below the least accuracy", "is worse than the champion", "not better"))
+    assert all(
+        words in text
+        for words in ("below the lowest accuracy", "is worse than the champion", "not significantly better")
+    )
     assert lab.registry.champion() == champion
 
 
 def test_a_model_as_good_as_the_champion_is_refused(lab: Lab, champion: ModelVersion) -> None:
-    """Nearly the same weights: some images change their answer, either way."""
+    """With nearly the same weights, the prediction changes for some images in either direction."""
     outcome = lab.decide(lab.register("twin", images=900, noise=0.01))
     assert not outcome.promoted
-    assert "is not better than the champion" in outcome.reasons[0]
+    assert "is not significantly better than the champion" in outcome.reasons[0]
 
 
-def test_each_dataset_is_a_test_set_by_name(tmp_path: Path) -> None:
-    """A model that gains on one and loses on the other is refused, with the one that it loses on."""
+def test_a_model_that_is_better_on_one_dataset_and_worse_on_another_is_refused(tmp_path: Path) -> None:
+    """Each dataset is a test set; the reason names the one on which the model is worse."""
     np.savez(tmp_path / "mirrored.npz", **mirrored(tmp_path))
     lab = Lab(tmp_path / "both", "mnist-sample", str(tmp_path / "mirrored.npz"))
     joined = fitted(lab.store, lab.arrays, 5_000, noise=0, shuffled=False)
@@ -188,7 +191,7 @@ def test_each_dataset_is_a_test_set_by_name(tmp_path: Path) -> None:
 
 
 def mirrored(place: Path) -> dict[str, npt.NDArray[np.uint8]]:
-    """Give the sample with its images mirrored."""
+    """Return the bundled sample with mirrored images."""
     store = Store(place / "other")
     opened = store.open(steps.download_dataset(store, "mnist-sample"))
     names = {"x_train": "train_pixels", "y_train": "train_labels", "x_test": "test_pixels", "y_test": "test_labels"}
@@ -196,66 +199,66 @@ def mirrored(place: Path) -> dict[str, npt.NDArray[np.uint8]]:
     return {name: array[:, :, ::-1] if array.ndim == 3 else array for name, array in arrays.items()}
 
 
-def test_a_champion_that_is_damaged_is_not_beaten_unseen(lab: Lab, champion: ModelVersion) -> None:
-    """Its file can't be measured: that is said, and nothing is promoted."""
+def test_a_damaged_champion_is_not_replaced(lab: Lab, champion: ModelVersion) -> None:
+    """The reason is that it cannot be evaluated, and how to promote the challenger anyway."""
     strong = lab.register("strong")
     onnx = lab.store.path(champion.artifact("onnx")) / "model.onnx"
     onnx.write_bytes(onnx.read_bytes()[:-1])
     outcome = lab.decide(strong)
     assert not outcome.promoted
     (reason,) = outcome.reasons
-    assert "the champion, version 1, can't be measured on the same test sets: onnx/" in reason
+    assert "the champion, version 1, cannot be evaluated on the same test sets: onnx/" in reason
     assert "`digits promote 2`" in reason
 
 
-def test_a_champion_of_other_classes_is_not_compared(lab: Lab) -> None:
-    """Letters and digits have no test set in common."""
+def test_a_champion_with_other_classes_is_not_replaced(lab: Lab) -> None:
+    """A model of letters cannot be evaluated on digits."""
     letters = lab.export("letters", np.ones((784, 10), np.float32), classes="abcdefghij")
     lab.registry.register(artifacts={"onnx": letters.digest}, weights_sha256="l", facts=ModelFacts())
     lab.registry.promote(1, reasons=[])
     outcome = lab.decide(lab.register("strong"))
     assert not outcome.promoted
-    assert "can't be measured on the same test sets: its classes are ('a'," in outcome.reasons[0]
+    assert "cannot be evaluated on the same test sets: its classes are ('a'," in outcome.reasons[0]
 
 
-def test_a_challenger_that_was_not_tested_where_the_champion_was_is_refused(lab: Lab) -> None:
-    """A model of the sample alone does not replace one of the sample and the reviewed images."""
+def test_a_challenger_without_all_test_sets_of_the_champion_is_refused(lab: Lab) -> None:
+    """A model of the sample alone does not replace one of the sample and of reviewed images."""
     exported = lab.export("both", fitted(lab.store, lab.arrays, 900, noise=0, shuffled=False))
     facts = ModelFacts(datasets=("mnist-sample", "reviewed"))
     lab.registry.register(artifacts={"onnx": exported.digest}, weights_sha256="b", facts=facts)
     lab.registry.promote(1, reasons=[])
     outcome = lab.decide(lab.register("strong"))
     assert not outcome.promoted
-    assert "version 1, was tested on reviewed too; train on the same datasets" in outcome.reasons[0]
+    assert "version 1, was also tested on reviewed; train on the same datasets" in outcome.reasons[0]
 
 
-# What has been decided
+# Repeated runs
 
 
-def test_a_run_that_would_change_nothing_is_told_so(lab: Lab, champion: ModelVersion) -> None:
-    """After it was decided on; with the champion's files whole; not for other data, settings or another policy."""
-    standing = champion_module.find_unchanged_run(lab.store, lab.run())
-    assert standing is not None
-    assert (standing.version, standing.new, standing.promoted, standing.decision) == (1, False, False, None)
-    assert standing.reasons == ("Nothing changed: data, configuration and code are those of version 1.",)
+def test_a_run_that_would_change_nothing_is_found(lab: Lab, champion: ModelVersion) -> None:
+    """Not if the settings or the policy differ, or if a file of the model version is missing."""
+    unchanged = champion_module.find_unchanged_run(lab.store, lab.run())
+    assert unchanged is not None
+    assert (unchanged.version, unchanged.new, unchanged.promoted, unchanged.decision) == (1, False, False, None)
+    assert unchanged.reasons == ("Nothing changed: data, configuration and code are those of version 1.",)
     assert champion_module.find_unchanged_run(lab.store, lab.run(training={"seed": 1})) is None
     assert champion_module.find_unchanged_run(lab.store, lab.run(promotion={"min_accuracy": 0.6})) is None
     (lab.store.path(champion.artifact("onnx")) / "spec.json").unlink()
     assert champion_module.find_unchanged_run(lab.store, lab.run()) is None
 
 
-def test_a_training_from_the_champion_is_not_repeated_for_ever(lab: Lab) -> None:
-    """Its champion changes by its own promotion; data, configuration and code do not, so there is nothing to do."""
+def test_a_training_from_the_champion_is_not_repeated_after_its_promotion(lab: Lab) -> None:
+    """The promotion changes the champion, but not data, configuration and code."""
     start = {"training": {"start": "champion"}}
     assert lab.decide(lab.register("weak", images=900), **start).promoted
     assert lab.decide(lab.register("strong"), **start).promoted
-    standing = champion_module.find_unchanged_run(lab.store, lab.run(**start))
-    assert standing is not None
-    assert standing.version == 2
+    unchanged = champion_module.find_unchanged_run(lab.store, lab.run(**start))
+    assert unchanged is not None
+    assert unchanged.version == 2
 
 
-def test_a_refused_version_is_decided_on_anew_under_another_policy(lab: Lab, champion: ModelVersion) -> None:
-    """Not under the same; and a champion that was rolled back is not promoted again by a rerun."""
+def test_a_version_is_decided_on_once_per_policy(lab: Lab, champion: ModelVersion) -> None:
+    """A version that was champion before a rollback is not promoted again by a rerun."""
     strong = lab.register("strong")
     assert not lab.decide(strong, promotion={**POLICY, "promote": False}).promoted
     again = lab.decide(strong, new=False, promotion={**POLICY, "promote": False})
@@ -267,10 +270,10 @@ def test_a_refused_version_is_decided_on_anew_under_another_policy(lab: Lab, cha
     assert (rerun.promoted, rerun.champion) == (False, 1)
 
 
-def test_the_champion_may_change_while_a_challenger_is_measured(
+def test_a_champion_that_changes_during_the_comparison_is_compared_again(
     lab: Lab, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The decision is on the one that is there when it counts."""
+    """The decision that is recorded is about the current champion."""
     strong, other = lab.register("strong"), lab.register("other", images=4_000)
     real = champion_module.find_changed_images
 
@@ -284,7 +287,7 @@ def test_the_champion_may_change_while_a_challenger_is_measured(
     assert lab.registry.decisions()[-1].champion == other.number
 
 
-def test_the_policy_is_part_of_the_record(lab: Lab, champion: ModelVersion) -> None:
-    """As it was asked, in full."""
+def test_a_decision_records_its_policy(lab: Lab, champion: ModelVersion) -> None:
+    """With all settings."""
     (made,) = lab.registry.decisions()
     assert made.policy == PromotionPolicy(**POLICY).model_dump(mode="json")

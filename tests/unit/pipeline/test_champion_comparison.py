@@ -1,4 +1,4 @@
-"""What is measured of two models before it is decided which of them is better."""
+"""Measurements of two models that a promotion decision is based on."""
 
 from pathlib import Path
 
@@ -17,13 +17,13 @@ LABELS = np.array([0, 1, 0, 1, 0, 1], np.uint8)
 
 
 def answers(first: list[float], novelty: list[float] | None = None) -> Answers:
-    """Give what a model of two classes says, by the probability of the first one."""
+    """Return the output of a model of two classes, from the probabilities of the first class."""
     probabilities = np.array([[one, 1 - one] for one in first], np.float32)
     return Answers(probabilities, None if novelty is None else np.array(novelty, np.float32))
 
 
-def test_each_test_set_has_its_own_figures() -> None:
-    """Accuracy, calibration and coverage, of its own images only."""
+def test_each_test_set_is_measured_separately() -> None:
+    """Accuracy, calibration and coverage are computed from the images of the set only."""
     said = answers([0.9, 0.2, 0.3, 0.4, 0.6, 0.7])
     steps = [Step(0.75, 900, 0, 0.003)]
     results = measure_test_sets(said, LABELS, SETS, steps=steps, target_error=0.003)
@@ -38,22 +38,22 @@ def test_each_test_set_has_its_own_figures() -> None:
     assert results["scans"].ece == pytest.approx((0.4 + 0.7) / 2)
 
 
-def test_what_is_taken_for_no_digit_is_not_answered() -> None:
-    """However sure the class is."""
+def test_rejected_images_do_not_count_as_answered() -> None:
+    """Even if the class has a high probability."""
     said = answers([0.99] * 6, novelty=[-1, 0.5, -1, -1, 0, 2])
     results = measure_test_sets(said, LABELS, SETS, steps=[Step(0.5, 900, 0, 0.003)], target_error=0.003)
     assert [one.coverage for one in results.values()] == [0.75, 0.5]
 
 
 @pytest.mark.parametrize("steps", [[], [Step(0.5, 900, 9, 0.02)]])
-def test_a_model_that_can_not_promise_the_error_answers_nothing(steps: list[Step]) -> None:
-    """Nor does one without any thresholds."""
+def test_coverage_is_zero_if_the_calibration_cannot_support_the_error_rate(steps: list[Step]) -> None:
+    """The same holds for a model without risk steps."""
     results = measure_test_sets(answers([0.99] * 6), LABELS, SETS, steps=steps, target_error=0.003)
     assert [one.coverage for one in results.values()] == [0, 0]
 
 
-def test_examples_are_the_surest_of_those_that_changed() -> None:
-    """First what became wrong, then what became right; what both get wrong is neither."""
+def test_examples_are_the_most_confident_changed_images() -> None:
+    """First those that became wrong, then those that became correct; images that both get wrong are left out."""
     champion = answers([0.9, 0.2, 0.9, 0.1, 0.2, 0.6])
     challenger = answers([0.4, 0.2, 0.1, 0.3, 0.8, 0.7])
     found = find_changed_images(challenger, champion, LABELS, SETS, ["zero", "one"])
@@ -66,8 +66,8 @@ def test_examples_are_the_surest_of_those_that_changed() -> None:
     assert len(find_changed_images(others, many, np.zeros(40, np.uint8), whole, "ab")) == EXAMPLES
 
 
-def test_operations_are_the_multiplications_of_each_product(tmp_path: Path) -> None:
-    """Weights times the places where they are used, for one image."""
+def test_operations_are_the_multiplications_of_convolutions_and_products(tmp_path: Path) -> None:
+    """The number of weights times the positions where each is used, for one image."""
     assert count_operations(write_model(tmp_path / "dense") / "model.onnx") == 784 * 10
     assert count_operations(convolution(tmp_path / "convolution.onnx")) == 9 * 4 * 26 * 26 + 4 * 26 * 26 * 10
 

@@ -1,4 +1,4 @@
-"""Labels that people gave become arrays to train on: mixed, on one side each, and listed."""
+"""Training data from your own labels: split, repeated, and listed."""
 
 import csv
 import hashlib
@@ -42,13 +42,13 @@ ANSWER = Answer(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk."""
+    """Skip fsync."""
     monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store in whose label log are 80 drawn digits, and one of another kind each."""
+    """Store with a label log of 80 drawn digits, one image that is no digit, and one that was skipped."""
     store = Store(tmp_path / "artifacts")
     for number in range(80):
         label_image(store, draw(number), str(number % 10))
@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def label_image(store: Store, pixels: np.ndarray, label: str) -> str:
-    """Label an image; give its hash."""
+    """Label an image and return its SHA-256."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     sha256 = hashlib.sha256(content.getvalue()).hexdigest()
@@ -69,24 +69,24 @@ def label_image(store: Store, pixels: np.ndarray, label: str) -> str:
 
 
 def prepared(store: Store, *sources: str) -> Artifact:
-    """Make arrays of datasets."""
+    """Return the arrays made from datasets."""
     references: list[ArtifactRef] = [download_dataset(store, source) for source in sources]
     return store.open(prepare_arrays(store, references, CONFIG))
 
 
 def array(arrays: Artifact, name: str) -> np.ndarray:
-    """Read one of the arrays."""
+    """Load one of the arrays."""
     return np.asarray(np.load(arrays.file(f"{name}.npy")))
 
 
 def labels_in(arrays: Artifact) -> dict[str, dict[str, str]]:
-    """Give what is listed, by hash."""
+    """Return the rows of labels.csv by SHA-256."""
     with arrays.file("labels.csv").open(encoding="utf-8", newline="") as file:
         return {row["sha256"]: row for row in csv.DictReader(file)}
 
 
-def test_the_first_label_is_trained_with_or_tested_on(tmp_path: Path) -> None:
-    """Whichever part its hash says: the others have none of ours then."""
+def test_a_single_label_can_be_in_any_part(tmp_path: Path) -> None:
+    """Its hash decides whether it is a training, validation or test image."""
     sides = set()
     for number in range(20):
         store = Store(tmp_path / str(number))
@@ -99,8 +99,8 @@ def test_the_first_label_is_trained_with_or_tested_on(tmp_path: Path) -> None:
     pytest.fail(f"all are for {sides}")
 
 
-def test_while_nothing_is_labelled_the_other_datasets_are_trained_on(store: Store, tmp_path: Path) -> None:
-    """And by itself it is asked for in vain, which the download says."""
+def test_reviewed_is_left_out_while_nothing_is_labelled(store: Store, tmp_path: Path) -> None:
+    """If it is the only dataset, the download is an error."""
     run = parse(TrainingRun, {"datasets": ("mnist-sample", "reviewed")}, source="test").resolved()
     alone = run.model_copy(update={"datasets": ("reviewed",)})
     empty = Store(tmp_path / "empty")
@@ -114,7 +114,7 @@ def test_while_nothing_is_labelled_the_other_datasets_are_trained_on(store: Stor
 
 
 def test_reviewed_images_make_the_stated_share_of_the_training_images(store: Store) -> None:
-    """By being repeated there, and only there: nothing that is trained on is validated or tested with."""
+    """They are repeated in the training images only, and no image is in two parts."""
     arrays = prepared(store, "mnist-sample", "reviewed")
     listed = labels_in(arrays)
     assert len(listed) == 80
@@ -130,8 +130,8 @@ def test_reviewed_images_make_the_stated_share_of_the_training_images(store: Sto
     assert json.loads(arrays.file("arrays.json").read_text())["own"] == {"images": 80, "rows": rows}
 
 
-def test_each_has_its_label(store: Store) -> None:
-    """In the list as in the arrays."""
+def test_each_image_has_its_label(store: Store) -> None:
+    """In labels.csv and in the arrays."""
     arrays = prepared(store, "mnist-sample", "reviewed")
     drawn = {draw(number).tobytes(): number % 10 for number in range(80)}
     for part in ("train", "validation", "test"):
@@ -148,8 +148,8 @@ def test_each_has_its_label(store: Store) -> None:
         assert drawn[np.asarray(Image.open(kept / sha256)).tobytes()] == int(row["label"])
 
 
-def test_the_data_report_says_what_was_left_out(store: Store) -> None:
-    """Skipped, no digits, changed labels, and an image of MNIST's that somebody reviewed."""
+def test_findings_count_the_images_that_were_left_out(store: Store) -> None:
+    """Skipped images, images that are no digit, changed labels, and labels that contradict or repeat MNIST."""
     published = np.load(store.open(download_dataset(store, "mnist-sample")).file("test_pixels.npy"))
     label_image(store, draw(3), "9")
     label = int(np.load(store.open(download_dataset(store, "mnist-sample")).file("test_labels.npy"))[0])
@@ -168,8 +168,8 @@ def test_the_data_report_says_what_was_left_out(store: Store) -> None:
     assert np.array_equal(array(arrays, "test_pixels")[: len(published)], published)
 
 
-def test_a_label_more_makes_new_arrays_and_the_same_labels_find_the_old_ones(store: Store) -> None:
-    """Taking the label back finds the first ones again; MNIST's own have no list."""
+def test_another_label_makes_new_arrays_and_an_undo_reuses_the_old_ones(store: Store) -> None:
+    """Arrays without your own labels have no labels.csv."""
     first = prepared(store, "mnist-sample", "reviewed")
     sha256 = label_image(store, draw(500), "4")
     more = prepared(store, "mnist-sample", "reviewed")
@@ -183,21 +183,21 @@ def test_a_label_more_makes_new_arrays_and_the_same_labels_find_the_old_ones(sto
     assert json.loads(plain.file("arrays.json").read_text())["own"] == {"images": 0, "rows": 0}
 
 
-def test_a_model_s_facts_say_how_much_was_labelled_here(store: Store) -> None:
-    """How many images, and the share that they had by being repeated."""
-    told = []
+def test_facts_have_the_number_and_share_of_your_own_labels(store: Store) -> None:
+    """The share includes repetitions; without own labels there is no such fact."""
+    found = []
     for sources in (["mnist-sample", "reviewed"], ["mnist-sample"]):
         arrays = prepared(store, *sources)
-        told.append(own_facts(Lineage(arrays, arrays, arrays, arrays, arrays, ())))
-    assert told == [{"own_images": 80, "own_share": 0.25}, {}]
-    assert own_headline(ModelFacts(**told[0])) == {
-        "Labelled here": "80 images; 25.0% of the training images, by being repeated",
+        found.append(own_facts(Lineage(arrays, arrays, arrays, arrays, arrays, ())))
+    assert found == [{"own_images": 80, "own_share": 0.25}, {}]
+    assert own_headline(ModelFacts(**found[0])) == {
+        "Labelled here": "80 images, 25.0% of the training images, repetitions included",
     }
-    assert own_headline(ModelFacts(**told[1])) == {}
+    assert own_headline(ModelFacts(**found[1])) == {}
 
 
-def test_a_labelled_folder_is_mixed_in_the_same_way(store: Store, tmp_path: Path) -> None:
-    """Beside the reviewed images; those that are in both count once."""
+def test_a_labelled_folder_is_treated_like_reviewed(store: Store, tmp_path: Path) -> None:
+    """Images that are in both count once."""
     for number in range(60, 100):
         (tmp_path / "mine" / str(number % 10)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw(number)).save(tmp_path / "mine" / str(number % 10) / f"{number}.png")

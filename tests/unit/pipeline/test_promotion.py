@@ -1,4 +1,4 @@
-"""Who becomes champion, and the sentences that say why."""
+"""Promotion rule: which challengers replace the champion, and the reasons given."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,19 +19,19 @@ Right = npt.NDArray[np.bool_]
 
 
 def right(count: int = COUNT, *, wrong: int = 0, first: int = 0) -> Right:
-    """Give what a model gets right: all but `wrong` images from the image number `first` on."""
+    """Return which images a model gets right: all but `wrong` images, counted from the index `first`."""
     answers = np.ones(count, bool)
     answers[first : first + wrong] = False
     return answers
 
 
 def result(answers: Right, **more: Any) -> SetResult:
-    """Give a result with a good behaviour."""
+    """Return a result with good calibration and coverage."""
     return SetResult(**{"digest": "a" * 64, "right": answers, "ece": 0.01, "coverage": 0.95, **more})
 
 
 def candidate(version: int, sets: Mapping[str, Right], **more: Any) -> Candidate:
-    """Give a candidate with a good behaviour on every set."""
+    """Return a candidate with good calibration and coverage on every test set."""
     return Candidate(version, {name: result(one) for name, one in sets.items()}, operations=10**6, bytes=10**6, **more)
 
 
@@ -50,27 +50,29 @@ def test_the_first_good_model_is_promoted() -> None:
     decision = decide_promotion(candidate(1, {"mnist": right(wrong=50)}), None, POLICY)
     assert decision.promote
     assert decision.reasons == (
-        "Version 1 (99.50%, 9,950 of 10,000 right) is the first model, and good enough for a champion.",
+        "Version 1 (99.50%, 9,950 of 10,000 right) is the first model, and meets the promotion policy.",
     )
     (row,) = decision.sets
     assert (row.name, row.count, row.challenger, row.champion, row.p) == ("mnist", COUNT, 0.995, None, None)
 
 
 @pytest.mark.parametrize("thousandths", range(1, 1000, 37))
-def test_the_least_accuracy_is_enough(thousandths: int) -> None:
-    """The least accuracy itself is enough, whatever its binary form; one image less is not."""
+def test_the_lowest_allowed_accuracy_is_enough(thousandths: int) -> None:
+    """At exactly the limit a model is promoted, in spite of rounding; with one mistake more it is not."""
     policy = PromotionPolicy(min_accuracy=thousandths / 1000)
     wrong = COUNT - 10 * thousandths
     assert decide_promotion(candidate(1, {"mnist": right(wrong=wrong)}), None, policy).promote
     refused = decide_promotion(candidate(1, {"mnist": right(wrong=wrong + 1)}), None, policy)
     assert not refused.promote
-    assert refused.reasons[0].endswith(f"is below the least accuracy for a champion, {thousandths / 1000:.2%}.")
+    assert refused.reasons[0].endswith(
+        f"is below the lowest accuracy that the policy allows, {thousandths / 1000:.2%}."
+    )
 
 
-def test_switched_off_holds_for_the_first_model_too() -> None:
-    """Off is off."""
+def test_the_first_model_is_not_promoted_if_promotion_is_off() -> None:
+    """The policy setting `promote` also applies without a champion."""
     decision = decide_promotion(candidate(1, {"mnist": right()}), None, PromotionPolicy(promote=False))
-    assert decision.reasons == ("Promotion is switched off, so version 1 is registered and no more.",)
+    assert decision.reasons == ("Promotion is switched off, so version 1 is only registered.",)
     assert not decision.promote
 
 
@@ -78,13 +80,13 @@ def test_switched_off_holds_for_the_first_model_too() -> None:
 
 
 def test_a_better_model_is_promoted() -> None:
-    """Thirty images gained and ten lost is more than luck; the reason has the counts."""
+    """Thirty images gained and ten lost are significant; the reason states the counts."""
     decision = decide({"mnist": right(wrong=10, first=100)}, {"mnist": right(wrong=30)})
     assert decision.promote
     (reason,) = decision.reasons
     assert reason == (
-        "Version 4 is better than the champion, version 3: on mnist right on 30 images that the champion gets wrong, "
-        "wrong on 10 that it gets right (McNemar's test: p = 0.0011)."
+        "Version 4 is better than the champion, version 3: on mnist correct on 30 images that the champion gets "
+        "wrong, wrong on 10 that it gets right (McNemar's test: p = 0.0011)."
     )
     (row,) = decision.sets
     assert (row.gained, row.lost, row.challenger, row.champion) == (30, 10, 0.999, 0.997)
@@ -92,77 +94,81 @@ def test_a_better_model_is_promoted() -> None:
 
 
 def test_an_equal_model_is_not_promoted() -> None:
-    """As good is not better: a retraining that changes nothing that matters leaves the champion."""
+    """A model that is only as good as the champion does not replace it."""
     same = {"mnist": right(wrong=50)}
     decision = decide(same, same)
     assert not decision.promote
     (reason,) = decision.reasons
     assert reason == (
-        "Version 4 is not better than the champion, version 3, by more than chance explains: on mnist right on 0 "
-        "images that the champion gets wrong, wrong on 0 that it gets right (McNemar's test: p = 1), and less than "
-        "0.05 is asked for."
+        "Version 4 is not significantly better than the champion, version 3: on mnist correct on 0 images that the "
+        "champion gets wrong, wrong on 0 that it gets right (McNemar's test: p = 1); the policy requires p < 0.05."
     )
 
 
-def test_a_few_images_more_are_luck() -> None:
-    """22 gained and 12 lost is what equal models show once in sixteen times; 23 and 12 is less than .05."""
+def test_an_insignificant_gain_is_not_promoted() -> None:
+    """With 22 images gained and 12 lost p is 0.06; with 23 and 12 it is below 0.05."""
     champion = {"mnist": right(wrong=22)}
     assert not decide({"mnist": right(wrong=12, first=100)}, champion).promote
     assert decide({"mnist": right(wrong=12, first=100)}, {"mnist": right(wrong=23)}).promote
 
 
-def test_worse_on_one_set_is_refused_however_good_it_is_elsewhere() -> None:
+def test_a_model_that_is_worse_on_one_test_set_is_refused_even_if_better_on_another() -> None:
     """A loss of 20 images, where 10 of 10,000 are allowed."""
     champion = {"mnist": right(), "scans": right(1000, wrong=100)}
     decision = decide({"mnist": right(wrong=20), "scans": right(1000)}, champion)
     assert not decision.promote
     (reason,) = decision.reasons
     assert reason == (
-        "Version 4 is worse than the champion, version 3, on mnist: right on 0 images that the champion gets wrong, "
-        "wrong on 20 that it gets right, a loss of 20 of 10,000 images; the policy allows 10."
+        "Version 4 is worse than the champion, version 3, on mnist: correct on 0 images that the champion gets wrong, "
+        "wrong on 20 that it gets right, a net loss of 20 of 10,000 images; the policy allows 10."
     )
 
 
 @pytest.mark.parametrize(("loss", "promoted"), [(9, True), (10, True), (11, False)])
-def test_the_margin_itself_is_allowed(loss: int, promoted: bool) -> None:
-    """Ten images in ten thousand, in whole images: one more is not."""
+def test_a_drop_of_exactly_the_allowed_size_is_promoted(loss: int, promoted: bool) -> None:
+    """Ten images of 10,000 are allowed, eleven are not."""
     champion = {"mnist": right(), "scans": right(1000, wrong=100)}
     assert decide({"mnist": right(wrong=loss), "scans": right(1000)}, champion).promote is promoted
 
 
 @pytest.mark.parametrize("thousandths", range(1, 40))
-def test_rounding_of_shares_never_decides(thousandths: int) -> None:
-    """.001 x 10,000 and the like: the margin itself is always within it."""
+def test_rounding_does_not_change_a_decision(thousandths: int) -> None:
+    """A drop of exactly the allowed size is promoted for limits of 0.001, 0.002, ..., which are inexact in binary."""
     policy = PromotionPolicy(max_accuracy_drop=thousandths / 1000)
     champion = {"mnist": right(), "scans": right(1000, wrong=100)}
     challenger = {"mnist": right(wrong=10 * thousandths), "scans": right(1000)}
     assert decide(challenger, champion, policy).promote
 
 
-def test_a_small_set_does_not_block_by_chance() -> None:
-    """Of twenty images two more wrong are luck, five more are not."""
+def test_a_few_images_lost_on_a_small_set_do_not_block_a_promotion() -> None:
+    """Of twenty images, two lost may be chance; five lost are not."""
     for lost, promoted in ((2, True), (5, False)):
         champion = {"mnist": right(wrong=50), "reviewed": right(20)}
         assert decide({"mnist": right(), "reviewed": right(20, wrong=lost)}, champion).promote is promoted
 
 
-def test_a_small_set_does_not_decide_by_chance() -> None:
-    """Four of twenty gained and none lost could be luck; with another test set beside it, five could be too."""
+def test_a_few_images_gained_on_a_small_set_are_not_enough_for_a_promotion() -> None:
+    """Four of twenty images gained are not significant; five are, but not if there is a second test set."""
     assert not decide({"reviewed": right(20)}, {"reviewed": right(20, wrong=4)}).promote
     assert decide({"reviewed": right(20)}, {"reviewed": right(20, wrong=5)}).promote
     mnist = right(wrong=50)
     assert not decide({"mnist": mnist, "reviewed": right(20)}, {"mnist": mnist, "reviewed": right(20, wrong=5)}).promote
 
 
-def test_all_reasons_against_are_told() -> None:
-    """Nobody mends one fault to be told of the next."""
+def test_a_refusal_states_all_reasons() -> None:
+    """A user sees every fault at once."""
     decision = decide({"mnist": right(wrong=5_000)}, {"mnist": right()}, PromotionPolicy(promote=False))
     assert not decision.promote
-    starts = ["Promotion is switched off", "Version 4 (50.00%", "Version 4 is worse", "Version 4 is not better"]
+    starts = [
+        "Promotion is switched off",
+        "Version 4 (50.00%",
+        "Version 4 is worse",
+        "Version 4 is not significantly better",
+    ]
     assert [reason.startswith(start) for reason, start in zip(decision.reasons, starts, strict=True)] == [True] * 4
 
 
-# What can't be compared
+# Models that cannot be compared
 
 
 @pytest.mark.parametrize(
@@ -175,46 +181,46 @@ def test_all_reasons_against_are_told() -> None:
     ],
     ids=["other images", "other number", "other name", "more sets"],
 )
-def test_other_test_sets_are_not_compared(sets: dict[str, SetResult]) -> None:
-    """Even a perfect score on other images proves nothing."""
+def test_a_model_measured_on_other_test_sets_is_refused(sets: dict[str, SetResult]) -> None:
+    """Even with a perfect score on other images."""
     champion = candidate(3, {"mnist": right(wrong=100)})
     decision = decide_promotion(Candidate(4, sets), champion, POLICY)
     assert not decision.promote
     (reason,) = decision.reasons
-    assert "the champion, version 3, on mnist (aaaaaaaaaaaa); evaluate both on the same test sets" in reason
+    assert "the champion, version 3, on mnist (aaaaaaaaaaaa). Evaluate both on the same test sets" in reason
 
 
 def test_the_champion_is_not_promoted_again() -> None:
-    """A champion that is decided on once more stays what it is."""
+    """A decision on the champion itself changes nothing."""
     champion = candidate(3, {"mnist": right()})
     decision = decide_promotion(champion, champion, POLICY)
     assert (decision.promote, decision.reasons) == (
         False,
-        ("Version 3 (100.00%, 10,000 of 10,000 right) is the champion already.",),
+        ("Version 3 (100.00%, 10,000 of 10,000 right) is already the champion.",),
     )
 
 
-def test_a_champion_that_can_not_be_measured_is_a_refusal() -> None:
-    """With the reason that is given."""
+def test_a_refusal_states_the_given_reason() -> None:
+    """Such as a champion that cannot be evaluated."""
     decision = refuse(4, "the champion is damaged.")
     assert (decision.promote, decision.reasons) == (
         False,
-        ("Version 4 is not promoted, since the champion is damaged.",),
+        ("Version 4 is not promoted because the champion is damaged.",),
     )
 
 
-# Behaviour
+# Calibration, coverage and cost
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"ece": 0.0301}, "calibration error on mnist, 3.01%, the champion 1.00%; the policy allows at most 2 points"),
-        ({"coverage": 0.8999}, "answered at an error of 0.005 on mnist, 89.99%, the champion 95.00%"),
+        ({"ece": 0.0301}, "calibration error on mnist is 3.01% (champion: 1.00%); the policy allows at most 2 points"),
+        ({"coverage": 0.8999}, "answered at an error of 0.005 on mnist is 89.99% (champion: 95.00%)"),
     ],
 )
-def test_a_better_model_that_behaves_worse_is_refused(change: dict[str, float], words: str) -> None:
-    """Accuracy is not all: past the limit it is refused, at the limit it is not."""
+def test_a_better_model_with_worse_calibration_or_coverage_is_refused(change: dict[str, float], words: str) -> None:
+    """It is refused beyond the limit, and promoted at the limit."""
     challenger = Candidate(4, {"mnist": result(right(), **change)}, operations=10**6, bytes=10**6)
     decision = decide_promotion(challenger, candidate(3, {"mnist": right(wrong=50)}), POLICY)
     assert not decision.promote
@@ -230,9 +236,9 @@ def test_a_better_model_that_behaves_worse_is_refused(change: dict[str, float], 
     [
         (
             {"operations": 100_000_001},
-            "multiplications per image, 100.00 million, the champion 1.00 million; the policy allows at most 100",
+            "multiplications per image is 100.00 million (champion: 1.00 million); the policy allows at most 100",
         ),
-        ({"bytes": 50_000_001}, "size of the network, 50.00 MB, the champion 1.00 MB; the policy allows at most 50 MB"),
+        ({"bytes": 50_000_001}, "size of the network is 50.00 MB (champion: 1.00 MB); the policy allows at most 50 MB"),
     ],
 )
 def test_a_costly_or_large_model_is_refused(change: dict[str, Any], words: str) -> None:
@@ -245,16 +251,16 @@ def test_a_costly_or_large_model_is_refused(change: dict[str, Any], words: str) 
     assert decide_promotion(at_limit, champion, POLICY).promote
 
 
-def test_the_first_model_must_not_be_too_large_either() -> None:
-    """A limit that needs no champion holds without one."""
+def test_the_first_model_is_refused_if_it_is_too_large() -> None:
+    """The limit on the size applies without a champion."""
     first = replace(candidate(1, {"mnist": right()}), bytes=10**9)
     decision = decide_promotion(first, None, POLICY)
     assert not decision.promote
-    assert "size of the network, 1000.00 MB; the policy allows at most 50 MB" in decision.reasons[0]
+    assert "size of the network is 1000.00 MB; the policy allows at most 50 MB" in decision.reasons[0]
 
 
-def test_few_images_say_nothing_of_calibration() -> None:
-    """With fewer than 500 images a set has no such check."""
+def test_calibration_is_not_checked_on_fewer_than_500_images() -> None:
+    """With 499 images a bad calibration is ignored, with 500 it is a reason to refuse."""
     sets = {"mnist": result(right()), "reviewed": result(right(499), ece=0.5, coverage=0.1)}
     decision = decide_promotion(Candidate(4, sets, 10**6, 1), _champion_of(sets), POLICY)
     assert decision.promote
@@ -268,32 +274,33 @@ def _champion_of(sets: Mapping[str, SetResult]) -> Candidate:
     return candidate(3, {name: mnist.get(name, np.ones(len(one.right), bool)) for name, one in sets.items()})
 
 
-# Chance
+# Statistics
 
 
-def test_several_tests_are_adjusted() -> None:
-    """The textbook's example of Holm's method; one test is itself."""
+def test_holm_correction_gives_the_textbook_values() -> None:
+    """A single p-value stays as it is."""
     assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm_correction([0.04]) == [0.04]
     assert holm_correction([0.9, 0.8]) == [1.0, 1.0]
 
 
-def test_mcnemar_is_exact() -> None:
-    """Five of five flips of a fair coin: one in 32."""
+def test_mcnemar_p_value_is_exact() -> None:
+    """Five heads in five flips of a fair coin have a probability of 1/32."""
     assert mcnemar_p_value(5, 0) == pytest.approx(1 / 32)
     assert mcnemar_p_value(0, 0) == 1
     assert mcnemar_p_value(0, 5) == 1
 
 
 def drawn(random: np.random.Generator, chances: npt.NDArray[np.float64]) -> Right:
-    """Draw what a model gets right, image by image."""
+    """Return at random which images a model gets right, given the probability for each."""
     return random.random(len(chances)) < chances
 
 
 def promoted_share(pairs: int, better: float, sizes: Mapping[str, int]) -> float:
-    """Give the share of drawn pairs in which the challenger, of `better` times the champion's mistakes, is promoted.
+    """Return the share of random pairs in which the challenger is promoted.
 
-    A fifth of the images are hard, where the champion is wrong with a probability of .1, and of the others .002.
+    The challenger makes `better` times as many mistakes as the champion. On a fifth of the images, the hard ones, the
+    champion is wrong with a probability of 0.1, on the others of 0.002.
     """
     random = np.random.default_rng(1)
     wrong = {name: np.where(np.arange(size) % 5 == 0, 0.1, 0.002) for name, size in sizes.items()}
@@ -306,11 +313,11 @@ def promoted_share(pairs: int, better: float, sizes: Mapping[str, int]) -> float
 
 
 @pytest.mark.parametrize("sizes", [{"mnist": 2_000}, {"mnist": 2_000, "reviewed": 60, "scans": 500}])
-def test_noise_is_not_promoted(sizes: Mapping[str, int]) -> None:
-    """Of 1,500 pairs of equal models at most one in twenty challengers is promoted, by however many sets."""
+def test_at_most_one_in_twenty_equal_models_is_promoted(sizes: Mapping[str, int]) -> None:
+    """In 1,500 pairs of equal models, for one test set and for three."""
     assert 0 < promoted_share(1500, 1.0, sizes) <= POLICY.significance_level
 
 
 def test_a_model_with_two_thirds_of_the_mistakes_is_promoted() -> None:
-    """On 10,000 images, 9 of 10 times; the mistakes of both are independent but for the images being hard."""
+    """In nine of ten cases on 10,000 images; the mistakes of the two are independent given the image."""
     assert promoted_share(200, 2 / 3, {"mnist": 10_000}) > 0.9

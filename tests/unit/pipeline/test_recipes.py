@@ -1,4 +1,4 @@
-"""What names a training: data, configuration and code, told before anything is computed."""
+"""Recipes: data, configuration and code of a training run, and the test sets of joined datasets."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ RUN: dict[str, Any] = {"datasets": ["mnist-sample"]}
 NO_SOURCES = {"__pycache__", "sample"}
 
 
-def name_of(**changes: Any) -> str:
-    """Name a run."""
+def digest_of(**changes: Any) -> str:
+    """Return the digest of a run with these settings."""
     run = TrainingRun.model_validate({**RUN, **changes}).resolved()
     return recipes.digest_of_run(recipes.arrays_of_run(run, identify), run)
 
 
-def test_the_same_run_has_the_same_name() -> None:
-    """Also where a default is written out."""
-    assert name_of() == name_of(preset="default") == name_of(training={"epochs": 20})
+def test_the_same_run_has_the_same_digest() -> None:
+    """Also if a default is set explicitly."""
+    assert digest_of() == digest_of(preset="default") == digest_of(training={"epochs": 20})
 
 
 @pytest.mark.parametrize(
@@ -45,25 +45,14 @@ def test_the_same_run_has_the_same_name() -> None:
         {"arrays": {"normalize": "none"}},
     ],
 )
-def test_another_run_has_another_name(change: dict[str, Any]) -> None:
-    """Other data, another network, another training."""
-    assert name_of(**change) != name_of()
+def test_a_run_with_other_settings_has_another_digest(change: dict[str, Any]) -> None:
+    """Other data, another network, or another training."""
+    assert digest_of(**change) != digest_of()
 
 
-def test_a_policy_is_no_part_of_it() -> None:
-    """What is asked of a model does not change the model."""
-    assert name_of(promotion={"min_accuracy": 0.5}) == name_of()
-
-
-def test_other_code_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line in a module that trains."""
-    before, real = name_of(), code_version._source_of
-    code_version.code_version.cache_clear()
-    monkeypatch.setattr(code_version, "_source_of", lambda name: real(name) + b"#" * (name == "digits.training.fit"))
-    assert name_of() != before
-    monkeypatch.undo()
-    code_version.code_version.cache_clear()
-    assert name_of() == before
+def test_the_promotion_policy_does_not_change_the_digest() -> None:
+    """The policy does not change the model."""
+    assert digest_of(promotion={"min_accuracy": 0.5}) == digest_of()
 
 
 @pytest.fixture
@@ -99,19 +88,31 @@ def test_a_help_text_is_part_of_the_code_version_of_its_own_steps_only(
     assert {kind for kind in recipes.KINDS if recipes.code_of(kind) != before[kind]} == steps
 
 
-def test_another_label_is_other_data(tmp_path: Path) -> None:
-    """A folder's identity has the labels in it."""
+def test_changed_code_of_a_training_step_changes_the_digest(sources: Path) -> None:
+    """A comment in the module that fits networks is enough."""
+    before, module = digest_of(), sources / "training" / "fit.py"
+    original = module.read_text("utf-8")
+    module.write_text(original + "# changed\n", "utf-8")
+    code_version.code_version.cache_clear()
+    assert digest_of() != before
+    module.write_text(original, "utf-8")
+    code_version.code_version.cache_clear()
+    assert digest_of() == before
+
+
+def test_another_label_of_an_image_changes_the_digest(tmp_path: Path) -> None:
+    """The identity of a labelled folder includes the labels."""
     names = []
     for label in ("1", "7"):
         place = tmp_path / label / "scans" / label
         place.mkdir(parents=True)
         (place / "a.png").write_bytes(b"the same")
-        names.append(name_of(datasets=[str(place.parent)]))
+        names.append(digest_of(datasets=[str(place.parent)]))
     assert names[0] != names[1]
 
 
-def test_a_parent_is_a_part_of_a_network() -> None:
-    """A training that goes on from a model has that in its lineage."""
+def test_the_recipe_of_a_network_includes_its_initial_weights() -> None:
+    """A training that starts from a model has that model in its lineage."""
     arrays, model = ArtifactRef("arrays", "a"), ArtifactRef("model", "m")
     config = TrainingRun().resolved().model
     alone = recipes.network(arrays, config, seed=1)
@@ -119,8 +120,8 @@ def test_a_parent_is_a_part_of_a_network() -> None:
     assert recipes.network(arrays, config, seed=1, parent=model).ref != alone.ref
 
 
-def test_datasets_are_named_by_their_last_part() -> None:
-    """Each by another name."""
+def test_datasets_are_named_by_the_last_part_of_their_path() -> None:
+    """Repeated names get a number."""
     sources = ["mnist", "/data/scans", "more/scans", "a.npz", "mnist"]
     named = [str(recipes.dataset(source, {}, "auto").config["name"]) for source in sources]
     assert recipes.unique_names(named) == ["mnist", "scans", "scans-2", "a.npz", "mnist-2"]
@@ -130,13 +131,13 @@ def test_datasets_are_named_by_their_last_part() -> None:
 
 
 def dataset(count: int, level: int) -> LabelledArrays:
-    """Give so many test images of a level."""
+    """Return a dataset of this number of images of one grey level."""
     pixels, labels = np.full((count, 2, 2), level, np.uint8), np.zeros(count, np.uint8)
     return LabelledArrays(pixels, labels, pixels, labels, ("0", "1"))
 
 
-def test_each_dataset_keeps_its_test_images() -> None:
-    """By name, where they are among all, and which they are; one without any is no test set."""
+def test_each_joined_dataset_is_a_test_set() -> None:
+    """It has the name of the dataset and a range of images; a dataset without test images is no test set."""
     parts = [dataset(3, 1), dataset(0, 0), dataset(2, 9)]
     sets = held_out(parts, ["a", "b", "c"])
     assert [(one.name, one.start, one.stop) for one in sets] == [("a", 0, 3), ("c", 3, 5)]
