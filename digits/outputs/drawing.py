@@ -1,4 +1,4 @@
-"""Sheets of small images with captions, as PNG: made with Pillow alone, so that a prediction worker can."""
+"""Drawing: contact sheets, bars and heat maps as PNG, with Pillow only, so that worker processes can use it."""
 
 import base64
 import io
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Bar(NamedTuple):
-    """A name, and a share in 0..1."""
+    """Name and share, in 0..1, of a bar."""
 
     name: str
     share: float
 
 
 class Cell(NamedTuple):
-    """A number of a heat map, None where there is none, and whether it is one to be told of."""
+    """Cell of a heat map: its value, or None for an empty cell, and whether it is marked red."""
 
     value: float | None
     marked: bool
@@ -50,21 +50,19 @@ def contact_sheet(
     highlight: Sequence[bool | None] | None = None,
     tile: int = TILE,
 ) -> bytes:
-    """Draw images in rows, each over its caption, on a light ground.
+    """Return a PNG of images in rows, each above its caption, on a light background.
 
     Args:
-        images: (height, width) or (height, width, 3) uint8 each, of any sizes; small ones are enlarged without
+        images: arrays of (height, width) or (height, width, 3) uint8, of any size; small ones are enlarged without
             smoothing.
-        captions: one an image; split at newlines, cut where too wide; Pillow's own font knows little but ASCII.
-        columns: images a row.
-        highlight: one an image: True for a green frame and caption, False for a red one, None for neither.
-        tile: the side of the square that an image is fitted into.
-
-    Returns:
-        A PNG.
+        captions: one caption per image; newlines start a new line, and lines that are too wide are cut. Pillow's
+            built-in font covers little more than ASCII.
+        columns: number of images per row.
+        highlight: one value per image: True for a green frame and caption, False for red, None for neither.
+        tile: side of the square that an image is fitted into, in pixels.
 
     Raises:
-        ValueError: there are no images, or not as many captions or highlights.
+        ValueError: if there are no images, or the number of captions or highlights differs from theirs.
     """
     if not images:
         raise ValueError("a sheet needs at least one image, found none")
@@ -101,7 +99,7 @@ def _draw_tile(sheet: "Image", draw: "ImageDraw", image: "Image", place: tuple[i
 
 
 def _fitted(pixels: Pixels, tile: int) -> "Image":
-    """Enlarge by a whole factor, or shrink, so that the longer side is at most a tile's."""
+    """Return the image enlarged by a whole factor, or reduced, so that its longer side is at most `tile` pixels."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -120,7 +118,7 @@ def _draw_caption(draw: "ImageDraw", caption: str, font: "Font", place: tuple[in
 
 
 def grey_png(pixels: Pixels, *, largest: int = 640) -> bytes:
-    """Give (height, width) uint8 as a PNG; one with a longer side than `largest` pixels is reduced to that."""
+    """Return (height, width) uint8 pixels as a PNG, reduced if its longer side exceeds `largest` pixels."""
     from PIL import Image
 
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
@@ -130,14 +128,11 @@ def grey_png(pixels: Pixels, *, largest: int = 640) -> bytes:
 
 
 def with_bars(sheet: bytes, bars: Sequence[Bar]) -> bytes:
-    """Draw a bar for each share below a sheet, the greatest one green.
+    """Return a PNG of a sheet with one bar per share below it, the largest one green.
 
     Args:
-        sheet: a PNG.
-        bars: names and shares in 0..1.
-
-    Returns:
-        A PNG.
+        sheet: PNG to draw below.
+        bars: names and shares, in 0..1.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -158,15 +153,12 @@ def with_bars(sheet: bytes, bars: Sequence[Bar]) -> bytes:
 
 
 def heat_map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]]) -> bytes:
-    """Draw numbers in rows and columns, each on a ground that is the darker the greater it is, and red where marked.
+    """Return a PNG of numbers in rows and columns: the larger the number, the darker its cell; marked cells are red.
 
     Args:
-        rows: their names.
-        columns: their names, each on two lines, split at `T` as of a date and a time.
-        cells: one for each column in each row.
-
-    Returns:
-        A PNG.
+        rows: names of the rows.
+        columns: names of the columns, each split into two lines at `T`, as in an ISO 8601 date and time.
+        cells: one cell per column, for each row.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -208,7 +200,7 @@ def _cut(line: str, font: "Font", width: int) -> str:
 
 
 def _png(sheet: "Image") -> bytes:
-    """Give a PNG with a palette: a third of the bytes, and the eye sees no difference on such sheets."""
+    """Return a PNG with a palette, which takes a third of the bytes without a visible difference on such sheets."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -217,5 +209,5 @@ def _png(sheet: "Image") -> bytes:
 
 
 def data_uri(png: bytes) -> str:
-    """Give a PNG as the text of a link, for pages and reports that must hold their own pictures."""
+    """Return a PNG as a data URI, for pages and reports that must contain their pictures."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

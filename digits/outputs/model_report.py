@@ -1,4 +1,4 @@
-"""What people read after a run: figures, the report of a model, the summary of a prediction."""
+"""Model report: the figures, tables and pages that describe an evaluated model."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,6 @@ from digits.outputs.page import (
     html_findings,
     html_page,
     html_table,
-    in_words,
     markdown_code,
     markdown_figure,
     markdown_list,
@@ -35,7 +34,7 @@ from digits.outputs.page import (
     printable,
     style,
 )
-from digits.store.decisions import ChangedImage, SetRow
+from digits.store.decisions import ChangedImage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,29 +48,25 @@ CONFUSION = "Confusion matrix"
 RELIABILITY = "Calibration"
 RISK = "Risk and coverage"
 LEAST_CERTAIN = "Least certain, flagged first with --max-error"
-REJECTED = "Taken for no digit"
+REJECTED = "Flagged as no digit"
 MISTAKES = "Most confident mistakes"
 
-SAMPLES_A_CLASS = 14
-MOST_NUMBERED_CLASSES = 20
-SHOWN_MISTAKES = 24
-MOST_ROWS = 20
-LONGEST_LABEL, LABELS_IN_A_ROW = 24, 80
+SAMPLES_PER_CLASS = 14
+MAX_NUMBERED_CLASSES = 20
+MAX_SHOWN_MISTAKES = 24
+LONGEST_LABEL, LABEL_CHARACTERS_PER_ROW = 24, 80
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
 def samples_figure(pixels: Pixels, labels: Labels, class_names: Sequence[str]) -> bytes:
-    """Draw the first 14 images of each class, a row a class.
+    """Return a PNG of the first 14 images of each class, one row per class.
 
     Args:
-        pixels: (N, height, width) uint8.
-        labels: (N,) class ids.
-        class_names: a name for each id.
-
-    Returns:
-        A PNG.
+        pixels: images, (N, height, width) uint8.
+        labels: class ids, (N,).
+        class_names: name of each class id.
     """
     mosaic = np.concatenate([_row(pixels[labels == label]) for label in range(len(class_names))])
     names, step = _tick_labels(class_names), mosaic.shape[0] / len(class_names)
@@ -87,21 +82,18 @@ def samples_figure(pixels: Pixels, labels: Labels, class_names: Sequence[str]) -
 
 
 def _row(pixels: Pixels) -> Pixels:
-    """Give (height + 2, SAMPLES_A_CLASS * (width + 2)) uint8: images side by side, black where there are none."""
-    count, height, width = pixels[:SAMPLES_A_CLASS].shape
-    row = np.zeros((SAMPLES_A_CLASS, height + 2, width + 2), np.uint8)
-    row[:count, 1:-1, 1:-1] = pixels[:SAMPLES_A_CLASS]
+    """Return images side by side, (height + 2, SAMPLES_PER_CLASS * (width + 2)) uint8, black where there are none."""
+    count, height, width = pixels[:SAMPLES_PER_CLASS].shape
+    row = np.zeros((SAMPLES_PER_CLASS, height + 2, width + 2), np.uint8)
+    row[:count, 1:-1, 1:-1] = pixels[:SAMPLES_PER_CLASS]
     return row.swapaxes(0, 1).reshape(height + 2, -1)
 
 
 def curves_figure(history: History) -> bytes:
-    """Draw loss and accuracy over the epochs, for training and validation.
+    """Return a PNG of loss and accuracy over the epochs, for training and validation.
 
     Args:
         history: `loss`, `accuracy`, `validation_loss` and `validation_accuracy` of each epoch.
-
-    Returns:
-        A PNG.
     """
     with figure(7, 2.9) as drawn:
         for axes, metric in zip(drawn.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -123,7 +115,7 @@ def _draw_curves(axes: "Axes", history: History, metric: str) -> None:
 
 
 def confusion_figure(evaluation: Evaluation) -> bytes:
-    """Draw the confusion matrix: right predictions in blue, wrong ones in orange, the darker the more. A PNG."""
+    """Return a PNG of the confusion matrix: correct predictions blue, wrong ones orange, darker for higher counts."""
     matrix, names = np.array(evaluation.confusion), _tick_labels(evaluation.class_names)
     with figure(7, 5.2) as drawn:
         axes = drawn.add_subplot()
@@ -141,7 +133,7 @@ def confusion_figure(evaluation: Evaluation) -> bytes:
 
 
 def _confusion_colours(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Give (C, C) counts as (C, C, 3) colours; each scale goes from almost white to the largest count on it."""
+    """Return (C, C) counts as (C, C, 3) colours; each colour scale runs from almost white to its largest count."""
     from matplotlib.colors import LinearSegmentedColormap
 
     right = np.eye(len(matrix), dtype=bool)
@@ -161,12 +153,12 @@ def _tick_labels(class_names: Sequence[str]) -> list[str]:
 
 
 def _rotation(labels: Sequence[str]) -> float:
-    """Turn labels that would run into each other: 80 characters fit beside each other."""
-    return 0 if max(map(len, labels)) * len(labels) <= LABELS_IN_A_ROW else 90
+    """Return the rotation of tick labels in degrees: 90 if they would overlap, which 80 characters do not."""
+    return 0 if max(map(len, labels)) * len(labels) <= LABEL_CHARACTERS_PER_ROW else 90
 
 
 def _number_cells(axes: "Axes", matrix: npt.NDArray[np.int64]) -> None:
-    if len(matrix) > MOST_NUMBERED_CLASSES:
+    if len(matrix) > MAX_NUMBERED_CLASSES:
         return
     for row, column in np.argwhere(matrix).tolist():
         weight = "bold" if row == column else "normal"
@@ -176,10 +168,10 @@ def _number_cells(axes: "Axes", matrix: npt.NDArray[np.int64]) -> None:
 
 
 def reliability_figure(evaluation: Evaluation) -> bytes:
-    """Draw accuracy against confidence over a histogram of confidence (log scale), as a PNG.
+    """Return a PNG of accuracy against confidence, above a histogram of confidence with a log scale.
 
-    A reliability diagram after Guo et al. 2017 (see `digits.model.metrics.calibration_error`), with the 95 % interval of
-    each bin's accuracy, since most bins of a good model hold few images.
+    A reliability diagram after Guo et al. 2017 (see `digits.model.metrics.calibration_error`). It shows the 95 %
+    interval of each bin's accuracy, because most bins of a good model hold few images.
     """
     with figure(7, 4.6) as drawn:
         upper, lower = drawn.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -196,7 +188,7 @@ def reliability_figure(evaluation: Evaluation) -> bytes:
 
 
 def risk_figure(evaluation: Evaluation) -> bytes:
-    """Draw the error among the most certain images against their share, as a PNG: what abstaining buys."""
+    """Return a PNG of the error among the most certain images against their share: the effect of abstaining."""
     with figure(7, 3.2) as drawn:
         axes = drawn.subplots()
         shares = [100 * point.coverage for point in evaluation.risk]
@@ -222,7 +214,7 @@ def _draw_accuracy(axes: "Axes", bins: Sequence[ReliabilityBin]) -> None:
 
 
 def _wilson(group: ReliabilityBin) -> tuple[float, float]:
-    """Give the 95 % interval of a share (Wilson, Journal of the American Statistical Association 22, 1927)."""
+    """Return the 95 % interval of a share (Wilson, Journal of the American Statistical Association 22, 1927)."""
     weight = NOISE_LIMIT**2 / group.count
     centre = (group.accuracy + weight / 2) / (1 + weight)
     half = math.sqrt(weight * (group.accuracy * (1 - group.accuracy) + weight / 4)) / (1 + weight)
@@ -237,14 +229,11 @@ def _bars(
 
 
 def mistakes_picture(evaluation: Evaluation, pixels: Pixels) -> bytes | None:
-    """Draw the most confident mistakes; None when there are none.
+    """Return a PNG of the most confident mistakes; None if there are none.
 
     Args:
-        evaluation: its mistakes are indices into the test set.
-        pixels: (N, height, width) uint8, the test images.
-
-    Returns:
-        A PNG, or None.
+        evaluation: evaluation whose mistakes are indices into the test images.
+        pixels: test images, (N, height, width) uint8.
     """
     return _gallery(evaluation, evaluation.mistakes, pixels)
 
@@ -252,20 +241,19 @@ def mistakes_picture(evaluation: Evaluation, pixels: Pixels) -> bytes | None:
 def _gallery(evaluation: Evaluation, chosen: Sequence[Mistake], pixels: Pixels) -> bytes | None:
     if not chosen:
         return None
-    names, shown = evaluation.class_names, chosen[:SHOWN_MISTAKES]
+    names, shown = evaluation.class_names, chosen[:MAX_SHOWN_MISTAKES]
     captions = [f"{names[one.true]} read as {names[one.predicted]}\n{one.confidence:.1%}" for one in shown]
     return contact_sheet([pixels[one.index] for one in shown], captions)
 
 
 def changed_picture(examples: Sequence[ChangedImage], pixels: Pixels) -> bytes | None:
-    """Draw test images that two models answer differently, green where the challenger is right; None without any.
+    """Return a PNG of test images that two models classify differently; None without any.
+
+    Frames are green where the challenger is right.
 
     Args:
-        examples: their indices are into the test images.
-        pixels: (N, height, width) uint8, all test images.
-
-    Returns:
-        A PNG, or None.
+        examples: changed images, with indices into the test images.
+        pixels: all test images, (N, height, width) uint8.
     """
     if not examples:
         return None
@@ -278,16 +266,13 @@ def changed_picture(examples: Sequence[ChangedImage], pixels: Pixels) -> bytes |
 def model_pictures(
     evaluation: Evaluation, history: History, *, train: tuple[Pixels, Labels], test_pixels: Pixels
 ) -> dict[str, bytes]:
-    """Draw all that belongs into a model's report, in the order in which it is read.
+    """Return the pictures of a model report as PNGs by title, in reading order.
 
     Args:
-        evaluation: on the test set.
-        history: as for `curves_figure`.
-        train: pixels (N, height, width) uint8 and labels (N,) to show samples of.
-        test_pixels: (M, height, width) uint8, to show mistakes of.
-
-    Returns:
-        PNGs by title.
+        evaluation: evaluation on the test set.
+        history: metrics of each epoch, as for `curves_figure`.
+        train: training images, (N, height, width) uint8, and their labels, (N,).
+        test_pixels: test images, (M, height, width) uint8.
     """
     pictures = {
         CURVES: curves_figure(history),
@@ -307,18 +292,18 @@ def model_pictures(
 
 @dataclass(frozen=True, eq=False)
 class ModelReport:
-    """What a model's report says.
+    """Content of the report of a model.
 
     Args:
-        title: such as "Model 3".
-        facts: what a reader wants first, by name; sequences of sentences are joined.
-        network: the text of the network's summary.
-        evaluation: on the test set.
+        title: title, such as "Model 3".
+        facts: values that a reader wants first, by name; sequences of sentences are joined.
+        network: text of the network's summary.
+        evaluation: evaluation on the test set.
         history: metrics of each epoch.
-        config: nested values, shown by dotted names.
-        lineage: what the model was made from: names and digests, nested or not.
-        findings: sentences on the data, the training and the evaluation.
-        pictures: PNGs by title, such as `model_pictures` gives.
+        config: configuration as nested values, shown with dotted names.
+        lineage: names and digests of the artifacts that the model was made from.
+        findings: sentences about the data, the training and the evaluation.
+        pictures: PNGs by title, as `model_pictures` returns them.
     """
 
     title: str
@@ -366,7 +351,7 @@ def _history_table(history: History) -> Table:
 
 
 def _caption(title: str, report: ModelReport) -> str:
-    """Say in words what a picture shows, for those who can't see it and those who wonder what to look for."""
+    """Return a sentence that describes a picture, for readers who cannot see it or do not know what to look for."""
     describe = _CAPTIONS.get(title)
     return title if describe is None else describe(report)
 
@@ -384,13 +369,13 @@ def _describe_confusion(report: ModelReport) -> str:
         return f"All {evaluation.count:,} images are on the diagonal: no mistakes."
     true, predicted = (evaluation.class_names[int(index)] for index in np.unravel_index(wrong.argmax(), wrong.shape))
     return (
-        f"Rows are the truth, columns predictions; {evaluation.correct:,} of {evaluation.count:,} images are right. "
+        f"Rows are the truth, columns predictions; {evaluation.correct:,} of {evaluation.count:,} images are correct. "
         f"The most frequent mistake is {true} read as {predicted}, with {wrong.max():,} images."
     )
 
 
 _CAPTIONS: dict[str, Callable[[ModelReport], str]] = {
-    SAMPLES: lambda report: f"A row a class: {', '.join(report.evaluation.class_names)}.",
+    SAMPLES: lambda report: f"One row per class: {', '.join(report.evaluation.class_names)}.",
     CURVES: _describe_curves,
     CONFUSION: _describe_confusion,
     RELIABILITY: lambda report: (
@@ -398,17 +383,17 @@ _CAPTIONS: dict[str, Callable[[ModelReport], str]] = {
         f"error is {report.evaluation.ece:.4f}: on average, confidence is off by {report.evaluation.ece:.2%}."
     ),
     RISK: lambda report: (
-        "When only the most certain images are answered, fewer of the answers are wrong; at the right end all are "
-        f"answered, and {1 - report.evaluation.accuracy:.2%} are wrong."
+        "If the model answers only the images it is most certain of, fewer answers are wrong. At the right end it "
+        f"answers all images, and {1 - report.evaluation.accuracy:.2%} are wrong."
     ),
     LEAST_CERTAIN: lambda report: f"The least certain of {report.evaluation.count:,} test images, right or wrong.",
     REJECTED: lambda report: (
-        f"The most novel of the {report.evaluation.rejected_share or 0:.2%} of the test images that are taken for none "
-        "of the classes."
+        f"The {report.evaluation.rejected_share or 0:.2%} of the test images that are flagged as no digit, highest "
+        "out-of-distribution score first."
     ),
     MISTAKES: lambda report: (
-        f"The {len(report.evaluation.mistakes[:SHOWN_MISTAKES])} wrong predictions that the model was surest of, "
-        "with its confidence."
+        f"The {len(report.evaluation.mistakes[:MAX_SHOWN_MISTAKES])} wrong predictions with the highest confidence, "
+        "each with its confidence."
     ),
 }
 
@@ -419,7 +404,7 @@ _PHOTOS = frozenset({SAMPLES, MISTAKES, LEAST_CERTAIN, REJECTED})
 
 
 def as_html(report: ModelReport) -> str:
-    """Give the report as one page that needs no other file, in the light or dark of the reader's system."""
+    """Return the report as one self-contained HTML page, light or dark as the reader's system is."""
     body = [
         html_table(facts_table(report.facts), "facts"),
         *html_findings(report.findings),
@@ -429,7 +414,7 @@ def as_html(report: ModelReport) -> str:
         ),
         "<h2>Each class</h2>",
         html_table(_class_table(report.evaluation), "numbers"),
-        "<h2>How it was made</h2>",
+        "<h2>How the model was made</h2>",
         html_details("Each epoch", html_table(_history_table(report.history), "numbers")),
         html_details("Network", html_code(report.network)),
         html_details("Configuration", html_table(facts_table(report.config), "facts")),
@@ -442,7 +427,7 @@ def as_html(report: ModelReport) -> str:
 
 
 def as_markdown(report: ModelReport) -> str:
-    """Give the report as markdown, with its pictures as data URIs: a Prefect artifact shows them."""
+    """Return the report as markdown, with its pictures as data URIs, which a Prefect artifact displays."""
     parts = [
         f"# {markdown_text(report.title)}",
         markdown_table(facts_table({**_headlines(report.evaluation), **report.facts})),
@@ -464,32 +449,3 @@ def as_markdown(report: ModelReport) -> str:
         markdown_table(facts_table(report.lineage)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _compared(row: SetRow) -> tuple[str, str, str, str]:
-    if row.champion is None or row.p is None:
-        return "none", "none", "none", "none"
-    return f"{row.champion:.2%}", f"{row.gained:,}", f"{row.lost:,}", f"{row.p:.4f}"
-
-
-def picture_heading(summary: Mapping[str, Any]) -> list[str]:
-    last = next(iter([*summary][-1:]), "")
-    return [] if last == "least_certain" and summary[last] else ["## Least certain"]
-
-
-def is_section(value: object) -> bool:
-    rows = value if isinstance(value, list | tuple) else [value]
-    return all(isinstance(row, Mapping) for row in rows)
-
-
-def alt_text(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def markdown_section(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
-    if isinstance(value, Mapping):
-        return markdown_table((("", "count"), [(str(name), in_words(count)) for name, count in value.items()]))
-    columns = list(value[0])
-    shown = [[in_words(row.get(column, "")) for column in columns] for row in value[:MOST_ROWS]]
-    more = f"\n\nOnly the first {MOST_ROWS} are shown." if len(value) > MOST_ROWS else ""
-    return markdown_table((columns, shown)) + more

@@ -1,7 +1,7 @@
-"""What all reports are made of: figures, tables and pages, as HTML and as markdown.
+"""Page: the building blocks of reports, which are figures, tables and pages, as HTML and as markdown.
 
-A page is whole in itself: styles and pictures are inside, nothing is fetched, nothing is executed. Text from outside
-(file names, class names, error messages) is escaped, so that it can't become markup.
+A page is self-contained: it contains its styles and pictures, fetches nothing and executes nothing. Text from outside
+(file names, class names, error messages) is escaped, so it cannot become markup.
 """
 
 import html
@@ -25,7 +25,7 @@ INK, MUTED, FAINT = "#26292e", "#6b7280", "#e5e5e0"
 BLUE, ORANGE, PALE_BLUE = "#2563a8", "#d9730d", "#dbe7f4"
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""The header, and the rows below it."""
+"""Header and rows of a table."""
 NEWLINE = "\n"
 
 
@@ -34,9 +34,9 @@ NEWLINE = "\n"
 
 @contextmanager
 def figure(width: float, height: float, ground: str = "white") -> "Iterator[Figure]":
-    """Give an empty figure of so many inches, without pyplot, its windows and its global list of figures.
+    """Yield an empty figure, its size in inches, without pyplot, its windows and its global list of figures.
 
-    Matplotlib's notes on its caches are kept quiet: they say nothing to people who only asked for a report.
+    Matplotlib's log messages about its caches are suppressed, because they do not concern the reader of a report.
     """
     logger = logging.getLogger("matplotlib")
     level = logger.level
@@ -50,7 +50,7 @@ def figure(width: float, height: float, ground: str = "white") -> "Iterator[Figu
 
 
 def as_png(figure: "Figure") -> bytes:
-    """Give a figure as a PNG with a palette: the same figure gives the same bytes."""
+    """Return a figure as a PNG with a palette. Equal figures give equal bytes."""
     from PIL import Image
 
     drawn, buffer = io.BytesIO(), io.BytesIO()
@@ -62,7 +62,7 @@ def as_png(figure: "Figure") -> bytes:
 
 
 def style(axes: "Axes", title: str = "", *, x: str = "", y: str = "", grid: bool = True) -> None:
-    """Give axes their title and labels, and take away what is not data."""
+    """Set the title and labels of axes, and hide the frame and the tick marks."""
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=8)
     axes.set_xlabel(x, fontsize=9.5, color=MUTED)
     axes.set_ylabel(y, fontsize=9.5, color=MUTED)
@@ -78,7 +78,7 @@ def style(axes: "Axes", title: str = "", *, x: str = "", y: str = "", grid: bool
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """Give values by name as a table without a header, nested ones by dotted names."""
+    """Return values by name as a table without a header; nested values get dotted names."""
     return ("", ""), [(name, in_words(value)) for name, value in _flattened(facts)]
 
 
@@ -91,7 +91,7 @@ def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def in_words(value: object) -> str:
-    """Give a value in words: sequences are joined, numbers grouped."""
+    """Return a value as text: sequences are joined, and the digits of numbers grouped."""
     if isinstance(value, list | tuple):
         return (" " if any(_is_sentence(part) for part in value) else ", ").join(map(in_words, value))
     if isinstance(value, bool):
@@ -154,12 +154,12 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def html_page(title: str, tiles: Mapping[str, str], body: Iterable[str]) -> str:
-    """Give one page that needs no other file, in the light or dark of the reader's system.
+    """Return one self-contained HTML page, light or dark as the reader's system is.
 
     Args:
-        title: also its first heading.
-        tiles: what is told first, in large figures, by name.
-        body: HTML.
+        title: title of the page, and its first heading.
+        tiles: headline figures by name, shown first and large.
+        body: HTML of the rest.
     """
     numbers = "".join(
         f"<div><dt>{html_text(name)}</dt><dd>{html_text(value)}</dd></div>" for name, value in tiles.items()
@@ -175,12 +175,15 @@ def html_page(title: str, tiles: Mapping[str, str], body: Iterable[str]) -> str:
 
 
 def html_text(text: str) -> str:
-    """Give text with all that could be markup as character references."""
+    """Return text as HTML, with everything that could be markup as character references."""
     return html.escape(printable(text))
 
 
 def html_table(table: Table, kind: str) -> str:
-    """Give a table of `facts` by name, or of `numbers` under a header; a `wide` one is scrolled, not squeezed."""
+    """Return a table as HTML, of the kind `facts` (names and values) or `numbers` (with a header).
+
+    A table whose kind contains `wide` scrolls sideways instead of being squeezed.
+    """
     header, rows = table
     head = "".join(f'<th scope="col">{html_text(name)}</th>' for name in header)
     lines = "".join(
@@ -192,14 +195,14 @@ def html_table(table: Table, kind: str) -> str:
 
 
 def html_findings(findings: Sequence[str]) -> Iterable[str]:
-    """Give sentences under a heading; nothing where there are none."""
+    """Yield sentences as an HTML list under a heading; nothing without any."""
     if findings:
         yield "<h2>Findings</h2>"
         yield f"<ul>{''.join(f'<li>{html_text(finding)}</li>' for finding in findings)}</ul>"
 
 
 def html_figure(title: str, png: bytes, caption: str, *, kind: str = "chart") -> str:
-    """Give a picture with its heading and caption; a `photo` keeps its colours in the dark, a `chart` does not."""
+    """Return a picture as HTML with a heading and caption. A dark page inverts a `chart`, but not a `photo`."""
     caption = html_text(caption)
     return (
         f'<h2>{html_text(title)}</h2>\n<figure><img class="{kind}" alt="{html_text(title)}. {caption}" '
@@ -208,12 +211,12 @@ def html_figure(title: str, png: bytes, caption: str, *, kind: str = "chart") ->
 
 
 def html_code(text: str) -> str:
-    """Give text as it is."""
+    """Return text as preformatted HTML."""
     return f"<pre>{html.escape(printable(text, keep=NEWLINE))}</pre>"
 
 
 def html_details(title: str, body: str) -> str:
-    """Give what is folded away until the reader asks for it."""
+    """Return HTML that stays folded until the reader opens it."""
     return f"<details><summary>{html_text(title)}</summary>\n{body}</details>"
 
 
@@ -221,7 +224,7 @@ def html_details(title: str, body: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Replace what is invisible, turns text around or can't be encoded by its escape, such as \u202e."""
+    r"""Return text with characters that are invisible, change the writing direction or cannot be encoded as escapes."""
     return "".join(
         character
         if character.isprintable() or character in keep
@@ -233,15 +236,15 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Give text with all that could be markup behind backslashes (CommonMark 0.31, 2.4).
+    """Return text as markdown, with backslashes before everything that could be markup (CommonMark 0.31, 2.4).
 
-    Not as character references: one of Prefect's two UIs shows them as they are.
+    Character references would not do: one of Prefect's two UIs shows them literally.
     """
     return re.sub(r"[!-$&*+:-@\[-`{-~]", r"\\\g<0>", printable(text))
 
 
 def markdown_table(table: Table) -> str:
-    """Give a table, with numbers to the right."""
+    """Return a table as markdown, with numeric columns aligned right."""
     header, rows = table
     rules = ["---:" if rows and any(header) and _is_numeric(column) else "---" for column in zip(*rows, strict=True)]
     lines = [[markdown_text(cell) for cell in row] for row in (header, *rows)]
@@ -254,18 +257,18 @@ def _is_numeric(cells: Iterable[str]) -> bool:
 
 
 def markdown_list(sentences: Iterable[str]) -> str:
-    """Give a list."""
+    """Return sentences as a markdown list."""
     return "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
 
 
 def markdown_figure(title: str, png: bytes, caption: str) -> Iterable[str]:
-    """Give a picture with its heading and caption, as a data URI: a Prefect artifact shows it."""
+    """Return the markdown of a picture: heading, data URI (which a Prefect artifact displays) and caption."""
     caption = markdown_text(caption)
     return (f"## {markdown_text(title)}", f"![{markdown_text(title)}. {caption}]({data_uri(png)})", caption)
 
 
 def markdown_code(text: str) -> str:
-    """Give text as it is, behind a fence that it can't break."""
+    """Return text as a markdown code block, with a fence longer than any run of backticks in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{printable(text, keep=NEWLINE)}\n{fence}"

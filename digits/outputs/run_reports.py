@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from digits.outputs.drawing import data_uri
-from digits.outputs.model_report import _compared, alt_text, is_section, markdown_section, picture_heading
-from digits.outputs.page import Table, facts_table, markdown_list, markdown_table, markdown_text
+from digits.outputs.page import Table, facts_table, in_words, markdown_list, markdown_table, markdown_text
 from digits.store.decisions import Check, Decision, SetRow
+
+MAX_ROWS = 20
 
 
 def decision_markdown(
@@ -15,11 +16,11 @@ def decision_markdown(
     """Return a decision on a promotion as markdown.
 
     Args:
-        decision: verdict, reasons and figures.
+        decision: decision with its reasons and figures.
         version: number of the version that was decided on.
         champion: number of the version that it was compared with, if there was one.
-        policy: what was asked of the version.
-        picture: a PNG of images that changed their answer, or None.
+        policy: promotion policy that was applied.
+        picture: PNG of images whose answer changed, or None.
     """
     against = f" against version {champion}" if champion else ""
     parts = [
@@ -31,7 +32,7 @@ def decision_markdown(
     if decision.checks:
         parts += ["## Behaviour", markdown_table(_checks_table(decision.checks))]
     if picture is not None:
-        caption = "The surest of the images that only one of the two gets right; green: the challenger is right."
+        caption = "Images that only one of the models classifies correctly; green: the challenger is right."
         parts += ["## Changed answers", f"![{caption}]({data_uri(picture)})", caption]
     return "\n\n".join([*parts, "## Policy", markdown_table(facts_table(policy))]) + "\n"
 
@@ -49,21 +50,50 @@ def _checks_table(checks: Sequence[Check]) -> Table:
 
 
 def prediction_markdown(summary: Mapping[str, Any], picture: bytes | None) -> str:
-    """Give the summary of a prediction as markdown.
+    """Return the summary of a prediction run as markdown.
 
     Args:
-        summary: what is to be said, in this order, `_` in names being shown as spaces. A plain value is a row of the
-            first table (`folder`, `output`, `images`, `seconds`, `images_per_second`, `model_version`, ...); a mapping
-            of counts is a table of its own (`by_status`, `by_class`, `skipped`); a list of mappings is a table
-            with the first one's keys as columns, of at most 20 rows (`failures`: `path`, `status`, `error`).
-        picture: a PNG of the least certain images, or None; it follows the table of them, when `least_certain` is the
-            last of the summary.
+        summary: values in the order in which they are shown; `_` in names is shown as a space. A plain value becomes a
+            row of the first table (`folder`, `output`, `images`, ...). A mapping of counts becomes a table of its own
+            (`by_status`, `by_class`, `skipped`). A list of mappings becomes a table of at most 20 rows, with the keys
+            of the first mapping as columns (`failures`: `path`, `status`, `error`).
+        picture: PNG of the least certain images, or None; it follows their table if `least_certain` is the last entry
+            of the summary.
     """
-    plain = {key: value for key, value in summary.items() if not is_section(value)}
-    parts = [markdown_table(facts_table({alt_text(key): value for key, value in plain.items()}))]
+    plain = {key: value for key, value in summary.items() if not _is_section(value)}
+    parts = [markdown_table(facts_table({_spaced(key): value for key, value in plain.items()}))]
     for key, value in summary.items():
         if key not in plain and value:
-            parts += [f"## {markdown_text(alt_text(key).capitalize())}", markdown_section(value)]
+            parts += [f"## {markdown_text(_spaced(key).capitalize())}", _section(value)]
     if picture is not None:
-        parts += [*picture_heading(summary), f"![The least certain predictions]({data_uri(picture)})"]
+        parts += [*_picture_heading(summary), f"![The least certain predictions]({data_uri(picture)})"]
     return "\n\n".join(parts) + "\n"
+
+
+def _compared(row: SetRow) -> tuple[str, str, str, str]:
+    if row.champion is None or row.p is None:
+        return "none", "none", "none", "none"
+    return f"{row.champion:.2%}", f"{row.gained:,}", f"{row.lost:,}", f"{row.p:.4f}"
+
+
+def _picture_heading(summary: Mapping[str, Any]) -> list[str]:
+    last = next(iter([*summary][-1:]), "")
+    return [] if last == "least_certain" and summary[last] else ["## Least certain"]
+
+
+def _is_section(value: object) -> bool:
+    rows = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(row, Mapping) for row in rows)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _section(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(value, Mapping):
+        return markdown_table((("", "count"), [(str(name), in_words(count)) for name, count in value.items()]))
+    columns = list(value[0])
+    shown = [[in_words(row.get(column, "")) for column in columns] for row in value[:MAX_ROWS]]
+    more = f"\n\nOnly the first {MAX_ROWS} are shown." if len(value) > MAX_ROWS else ""
+    return markdown_table((columns, shown)) + more

@@ -1,4 +1,4 @@
-"""What became of a folder of pictures: the summary that stands beside its table."""
+"""Summary: the counts, failures and drift of a prediction run, stored beside its table."""
 
 import base64
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ PICTURE_COLUMNS = 5
 
 @dataclass(frozen=True)
 class Failure:
-    """An image without a prediction."""
+    """Image without a prediction."""
 
     path: str
     status: str
@@ -27,13 +27,13 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class LeastCertain:
-    """An image whose prediction is among the least certain.
+    """Image whose prediction is among the least certain of a run.
 
     Args:
-        path: as in the table.
-        prediction: the class's name.
-        confidence: its probability.
-        pixels: what the network saw, (height, width) uint8; None when the summary was read from a file.
+        path: path as in the table.
+        prediction: name of the predicted class.
+        confidence: probability of the predicted class, in 0..1.
+        pixels: input of the network, (height, width) uint8; None if the summary was read from a file.
     """
 
     path: str
@@ -43,16 +43,16 @@ class LeastCertain:
 
     @classmethod
     def from_seal(cls, record: Record) -> Self:
-        """Read what a worker wrote into its seal."""
+        """Return the image from the record that a worker committed with its part file."""
         pixels = np.frombuffer(base64.b64decode(record["pixels"]), np.uint8).reshape(record["shape"])
         return cls(record["path"], record["prediction"], record["confidence"], pixels)
 
     def as_record(self) -> Record:
-        """Give it as JSON values, without the pixels."""
+        """Return the image as JSON values, without its pixels."""
         return {"path": self.path, "prediction": self.prediction, "confidence": self.confidence}
 
     def as_seal(self) -> Record:
-        """Give it as a worker writes it into its seal; the pixels must be known."""
+        """Return the image as JSON values with its pixels in base64, as a worker commits it with its part file."""
         pixels = np.asarray(self.pixels)
         encoded = base64.b64encode(pixels.tobytes()).decode("ascii")
         return {**self.as_record(), "shape": list(pixels.shape), "pixels": encoded}
@@ -60,29 +60,29 @@ class LeastCertain:
 
 @dataclass(frozen=True, eq=False)
 class PredictionSummary:
-    """What became of a folder.
+    """Summary of a prediction run.
 
     Args:
-        source: the folder, or the single image.
-        out: the table.
-        model_version: the registry's number.
-        model_digest: of the exported model.
-        images: rows of the table.
-        reused: those that an earlier, interrupted run had done.
-        seconds: from the beginning of this run's first shard to the table being in place.
-        images_per_second: of those that this run did.
-        predictions: rows by predicted class.
-        statuses: rows by status.
-        skipped: what the folder holds besides, by reason.
-        more_frames: images of which only the first frame or page was looked at, in this run.
-        failures: the first images without a prediction; `statuses` has the number of all.
-        least_certain: the predictions with the lowest confidence, the lowest first.
-        unchanged: rows that were taken over from the table as it was before.
-        shadow: of a run that predicts with another version too: its `version`, how many rows are `differing`, and the
-            `table` of those.
-        drift: the images that were predicted, beside the model's test images; None where that can't be told.
-        trend: the drift of the last runs into the same table, this one's last: `at`, `model_version`, `images`, and the
-            stability index of each number.
+        source: folder, archive or single image that was predicted.
+        out: path of the table.
+        model_version: number of the model version in the registry.
+        model_digest: digest of the exported model.
+        images: number of rows in the table.
+        reused: number of rows reused from an earlier, interrupted run.
+        seconds: time from the start of this run's first shard until the table was published.
+        images_per_second: rate of the images that this run predicted itself.
+        predictions: number of rows per predicted class.
+        statuses: number of rows per status.
+        skipped: number of files without a row, per reason.
+        more_frames: number of images of which this run read only the first frame or page.
+        failures: first images without a prediction; `statuses` counts all of them.
+        least_certain: predictions with the lowest confidence, lowest first.
+        unchanged: number of rows reused from the previous table.
+        shadow: result of predicting with a second version: its `version`, the number of `differing` rows, and the
+            path of the `table` that holds them; None without a second version.
+        drift: comparison of the predicted images with the model's test images; None if there is nothing to compare.
+        trend: drift of the last runs that wrote this table, this run last: `at`, `model_version`, `images`, the
+            population stability index of each measured number (`psi`), and the numbers that drifted (`drifted`).
     """
 
     source: Path
@@ -105,7 +105,7 @@ class PredictionSummary:
     trend: tuple[Record, ...] = ()
 
     def as_record(self) -> Record:
-        """Give the summary as JSON values."""
+        """Return the summary as JSON values."""
         return {
             **vars(self),
             "source": str(self.source),
@@ -118,7 +118,7 @@ class PredictionSummary:
 
     @classmethod
     def from_record(cls, record: Record) -> Self:
-        """Read a summary back."""
+        """Return the summary that `as_record` wrote."""
         fields: dict[str, Any] = {
             **{name: record[name] for name in cls.__dataclass_fields__ if name in record},
             "source": Path(record["source"]),
@@ -132,7 +132,7 @@ class PredictionSummary:
 
 
 def draw_least_certain(summary: PredictionSummary) -> bytes | None:
-    """Draw the least certain images of a run as a PNG; None where there are none, or their pixels are not known."""
+    """Return a PNG of the least certain images of a run; None if there are none, or their pixels are not known."""
     seen = [(image, image.pixels) for image in summary.least_certain if image.pixels is not None]
     if not seen:
         return None
@@ -141,10 +141,9 @@ def draw_least_certain(summary: PredictionSummary) -> bytes | None:
 
 
 def draw_trend(summary: PredictionSummary) -> bytes | None:
-    """Draw the drift of the last runs into a table as a PNG: a row a number, a column a run; None where there is none.
+    """Return a PNG of the drift of the last runs: one row per measured number, one column per run; None without any.
 
-    Returns:
-        A PNG, the latest run at the right; red is what a run was told of.
+    The latest run is at the right. Cells of numbers that drifted are red.
     """
     if not summary.trend:
         return None
@@ -154,17 +153,17 @@ def draw_trend(summary: PredictionSummary) -> bytes | None:
 
 
 def summary_path(out: Path) -> Path:
-    """Say where a table's summary is."""
+    """Return the path of a table's summary."""
     return out.with_name(f"{out.stem}.summary.json")
 
 
 def picture_path(out: Path) -> Path:
-    """Say where the picture of a table's least certain images belongs; a listing leaves it out."""
+    """Return the path of the picture of a table's least certain images. Listings skip this file."""
     return out.with_name(f"{out.stem}.least-certain.png")
 
 
 def read_picture(summary: PredictionSummary) -> bytes | None:
-    """Read the picture beside a run's table; None where there is none, or it was taken away."""
+    """Return the picture beside a run's table as PNG bytes; None if the file does not exist."""
     try:
         return picture_path(summary.out).read_bytes()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""The predictions table as CSV, JSON lines and Parquet: one row per image, the same values in each.
+"""Table: read and write the prediction table as CSV, JSON lines and Parquet, with the same values in each format.
 
-A table is made of parts: each shard's rows are encoded by themselves, and joined into the file in order.
+A table is written in parts: the rows of each shard are encoded separately, and joined into one file in order.
 """
 
 import csv
@@ -30,7 +30,7 @@ _QUOTED = re.compile(r'[",\r\n]')
 
 
 class Column(NamedTuple):
-    """A column's name and what its values are."""
+    """Name of a column and the kind of its values."""
 
     name: str
     kind: Kind
@@ -51,7 +51,7 @@ FIXED_COLUMNS = (
 
 
 def columns_of(*, classes: int, probabilities: bool, top_k: int) -> tuple[Column, ...]:
-    """Give the table's columns in order: the fixed ones, `p0` ..., then `top2`, `top2_confidence` ..."""
+    """Return the table's columns in order: the fixed ones, then `p0` ..., then `top2`, `top2_confidence` ..."""
     chances = [Column(f"p{index}", "number") for index in range(classes)] if probabilities else []
     ranks = range(2, min(top_k, classes) + 1)
     others = [column for k in ranks for column in (Column(f"top{k}", "text"), Column(f"top{k}_confidence", "number"))]
@@ -59,10 +59,10 @@ def columns_of(*, classes: int, probabilities: bool, top_k: int) -> tuple[Column
 
 
 class Format(Protocol):
-    """A file format of the table."""
+    """File format of a table."""
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
-        """Give a part: some rows, with nothing before or after them."""
+        """Return some rows as one part, without a header or footer."""
 
     def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
         """Write a whole table from its parts."""
@@ -71,21 +71,21 @@ class Format(Protocol):
         """Return the names of a table's columns, in order."""
 
     def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
-        """Return the rows of a table by the columns' names; an empty value is None.
+        """Yield the rows of a table by column name; an empty value is None.
 
         Raises:
-            ValueError: a value or a row is not as the columns are.
+            ValueError: if a value or a row does not fit the columns.
         """
 
     def part_size(self, file: BinaryIO) -> int:
-        """Return the number of rows in a part of a table, as far as the file shows it."""
+        """Return the number of rows per part of a table, as far as the file shows it."""
 
 
 def format_of(path: Path) -> Format:
-    """Find the format that a file's extension names.
+    """Return the format that belongs to a file's extension.
 
     Raises:
-        UsageError: there is none.
+        UsageError: if no format has this extension.
     """
     try:
         return FORMATS[path.suffix.lower()]
@@ -94,16 +94,16 @@ def format_of(path: Path) -> Format:
 
 
 def read_table(path: Path) -> Iterator[Record]:
-    """Return the rows of a table by the columns' names, one after the other; an empty value is None.
+    """Yield the rows of a table by column name; an empty value is None.
 
-    The table may have been edited: columns may be in another order, and there may be further ones, which are text.
+    The table may have been edited: its columns may be in another order, and additional columns are read as text.
 
     Raises:
-        UsageError: it can't be read, or lacks one of our columns.
+        UsageError: if the file cannot be read, or lacks a column of the prediction table.
     """
     names = _names(path)
     if missing := [column.name for column in FIXED_COLUMNS if column.name not in names]:
-        raise UsageError(f"{path}: expected a table of predictions, but it has no column {missing[0]}")
+        raise UsageError(f"{path}: expected a prediction table, but it has no column {missing[0]}")
     yield from _rows(path, [Column(name, _kind_of(name)) for name in names])
 
 
@@ -126,24 +126,24 @@ def _kind_of(name: str) -> Kind:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Raise a `UsageError` where a table can't be read."""
+    """Raise a `UsageError` if a table cannot be read."""
     remedy = "predict the folder, or name a table that `digits predict` wrote"
     with os_errors_as(UsageError, path, "the table could not be read", remedy):
         try:
             yield
         except (ValueError, TypeError, csv.Error) as error:
-            raise UsageError(f"{path}: expected a table of predictions that is whole, but: {error}") from error
+            raise UsageError(f"{path}: expected a complete prediction table, but: {error}") from error
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table on disk that `digits predict` wrote.
+    """Table on disk that `digits predict` wrote.
 
     Args:
-        path: its extension says its format.
-        columns: in order.
-        probabilities: whether it has a column for each class.
-        top_k: to which likely class it has columns.
+        path: path of the file; its extension determines the format.
+        columns: columns in order.
+        probabilities: whether the table has one probability column per class.
+        top_k: rank of the least likely class that has a column.
     """
 
     path: Path
@@ -153,10 +153,10 @@ class TableFile:
 
     @classmethod
     def open(cls, path: Path) -> "TableFile":
-        """Find out which columns a table has.
+        """Return the table at a path, with its columns read from the file.
 
         Raises:
-            UsageError: there is none, or it is not one of ours.
+            UsageError: if there is no such file, or `digits predict` did not write it.
         """
         names = _names(path)
         classes = sum(re.fullmatch(r"p\d+", name) is not None for name in names)
@@ -167,23 +167,23 @@ class TableFile:
         return cls(path, columns, bool(classes), top_k)
 
     def rows(self) -> Iterator[Record]:
-        """Return the rows, in order; an empty value is None.
+        """Return the rows in order; an empty value is None.
 
         Raises:
-            UsageError: a value can't be read, or a row has too few or too many.
+            UsageError: if a value cannot be read, or a row has too few or too many values.
         """
         return _rows(self.path, self.columns)
 
     def rows_in_a_part(self) -> int:
-        """Return the number of rows that are encoded together, which a Parquet file shows."""
+        """Return the number of rows per part, which only a Parquet file shows."""
         with _reading(self.path), self.path.open("rb") as file:
             return format_of(self.path).part_size(file)
 
     def require_unedited(self) -> None:
-        """Read a CSV or JSON lines table, and check that writing its rows again gives the same bytes.
+        """Check that writing the rows of a CSV or JSON lines table again yields the same bytes.
 
         Raises:
-            UsageError: it does not, so somebody else has written to it.
+            UsageError: if the bytes differ, so the table was edited.
         """
         form = format_of(self.path)
         if isinstance(form, Parquet):
@@ -194,13 +194,13 @@ class TableFile:
         form.join(encoded, self.columns, digest)  # type: ignore[arg-type]  # only its methods for writing are used
         if digest.hexdigest() != hash_file(self.path):
             raise UsageError(
-                f"{self.path}: the table is not as `digits predict` wrote it, so its rows can't be kept byte for byte; "
+                f"{self.path}: the table was edited after it was written, so its rows cannot be kept byte for byte; "
                 "predict the folder again"
             )
 
 
 class _Hash:
-    """A file of which only the hash is wanted."""
+    """Write-only file that computes the SHA-256 of its content."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -222,10 +222,10 @@ def _by_column(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[tuple
 
 
 class Csv:
-    """RFC 4180 but for LF line ends: UTF-8, commas, double quotes where needed, six decimals."""
+    """CSV as in RFC 4180, but with LF line ends: UTF-8, commas, double quotes where needed, six decimals."""
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
-        """Give the rows as lines."""
+        """Return the rows as lines."""
         cells = [_CSV_CELLS[column.kind](values) for column, values in _by_column(rows, columns)]
         return "".join([line + "\n" for line in map(",".join, zip(*cells, strict=True))]).encode()
 
@@ -240,7 +240,7 @@ class Csv:
             return next(csv.reader(text, strict=True), [])
 
     def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
-        """Return the rows below the header; empty lines are none."""
+        """Yield the rows below the header; empty lines are skipped."""
         with _as_text(file) as text:
             cells = csv.reader(text, strict=True)
             next(cells)
@@ -252,7 +252,7 @@ class Csv:
                 yield values
 
     def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
-        """Return how many are encoded together; nothing in the file depends on it."""
+        """Return the default; nothing in the file depends on it."""
         return ROWS_AT_ONCE
 
 
@@ -266,7 +266,10 @@ def _as_text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
 
 
 def _text_cells(values: Sequence[Any]) -> list[str]:
-    """Quote where needed; a whole column is searched at once, since nearly none needs it."""
+    """Return the cells of a text column, quoted where needed.
+
+    The whole column is searched at once, because hardly any column needs quotes.
+    """
     texts = ["" if value is None else value for value in values]
     return [_quoted(text) for text in texts] if _QUOTED.search("".join(texts)) else texts
 
@@ -302,10 +305,10 @@ _READ_CELLS: dict[Kind, Callable[[str], Value]] = {"text": str, "integer": int, 
 
 
 class JsonLines:
-    """An object a line, in UTF-8; what is empty is null."""
+    """JSON lines: one object per line, in UTF-8; an empty value is null."""
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
-        """Give the rows as lines."""
+        """Return the rows as lines."""
         names = [column.name for column in columns]
         encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
         return "".join([encode(dict(zip(names, row, strict=True))) + "\n" for row in rows]).encode()
@@ -315,7 +318,7 @@ class JsonLines:
         file.writelines(parts)
 
     def names(self, file: BinaryIO) -> list[str]:
-        """Return the names in the first object; an empty file stands for a table without rows."""
+        """Return the names in the first object; an empty file is a table without rows."""
         first = file.readline()
         return list(json.loads(first)) if first else [column.name for column in FIXED_COLUMNS]
 
@@ -329,15 +332,15 @@ class JsonLines:
             yield row
 
     def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
-        """Return how many are encoded together; nothing in the file depends on it."""
+        """Return the default; nothing in the file depends on it."""
         return ROWS_AT_ONCE
 
 
 class Parquet:
-    """A row group a part; what is empty is null."""
+    """Parquet with one row group per part; an empty value is null."""
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
-        """Give the rows as a Parquet file of their own."""
+        """Return the rows as a complete Parquet file."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -349,7 +352,7 @@ class Parquet:
         return sink.getvalue()
 
     def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
-        """Write the parts' row groups into one file."""
+        """Write the row groups of all parts into one file."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

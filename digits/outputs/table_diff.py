@@ -1,4 +1,4 @@
-"""Where two tables of the same folder, by two model versions, differ."""
+"""Table differences: the rows on which the tables of two model versions differ."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice, zip_longest
@@ -22,17 +22,17 @@ COLUMNS = (
 
 
 def shadow_path(out: Path) -> Path:
-    """Say where the differences of a table to that of another version are."""
+    """Return the path of the CSV that holds the differences between a table and its shadow table."""
     return out.with_name(f"{out.stem}.shadow.csv")
 
 
 def write_differences(table: TableFile, other: TableFile, out: Path) -> int:
-    """Write a table with a row for each image of which prediction or status differ; give their number.
+    """Write one row per image whose prediction or status differs, and return the number of rows.
 
     Args:
-        table: by the champion.
-        other: by the other version.
-        out: a CSV.
+        table: table of the champion.
+        other: table of the other version.
+        out: path of the CSV to write.
     """
     form, count = format_of(out), 0
     with replacing(out) as file:
@@ -49,9 +49,10 @@ def write_differences(table: TableFile, other: TableFile, out: Path) -> int:
 
 
 def pairs(first: Iterable[Record], second: Iterable[Record]) -> Iterator[tuple[Record, Record]]:
-    """Give the rows of both tables that are of the same image; an image that only one of them has is left out.
+    """Yield the two rows of each image that both tables contain.
 
-    The tables are in the same order but for images that came or went meanwhile, so few rows wait for their partner.
+    Both tables are in the same order, except for images that were added or removed between the runs. So only few
+    rows are held in memory until their partner is read.
     """
     waiting: tuple[dict[str, Record], dict[str, Record]] = ({}, {})
     for rows in zip_longest(first, second):

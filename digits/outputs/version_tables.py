@@ -1,4 +1,4 @@
-"""What people read about model versions: rows for tables, details of one, the report with the decision on it."""
+"""Version tables: model versions and promotions as rows, and the details of one version."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from digits.store.registry import ModelVersion, RecordedDecision, Registry
 
 
 def version_rows(registry: Registry) -> list[dict[str, Any]]:
-    """Give a row for each model version, oldest first: what `digits models` and the Prefect UI list."""
+    """Return one row per model version, oldest first, as `digits models` and the Prefect UI list them."""
     champion = registry.champion()
     return [
         {
@@ -25,7 +25,7 @@ def version_rows(registry: Registry) -> list[dict[str, Any]]:
 
 
 def promotion_rows(registry: Registry) -> list[dict[str, Any]]:
-    """Give a row for each change of champion, oldest first."""
+    """Return one row per change of champion, oldest first."""
     return [
         {
             "number": entry.number,
@@ -39,7 +39,7 @@ def promotion_rows(registry: Registry) -> list[dict[str, Any]]:
 
 
 def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]:
-    """Give all that is recorded of a version: its facts, its artifacts' places, its promotions."""
+    """Return everything recorded about a version: facts, artifact paths, decisions and promotions."""
     champion = registry.champion()
     entries = [entry for entry in registry.promotions() if entry.version == version.number]
     return {

@@ -54,12 +54,12 @@ VOID = {"meta", "img"}
 
 
 def opened(png: bytes) -> np.ndarray:
-    """Give a PNG as (height, width, 3) integers."""
+    """Return a PNG as (height, width, 3) integers."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
 def made(names=NAMES, *, count=400) -> tuple[Evaluation, np.ndarray, np.ndarray]:
-    """Give an evaluation with mistakes, and pixels and labels to go with it."""
+    """Return an evaluation with mistakes, and pixels and labels to go with it."""
     random = np.random.default_rng(0)
     labels = np.arange(count) % len(names)
     logits = random.normal(0, 1.5, (count, len(names))) + 5 * np.eye(len(names))[labels]
@@ -70,20 +70,20 @@ def made(names=NAMES, *, count=400) -> tuple[Evaluation, np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="module")
 def evaluation() -> Evaluation:
-    """Give an evaluation of ten classes, with mistakes."""
+    """Return an evaluation of ten classes, with mistakes."""
     return made()[0]
 
 
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, bytes]:
-    """Give every picture of a report, drawn once."""
+    """Return every picture of a report, drawn once."""
     evaluation, pixels, labels = made()
     return model_pictures(evaluation, HISTORY, train=(pixels, labels), test_pixels=pixels)
 
 
 @pytest.fixture(scope="module")
 def report(evaluation, pictures) -> ModelReport:
-    """Give a report with something in every part."""
+    """Return a report with something in every part."""
     return ModelReport(
         title="Model 3",
         facts={"dataset": "mnist", "epochs": 2, "reasons": ("It is better.", "It is first.")},
@@ -122,7 +122,7 @@ class Page(HTMLParser):
         self.texts.append(data)
 
     def all(self, tag):
-        """Give the attributes of all elements of a name."""
+        """Return the attributes of all elements of a name."""
         return [attributes for name, attributes in self.elements if name == tag]
 
 
@@ -137,21 +137,19 @@ def rendered(markdown: str) -> Page:
 
 
 def test_a_report_has_every_picture_in_reading_order(pictures):
-    """What went well comes before what it was made of."""
     assert list(pictures) == [CURVES, CONFUSION, MISTAKES, RELIABILITY, RISK, LEAST_CERTAIN, SAMPLES]
 
 
 @pytest.mark.parametrize("title", [CURVES, CONFUSION, MISTAKES, RELIABILITY, RISK, LEAST_CERTAIN, SAMPLES])
-def test_pictures_show_something_and_are_small(pictures, title):
-    """The Prefect UI gets them inside of a text."""
+def test_pictures_are_not_blank_and_small_enough_for_the_prefect_ui(pictures, title):
     pixels = opened(pictures[title])
     assert pixels.shape[1] >= 1000
     assert pixels.std() > 10
     assert len(pictures[title]) < 60_000
 
 
-def test_figures_are_the_same_bytes_each_time(pictures):
-    """Reports of the same run are equal; and matplotlib's logger is quiet while drawing, not for ever."""
+def test_the_same_evaluation_gives_the_same_bytes(pictures):
+    """Matplotlib's logger is quiet only while a figure is drawn."""
     logger = logging.getLogger("matplotlib")
     logger.setLevel(logging.INFO)
     try:
@@ -161,49 +159,44 @@ def test_figures_are_the_same_bytes_each_time(pictures):
         logger.setLevel(logging.NOTSET)
 
 
-def test_curves_of_one_epoch_are_points(pictures):
-    """They are drawn, and are not those of two epochs."""
+def test_curves_of_a_single_epoch_are_drawn(pictures):
     points = curves_figure([EPOCH])
     assert opened(points).std() > 10
     assert points != pictures[CURVES]
 
 
 def test_samples_are_sorted_by_class():
-    """Class 0 is white, class 1 is black: the upper half is the brighter one."""
+    """Class 0 is white and class 1 black, so the upper half is brighter."""
     labels = np.array([1, 0] * 20)
     pixels = np.where(labels[:, np.newaxis, np.newaxis] == 0, 255, 0).repeat(8, 1).repeat(8, 2).astype(np.uint8)
     picture = opened(samples_figure(pixels, labels, ("white", "black")))
     assert picture[: len(picture) // 2].mean() > 4 * picture[len(picture) // 2 :].mean()
 
 
-def test_samples_of_a_class_without_images_are_left_out():
-    """Nine empty rows are no error."""
+def test_a_class_without_images_leaves_its_row_of_samples_black():
     assert opened(samples_figure(np.full((3, 8, 8), 255, np.uint8), np.zeros(3, int), NAMES)).std() > 10
 
 
 def confusion_colours(wrong: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the middle colours of the cells (1, 0), with `wrong` images, and (0, 1), with none, out of 2 x 2."""
+    """Return the middle colours of the cells (1, 0), with `wrong` images, and (0, 1), with none, out of 2 x 2."""
     base, _, _ = made(("a", "b"))
     picture = opened(confusion_figure(base.model_copy(update={"confusion": ((90, 0), (wrong, 90))})))
     height, width = picture.shape[:2]
     return picture[int(height * 0.6), int(width * 0.2)], picture[int(height * 0.3), int(width * 0.9)]
 
 
-def test_mistakes_are_orange_in_the_row_of_the_truth():
-    """Below the diagonal at the left is class 1 read as class 0."""
+def test_mistakes_are_orange_in_the_row_of_the_true_class():
     mistaken, empty = confusion_colours(5)
     assert mistaken[0] - mistaken[2] > 100
     assert abs(empty[0] - empty[2]) < 10
 
 
-def test_a_matrix_without_mistakes_is_drawn():
-    """Nothing is divided by the largest of no mistakes."""
+def test_a_confusion_matrix_without_mistakes_is_drawn():
     mistaken, empty = confusion_colours(0)
     assert (abs(mistaken - empty) < 5).all()
 
 
-def test_class_names_are_drawn_as_they_are(recwarn):
-    """No formula between dollars, no warning for a missing glyph, no endless label."""
+def test_class_names_are_drawn_literally_and_shortened(recwarn):
     names = ("$x^{$", "\u6570\u5b57\udcff", "a" * 500, "e\nf")
     evaluation, pixels, labels = made(names)
     assert opened(confusion_figure(evaluation)).std() > 10
@@ -219,8 +212,7 @@ class Numbers(list):
         self.append((x, y, text))
 
 
-def test_cells_are_numbered_unless_they_are_empty_or_too_many():
-    """The row of the truth is the height of the number; 21 classes have no room for numbers."""
+def test_cells_show_their_count_unless_it_is_zero_or_there_are_too_many_classes():
     few, many = Numbers(), Numbers()
     _number_cells(few, np.array([[0, 0], [1234, 5]]))
     _number_cells(many, np.eye(21, dtype=int))
@@ -228,20 +220,18 @@ def test_cells_are_numbered_unless_they_are_empty_or_too_many():
     assert many == []
 
 
-def test_reliability_depends_on_the_bins(evaluation, pictures):
-    """Other bins, another picture."""
+def test_other_calibration_bins_give_another_picture(evaluation, pictures):
     assert reliability_figure(evaluation.model_copy(update={"bins": evaluation.bins[-1:]})) != pictures[RELIABILITY]
 
 
-def test_wilson_interval_by_hand():
+def test_the_wilson_interval_matches_a_calculation_by_hand():
     """8 of 10 at 1.96: centre (.8 + .19208) / 1.38416, half width 1.96 sqrt(.016 + .009604) / 1.38416."""
     low, high = _wilson(ReliabilityBin(lower=0.7, upper=0.8, confidence=0.75, accuracy=0.8, count=10))
     assert (low + high) / 2 == pytest.approx(0.99208 / 1.38416)
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(0.025604) / 1.38416)
 
 
-def test_no_mistakes_no_picture(monkeypatch):
-    """A perfect model has nothing to show there."""
+def test_a_model_without_mistakes_has_no_picture_of_mistakes(monkeypatch):
     labels, pixels = np.arange(4) % 2, np.zeros((4, 8, 8), np.uint8)
     perfect = evaluate(labels, np.eye(2)[labels], class_names="ab")
     for name in ("curves", "confusion", "reliability", "risk", "samples"):
@@ -257,8 +247,7 @@ def test_no_mistakes_no_picture(monkeypatch):
     ]
 
 
-def test_mistakes_show_the_images_they_are_about():
-    """Pixels of images that were read rightly do not matter."""
+def test_the_picture_of_mistakes_depends_only_on_misclassified_images():
     evaluation, pixels, _ = made()
     wrong = [mistake.index for mistake in evaluation.mistakes]
     pixels = np.zeros_like(pixels)
@@ -270,8 +259,7 @@ def test_mistakes_show_the_images_they_are_about():
 # --- pages
 
 
-def test_a_page_is_whole_and_needs_nothing_else(report):
-    """No address, no script, and a policy that would stop both."""
+def test_a_page_is_self_contained_and_forbids_scripts_and_requests(report):
     page = as_html(report)
     parsed = Page(page)
     assert not re.search(r"https?://|url\(|@import", page)
@@ -280,8 +268,7 @@ def test_a_page_is_whole_and_needs_nothing_else(report):
     assert "prefers-color-scheme: dark" in page
 
 
-def test_a_page_has_its_pictures_each_with_words_for_it(report, pictures):
-    """Those who can't see a picture are told what it shows."""
+def test_every_picture_on_a_page_has_alternative_text(report, pictures):
     images = Page(as_html(report)).all("img")
     assert len(images) == len(pictures)
     for image, title in zip(images, pictures, strict=True):
@@ -291,8 +278,7 @@ def test_a_page_has_its_pictures_each_with_words_for_it(report, pictures):
         assert len(image["alt"]) > len(title) + 10
 
 
-def test_a_page_says_the_numbers(report):
-    """Numbers, settings, reasons and origins are all there."""
+def test_a_page_contains_metrics_settings_findings_and_lineage(report):
     texts = Page(as_html(report)).texts
     evaluation = report.evaluation
     for expected in (
@@ -315,23 +301,20 @@ def test_a_page_says_the_numbers(report):
     assert "{}" not in texts
 
 
-def test_captions_say_what_is_most_confused(report):
-    """The largest number off the diagonal is put into words."""
+def test_the_caption_names_the_most_frequent_mistake(report):
     base = report.evaluation.model_copy(
         update={"class_names": ("a", "b"), "confusion": ((7, 0), (3, 90)), "count": 100}
     )
     page = as_html(replace(report, evaluation=base))
-    assert "97 of 100 images are right. The most frequent mistake is b read as a, with 3 images." in page
+    assert "97 of 100 images are correct. The most frequent mistake is b read as a, with 3 images." in page
 
 
-def test_captions_without_mistakes(report):
-    """A perfect matrix is put into words too."""
+def test_the_caption_of_a_perfect_confusion_matrix_says_so(report):
     perfect = report.evaluation.model_copy(update={"confusion": ((50, 0), (0, 50)), "count": 100})
     assert "All 100 images are on the diagonal: no mistakes." in as_html(replace(report, evaluation=perfect))
 
 
-def test_a_report_without_findings_pictures_or_epochs(report):
-    """Empty parts are left out or say so."""
+def test_a_report_without_findings_pictures_or_epochs_is_written(report):
     bare = replace(report, findings=(), pictures={"Other": b"png"}, history=[], config={}, lineage={})
     assert "Findings" not in Page(as_html(bare)).texts
     assert "Findings" not in rendered(as_markdown(bare)).texts
@@ -339,8 +322,7 @@ def test_a_report_without_findings_pictures_or_epochs(report):
     assert "nothing was recorded" in as_html(replace(report, history=[]))
 
 
-def test_a_class_without_images_has_no_ratios(report):
-    """A recall of no images is not 0 %."""
+def test_a_class_without_images_has_no_precision_or_recall(report):
     absent = report.evaluation.classes[0].model_copy(update={"support": 0, "name": "unseen"})
     some = report.evaluation.model_copy(update={"classes": (absent,)})
     assert "| unseen | none | none | none | 0 |" in as_markdown(replace(report, evaluation=some))
@@ -348,7 +330,7 @@ def test_a_class_without_images_has_no_ratios(report):
 
 @pytest.fixture(scope="module")
 def hostile(report) -> ModelReport:
-    """Give a report whose every text tries to be markup."""
+    """Return a report whose every text tries to be markup."""
     evaluation = report.evaluation.model_copy(update={"class_names": (HOSTILE,) * 10})
     evaluation = evaluation.model_copy(
         update={"classes": (report.evaluation.classes[0].model_copy(update={"name": HOSTILE}),)}
@@ -357,8 +339,7 @@ def hostile(report) -> ModelReport:
     return ModelReport(HOSTILE, facts, HOSTILE, evaluation, HISTORY, facts, facts, [HOSTILE], pictures)
 
 
-def test_hostile_text_stays_text_on_a_page(report, hostile):
-    """No element appears that the harmless report lacks."""
+def test_markup_in_names_is_escaped_on_a_page(report, hostile):
     page = as_html(hostile)
     parsed = Page(page)
     page.encode()
@@ -368,8 +349,7 @@ def test_hostile_text_stays_text_on_a_page(report, hostile):
     assert SHOWN in parsed.texts
 
 
-def test_hostile_text_stays_text_in_markdown(report, hostile):
-    """The same, after rendering."""
+def test_markup_in_names_is_escaped_in_markdown(report, hostile):
     markdown = as_markdown(hostile)
     parsed, plain = rendered(markdown), rendered(as_markdown(report))
     markdown.encode()
@@ -380,14 +360,12 @@ def test_hostile_text_stays_text_in_markdown(report, hostile):
     assert len(parsed.all("h2")) == len(plain.all("h2")) + 1
 
 
-def test_a_network_summary_can_t_leave_its_code_block(report):
-    """The fence is longer than any run of backticks inside."""
+def test_backticks_in_a_network_summary_do_not_end_its_code_block(report):
     parsed = rendered(as_markdown(replace(report, network="```\n# out\n````")))
     assert "```\n# out\n````\n" in parsed.texts
 
 
-def test_markdown_says_what_the_page_says(report, pictures):
-    """The same pictures in the same order, and the same facts."""
+def test_markdown_has_the_same_pictures_and_facts_as_the_page(report, pictures):
     parsed = rendered(as_markdown(report))
     assert [image["alt"].split(". ")[0] for image in parsed.all("img")] == list(pictures)
     for expected in ("It is better. It is first.", "training.epochs", "f" * 64, f"{report.evaluation.accuracy:.2%}"):
@@ -409,8 +387,7 @@ SUMMARY = {
 }
 
 
-def test_a_prediction_is_summed_up_in_tables():
-    """Plain values, counts and failures each have their table."""
+def test_a_prediction_summary_has_a_table_each_for_values_counts_and_failures():
     markdown = prediction_markdown(SUMMARY, b"png")
     for line in (
         "| folder | scans |",
@@ -430,34 +407,29 @@ def test_a_prediction_is_summed_up_in_tables():
     assert [image["src"] for image in rendered(markdown).all("img")] == ["data:image/png;base64,cG5n"]
 
 
-def test_numbers_stand_right_and_words_left():
-    """A column of numbers is aligned at its right."""
+def test_numeric_columns_are_aligned_right():
     assert "|  | count |\n| --- | ---: |\n| ok | 12,344 |" in prediction_markdown(SUMMARY, None)
 
 
-def test_no_picture_no_heading():
-    """Without a picture, nothing announces one."""
+def test_without_a_picture_there_is_no_heading_for_one():
     assert "Least certain" not in prediction_markdown(SUMMARY, None)
 
 
-def test_the_picture_follows_the_table_of_what_it_shows():
-    """One heading for both; a picture without a table has its own."""
+def test_the_picture_of_least_certain_images_follows_their_table():
     table = {"least_certain": [{"path": "a.png", "confidence": 0.5}]}
     assert prediction_markdown(SUMMARY | table, b"png").count("## Least certain") == 1
     assert prediction_markdown(SUMMARY | {"least_certain": []}, b"png").count("## Least certain") == 1
     assert prediction_markdown({}, b"png").count("## Least certain") == 1
 
 
-def test_the_list_of_failures_is_bounded():
-    """Twenty are shown, and it is said that there are more."""
+def test_at_most_twenty_failures_are_listed():
     parsed = rendered(prediction_markdown({"failures": [FAILURE] * 1_020}, None))
     assert parsed.texts.count("b/c.png") == 20
     assert "Only the first 20 are shown." in parsed.texts
     assert "Only" not in prediction_markdown({"failures": [FAILURE] * 20}, None)
 
 
-def test_hostile_names_stay_in_their_cells():
-    """The tables have the same cells as with harmless names."""
+def test_markup_in_file_names_stays_in_its_table_cell():
     bad = {
         "folder": HOSTILE,
         "by_status": {HOSTILE: 1},
@@ -473,16 +445,14 @@ def test_hostile_names_stay_in_their_cells():
     assert rendered(markdown).texts.count(SHOWN) == 4
 
 
-def test_importing_reports_is_light():
-    """A prediction worker has no matplotlib and no scikit-learn."""
+def test_importing_the_reports_loads_no_heavy_library():
     heavy = {"matplotlib", "sklearn", "scipy", "PIL", "tensorflow", "keras", "pandas", "prefect"}
     code = f"import sys, digits.outputs.model_report, digits.pipeline.promotion; print(sorted({heavy!r} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
 
 
-def test_what_is_rejected_is_shown_with_its_share():
-    """The most novel first, and only what is above 0."""
+def test_images_flagged_as_no_digit_are_shown_with_their_share():
     labels, pixels = np.arange(4) % 2, np.zeros((4, 8, 8), np.uint8)
     novelty = np.array([-1, 2, 3, 0.0])
     found = evaluate(labels, np.eye(2)[labels], class_names="ab", novelty=novelty)
@@ -507,8 +477,7 @@ def page_of(decision: Decision, *, champion: int | None = 3, picture: bytes | No
     return decision_markdown(decision, version=4, champion=champion, policy={"promote": True}, picture=picture)
 
 
-def test_a_decision_has_its_reasons_and_tables():
-    """What was decided in the title; every figure; no markup from a name."""
+def test_a_decision_page_has_reasons_and_tables_and_escapes_names():
     page = page_of(REFUSED)
     assert page.startswith("# Version 4 against version 3: not promoted\n\n- It is too large.\n")
     assert "| \\<b\\>\\|scans | 1,000 | 99.00% | 97.00% | 25 | 5 | 0.0001 |" in page
@@ -517,16 +486,14 @@ def test_a_decision_has_its_reasons_and_tables():
     assert "Changed answers" not in page
 
 
-def test_a_decision_on_a_first_model_has_nothing_to_compare():
-    """No champion in the title, none in the table."""
+def test_a_decision_on_the_first_model_names_no_champion():
     page = page_of(Decision(True, ("It is the first.",), (SetRow("mnist", 10, 0.9),)), champion=None)
     assert page.startswith("# Version 4: promoted\n")
     assert "| mnist | 10 | 90.00% | none | none | none | none |" in page
     assert "Behaviour" not in page
 
 
-def test_images_that_changed_their_answer_are_drawn():
-    """One picture for all, on the page as a data URI; none where nothing changed."""
+def test_images_whose_answer_changed_are_drawn_on_the_decision_page():
     changed = [ChangedImage("mnist", 1, "7", "7", "1", 0.9, 0.8), ChangedImage("mnist", 0, "3", "8", "3", 0.6, 0.7)]
     pixels = np.zeros((2, 28, 28), np.uint8)
     picture = changed_picture(changed, pixels)

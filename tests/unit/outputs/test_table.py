@@ -36,8 +36,7 @@ def table(name: str, *parts: Sequence[Row]) -> bytes:
     return file.getvalue()
 
 
-def test_the_columns_are_those_of_the_contract() -> None:
-    """In the stated order; the optional ones at the end."""
+def test_the_columns_are_in_the_documented_order() -> None:
     names = [column.name for column in columns_of(classes=3, probabilities=True, top_k=3)]
     assert ",".join(names) == (
         "path,prediction,confidence,status,error,width,height,sha256,novelty,model_version,"
@@ -47,8 +46,7 @@ def test_the_columns_are_those_of_the_contract() -> None:
     assert len(columns_of(classes=2, probabilities=False, top_k=9)) == len(FIXED_COLUMNS) + 2
 
 
-def test_csv_to_the_byte() -> None:
-    """Commas, LF, quotes where needed, six decimals, nothing for what is empty."""
+def test_csv_has_exactly_the_documented_bytes() -> None:
     assert table("x.csv", ROWS[1:]) == (
         b"path,prediction,confidence,status,error,width,height,sha256,novelty,model_version\n"
         b'"comma, ""quote"".png",NA,1.000000,ok,,1,1,' + b"cd" * 32 + b",0.250000,3\n"
@@ -56,23 +54,20 @@ def test_csv_to_the_byte() -> None:
     )
 
 
-def test_csv_is_read_back() -> None:
-    """By Python's reader, and by pandas as the contract says."""
+def test_csv_is_read_back_by_python_and_by_pandas() -> None:
     content = table("x.csv", ROWS[:1], [], ROWS[1:])
     assert list(csv.reader(io.StringIO(content.decode(), newline="")))[1:] == CELLS
     frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
     assert frame.to_numpy().tolist() == CELLS
 
 
-def test_json_lines_are_read_back() -> None:
-    """What is empty is null."""
+def test_json_lines_are_read_back_with_null_for_empty_values() -> None:
     names = [column.name for column in COLUMNS]
     lines = table("x.jsonl", ROWS[:1], ROWS[1:]).decode().splitlines()
     assert [json.loads(line) for line in lines] == [dict(zip(names, row, strict=True)) for row in ROWS]
 
 
-def test_parquet_is_read_back() -> None:
-    """With types, and a row group a part."""
+def test_parquet_is_read_back_with_types_and_one_row_group_per_part() -> None:
     content = table("x.PARQUET", ROWS[:1], ROWS[1:])
     read = pq.read_table(io.BytesIO(content))
     assert [tuple(row.values()) for row in read.to_pylist()] == ROWS
@@ -83,8 +78,7 @@ def test_parquet_is_read_back() -> None:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_an_empty_table(ending: str) -> None:
-    """No rows, but its columns where the format has them."""
+def test_a_table_without_rows_keeps_its_columns(ending: str) -> None:
     content = table(f"x{ending}")
     assert content == table(f"x{ending}", [], [])[: len(content)] or ending == ".parquet"
     reader: dict[str, Callable[[io.BytesIO], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
@@ -92,16 +86,14 @@ def test_an_empty_table(ending: str) -> None:
         assert list(reader[ending](io.BytesIO(content)).columns) == [column.name for column in COLUMNS]
 
 
-def test_an_unknown_extension() -> None:
-    """What would be known is said."""
+def test_an_unknown_extension_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"ends in \.csv, \.parquet, \.jsonl, found '\.xlsx'"):
         format_of(Path("x.xlsx"))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=20), st.text(max_size=10)), min_size=1, max_size=5))
-def test_any_name_and_any_class_comes_back(names: list[tuple[bytes, str]]) -> None:
-    """Paths of any bytes, and class names of any characters, through CSV and pandas."""
+def test_any_path_and_any_class_name_is_read_back_unchanged(names: list[tuple[bytes, str]]) -> None:
     rows = [(escape_path(path), name, 0.5, "ok", None, 1, 1, None, None, 1) for path, name in names]
     content = table("x.csv", rows)
     read = list(csv.reader(io.StringIO(content.decode(), newline="")))[1:]
@@ -111,15 +103,14 @@ def test_any_name_and_any_class_comes_back(names: list[tuple[bytes, str]]) -> No
 
 
 @pytest.mark.parametrize("ending", sorted(FORMATS))
-def test_a_table_is_read_back_by_us(tmp_path: Path, ending: str) -> None:
-    """Row by row, the same values in each format."""
+def test_read_table_returns_the_same_values_for_each_format(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x{ending}"
     path.write_bytes(table(path.name, ROWS[:1], ROWS[1:]))
     assert [tuple(row.values()) for row in read_table(path)] == ROWS
 
 
-def test_a_table_that_a_spreadsheet_has_saved_is_read(tmp_path: Path) -> None:
-    """With a byte order mark, other line ends, an empty line at the end, and columns of its user's."""
+def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    """It has a byte order mark, other line ends, an empty last line and additional columns."""
     path = tmp_path / "x.csv"
     lines = table("x.csv", ROWS).decode().splitlines()
     edited = [f"{extra},{line}" for extra, line in zip(["note", "7", "", "x"], lines, strict=True)]
@@ -133,20 +124,29 @@ def test_a_table_that_a_spreadsheet_has_saved_is_read(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("x.csv", b"path,label\na,1\n", "it has no column prediction"),
-        ("x.csv", table("x.csv") + b'"a', "that is whole, but: unexpected end of data"),
-        ("x.csv", table("x.csv") + b"\xff\n", "that is whole, but: 'utf-8' codec"),
-        ("x.csv", table("x.csv") + b"a,7,high,ok,,,,,,1\n", "that is whole, but: line 2: could not convert"),
-        ("x.csv", table("x.csv") + b"a,7\n", "that is whole, but: line 2: expected 10 values, found 2"),
+        ("x.csv", table("x.csv") + b'"a', "expected a complete prediction table, but: unexpected end of data"),
+        ("x.csv", table("x.csv") + b"\xff\n", "expected a complete prediction table, but: 'utf-8' codec"),
+        (
+            "x.csv",
+            table("x.csv") + b"a,7,high,ok,,,,,,1\n",
+            "expected a complete prediction table, but: line 2: could not convert",
+        ),
+        (
+            "x.csv",
+            table("x.csv") + b"a,7\n",
+            "expected a complete prediction table, but: line 2: expected 10 values, found 2",
+        ),
         ("x.jsonl", b"{}\n", "it has no column path"),
-        ("x.jsonl", b"{", "that is whole, but: "),
-        ("x.jsonl", b"7\n", "that is whole, but: "),
-        ("x.parquet", b"PAR1", "that is whole, but: "),
+        ("x.jsonl", b"{", "expected a complete prediction table, but: "),
+        ("x.jsonl", b"7\n", "expected a complete prediction table, but: "),
+        ("x.parquet", b"PAR1", "expected a complete prediction table, but: "),
         ("x.txt", b"", "expected a name that ends in"),
         ("x.csv", None, "could not be read (No such file or directory); predict the folder, or name a table"),
     ],
 )
-def test_what_is_no_table_of_ours_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
-    """With its path and the reason."""
+def test_a_file_that_is_no_prediction_table_is_refused_with_the_reason(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)

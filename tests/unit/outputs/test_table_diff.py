@@ -50,10 +50,9 @@ def shadowed(store: Store, folder: Path, out: Path, shadow: str, **options: Any)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
-def test_the_images_on_which_two_versions_differ(
+def test_the_shadow_table_has_one_row_per_image_on_which_two_versions_differ(
     store: Store, tmp_path: Path, make_pictures: MakePictures, ending: str
 ) -> None:
-    """The champion's table is its own; beside it is one with both answers, where they are not the same."""
     folder, out = make_pictures(tmp_path / "in", 30), tmp_path / f"t{ending}"
     (folder / "broken.png").write_bytes(b"no picture")
     summary = shadowed(store, folder, out, "challenger")
@@ -76,8 +75,7 @@ def test_the_images_on_which_two_versions_differ(
     assert list(store.temporary.iterdir()) == []
 
 
-def test_a_shadow_that_agrees_has_no_rows(store: Store, tmp_path: Path, make_pictures: MakePictures) -> None:
-    """The champion beside itself; the shadow's table is no picture of the folder either, whatever is taken."""
+def test_a_shadow_version_that_agrees_gives_no_rows(store: Store, tmp_path: Path, make_pictures: MakePictures) -> None:
     folder = make_pictures(tmp_path / "in", 3)
     for _ in range(2):
         summary = shadowed(store, folder, folder / "t.csv", "1", all_files=True)
@@ -86,21 +84,20 @@ def test_a_shadow_that_agrees_has_no_rows(store: Store, tmp_path: Path, make_pic
     assert shadow_path(folder / "t.csv").read_text().count("\n") == 1
 
 
-def test_a_version_that_is_not_there_is_no_shadow(store: Store, tmp_path: Path, make_pictures: MakePictures) -> None:
-    """It is an error of the registry."""
+def test_an_unknown_shadow_version_is_a_registry_error(
+    store: Store, tmp_path: Path, make_pictures: MakePictures
+) -> None:
     with pytest.raises(RegistryError, match="no model version 7"):
         shadowed(store, make_pictures(tmp_path / "in", 1), tmp_path / "t.csv", "7")
 
 
-def test_the_standard_input_can_not_be_read_twice(store: Store, tmp_path: Path) -> None:
-    """A list from there would be empty for the second version."""
+def test_a_file_list_from_standard_input_is_refused_with_a_shadow_version(store: Store, tmp_path: Path) -> None:
     options = PredictionConfig(files_from=Path("-"))
-    with pytest.raises(UsageError, match="give the list of files as a file"):
+    with pytest.raises(UsageError, match="files_from: expected a file"):
         service.plan_shadow(store, tmp_path, shadow="2", out=tmp_path / "t.csv", options=options)
 
 
-def test_another_status_is_a_difference(tmp_path: Path) -> None:
-    """Of the same prediction one version is unsure, or takes the image for no digit."""
+def test_rows_with_the_same_prediction_and_another_status_differ(tmp_path: Path) -> None:
     tables = []
     for name, statuses in (("one", ("ok", "ok", "ok")), ("two", ("ok", "uncertain", "not-a-digit"))):
         rows = [(f"{n}.png", "7", 0.5 + n / 10, status, *[None] * 5, 1) for n, status in enumerate(statuses)]
@@ -114,7 +111,6 @@ def test_another_status_is_a_difference(tmp_path: Path) -> None:
 
 
 def test_images_that_only_one_table_has_are_left_out() -> None:
-    """Files come and go between the two; the others are matched by path."""
     first = [{"path": name} for name in "abdef"]
     second = [{"path": name} for name in "acdeg"]
     found = [(row["path"], other["path"]) for row, other in pairs(first, second)]

@@ -25,13 +25,11 @@ def registry(tmp_path: Path) -> Registry:
     return registry
 
 
-def test_no_versions_are_no_rows(tmp_path: Path) -> None:
-    """An empty registry is listed, not tripped over."""
+def test_an_empty_registry_gives_no_rows(tmp_path: Path) -> None:
     assert version_rows(Registry(Store(tmp_path))) == []
 
 
-def test_each_version_has_a_row_and_one_is_champion(registry: Registry) -> None:
-    """Oldest first, numbers as people read them."""
+def test_each_version_has_one_row_and_one_is_marked_champion(registry: Registry) -> None:
     rows = version_rows(registry)
     assert [(row["version"], row["champion"], row["epochs"]) for row in rows] == [
         (1, "champion", 1),
@@ -44,8 +42,7 @@ def test_each_version_has_a_row_and_one_is_champion(registry: Registry) -> None:
     assert rows[0]["created"].endswith("+00:00")
 
 
-def test_the_details_hold_facts_places_and_the_history(registry: Registry, tmp_path: Path) -> None:
-    """What happened to a version can be told without opening a file."""
+def test_version_details_contain_facts_paths_and_promotions(registry: Registry, tmp_path: Path) -> None:
     details = version_details(registry, registry.version(1))
     assert details["champion"] is True
     assert details["accuracy"] == 0.99523
@@ -56,16 +53,14 @@ def test_the_details_hold_facts_places_and_the_history(registry: Registry, tmp_p
     assert rolled_back.endswith(" rollback: rolled back from version 2")
 
 
-def test_a_version_that_was_never_champion_says_so(registry: Registry) -> None:
-    """No promotions, no title."""
+def test_a_version_that_was_never_champion_has_no_promotions(registry: Registry) -> None:
     version: ModelVersion = registry.version(3)
     details = version_details(registry, version)
     assert details["champion"] is False
     assert details["promotions"] == []
 
 
-def test_a_version_that_learned_from_labels_says_where_they_are_listed(tmp_path: Path) -> None:
-    """Beside the arrays that it was trained on; any other version says nothing of labels."""
+def test_details_name_the_label_list_only_of_versions_trained_on_labels(tmp_path: Path) -> None:
     registry = Registry(Store(tmp_path))
     for number, facts in enumerate((FACTS, replace(FACTS, own_images=412, own_share=0.1))):
         artifacts = {"arrays": f"{number}" * 64}
