@@ -1,9 +1,9 @@
-"""The artifact store: immutable directories that are found again by the recipe that made them.
+"""Artifact store: immutable directories that are found by the recipe that made them.
 
-An artifact is `<root>/<kind>/<digest>/`: its files and a `manifest.json` with the SHA-256 and the size of each. The
-digest names the recipe (stage, configuration, digests of the inputs, version of the code), so the same recipe is
-found instead of computed again. It is written under `<root>/tmp/`, synced, the manifest last, and renamed into place:
-an artifact is there whole or not at all.
+An artifact is the directory `<root>/<kind>/<digest>/`: its files and a `manifest.json` with the SHA-256 and the size of
+each file. The digest is the hash of the recipe (kind, configuration, input artifacts, code version), so that an
+artifact is reused when the same recipe is requested again. Artifacts are written in `<root>/tmp/`, the manifest last,
+synced to disk and renamed into place. A crash therefore never leaves a partial artifact.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """A typed pointer to an artifact: what tasks hand to each other."""
+    """Typed reference to an artifact. Tasks pass references instead of data."""
 
     kind: str
     digest: str
@@ -41,13 +41,13 @@ class ArtifactRef:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes an artifact what it is; its digest is the artifact's name.
+    """Everything that determines an artifact's content. Its digest names the artifact.
 
     Args:
-        kind: the directory it lives under, such as `arrays`.
-        config: JSON values; no clocks, no absolute paths.
-        parents: the artifacts it is made from.
-        code: the version of the code that makes it, from `code_version`.
+        kind: kind of the artifact, such as `arrays`; also the name of the directory that holds it.
+        config: configuration as JSON values, without times and absolute paths.
+        parents: artifacts that the content is computed from.
+        code: version of the code that computes it, from `code_version`.
     """
 
     kind: str
@@ -57,18 +57,24 @@ class Recipe:
 
     @property
     def ref(self) -> ArtifactRef:
-        """The reference under which this recipe's result is stored."""
+        """Reference to the artifact of this recipe, whether or not it exists."""
         return ArtifactRef(self.kind, digest_of(self.as_record()))
 
     def as_record(self) -> Record:
-        """Give the recipe as JSON values."""
+        """Return the recipe as JSON values."""
         parents = [[parent.kind, parent.digest] for parent in self.parents]
         return {"kind": self.kind, "config": dict(self.config), "parents": parents, "code": self.code}
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact that was found and whose files have the hashes of its manifest."""
+    """Artifact whose files have been verified against its manifest.
+
+    Args:
+        ref: reference to the artifact.
+        path: directory of the artifact.
+        manifest: content of its `manifest.json`.
+    """
 
     ref: ArtifactRef
     path: Path
@@ -76,36 +82,44 @@ class Artifact:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration that made it."""
+        """Configuration in the artifact's recipe."""
         config: dict[str, Any] = self.manifest["recipe"]["config"]
         return config
 
     @property
     def parents(self) -> list[ArtifactRef]:
-        """The artifacts it was made from."""
+        """Artifacts that this one was computed from."""
         return [ArtifactRef(*parent) for parent in self.manifest["recipe"]["parents"]]
 
     def file(self, name: str) -> Path:
-        """Give the path of one of its files."""
+        """Return the path of one of the artifact's files.
+
+        Raises:
+            MissingArtifactError: if the manifest does not list the file.
+        """
         if name not in self.manifest["files"]:
-            raise MissingArtifactError(f"{self.ref}: there is no {name} in it, only {sorted(self.manifest['files'])}")
+            raise MissingArtifactError(f"{self.ref} has no file {name}; its files: {sorted(self.manifest['files'])}")
         return self.path / name
 
 
 class Store:
-    """The artifacts under one root directory."""
+    """Artifact store in one root directory.
+
+    Args:
+        root: artifact root; need not exist.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
 
     @property
     def downloads(self) -> Path:
-        """Directory of files as they were downloaded."""
+        """Directory of downloaded files, as published."""
         return self.root / "downloads"
 
     @property
     def labels(self) -> Path:
-        """Directory of the labels that people gave."""
+        """Directory of the labels that people assigned to their own images."""
         return self.root / "labels"
 
     @property
@@ -115,32 +129,32 @@ class Store:
 
     @property
     def studies(self) -> Path:
-        """Directory of the studies of tuning."""
+        """Directory of the hyperparameter studies."""
         return self.root / "studies"
 
     @property
     def predictions(self) -> Path:
-        """Directory of the tables for which no other place was named."""
+        """Default directory of prediction tables."""
         return self.root / "predictions"
 
     @property
     def inspections(self) -> Path:
-        """Directory of the pictures of inspected images."""
+        """Default directory of the drawings that `digits inspect` writes."""
         return self.root / "inspections"
 
     @property
     def inbox(self) -> Path:
-        """Directory of the images that a deployment predicts as they arrive."""
+        """Default directory of the images that the inbox deployment predicts."""
         return self.root / "inbox"
 
     @property
     def demo(self) -> Path:
-        """Directory of the images and the table of the demonstration."""
+        """Directory of the images and the table of `digits demo`."""
         return self.root / "demo"
 
     @property
     def work(self) -> Path:
-        """Directory of unfinished work that is resumed after a kill, such as checkpoints."""
+        """Directory of unfinished work that an interrupted run resumes from, such as checkpoints."""
         return self.root / "work"
 
     @property
@@ -150,37 +164,38 @@ class Store:
 
     @property
     def temporary(self) -> Path:
-        """Directory of what is being written, and of what is being deleted."""
+        """Directory of artifacts that are being written or deleted."""
         return self.root / "tmp"
 
     @property
     def damaged(self) -> Path:
-        """Directory of damaged artifacts that were set aside."""
+        """Directory that damaged artifacts are moved to."""
         return self.root / "damaged"
 
     @property
     def locks(self) -> Path:
-        """Directory of the files that are locked."""
+        """Directory of the lock files."""
         return self.root / "locks"
 
     def path(self, ref: ArtifactRef) -> Path:
-        """Give the directory where an artifact is, or would be."""
+        """Return the directory of an artifact, whether or not it exists."""
         return self.root / ref.kind / ref.digest
 
     def has(self, ref: ArtifactRef) -> bool:
-        """Tell whether an artifact is there; its files are not verified."""
+        """Return whether an artifact exists. Its files are not verified."""
         return (self.path(ref) / MANIFEST).is_file()
 
     def open(self, ref: ArtifactRef) -> Artifact:
-        """Find an artifact and verify every file of it against the manifest.
+        """Return an artifact after verifying each of its files against the manifest.
 
         Raises:
-            MissingArtifactError: it is not in the store.
-            CorruptArtifactError: a file or the manifest was changed after it was written.
+            MissingArtifactError: if it is not in the store.
+            CorruptArtifactError: if a file or the manifest was changed after it was written.
+            StoreError: if a file cannot be read.
         """
         path = self.path(ref)
         if not self.has(ref):
-            raise MissingArtifactError(f"{ref}: not in the store at {self.root}; run the step that makes it again")
+            raise MissingArtifactError(f"{ref}: not in the store at {self.root}; rerun the step that makes it")
         with reading(self.root):
             artifact = Artifact(ref, path, read_record(path / MANIFEST))
             if Recipe(**_recipe_fields(artifact.manifest["recipe"])).ref != ref:
@@ -191,9 +206,9 @@ class Store:
         return artifact
 
     def recipe(self, ref: ArtifactRef) -> Recipe | None:
-        """Give what made an artifact, however damaged it is; None where its manifest does not tell any more.
+        """Return the recipe of an artifact, which may be damaged, or None if its manifest no longer holds the recipe.
 
-        The digest in its name is the recipe's, so a recipe that fits it is right whatever else has changed.
+        The recipe is correct even where the rest of the manifest is damaged: its digest is the artifact's name.
         """
         try:
             found = Recipe(**_recipe_fields(json.loads((self.path(ref) / MANIFEST).read_bytes())["recipe"]))
@@ -202,14 +217,22 @@ class Store:
         return found if found.ref == ref else None
 
     def unlisted_files(self, artifact: Artifact) -> list[str]:
-        """Give the names of files in an artifact's directory that are not in its manifest."""
+        """Return the sorted names of the files in an artifact's directory that its manifest does not list."""
         found = {path.relative_to(artifact.path).as_posix() for path in artifact.path.rglob("*") if not path.is_dir()}
         return sorted(found - {MANIFEST, *artifact.manifest["files"]})
 
     def produce(self, recipe: Recipe, write: Callable[[Path], None]) -> ArtifactRef:
-        """Find the recipe's artifact, or make it: `write` fills an empty directory.
+        """Return the artifact of a recipe, creating it if the store does not have it.
 
-        One process makes it while others wait for the result. A damaged artifact is set aside and made again.
+        Only one process creates it; other processes that request the same recipe wait for it. A damaged artifact is
+        moved to `damaged` and created again.
+
+        Args:
+            recipe: recipe of the artifact.
+            write: function that writes the artifact's files into an empty directory.
+
+        Raises:
+            StoreError: if the store cannot be read or written.
         """
         ref = recipe.ref
         with self.lock(f"{ref.kind}-{ref.digest}"):
@@ -218,68 +241,80 @@ class Store:
         return ref
 
     def has_valid(self, ref: ArtifactRef) -> bool:
-        """Tell whether an artifact is there and whole, and note that it is in use; a damaged one is set aside."""
+        """Return whether an artifact exists and is intact, and update the time of its last use.
+
+        A damaged artifact is moved to `damaged`.
+        """
         if not self.path(ref).exists():
             return False
         try:
             self.open(ref)
         except (MissingArtifactError, CorruptArtifactError) as error:
-            logger.warning("%s; it is made again", error)
+            logger.warning("%s; it will be made again", error)
             self._set_aside(ref)
             return False
-        with suppress(OSError):  # a store that can only be read has no retention either
+        with suppress(OSError):  # retention, which reads this time, does not run on a read-only store
             os.utime(self.path(ref))
-        logger.info("%s: found, not computed again", ref)
+        logger.info("%s: reused from the store", ref)
         return True
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold a named lock; the kernel drops it when its holder dies."""
+        """Wait for a named lock and hold it. The kernel releases it when the process ends."""
         with self._locked(name, wait=True):
             yield
 
     def refs(self) -> dict[ArtifactRef, float]:
-        """Give every artifact that is there, with when it was made or last found, as seconds since the epoch."""
+        """Return every artifact in the store with the time of its creation or last use, in seconds since 1970."""
         found = {}
         for path in (manifest.parent for manifest in self.root.glob(f"*/*/{MANIFEST}")):
             if _is_digest(path.name):
                 ref = ArtifactRef(path.parent.name, path.name)
                 with suppress(FileNotFoundError):
-                    found[ref] = self._used(ref)
+                    found[ref] = self._last_used(ref)
         return found
 
-    def _used(self, ref: ArtifactRef) -> float:
+    def _last_used(self, ref: ArtifactRef) -> float:
         return max(path.stat().st_mtime for path in (self.path(ref), self.path(ref) / MANIFEST))
 
     def parents(self, ref: ArtifactRef) -> list[ArtifactRef]:
-        """Give what an artifact was made from, by its manifest alone; nothing where it is not in the store."""
+        """Return the parents in an artifact's manifest; none if the artifact is not in the store.
+
+        Raises:
+            CorruptArtifactError: if the manifest is damaged.
+        """
         try:
             return list(_recipe_fields(read_record(self.path(ref) / MANIFEST)["recipe"])["parents"])
         except FileNotFoundError:
             return []
 
     def remove(self, ref: ArtifactRef, *, unused_since: float) -> bool:
-        """Remove an artifact, unless a run has found it since then; tell whether it is gone."""
+        """Remove an artifact unless it has been used since a given time, and return whether it was removed.
+
+        Args:
+            ref: reference to the artifact.
+            unused_since: time in seconds since 1970.
+        """
         with self.lock(f"{ref.kind}-{ref.digest}"):
-            if not self.has(ref) or self._used(ref) > unused_since:
+            if not self.has(ref) or self._last_used(ref) > unused_since:
                 return False
             self.discard(self.path(ref))
         return True
 
     def discard(self, path: Path) -> None:
-        """Remove a file or a directory below the root: renamed first, so that no half of it is ever found."""
-        grave = self.temporary / secrets.token_hex(8)
+        """Remove a file or a directory below the root. It is renamed first, so that no reader sees half of it."""
+        renamed = self.temporary / secrets.token_hex(8)
         with writing(self.root):
-            grave.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(grave)
-            if grave.is_dir():
-                shutil.rmtree(grave)
+            renamed.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(renamed)
+            if renamed.is_dir():
+                shutil.rmtree(renamed)
             else:
-                grave.unlink()
+                renamed.unlink()
 
     @contextmanager
     def try_lock(self, name: str) -> Iterator[bool]:
-        """Hold a named lock if nobody else does, and tell whether that is so."""
+        """Acquire a named lock without waiting, and yield whether it was acquired."""
         with self._locked(name, wait=False) as free:
             yield free
 
@@ -292,11 +327,11 @@ class Store:
                 lock = stack.enter_context(locked(path, wait=wait))
             yield lock.held
 
-    def workspace(self, place: Path) -> Path:
-        """Make one of the directories for work that is resumed after a kill; whoever made it removes it."""
+    def workspace(self, path: Path) -> Path:
+        """Create a directory for unfinished work, such as `plans`, and return it. The caller removes it."""
         with writing(self.root):
-            place.mkdir(parents=True, exist_ok=True)
-        return place
+            path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _set_aside(self, ref: ArtifactRef) -> None:
         target = self.damaged / f"{ref.kind}-{ref.digest}-{secrets.token_hex(4)}"
@@ -315,7 +350,7 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _publish(self, recipe: Recipe, temporary: Path) -> None:
-        files = {path.relative_to(temporary).as_posix(): _sealed_file(path) for path in _files_under(temporary)}
+        files = {path.relative_to(temporary).as_posix(): _sync_and_hash(path) for path in _files_under(temporary)}
         created = datetime.now(UTC).isoformat(timespec="seconds")
         write_record(
             temporary / MANIFEST,
@@ -330,13 +365,13 @@ class Store:
 
 
 def writing(root: Path) -> AbstractContextManager[None]:
-    """Raise a `StoreError` where something below an artifact root can't be written."""
+    """Raise a `StoreError` if the body of the `with` statement cannot write to an artifact root."""
     remedy = "free space or choose another place with --artifacts or DIGITS_ARTIFACTS"
     return os_errors_as(StoreError, root, "could not write to the artifact root", remedy)
 
 
 def reading(root: Path) -> AbstractContextManager[None]:
-    """Raise a `StoreError` where something below an artifact root can't be read."""
+    """Raise a `StoreError` if the body of the `with` statement cannot read from an artifact root."""
     remedy = "check its permissions and its disk, or choose another place with --artifacts or DIGITS_ARTIFACTS"
     return os_errors_as(StoreError, root, "could not read from the artifact root", remedy)
 
@@ -351,14 +386,14 @@ def _recipe_fields(record: Record) -> dict[str, Any]:
 
 def _require_inside(ref: ArtifactRef, name: str) -> None:
     if name.startswith("/") or ".." in name.split("/"):
-        raise CorruptArtifactError(f"{ref}: its manifest names {name!r}, a file outside of it; delete it")
+        raise CorruptArtifactError(f"{ref}: its manifest lists {name!r}, a file outside its directory; delete it")
 
 
 def _verify_file(ref: ArtifactRef, path: Path, expected: Mapping[str, Any]) -> None:
     found = hash_file(path) if path.is_file() else "no file"
     if found != expected["sha256"]:
         raise CorruptArtifactError(
-            f"{ref}: {path.name} should have SHA-256 {expected['sha256'][:12]}, found {found[:12]}; "
+            f"{ref}: expected {path.name} with SHA-256 {expected['sha256'][:12]}, found {found[:12]}; "
             f"it was damaged after it was written; delete {path.parent} to have it made again"
         )
 
@@ -367,7 +402,7 @@ def _files_under(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
-def _sealed_file(path: Path) -> Record:
+def _sync_and_hash(path: Path) -> Record:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()

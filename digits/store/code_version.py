@@ -12,13 +12,13 @@ from digits.errors import StoreError
 from digits.store.records import digest_of
 
 _PACKAGE = Path(__file__).parents[__name__.count(".") - 1]
-"""The directory of the outermost package: its modules have a version."""
+"""Directory of the top-level package. Only its modules are followed."""
 NUMERIC_LIBRARIES = ("keras", "numpy", "onnxruntime", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu")
 
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Give the versions of the installed libraries that numbers depend on."""
+    """Return the versions of the installed libraries that affect computed numbers, by distribution name."""
     versions = {}
     for name in NUMERIC_LIBRARIES:
         try:
@@ -30,11 +30,17 @@ def library_versions() -> dict[str, str]:
 
 @cache
 def code_version(*modules: str, libraries: tuple[str, ...] = NUMERIC_LIBRARIES) -> str:
-    """Give a hash over the source of modules of this package, of all they import from it, and of library versions.
+    """Return the code version of modules: a SHA-256 over their sources, all that they import, and library versions.
+
+    Imports are followed within this package, also those inside functions. A source that consists of a docstring does
+    not count, nor do imports under `if TYPE_CHECKING`.
 
     Args:
-        modules: dotted names, such as `digits.training`.
-        libraries: the distributions whose versions count.
+        modules: dotted names of modules, such as `digits.training.fit`.
+        libraries: distributions whose versions are part of the hash.
+
+    Raises:
+        StoreError: if there is no source for one of the modules.
     """
     versions = {name: version for name, version in library_versions().items() if name in libraries}
     sources = {name: hashlib.sha256(source).hexdigest() for name, source in _sources(modules).items()}
@@ -42,7 +48,7 @@ def code_version(*modules: str, libraries: tuple[str, ...] = NUMERIC_LIBRARIES) 
 
 
 def _sources(modules: Iterable[str]) -> dict[str, bytes]:
-    """Return the sources of modules and of all whose code runs with theirs; a source that is a docstring runs none."""
+    """Return the sources of modules and of all modules they import, without sources that are only a docstring."""
     found: dict[str, bytes] = {}
     waiting = list(modules)
     while waiting:
@@ -56,24 +62,24 @@ def _sources(modules: Iterable[str]) -> dict[str, bytes]:
 def _source_of(module: str) -> bytes:
     file = _file_of(module)
     if file is None:
-        raise StoreError(f"{module}: there is no source of such a module, so no version of the code can be told")
+        raise StoreError(f"{module}: no source found, so its code version cannot be computed; reinstall the package")
     return file.read_bytes()
 
 
 def _file_of(module: str) -> Path | None:
-    """Return the source of a module or a package of this package; None where the name is none of these."""
+    """Return the source file of a module or a subpackage, None if the name is neither."""
     place = _PACKAGE.joinpath(*module.split(".")[1:])
     return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
 
 
 def _packages_around(module: str) -> list[str]:
-    """Return the packages that a module is in, but for the outermost, whose names are lazy: importing it runs none."""
+    """Return the packages that contain a module, except the top-level one, which loads its names lazily."""
     parents = module.split(".")[:-1]
     return [".".join(parents[:depth]) for depth in range(2, len(parents) + 1)]
 
 
 def _imports_from_package(source: bytes) -> list[str]:
-    """Return the modules of this package that a source imports, wherever in it, but not those for type checking."""
+    """Return the modules of this package that a source imports anywhere, except under `if TYPE_CHECKING`."""
     imported: list[str] = []
     waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:

@@ -1,4 +1,4 @@
-"""Decisions on promotions: the verdict, its reasons, and the figures behind it, as the registry records them."""
+"""Promotion decisions as the registry records them: verdict, reasons and measurements."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,9 +7,16 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class ChangedImage:
-    """A test image on which two models differ, one of them being right; classes by name.
+    """Test image that exactly one of two models classifies correctly.
 
-    `index` is among all test images.
+    Args:
+        test_set: name of the test set.
+        index: position among the images of all test sets.
+        true: name of the true class.
+        champion: name of the champion's prediction.
+        challenger: name of the challenger's prediction.
+        champion_confidence: confidence of the champion's prediction, 0 to 1.
+        challenger_confidence: confidence of the challenger's prediction, 0 to 1.
     """
 
     test_set: str
@@ -22,17 +29,23 @@ class ChangedImage:
 
     @property
     def is_gained(self) -> bool:
-        """Whether it is the challenger that is right."""
+        """Whether the challenger is correct."""
         return self.challenger == self.true
 
 
 @dataclass(frozen=True)
 class SetRow:
-    """A test set in the table of a decision.
+    """Comparison of two models on one test set: one row in the table of a decision.
 
-    `gained` are the images that only the challenger gets right, `lost` those that only the champion does; `p` is the
-    chance of so many gained, or more, of so many in all if the models were equally good, times the number of sets that
-    are left to be tested (Holm), and at most 1.
+    Args:
+        name: name of the test set.
+        count: number of images.
+        challenger: accuracy of the challenger, 0 to 1.
+        champion: accuracy of the champion; None without a champion.
+        gained: number of images that only the challenger classifies correctly.
+        lost: number of images that only the champion classifies correctly.
+        p: p-value of the one-sided sign test on `gained` and `lost`, corrected for the number of test sets by Holm's
+            method; None without a champion.
     """
 
     name: str
@@ -46,7 +59,15 @@ class SetRow:
 
 @dataclass(frozen=True)
 class Check:
-    """A line in the table of how the models behave: figures as people read them, and whether the policy allows it."""
+    """Check of the promotion policy: one row in the table of a decision. Values are formatted for display.
+
+    Args:
+        name: what is checked, such as the calibration error.
+        challenger: value of the challenger.
+        champion: value of the champion.
+        limit: limit that the policy sets.
+        passed: whether the challenger stays within the limit.
+    """
 
     name: str
     challenger: str
@@ -57,7 +78,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, and why: all the reasons against, or else the reasons for; the figures behind them."""
+    """Decision whether to promote a challenger.
+
+    Args:
+        promote: whether to promote it.
+        reasons: all reasons against the promotion, or the reasons for it if there are none against it.
+        sets: comparison on each test set.
+        checks: checks of the promotion policy.
+    """
 
     promote: bool
     reasons: tuple[str, ...]
@@ -75,7 +103,7 @@ class Decision:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """Read what `as_record` returned."""
+        """Return the decision that a record of `as_record` holds."""
         return cls(
             promote=record["promoted"],
             reasons=tuple(record["reasons"]),

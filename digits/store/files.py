@@ -1,4 +1,4 @@
-"""Durable files: written whole or not at all, hashed, locked, and with errors that say what to do."""
+"""Files: atomic writes, temporary files, hashes, and the file lock."""
 
 import fcntl
 import hashlib
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 _NAME_LENGTH = 40
-"""Leading characters of a file's name that the name of its temporary file repeats."""
+"""Number of leading characters of a file's name that its temporary file's name repeats."""
 TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
-"""The name of a file that is being written; its group is the name, or its beginning, of the file to be replaced."""
+"""Pattern of temporary files' names. Its group is the name, or its beginning, of the file that is being written."""
 
 
 def hash_file(path: Path) -> str:
@@ -26,10 +26,13 @@ def hash_file(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; on a clean exit it is synced and replaces the file at `path`.
+    """Yield a temporary file beside `path` that replaces the file at `path` when the body ends without an error.
 
-    When the body raises, the file at `path` is untouched and the temporary file is removed. A file that can be made
-    again need not be durable: without the wait for the disk, only a power failure can lose or damage it.
+    If the body raises, the file at `path` stays as it is and the temporary file is removed.
+
+    Args:
+        path: file to write.
+        durable: whether to sync the file to disk. Without it, a power failure can lose or damage the file.
     """
     with temporary_file(path) as (name, file):
         yield file
@@ -43,14 +46,20 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a whole file, atomically: readers see the old content or the new one."""
+    """Write a file atomically: readers see the old content or the new one.
+
+    Args:
+        path: file to write.
+        content: new content.
+        durable: whether to sync the file to disk; see `replacing`.
+    """
     with replacing(path, durable=durable) as file:
         file.write(content)
 
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Create a temporary file beside `path`, which is removed at the end unless it was renamed."""
+    """Create a temporary file beside `path`, and remove it at the end unless it has been renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name[:_NAME_LENGTH]}.{secrets.token_hex(8)}.tmp")
     try:
@@ -61,27 +70,27 @@ def temporary_file(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def find_temporary_files(directory: Path) -> Iterator[Path]:
-    """Return the temporary files below a directory, whether their writers are still at work or were killed."""
+    """Return the temporary files below a directory, including those that are still being written."""
     return (
         path for path in directory.rglob(".*.tmp") if TEMPORARY.fullmatch(os.fsencode(path.name)) and path.is_file()
     )
 
 
 def remove_temporary_files(*paths: Path) -> None:
-    """Remove the temporary files that killed writers of these files left; no writer may be at work."""
+    """Remove the temporary files that killed processes left beside these files, none of which may be being written."""
     for path in paths:
         for left in path.parent.glob(f".{escape(path.name[:_NAME_LENGTH])}.{'[0-9a-f]' * 16}.tmp"):
             left.unlink(missing_ok=True)
 
 
 def sync(file: BinaryIO) -> None:
-    """Make the content of an open file durable."""
+    """Flush an open file and sync its content to disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:
-    """Make a directory's entries durable."""
+    """Sync a directory's entries to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -91,11 +100,11 @@ def sync_directory(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Lock:
-    """An open lock file.
+    """Open lock file.
 
     Args:
-        descriptor: the open file.
-        held: whether the lock is ours; always true where we wait for it.
+        descriptor: file descriptor of the open file.
+        held: whether this process holds the lock; always true after waiting for it.
     """
 
     descriptor: int
@@ -106,22 +115,22 @@ class Lock:
 def locked(
     path: Path, *, wait: bool = True, shared: bool = False, flags: int = os.O_RDWR | os.O_CREAT
 ) -> Iterator[Lock]:
-    """Lock a file, or a directory, while the context lasts; the kernel drops the lock when its holder dies.
+    """Lock a file or a directory for the duration of the context. The kernel releases the lock if the process dies.
 
     Args:
-        path: the file; its directory must exist.
-        wait: whether to wait until nobody else holds the lock; if not, `Lock.held` says whether it is ours.
-        shared: whether others may hold a shared lock at the same time.
-        flags: how to open the file, as in `os.open`.
+        path: file to lock, created if missing, or directory; the parent directory must exist.
+        wait: whether to wait until the lock is free; without waiting, `Lock.held` is false if the lock is taken.
+        shared: whether other processes may hold a shared lock at the same time.
+        flags: flags for `os.open`.
 
     Raises:
-        OSError: the file can't be opened.
+        OSError: if the file cannot be opened.
     """
     descriptor = os.open(path, flags, 0o666)
     try:
         yield Lock(descriptor, _lock(descriptor, wait=wait, shared=shared))
     finally:
-        with suppress(OSError):  # what is written through it is synced, and the lock is released all the same
+        with suppress(OSError):  # an error on closing loses nothing: writers sync, and the lock is released anyway
             os.close(descriptor)
 
 

@@ -1,7 +1,4 @@
-"""Sealed JSON records.
-
-A sealed record carries the SHA-256 of its own other fields, so that a flipped bit in it is found when it is read.
-"""
+"""Sealed records: JSON objects that carry the SHA-256 of their other fields, so that damage is found on reading."""
 
 import hashlib
 import json
@@ -17,27 +14,27 @@ from digits.store.files import sync, sync_directory, temporary_file, write_file
 Record = dict[str, Any]
 SEAL = "sha256_of_record"
 MAX_REPAIRED_BYTES = 2**14
-"""Bytes of a record of which each bit is tried: some ten seconds."""
+"""Largest record, in bytes, for which `repair_flipped_bit` tries every bit; this takes about ten seconds."""
 
 
 def canonical_json(value: object) -> bytes:
-    """Give the one byte string that stands for a JSON value: sorted keys, no spaces, ASCII."""
+    """Return the canonical encoding of a JSON value: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def digest_of(value: object) -> str:
-    """Give the SHA-256 (64 hexadecimal digits) of a JSON value."""
+    """Return the SHA-256 of a JSON value's canonical encoding, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def sealed(record: Mapping[str, Any]) -> Record:
-    """Give a copy of the record with its own hash added."""
+    """Return a copy of a record with its hash added."""
     body = {key: value for key, value in record.items() if key != SEAL}
     return {**body, SEAL: digest_of(body)}
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
-    """Give the sealed record as indented JSON, with a newline at its end."""
+    """Return the sealed record as indented JSON with a final newline."""
     return _indented(sealed(record)) + b"\n"
 
 
@@ -46,11 +43,15 @@ def _indented(record: Mapping[str, Any]) -> bytes:
 
 
 def decode_record(content: bytes, *, name: str) -> Record:
-    """Read a sealed record back.
+    """Return the record, without its hash, that the bytes of a sealed record hold.
+
+    Args:
+        content: encoded record, from `encode_record` or in the canonical encoding.
+        name: name of the record in error messages.
 
     Raises:
-        CorruptArtifactError: it is no JSON object, its hash is not the one it carries, or it is not written as we do,
-            so that a changed byte is found even where it changes no value.
+        CorruptArtifactError: if the content is not a JSON object, does not have the hash that it carries, or is encoded
+            in another way, so that a changed byte is found even where it changes no value.
     """
     try:
         record = json.loads(content)
@@ -60,16 +61,19 @@ def decode_record(content: bytes, *, name: str) -> Record:
         intact = False
     if not intact:
         raise CorruptArtifactError(
-            f"{name}: the record's hash does not match its content, so it was damaged after it was written; "
+            f"{name}: the record's hash does not match its content, so the record was damaged after it was written; "
             "restore it from a backup, or delete it to have it made again"
         )
     return {key: value for key, value in record.items() if key != SEAL}
 
 
 def repair_flipped_bit(content: bytes) -> bytes | None:
-    """Give a damaged record as it was before one of its bits flipped; None where more has changed, or it is long.
+    """Return a damaged record with its one flipped bit repaired, or None if that does not repair it.
 
-    Every bit is tried: only with the right one does the record have the hash that it carries.
+    Every bit is tried in turn, until the record has the hash that it carries.
+
+    Args:
+        content: encoded record; not repaired if it is longer than `MAX_REPAIRED_BYTES`.
     """
     damaged = bytearray(content)
     for position in range(len(content) * 8 if len(content) <= MAX_REPAIRED_BYTES else 0):
@@ -82,17 +86,22 @@ def repair_flipped_bit(content: bytes) -> bytes | None:
 
 
 def read_record(path: Path) -> Record:
-    """Read a sealed record from a file; see `decode_record` for what it raises."""
+    """Read a sealed record from a file and return it without its hash.
+
+    Raises:
+        CorruptArtifactError: if the record is damaged; see `decode_record`.
+        OSError: if the file cannot be read.
+    """
     return decode_record(path.read_bytes(), name=str(path))
 
 
 def write_record(path: Path, record: Mapping[str, Any], *, durable: bool = True) -> None:
-    """Seal a record and write it, atomically."""
+    """Seal a record and write it atomically; see `digits.store.files.write_file`."""
     write_file(path, encode_record(record), durable=durable)
 
 
 def create_record(path: Path, record: Mapping[str, Any]) -> bool:
-    """Seal a record and write it where nothing is yet; False when the name was taken already."""
+    """Seal a record and write it to a new file. Return False, without writing, if the file exists."""
     with temporary_file(path) as (name, file):
         file.write(encode_record(record))
         sync(file)

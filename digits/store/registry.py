@@ -1,10 +1,10 @@
-"""The model registry: numbered versions, and an append-only log that says which of them is the champion.
+"""Model registry: numbered model versions, and append-only logs of promotions and promotion decisions.
 
-    <root>/registry/versions/000001.json     one sealed record a version: its artifacts by digest, its metrics
-    <root>/registry/promotions/000001.json   one sealed record a change of champion; the newest one counts
-    <root>/registry/decisions/000001.json    one sealed record a decision whether a version becomes champion
+    <root>/registry/versions/000001.json     one sealed record per version: its artifacts by digest, its metrics
+    <root>/registry/promotions/000001.json   one sealed record per change of champion; the newest one is in effect
+    <root>/registry/decisions/000001.json    one sealed record per decision whether to promote a version
 
-Records are created exclusively and never overwritten, so the log is the audit trail.
+Records are never overwritten, so the logs are an audit trail.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,28 +21,28 @@ from digits.store.records import Record, create_record, digest_of, read_record
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MAX_VERSION_DIGITS = 9
-"""Of a version's number: more can be no version, and no file name."""
+"""Largest number of digits of a version's number; a longer number would not fit into a file name."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelFacts:
-    """Facts on a model version that people read; what was not recorded is empty, a measure NaN.
+    """Facts about a model version, for display. A fact that was not recorded is empty, a missing measure NaN.
 
     Args:
-        datasets: names of the datasets that it was trained on.
-        architecture: name of its network.
-        epochs: number of epochs that it was trained for.
-        train_images: number of training images, repeated ones counted as often as they were repeated.
+        datasets: names of the training datasets.
+        architecture: name of the network.
+        epochs: number of training epochs.
+        train_images: number of training images, counting each repetition.
         test_images: number of test images.
         test_set: digest of the test images and labels.
         test_sets: accuracy by name of the test set.
         validation_accuracy: accuracy on the validation images after the last epoch.
         accuracy: accuracy on all test images.
-        loss: cross-entropy on them.
-        ece: expected calibration error on them.
-        rejected_share: share of them that is rejected.
-        own_images: number of training images that were labelled here.
-        own_share: share that these have of the training images, by being repeated.
+        loss: cross-entropy on all test images.
+        ece: expected calibration error on all test images.
+        rejected_share: share of the test images that the model rejects as no digit.
+        own_images: number of training images that come from the users' own labels.
+        own_share: share of the training images, counting each repetition, that come from the users' own labels.
     """
 
     datasets: tuple[str, ...] = ()
@@ -67,13 +67,13 @@ class ModelFacts:
         return hash(digest_of(self.as_record()))
 
     def as_record(self) -> Record:
-        """Return what was recorded as JSON values."""
+        """Return the recorded facts as JSON values."""
         record = {**vars(self), "datasets": list(self.datasets)}
         return {name: value for name, value in record.items() if _is_recorded(value)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """Read what `as_record` returned, in this version or another one."""
+        """Return the facts that a record of `as_record` holds; facts unknown to this version of Digits are ignored."""
         known = {one.name: record[one.name] for one in fields(cls) if one.name in record}
         return cls(**{**known, "datasets": tuple(record.get("datasets", ()))})
 
@@ -84,14 +84,14 @@ def _is_recorded(value: object) -> bool:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered model.
+    """Registered model.
 
     Args:
-        number: 1, 2, 3, ...
-        artifacts: its artifacts by kind: `model`, `onnx`, `arrays`, `evaluation`, `report`.
-        weights_sha256: hash of its weights; a model with the same ones is the same version.
-        facts: what people read of it.
-        created_at: ISO 8601, UTC.
+        number: number of the version: 1, 2, 3, ...
+        artifacts: digests of its artifacts by kind: `model`, `onnx`, `arrays`, `evaluation`, `report`.
+        weights_sha256: hash of its weights, which identifies it: the same weights are not registered twice.
+        facts: facts for display.
+        created_at: time of registration, ISO 8601 in UTC.
     """
 
     number: int
@@ -106,17 +106,25 @@ class ModelVersion:
 
     @classmethod
     def from_record(cls, record: Record) -> Self:
-        """Read what `as_record` returned."""
+        """Return the version that a record of `as_record` holds."""
         return cls(**{**record, "facts": ModelFacts.from_record(record["facts"])})
 
     def artifact(self, kind: str) -> ArtifactRef:
-        """Give the reference of one of its artifacts."""
+        """Return the reference to its artifact of a kind."""
         return ArtifactRef(kind, self.artifacts[kind])
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """One change of champion."""
+    """Change of champion.
+
+    Args:
+        number: number of the entry in the log: 1, 2, 3, ...
+        action: kind of change.
+        version: number of the version that became champion.
+        reasons: reasons for the change, one sentence each.
+        created_at: time of the change, ISO 8601 in UTC.
+    """
 
     number: int
     action: Literal["promote", "rollback"]
@@ -127,17 +135,17 @@ class Promotion:
 
 @dataclass(frozen=True)
 class RecordedDecision:
-    """A decision on a version, as it was made.
+    """Promotion decision in the registry's log.
 
     Args:
-        number: 1, 2, 3, ...
-        version: that was decided on.
-        champion: the version that it was compared with; None when there was none.
-        recipe: names data, configuration and code of the training; see `digits.pipeline.recipes.digest_of_run`.
-        policy: what was asked of the version.
-        decision: verdict, reasons and figures.
-        examples: images that changed their answer.
-        created_at: ISO 8601, UTC.
+        number: number of the entry in the log: 1, 2, 3, ...
+        version: number of the version that was decided on.
+        champion: number of the champion that it was compared with; None if there was no champion.
+        recipe: digest of the training's data, configuration and code; see `digits.pipeline.recipes.digest_of_run`.
+        policy: promotion policy as JSON values.
+        decision: verdict, reasons and measurements.
+        examples: test images on which the two versions differ.
+        created_at: time of the decision, ISO 8601 in UTC.
     """
 
     number: int
@@ -150,19 +158,25 @@ class RecordedDecision:
     created_at: str = ""
 
     def as_record(self) -> Record:
-        """Return the decision as JSON values."""
+        """Return the entry as JSON values."""
         examples = [asdict(example) for example in self.examples]
         return {**vars(self), "decision": self.decision.as_record(), "examples": examples}
 
     @classmethod
     def from_record(cls, record: Record) -> Self:
-        """Read what `as_record` returned."""
+        """Return the entry that a record of `as_record` holds."""
         examples = tuple(ChangedImage(**example) for example in record["examples"])
         return cls(**{**record, "decision": Decision.from_record(record["decision"]), "examples": examples})
 
 
 def champion_stack(log: Sequence[Promotion]) -> list[int]:
-    """Give the stack of champions, the present one last: a promotion pushes, a rollback pops down to its version."""
+    """Return the stack of champions, the current one last.
+
+    A promotion pushes a version, a rollback pops down to its version.
+
+    Args:
+        log: all changes of champion, oldest first.
+    """
     stack: list[int] = []
     for entry in log:
         if entry.action == "promote":
@@ -175,7 +189,7 @@ def champion_stack(log: Sequence[Promotion]) -> list[int]:
 
 
 class Registry:
-    """The model versions and promotions of an artifact store."""
+    """Registry of the model versions and promotions in an artifact store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -184,38 +198,38 @@ class Registry:
         self._decisions = store.registry / "decisions"
 
     def versions(self) -> list[ModelVersion]:
-        """Give every version, oldest first."""
+        """Return all versions, oldest first."""
         return [ModelVersion.from_record(record) for record in self._numbered(self._versions)]
 
     def promotions(self) -> list[Promotion]:
-        """Give every change of champion, oldest first."""
+        """Return all changes of champion, oldest first."""
         records = self._numbered(self._promotions)
         return [Promotion(**{**record, "reasons": tuple(record["reasons"])}) for record in records]
 
     def decisions(self) -> list[RecordedDecision]:
-        """Give every decision, oldest first."""
+        """Return all promotion decisions, oldest first."""
         return [RecordedDecision.from_record(record) for record in self._numbered(self._decisions)]
 
     def find_decision(self, recipe: str, policy: Mapping[str, Any]) -> RecordedDecision | None:
-        """Give the last decision on what a training of this recipe had made, under this policy."""
+        """Return the newest decision on a training with this recipe under this policy, None if there is none."""
         same = [one for one in self.decisions() if (one.recipe, one.policy) == (recipe, policy)]
         return same[-1] if same else None
 
     def is_decided(self, number: int, policy: Mapping[str, Any]) -> bool:
-        """Tell whether a version need not be decided on: it was under this policy, or has been champion."""
+        """Return whether a version has been decided on under this policy, or has been champion."""
         was_champion = any(entry.version == number for entry in self.promotions())
         return was_champion or any(one.version == number and one.policy == policy for one in self.decisions())
 
     def champion(self) -> ModelVersion | None:
-        """Give the version that batch prediction uses, if there is one."""
+        """Return the champion: the version that prediction uses. Return None if no version was ever promoted."""
         stack = champion_stack(self.promotions())
         return self.version(stack[-1]) if stack else None
 
     def version(self, number: int) -> ModelVersion:
-        """Give one version.
+        """Return the version with a number.
 
         Raises:
-            RegistryError: there is none of that number.
+            RegistryError: if there is no such version.
         """
         path = _path(self._versions, number)
         if not path.is_file():
@@ -228,14 +242,17 @@ class Registry:
             return ModelVersion.from_record(read_record(path))
 
     def artifact_path(self, reference: ArtifactRef) -> Path:
-        """Give the directory of an artifact of a version."""
+        """Return the directory of an artifact of a version."""
         return self._store.path(reference)
 
     def resolve(self, name: str) -> ModelVersion:
-        """Give the version that `champion`, `challenger` or a number stands for; a challenger is the newest version.
+        """Return the version that a name stands for.
+
+        Args:
+            name: `champion`, a version's number, or `challenger`: the newest version, if it is not the champion.
 
         Raises:
-            RegistryError: there is no such version, no champion yet, or no version newer than the champion.
+            RegistryError: if there is no such version, or the name is none of these.
         """
         if name == CHALLENGER:
             return self._challenger()
@@ -244,8 +261,8 @@ class Registry:
         champion = self.champion()
         if champion is None:
             raise RegistryError(
-                f"there is no champion in {self._store.root}; run `digits train`, or `digits promote N`, "
-                "or point --artifacts at the store that has one"
+                f"there is no champion in {self._store.root}; run `digits train` or `digits promote N`, "
+                "or name an artifact root that has one with --artifacts"
             )
         return champion
 
@@ -254,17 +271,26 @@ class Registry:
         if not versions or (champion and champion.number == versions[-1].number):
             raise RegistryError(
                 f"there is no challenger in {self._store.root}: no version is newer than the champion; "
-                "`digits models` lists the versions, of which any can be named by its number"
+                "name a version by its number, `digits models` lists them"
             )
         return versions[-1]
 
     def register(
         self, *, artifacts: Mapping[str, str], weights_sha256: str, facts: ModelFacts
     ) -> tuple[ModelVersion, bool]:
-        """Number a model; one with the same weights keeps the number it has.
+        """Register a model under the next number, unless a version has the same weights.
+
+        Args:
+            artifacts: digests of the model's artifacts by kind.
+            weights_sha256: hash of its weights.
+            facts: facts for display.
 
         Returns:
-            The version, and whether it is new.
+            The new version and True, or the existing version with the same weights and False.
+
+        Raises:
+            RegistryError: if another process wrote a version with the same number.
+            StoreError: if the store cannot be read or written.
         """
         with self._store.lock("registry"):
             versions = self.versions()
@@ -279,13 +305,17 @@ class Registry:
     def promote(self, number: int, *, reasons: Sequence[str]) -> Promotion:
         """Make a version the champion.
 
+        Args:
+            number: number of the version.
+            reasons: reasons to record.
+
         Raises:
-            RegistryError: there is no such version, or it is the champion already.
+            RegistryError: if there is no such version, or it is already the champion.
         """
         with self._store.lock("registry"):
             log = self.promotions()
             if champion_stack(log)[-1:] == [self.version(number).number]:
-                raise RegistryError(f"version {number} is the champion already; nothing was changed")
+                raise RegistryError(f"version {number} is already the champion; nothing was changed")
             return self._log(log, "promote", number, reasons)
 
     def record_decision(
@@ -296,15 +326,19 @@ class Registry:
         recipe: str,
         policy: Mapping[str, Any],
     ) -> RecordedDecision:
-        """Let a function of the present champion decide on a version, promote it if it says so, and record that.
+        """Decide whether to promote a version, record the decision, and promote the version if so decided.
 
-        No other process can change the champion between the decision and the promotion.
+        The registry is locked, so that the champion does not change between the decision and the promotion.
 
         Args:
-            number: of the version.
-            decide: gives the decision, and examples of images that changed their answer.
-            recipe: of the training.
-            policy: that it decides by.
+            number: number of the version to decide on.
+            decide: function from the current champion, None if there is none, to the decision and to examples of test
+                images on which the two versions differ.
+            recipe: digest of the training's data, configuration and code.
+            policy: promotion policy as JSON values.
+
+        Raises:
+            RegistryError: if there is no such version.
         """
         with self._store.lock("registry"):
             champion = self.champion()
@@ -328,27 +362,27 @@ class Registry:
         """Make a former champion the champion again.
 
         Args:
-            version: which; None: the one before the present one.
-            reason: why, in the user's words.
+            version: number of the former champion; None for the one before the current champion.
+            reason: reason to record, in the user's words.
 
         Raises:
-            RegistryError: there was none before, or this version was not among them.
+            RegistryError: if there is no former champion, or the version is not a former champion.
         """
         with self._store.lock("registry"):
             log = self.promotions()
-            *former, present = champion_stack(log) or [0]
+            *former, current = champion_stack(log) or [0]
             if not former:
                 raise RegistryError(
-                    f"there is no champion before the present one ({present or 'none'}) to roll back to; "
-                    "`digits promote N` takes any version"
+                    f"there is no champion before the current one ({current or 'none'}) to roll back to; "
+                    "`digits promote N` promotes any version"
                 )
             if version not in (None, *former):
                 raise RegistryError(
-                    f"version {version} is none of the champions before version {present}, which are "
-                    f"{', '.join(map(str, former))}; `digits promote N` takes any version"
+                    f"version {version} is none of the champions before version {current}, which are "
+                    f"{', '.join(map(str, former))}; `digits promote N` promotes any version"
                 )
-            why = [f"rolled back from version {present}", *([reason] if reason else [])]
-            return self._log(log, "rollback", version or former[-1], why)
+            reasons = [f"rolled back from version {current}", *([reason] if reason else [])]
+            return self._log(log, "rollback", version or former[-1], reasons)
 
     def _log(
         self, log: Sequence[Promotion], action: Literal["promote", "rollback"], version: int, reasons: Sequence[str]
@@ -361,10 +395,10 @@ class Registry:
         with writing(self._store.root):
             created = create_record(_path(directory, number), record)
         if not created:
-            raise RegistryError(f"{_path(directory, number)} was taken by another process; run the command again")
+            raise RegistryError(f"{_path(directory, number)} was written by another process; run the command again")
 
     def _numbered(self, directory: Path) -> list[Record]:
-        """Read the records 1, 2, 3, ... of a directory; a gap means that one was lost."""
+        """Return the records 1, 2, 3, ... of a directory. A gap is an error: a record was lost."""
         with reading(self._store.root):
             count = sum(1 for _ in directory.glob("[0-9]*.json"))
             missing = [number for number in range(1, count + 1) if not _path(directory, number).is_file()]
@@ -376,7 +410,7 @@ class Registry:
 def _number(name: str) -> int:
     if not name.isascii() or not name.isdigit() or len(name) > MAX_VERSION_DIGITS:
         raise RegistryError(
-            f"a model is `champion`, `challenger` or a version's number, found {name!r}; `digits models` lists them"
+            f"expected `champion`, `challenger` or a version's number, found {name!r}; `digits models` lists versions"
         )
     return int(name)
 

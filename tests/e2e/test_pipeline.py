@@ -174,9 +174,9 @@ def test_rolling_back_by_command(outcome: Outcome, root: Path, folder: Path, tmp
     assert {row["model_version"] for row in rows_of(table)} == {"1"}
     again = run_command(*predict, "--replace-version", "2")
     assert (again.returncode, again.stdout) == (2, "")
-    assert "version 2 wrote no row of this table; its rows are 41 by version 1" in again.stderr
+    assert "version 2 wrote no row of this table; found 41 by version 1" in again.stderr
     nothing = run_command("rollback", *common)
-    assert (nothing.returncode, "before the present one (1)" in nothing.stderr) == (5, True)
+    assert (nothing.returncode, "before the current one (1)" in nothing.stderr) == (5, True)
 
 
 def test_files_are_predicted_as_the_evaluation_did(outcome: Outcome, root: Path, tmp_path: Path) -> None:

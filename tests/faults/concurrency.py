@@ -60,7 +60,7 @@ TRAINING: dict[str, Any] = {
     "model": {"architecture": "mlp", "hidden": (16,)},
     "training": {"epochs": 1, "batch_size": 500, "printed": 0, "written": 0},
 }
-EXPECTED = {"promote": "is the champion already", "rollback": "to roll back to"}
+EXPECTED = {"promote": "is already the champion", "rollback": "to roll back to"}
 """What a refusal of the registry says."""
 
 

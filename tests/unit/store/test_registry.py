@@ -1,4 +1,4 @@
-"""The model registry: numbers, promotions, rollbacks, and what happens to them when things go wrong."""
+"""Model registry: versions, promotions, decisions, rollbacks, damage and concurrency."""
 
 import os
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from tests.support import faults
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk."""
+    """Skip fsync, to save time."""
     monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    """An empty registry."""
+    """Return an empty registry."""
     return Registry(Store(tmp_path / "artifacts"))
 
 
 def register(registry: Registry, weights: str) -> ModelVersion:
-    """Register a model that is known by its weights."""
+    """Register a model with a weights hash, and return its version."""
     version, _ = registry.register(
         artifacts={"model": "ab" * 32}, weights_sha256=weights, facts=ModelFacts(accuracy=0.99)
     )
@@ -36,7 +36,7 @@ def register(registry: Registry, weights: str) -> ModelVersion:
 
 
 def with_versions(registry: Registry, count: int) -> Registry:
-    """Register so many models."""
+    """Register a number of models, and return the registry."""
     for number in range(count):
         register(registry, f"weights {number}")
     return registry
@@ -45,12 +45,12 @@ def with_versions(registry: Registry, count: int) -> Registry:
 def record_decision(
     registry: Registry, number: int, decide: Callable[[ModelVersion | None], Decision]
 ) -> RecordedDecision:
-    """Have a version decided on, with no examples."""
+    """Record a decision without examples."""
     return registry.record_decision(number, lambda champion: (decide(champion), ()), recipe="recipe", policy={})
 
 
 def champion_number(registry: Registry) -> int | None:
-    """Give the champion's number."""
+    """Return the champion's number, None without a champion."""
     champion = registry.champion()
     return champion.number if champion else None
 
@@ -59,7 +59,7 @@ def champion_number(registry: Registry) -> int | None:
 
 
 def test_versions_are_numbered_from_one(registry: Registry) -> None:
-    """1, 2, 3, and each keeps what it was registered with."""
+    """Each version has the facts and artifacts that it was registered with."""
     with_versions(registry, 3)
     assert [version.number for version in registry.versions()] == [1, 2, 3]
     second = registry.version(2)
@@ -70,7 +70,7 @@ def test_versions_are_numbered_from_one(registry: Registry) -> None:
 
 
 def test_the_same_weights_keep_their_number(registry: Registry) -> None:
-    """Training that changes nothing registers nothing."""
+    """A training that results in the same model registers no version."""
     with_versions(registry, 2)
     again, new = registry.register(artifacts={}, weights_sha256="weights 0", facts=ModelFacts())
     assert (again.number, new) == (1, False)
@@ -85,24 +85,24 @@ def test_the_same_weights_keep_their_number(registry: Registry) -> None:
         {"datasets": ["mnist", "scans"], "test_sets": {"mnist": 0.0}, "accuracy": 0.0, "epochs": 3, "own_images": 4},
     ],
 )
-def test_facts_are_recorded_as_far_as_they_are_known(record: dict[str, object]) -> None:
-    """A version of before has fewer facts; a measure of 0 is one."""
+def test_only_known_facts_are_recorded(record: dict[str, object]) -> None:
+    """A record by an earlier version of Digits has fewer facts; a measure of 0 is known."""
     assert ModelFacts.from_record(record).as_record() == record
 
 
-def test_facts_of_a_later_version_are_left_out() -> None:
-    """A record that a newer program wrote can be read."""
+def test_unknown_facts_in_a_record_are_ignored() -> None:
+    """A record by a later version of Digits can be read."""
     assert ModelFacts.from_record({"epochs": 3, "kilometres": 7}) == ModelFacts(epochs=3)
 
 
-def test_an_artifact_of_a_version_has_a_place(registry: Registry, tmp_path: Path) -> None:
-    """Prediction finds the model's directory through the registry."""
+def test_the_registry_returns_the_directory_of_an_artifact(registry: Registry, tmp_path: Path) -> None:
+    """It is the directory in the artifact store."""
     reference = register(registry, "w").artifact("model")
     assert registry.artifact_path(reference) == tmp_path / "artifacts" / "model" / reference.digest
 
 
-def test_a_version_that_is_not_there_is_refused_with_those_that_are(registry: Registry) -> None:
-    """The message lists the versions there are."""
+def test_a_missing_version_is_an_error_that_lists_the_existing_ones(registry: Registry) -> None:
+    """Without any version, the message says so."""
     with pytest.raises(RegistryError, match=r"no model version 1 in .*versions: none"):
         registry.version(1)
     with_versions(registry, 2)
@@ -111,21 +111,21 @@ def test_a_version_that_is_not_there_is_refused_with_those_that_are(registry: Re
 
 
 @pytest.mark.parametrize("name", ["champ", "", "-1", "1.0", "²", "1" * 400, "../../1"])
-def test_a_name_that_is_no_model_is_refused(registry: Registry, name: str) -> None:
-    """Only `champion` and a version's number are names."""
-    with pytest.raises(RegistryError, match="a model is `champion`, `challenger` or a version's number, found"):
+def test_an_invalid_model_name_is_refused(registry: Registry, name: str) -> None:
+    """Valid names are `champion`, `challenger` and a version's number."""
+    with pytest.raises(RegistryError, match="expected `champion`, `challenger` or a version's number, found"):
         registry.resolve(name)
 
 
-def test_names_lead_to_versions(registry: Registry) -> None:
-    """A number to its version, `champion` to the champion."""
+def test_a_number_or_champion_resolves_to_a_version(registry: Registry) -> None:
+    """The champion need not be the first version."""
     with_versions(registry, 2).promote(2, reasons=["better"])
     assert registry.resolve("1").number == 1
     assert registry.resolve("champion").number == 2
 
 
-def test_without_a_champion_one_is_told_how_to_get_one(registry: Registry) -> None:
-    """The message names the root, which may be the wrong one, and the commands that help."""
+def test_the_error_without_a_champion_names_the_root_and_a_remedy(registry: Registry) -> None:
+    """The root may be the wrong one."""
     assert registry.champion() is None
     with pytest.raises(RegistryError, match=r"no champion in .*artifacts; run `digits train`"):
         registry.resolve("champion")
@@ -134,8 +134,8 @@ def test_without_a_champion_one_is_told_how_to_get_one(registry: Registry) -> No
 # Promotions
 
 
-def test_a_promotion_and_a_rollback_are_both_kept(registry: Registry) -> None:
-    """The log is the audit trail: nothing is overwritten."""
+def test_promotions_and_rollbacks_are_appended_to_the_log(registry: Registry) -> None:
+    """No entry is overwritten."""
     with_versions(registry, 2)
     registry.promote(1, reasons=["first"])
     registry.promote(2, reasons=["better", "by far"])
@@ -149,27 +149,27 @@ def test_a_promotion_and_a_rollback_are_both_kept(registry: Registry) -> None:
     assert entry == registry.promotions()[-1]
 
 
-def test_a_rollback_needs_a_champion_before_the_present_one(registry: Registry) -> None:
-    """Nothing to go back to is an error, and changes nothing."""
-    with pytest.raises(RegistryError, match=r"before the present one \(none\)"):
+def test_a_rollback_without_a_former_champion_is_an_error(registry: Registry) -> None:
+    """The champion and the log stay as they are."""
+    with pytest.raises(RegistryError, match=r"before the current one \(none\)"):
         registry.rollback()
     with_versions(registry, 1).promote(1, reasons=[])
-    with pytest.raises(RegistryError, match=r"before the present one \(1\)"):
+    with pytest.raises(RegistryError, match=r"before the current one \(1\)"):
         registry.rollback()
     assert champion_number(registry) == 1
     assert len(registry.promotions()) == 1
 
 
 def test_the_champion_is_not_promoted_again(registry: Registry) -> None:
-    """A second promotion of the same version would make a rollback lead nowhere."""
+    """A rollback of a second promotion would lead to the same version."""
     with_versions(registry, 1).promote(1, reasons=[])
-    with pytest.raises(RegistryError, match="champion already; nothing was changed"):
+    with pytest.raises(RegistryError, match="already the champion; nothing was changed"):
         registry.promote(1, reasons=[])
     assert len(registry.promotions()) == 1
 
 
-def test_only_a_version_is_promoted(registry: Registry) -> None:
-    """What is not registered can't become champion."""
+def test_a_missing_version_cannot_be_promoted(registry: Registry) -> None:
+    """Neither directly nor by a decision."""
     with pytest.raises(RegistryError, match="no model version 1"):
         registry.promote(1, reasons=[])
     with pytest.raises(RegistryError, match="no model version 1"):
@@ -177,8 +177,8 @@ def test_only_a_version_is_promoted(registry: Registry) -> None:
     assert registry.promotions() == []
 
 
-def test_a_decision_is_made_on_the_present_champion(registry: Registry) -> None:
-    """What the decision says is done, with its reasons; a refusal changes nothing."""
+def test_a_version_is_promoted_if_so_decided(registry: Registry) -> None:
+    """The decision is made with the current champion; its reasons are those of the promotion."""
     with_versions(registry, 2)
     seen: list[ModelVersion | None] = []
 
@@ -193,8 +193,8 @@ def test_a_decision_is_made_on_the_present_champion(registry: Registry) -> None:
     assert champion_number(registry) == 1
 
 
-def test_nobody_promotes_between_a_decision_and_its_promotion(registry: Registry) -> None:
-    """While a decision is made, another process that promotes waits."""
+def test_no_other_promotion_happens_between_a_decision_and_its_promotion(registry: Registry) -> None:
+    """Another process that promotes waits until the decision is recorded."""
     with_versions(registry, 2)
 
     def decide(champion: ModelVersion | None) -> Decision:
@@ -209,8 +209,8 @@ def test_nobody_promotes_between_a_decision_and_its_promotion(registry: Registry
 # Decisions
 
 
-def test_a_decision_is_recorded_with_what_it_was_made_from(registry: Registry) -> None:
-    """The version, whom it was compared with, the recipe and the policy, the figures and the examples."""
+def test_a_decision_is_recorded_with_its_inputs(registry: Registry) -> None:
+    """These are the version, the champion, the recipe, the policy, the measurements and the examples."""
     with_versions(registry, 2).promote(1, reasons=["first"])
     decision = Decision(
         False, ("worse",), (SetRow("mnist", 9, 0.5, 0.7, 1, 3, 0.9),), (Check("size", "2", "1", "1", False),)
@@ -224,8 +224,8 @@ def test_a_decision_is_recorded_with_what_it_was_made_from(registry: Registry) -
     assert found.created_at.endswith("+00:00")
 
 
-def test_what_was_decided_is_found_by_recipe_and_policy(registry: Registry) -> None:
-    """Another policy or other data is another question; of two answers to one the last counts."""
+def test_the_newest_decision_is_found_by_recipe_and_policy(registry: Registry) -> None:
+    """No decision is found for another recipe or another policy."""
     with_versions(registry, 2)
     for version in (1, 2):
         registry.record_decision(version, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
@@ -236,8 +236,8 @@ def test_what_was_decided_is_found_by_recipe_and_policy(registry: Registry) -> N
     assert registry.find_decision("s", {"a": 1}) is None
 
 
-def test_a_version_is_settled_by_a_decision_or_by_having_been_champion(registry: Registry) -> None:
-    """A refused one is looked at again under another policy; one that was rolled back is not."""
+def test_a_version_is_decided_by_a_decision_under_the_policy_or_by_having_been_champion(registry: Registry) -> None:
+    """A refused version is not decided under another policy; a former champion is under any."""
     with_versions(registry, 3)
     assert not registry.is_decided(1, {"a": 1})
     registry.record_decision(1, lambda _: (Decision(False, ()), ()), recipe="r", policy={"a": 1})
@@ -250,7 +250,7 @@ def test_a_version_is_settled_by_a_decision_or_by_having_been_champion(registry:
 
 
 def test_a_version_is_decided_on_or_not_whenever_the_process_is_killed(tmp_path: Path) -> None:
-    """SIGKILL before every call to the kernel: never a decision to promote without the promotion."""
+    """After a SIGKILL before any system call, there is no decision to promote without the promotion."""
     for at in range(1, 60):
         registry = two_versions(tmp_path / str(at))
         work = lambda registry=registry: record_decision(registry, 2, lambda _: Decision(True, ("better",)))  # noqa: E731
@@ -265,7 +265,7 @@ def test_a_version_is_decided_on_or_not_whenever_the_process_is_killed(tmp_path:
 
 
 def test_the_challenger_is_the_newest_version(registry: Registry) -> None:
-    """Unless that is the champion, or there is none."""
+    """There is no challenger if the newest version is the champion or there is no version."""
     for _ in range(2):
         with pytest.raises(RegistryError, match="no version is newer than the champion"):
             registry.resolve("challenger")
@@ -280,20 +280,20 @@ def test_the_challenger_is_the_newest_version(registry: Registry) -> None:
 
 
 def test_a_rollback_to_a_version_undoes_all_promotions_since(registry: Registry) -> None:
-    """To the first of three champions; the next rollback has nothing before it."""
+    """After a rollback to the first champion, there is no former champion."""
     with_versions(registry, 3)
     for number in (1, 2, 3):
         registry.promote(number, reasons=[])
     entry = registry.rollback(1, reason="the scanner was changed")
     assert entry.reasons == ("rolled back from version 3", "the scanner was changed")
     assert champion_number(registry) == 1
-    with pytest.raises(RegistryError, match=r"before the present one \(1\)"):
+    with pytest.raises(RegistryError, match=r"before the current one \(1\)"):
         registry.rollback()
 
 
 @pytest.mark.parametrize("number", [3, 4, 99])
 def test_a_rollback_leads_to_former_champions_only(registry: Registry, number: int) -> None:
-    """Not to the present one, nor to one that never was."""
+    """It does not lead to the current champion or to a version that never was champion."""
     with_versions(registry, 4)
     for champion in (1, 2, 3):
         registry.promote(champion, reasons=[])
@@ -303,13 +303,13 @@ def test_a_rollback_leads_to_former_champions_only(registry: Registry, number: i
 
 
 ACTIONS = st.lists(st.integers(min_value=0, max_value=5), max_size=30)
-"""A version's number to promote, or 0 to roll back."""
+"""Lists of actions: the number of a version to promote, or 0 to roll back."""
 
 
 @settings(max_examples=100)
 @given(ACTIONS)
 def test_promotions_push_and_rollbacks_pop(actions: list[int]) -> None:
-    """The log read as a stack: any number of rollbacks undoes as many promotions, in reverse."""
+    """Rollbacks undo as many promotions, the newest first."""
     log: list[Promotion] = []
     model: list[int] = []
     for number, action in enumerate(actions, start=1):
@@ -325,7 +325,7 @@ def test_promotions_push_and_rollbacks_pop(actions: list[int]) -> None:
 @settings(max_examples=25, deadline=None)
 @given(actions=st.lists(st.integers(min_value=0, max_value=3), max_size=8))
 def test_the_registry_and_its_log_agree(tmp_path_factory: pytest.TempPathFactory, actions: list[int]) -> None:
-    """Whatever is promoted and rolled back, each entry of the log names the champion after it."""
+    """Each entry of the log names the champion after it, for any sequence of actions."""
     registry = with_versions(Registry(Store(tmp_path_factory.mktemp("root"))), 3)
     for action in actions:
         try:
@@ -335,8 +335,8 @@ def test_the_registry_and_its_log_agree(tmp_path_factory: pytest.TempPathFactory
         assert entry.version == champion_number(registry) == champion_stack(registry.promotions())[-1]
 
 
-def test_a_rollback_of_nothing_in_a_log_changes_nothing() -> None:
-    """A log that begins with a rollback is read, not tripped over."""
+def test_a_rollback_at_the_beginning_of_a_log_has_no_effect() -> None:
+    """Such a log can be read."""
     assert champion_stack([Promotion(1, "rollback", 3), Promotion(2, "promote", 4)]) == [4]
 
 
@@ -344,8 +344,8 @@ def test_a_rollback_of_nothing_in_a_log_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["versions/000001.json", "promotions/000001.json"])
-def test_a_flipped_bit_in_a_record_is_found_and_named(registry: Registry, tmp_path: Path, name: str) -> None:
-    """No champion is told from a damaged record."""
+def test_a_flipped_bit_in_a_record_is_an_error_that_names_it(registry: Registry, tmp_path: Path, name: str) -> None:
+    """The champion is not taken from a damaged record."""
     with_versions(registry, 1).promote(1, reasons=[])
     path = tmp_path / "artifacts" / "registry" / name
     content = bytearray(path.read_bytes())
@@ -355,8 +355,8 @@ def test_a_flipped_bit_in_a_record_is_found_and_named(registry: Registry, tmp_pa
         registry.champion()
 
 
-def test_a_lost_record_is_noticed(registry: Registry, tmp_path: Path) -> None:
-    """A gap in the numbers is damage, and its number is not given to another model."""
+def test_a_missing_record_is_detected(registry: Registry, tmp_path: Path) -> None:
+    """A gap in the numbers is an error, also when a model is registered."""
     with_versions(registry, 3)
     (tmp_path / "artifacts" / "registry" / "versions" / "000002.json").unlink()
     for use in (registry.versions, lambda: register(registry, "new weights")):
@@ -364,8 +364,8 @@ def test_a_lost_record_is_noticed(registry: Registry, tmp_path: Path) -> None:
             use()
 
 
-def test_what_others_leave_beside_the_records_is_not_read(registry: Registry, tmp_path: Path) -> None:
-    """The temporary file of a writer that was killed counts for nothing."""
+def test_temporary_files_beside_the_records_are_ignored(registry: Registry, tmp_path: Path) -> None:
+    """A killed writer leaves such a file."""
     with_versions(registry, 1)
     (tmp_path / "artifacts" / "registry" / "versions" / ".000002.json.0123456789abcdef.tmp").write_text("{")
     assert register(registry, "next").number == 2
@@ -375,14 +375,14 @@ def test_what_others_leave_beside_the_records_is_not_read(registry: Registry, tm
 
 
 def two_versions(root: Path) -> Registry:
-    """Give a registry where the first of two versions is champion."""
+    """Return a registry in which the first of two versions is the champion."""
     registry = with_versions(Registry(Store(root)), 2)
     registry.promote(1, reasons=["first"])
     return registry
 
 
 def test_a_promotion_happens_or_does_not_whenever_its_process_is_killed(tmp_path: Path) -> None:
-    """SIGKILL before every call to the kernel: the champion is the old one or the new one, and the lock is free."""
+    """After a SIGKILL before any system call, the champion is the old one or the new one, and the lock is free."""
     seen = []
     for at in range(1, 40):
         registry = two_versions(tmp_path / str(at))
@@ -394,12 +394,12 @@ def test_a_promotion_happens_or_does_not_whenever_its_process_is_killed(tmp_path
         if status == 0:
             break
     assert status == 0
-    assert seen == sorted(seen), "old until some call, new from there on"
+    assert seen == sorted(seen), "old up to some call, new after it"
     assert set(seen) == {1, 2}
 
 
 def test_a_promotion_happens_or_does_not_whichever_write_fails(tmp_path: Path) -> None:
-    """No space at every call to the kernel: a clear error or the promotion, and the next one works."""
+    """If any system call finds the disk full, the promotion fails with an error or succeeds; the next one works."""
     failures = []
     for at in range(1, 40):
         registry = two_versions(tmp_path / str(at))
@@ -430,17 +430,17 @@ def _failure_of(work: Callable[[], object]) -> str:
 
 
 def test_a_registration_that_fails_leaves_no_version(registry: Registry) -> None:
-    """A full disk: an error that names the root, no version, and the next try has the number."""
+    """On a full disk, the error names the root, and the next registration gets the number."""
     with faults.full_disk(64), pytest.raises(StoreError, match="could not write to the artifact root"):
         register(registry, "w")
     assert registry.versions() == []
     assert register(registry, "w").number == 1
 
 
-def test_a_registry_that_may_not_be_read_is_an_error_that_names_the_root(
+def test_a_registry_that_cannot_be_read_is_an_error_that_names_the_root(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too many open files, say: not taken for an empty registry."""
+    """With too many open files, for example, the registry is not taken for empty."""
     with_versions(registry, 1)
 
     def no_more_files(path: Path) -> bytes:
@@ -452,11 +452,11 @@ def test_a_registry_that_may_not_be_read_is_an_error_that_names_the_root(
             use()
 
 
-# Many at once
+# Concurrency
 
 
-def test_processes_that_register_get_numbers_of_their_own(registry: Registry) -> None:
-    """Ten models from five processes: ten numbers, none twice, none lost."""
+def test_processes_that_register_models_get_different_numbers(registry: Registry) -> None:
+    """Ten models from five processes get the numbers 1 to 10."""
 
     def register_two(process: int) -> None:
         for model in range(2):
@@ -469,14 +469,14 @@ def test_processes_that_register_get_numbers_of_their_own(registry: Registry) ->
 
 
 def test_processes_that_register_the_same_weights_share_a_number(registry: Registry) -> None:
-    """Two runs of the same training give one version."""
+    """Several runs of the same training register one version."""
     children = [faults.in_child(lambda: register(registry, "same")) for _ in range(4)]
     assert [faults.wait(child) for child in children] == [0] * 4
     assert [version.number for version in registry.versions()] == [1]
 
 
-def test_processes_that_promote_all_end_up_in_the_log(registry: Registry) -> None:
-    """Each promotion has an entry, and the newest one's version is champion."""
+def test_promotions_by_several_processes_are_all_logged(registry: Registry) -> None:
+    """The version of the newest entry is the champion."""
     with_versions(registry, 4)
     children = [
         faults.in_child(lambda number=number: registry.promote(number, reasons=[str(number)])) for number in range(1, 5)
@@ -487,11 +487,11 @@ def test_processes_that_promote_all_end_up_in_the_log(registry: Registry) -> Non
     assert champion_number(registry) == log[-1].version
 
 
-def test_a_number_that_was_taken_meanwhile_is_not_overwritten(registry: Registry, tmp_path: Path) -> None:
-    """Where the lock does not hold (some network file systems don't), creation is exclusive still."""
+def test_a_record_of_another_process_is_not_overwritten(registry: Registry, tmp_path: Path) -> None:
+    """Records are created exclusively, also on network file systems that do not support locks."""
     with_versions(registry, 1)
     directory = tmp_path / "artifacts" / "registry" / "versions"
     before = (directory / "000001.json").read_bytes()
-    with pytest.raises(RegistryError, match=r"000001\.json was taken by another process"):
+    with pytest.raises(RegistryError, match=r"000001\.json was written by another process"):
         registry._append(directory, 1, {})
     assert (directory / "000001.json").read_bytes() == before

@@ -1,4 +1,4 @@
-"""No code comes out of bytes: nothing is unpickled or evaluated, and models have one way in each."""
+"""Untrusted bytes: no module unpickles or evaluates data, and one module per format loads models."""
 
 import ast
 from collections.abc import Iterator
@@ -6,43 +6,43 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parents[3]
-SOURCES = sorted(path for folder in ("digits", "tasks", "flows") for path in (HERE / folder).glob("**/*.py"))
+ROOT = Path(__file__).resolve().parents[3]
+SOURCES = sorted(path for folder in ("digits", "tasks", "flows") for path in (ROOT / folder).glob("**/*.py"))
 RUNS_CODE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "shelve", "yaml"}
-WAYS_IN = {
+LOADERS = {
     "load_model": {"digits/training/networks.py"},
     "InferenceSession": {"digits/model/onnx_model.py", "digits/training/novelty.py"},
 }
-"""`novelty` runs a graph that it has just made, from memory."""
+"""Functions that load a model, with the modules that may call them; `novelty` runs a graph that it has just made."""
 
 
-def faults(source: str, place: str) -> Iterator[str]:
-    """Name what a module must not do."""
+def violations(source: str, path: str) -> Iterator[str]:
+    """Yield what a module does that it must not."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             yield from (f"imports {name}" for name in names if name.partition(".")[0] in RUNS_CODE)
         if isinstance(node, ast.Call):
-            yield from faults_of_call(node, place)
+            yield from violations_of_call(node, path)
 
 
-def faults_of_call(node: ast.Call, place: str) -> Iterator[str]:
-    """Name what a call must not do."""
+def violations_of_call(node: ast.Call, path: str) -> Iterator[str]:
+    """Yield what a call does that it must not."""
     called = ast.unparse(node.func)
     options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
     if called in ("eval", "exec", "compile", "__import__"):
         yield f"calls {called}"
     if called == "np.load" and options.get("allow_pickle", "False") != "False":
-        yield "lets NumPy unpickle"
+        yield "allows NumPy to unpickle"
     last = called.rpartition(".")[2]
-    if last in WAYS_IN and place not in WAYS_IN[last]:
+    if last in LOADERS and path not in LOADERS[last]:
         yield f"loads a model by {called}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(HERE).as_posix())
-def test_no_code_comes_out_of_bytes(path: Path) -> None:
-    """In any module."""
-    assert list(faults(path.read_text("utf-8"), path.relative_to(HERE).as_posix())) == []
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_module_executes_code_from_data(path: Path) -> None:
+    """Checked for every module of the package, the tasks and the flows."""
+    assert list(violations(path.read_text("utf-8"), path.relative_to(ROOT).as_posix())) == []
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,6 @@ def test_no_code_comes_out_of_bytes(path: Path) -> None:
         "onnxruntime.InferenceSession(path)",
     ],
 )
-def test_what_would_be_found(source: str) -> None:
-    """Each kind."""
-    assert list(faults(source, "digits/x.py"))
+def test_each_kind_of_violation_is_detected(source: str) -> None:
+    """One example of each kind."""
+    assert list(violations(source, "digits/x.py"))
