@@ -19,7 +19,7 @@ import numpy as np
 
 from digits.images.decode import decode
 from digits.images.normalize import normalize
-from digits.model.onnx_model import ModelFiles, Predictor
+from digits.model.onnx_model import OnnxModel, Predictor
 from digits.outputs.table import columns_of, format_of
 from tests.support.networks import champion_files
 
@@ -30,7 +30,7 @@ SLICE = 256
 _OPEN = os.O_RDONLY | os.O_CLOEXEC
 
 
-def steps_of(paths: Sequence[Path], model: ModelFiles) -> dict[str, float]:
+def steps_of(paths: Sequence[Path], model: OnnxModel) -> dict[str, float]:
     """Measure each step; give its microseconds for an image."""
     predictor, table = Predictor(model), format_of(Path("table.csv"))
     columns = columns_of(classes=len(model.class_names), probabilities=False, top_k=1)

@@ -1,6 +1,6 @@
 """False alarms of drift on MNIST's test images, and which shifts are caught, in slices of 300 images.
 
-python -m benchmarks drift --data ../shared/data/digits-dev    # labelled folders: <set>/<digit>/*
+python -m benchmarks drift --data FOLDER    # labelled folders: <set>/<digit>/*
 
 A slice is counted as a run counts its images: look, network, numbers, bins. Slices are drawn without replacement, from
 a set with fewer images than a slice with replacement. A set under its name is of the files as they are; `saved` is of
@@ -23,10 +23,10 @@ from benchmarks.sets import read_model, read_set
 from digits.data.datasets import load
 from digits.images.screening import screen
 from digits.images.types import Pixels
-from digits.model.drift import Values, bin_counts, find_drift, measure, measure_files
+from digits.model.drift import Values, bin_counts, find_drift, measure_files, measure_images
 from digits.model.onnx_model import Predictor
 from digits.settings import artifact_root
-from digits.status import novelty_of
+from digits.status import combine_novelty
 
 SLICE, FALSE_ALARMS, SLICES = 300, 1_000, 200
 MOST_FALSE = 0.01
@@ -66,20 +66,20 @@ class Bench:
     def values(self, pictures: Sequence[Pixels] | Pixels) -> Values:
         """Look at pictures as a worker does."""
         model = self._predictor.model
-        looks = [screen(picture, model.mode_for("auto"), shape=model.input_shape) for picture in pictures]
+        looks = [screen(picture, model.resolve_mode("auto"), shape=model.input_shape) for picture in pictures]
         pixels = np.stack([seen.pixels for seen in looks])
-        probabilities, answered = self._predictor.answer(pixels)
+        probabilities, answered = self._predictor.predict_with_novelty(pixels)
         novelty = (
             None
             if answered is None
-            else np.array(novelty_of(answered, [seen.screening_score for seen in looks]), float)
+            else np.array(combine_novelty(answered, [seen.screening_score for seen in looks]), float)
         )
         files = measure_files(
             [max(picture.shape) for picture in pictures],
             [seen.dark_on_light for seen in looks],
             [int(seen.pixels.max()) if seen.contrast is None else seen.contrast for seen in looks],
         )
-        return {**measure(pixels, probabilities, novelty), **files}
+        return {**measure_images(pixels, probabilities, novelty), **files}
 
     def line(
         self, name: str, values: Values, *, slices: int = SLICES, weights: npt.NDArray[np.float64] | None = None

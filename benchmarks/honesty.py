@@ -1,6 +1,6 @@
 """How honest the probabilities are: calibration, the error among what is answered, and what is rejected as no digit.
 
-python -m benchmarks honesty --data ../shared/data/digits-dev    # labelled folders too: <set>/<digit>/*
+python -m benchmarks honesty --data FOLDER    # labelled folders too: <set>/<digit>/*
 
 Everything goes the way of a prediction: a picture is looked at, normalised, and answered. Letters are rendered in the
 fonts below `--fonts`, but not in DejaVu, which is trained on; Fashion-MNIST is Debian's package dataset-fashion-mnist.
@@ -25,11 +25,11 @@ from digits.data.idx import parse_idx
 from digits.errors import UsageError
 from digits.images.screening import screen
 from digits.images.types import Pixels
-from digits.model.calibration import LEVEL, threshold_for, upper_bound
+from digits.model.calibration import CONFIDENCE_LEVEL, threshold_for, upper_bound
 from digits.model.metrics import evaluate
 from digits.model.onnx_model import BATCH, Predictor
 from digits.settings import artifact_root
-from digits.status import novelty_of
+from digits.status import combine_novelty
 
 Floats = npt.NDArray[np.float64]
 FASHION = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")
@@ -118,9 +118,11 @@ def main() -> None:
 
 def answer(predictor: Predictor, pictures: Iterable[Pixels]) -> Answered:
     """Answer pictures of any size as a prediction does."""
-    seen = [screen(picture, predictor.model.mode_for("auto"), shape=predictor.model.input_shape) for picture in pictures]
-    probabilities, novelty = predictor.answer(np.stack([one.pixels for one in seen]))
-    total = novelty_of(novelty, [one.screening_score for one in seen])
+    seen = [
+        screen(picture, predictor.model.resolve_mode("auto"), shape=predictor.model.input_shape) for picture in pictures
+    ]
+    probabilities, novelty = predictor.predict_with_novelty(np.stack([one.pixels for one in seen]))
+    total = combine_novelty(novelty, [one.screening_score for one in seen])
     return Answered(probabilities, np.array([np.nan if value is None else value for value in total]))
 
 
@@ -139,7 +141,9 @@ def show_calibration(predictor: Predictor, labelled: Labelled, score: Score) -> 
 def show_abstaining(predictor: Predictor, labels: npt.NDArray[np.int_], answered: Answered, score: Score) -> None:
     """Print what is answered of MNIST's test images, and how much of it is wrong, for some wishes."""
     steps = predictor.model.risk_steps
-    print(f"\nabstaining, by {steps[-1].answered if steps else 0:,} validation images at {LEVEL:.0%} confidence")
+    print(
+        f"\nabstaining, by {steps[-1].answered if steps else 0:,} validation images at {CONFIDENCE_LEVEL:.0%} confidence"
+    )
     confidence, wrong = answered.probabilities.max(axis=1), answered.probabilities.argmax(axis=1) != labels
     for wish in (MAX_ERROR, 0.0015, 0.002, 0.003, 0.005):
         try:
@@ -151,7 +155,7 @@ def show_abstaining(predictor: Predictor, labels: npt.NDArray[np.int_], answered
             continue
         errors, count = int(wrong[kept].sum()), int(kept.sum())
         bars = (Bar(most=wish), Bar(least=0.985)) if wish == MAX_ERROR else (Bar(most=wish), None)
-        told = f"{errors} of {count:,}; at most {upper_bound(errors, count):.2%} at {LEVEL:.0%}"
+        told = f"{errors} of {count:,}; at most {upper_bound(errors, count):.2%} at {CONFIDENCE_LEVEL:.0%}"
         score.line(f"  --max-error {wish:g}: wrong", errors / count, bars[0], more=told)
         score.line(f"  --max-error {wish:g}: answered", count / len(kept), bars[1])
 
@@ -227,7 +231,7 @@ def show_cost(predictor: Predictor) -> None:
     pixels = np.zeros((BATCH, *predictor.model.input_shape), np.uint8)
     plain = _least_time(lambda: session.run(outputs[:1], {name: batch}))
     head = _least_time(lambda: session.run(outputs, {name: batch}))
-    whole = _least_time(lambda: predictor.answer(pixels))
+    whole = _least_time(lambda: predictor.predict_with_novelty(pixels))
     print(f"\nmicroseconds an image: {plain:.1f} with the head but without asking for it, {head:.1f} with novelty,")
     print(f"{whole:.1f} as a whole, with temperature and copying")
 

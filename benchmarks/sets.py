@@ -19,7 +19,7 @@ from digits.data.datasets import load
 from digits.images import normalize
 from digits.images.decode import decode
 from digits.images.types import Pixels
-from digits.model.onnx_model import ModelFiles, Predictor
+from digits.model.onnx_model import OnnxModel, Predictor
 from digits.settings import artifact_root
 
 Labelled = list[tuple[int, Pixels]]
@@ -41,10 +41,10 @@ def main() -> None:
             print(f"{name:<16}{len(pictures):>7}{shares}", flush=True)
 
 
-def read_model(folder: Path | None, root: Path) -> ModelFiles:
+def read_model(folder: Path | None, root: Path) -> OnnxModel:
     """Give the model in a folder, or the champion of an artifact root."""
     if folder is not None:
-        return ModelFiles.load(folder, version=0)
+        return OnnxModel.load(folder, version=0)
     from digits.prediction.service import open_model
     from digits.store.artifacts import Store
 

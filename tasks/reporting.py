@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from digits.maintenance.retention import Removed
-from digits.model.drift import WORDS, Drift
+from digits.model.drift import FEATURE_NAMES, Drift
 from digits.outputs.drawing import data_uri
 from digits.outputs.run_reports import prediction_markdown
 from digits.outputs.summary import PredictionSummary, draw_trend, read_picture
@@ -103,7 +103,7 @@ def publish_predictions(summary: PredictionSummary) -> None:
 
 def _publish_drift(summary: PredictionSummary, drift: Drift) -> None:
     """Put a run's drift as a table, and that of the last runs as a picture, where the UI shows it; tell of a shift."""
-    rows = [{**asdict(shift), "feature": WORDS[shift.feature]} for shift in drift.shifts]
+    rows = [{**asdict(shift), "feature": FEATURE_NAMES[shift.feature]} for shift in drift.shifts]
     description = drift.sentence or f"{drift.images:,} pictures are like the model's test images"
     create_table_artifact(rows, key="drift", description=f"{summary.out}: {description}")
     if picture := draw_trend(summary):

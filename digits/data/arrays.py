@@ -24,7 +24,7 @@ MAX_CLASSES = 256
 """As many as labels of one byte can tell apart."""
 _ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 PIXEL_AXES = 3
-SIDES = ("test", "train")
+SPLITS = ("test", "train")
 LABELS_FILE = "labels.csv"
 """Where stored arrays list the images that were labelled here, with label and part."""
 MOST_REPEATS = 50
@@ -33,7 +33,7 @@ _LISTED = 5
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class NamedTestSet:
     """The test images of one of several datasets that were joined: those from `start` up to `stop`.
 
     Args:
@@ -142,13 +142,13 @@ def join(parts: Sequence[LabelledArrays]) -> LabelledArrays:
     )
 
 
-def held_out(parts: Sequence[LabelledArrays], names: Sequence[str]) -> list[HeldOut]:
+def locate_test_sets(parts: Sequence[LabelledArrays], names: Sequence[str]) -> list[NamedTestSet]:
     """Say which of the joined test images belong to which dataset; one without test images is no test set."""
     sets, start = [], 0
     for name, part in zip(names, parts, strict=True):
         stop = start + len(part.test_labels)
         if stop > start:
-            sets.append(HeldOut(name, start, stop, _digest_of(part, ("test_pixels", "test_labels"))))
+            sets.append(NamedTestSet(name, start, stop, _digest_of(part, ("test_pixels", "test_labels"))))
         start = stop
     return sets
 
@@ -182,7 +182,7 @@ def _files(parts: Sequence[LabelledArrays], side: str) -> tuple[str, ...]:
     return tuple(file for part in parts for file in part.files(side)) if any(part.is_own for part in parts) else ()
 
 
-def without_repeats(parts: Sequence[LabelledArrays]) -> list[LabelledArrays]:
+def drop_duplicates(parts: Sequence[LabelledArrays]) -> list[LabelledArrays]:
     """Leave out of datasets that were labelled here what another dataset has too, as the same normalised pixels.
 
     Published datasets stay as they are, so that measures on their test images can be compared. An image with different
@@ -194,13 +194,13 @@ def without_repeats(parts: Sequence[LabelledArrays]) -> list[LabelledArrays]:
     """
     if len(parts) == 1 or not any(part.is_own for part in parts):
         return list(parts)
-    prints = {(number, side): fingerprints(part.pixels(side)) for number, part in enumerate(parts) for side in SIDES}
+    prints = {(number, side): fingerprints(part.pixels(side)) for number, part in enumerate(parts) for side in SPLITS}
     names: dict[bytes, set[str]] = defaultdict(set)
     for (number, side), found in prints.items():
         for one, label in zip(found, parts[number].labels(side).tolist(), strict=True):
             names[one].add(parts[number].class_names[label])
     kept, taken = dict[tuple[int, str], list[bool]](), set[bytes]()
-    for number, side in sorted(prints, key=lambda at: (parts[at[0]].is_own, SIDES.index(at[1]), at[0])):
+    for number, side in sorted(prints, key=lambda at: (parts[at[0]].is_own, SPLITS.index(at[1]), at[0])):
         found = prints[number, side]
         is_own = parts[number].is_own
         kept[number, side] = [not is_own or (one not in taken and len(names[one]) == 1) for one in found]
@@ -209,8 +209,8 @@ def without_repeats(parts: Sequence[LabelledArrays]) -> list[LabelledArrays]:
     return [
         _with(
             part,
-            {side: kept[number, side] for side in SIDES},
-            {side: prints[number, side] for side in SIDES},
+            {side: kept[number, side] for side in SPLITS},
+            {side: prints[number, side] for side in SPLITS},
             conflicts,
         )
         for number, part in enumerate(parts)
@@ -226,7 +226,7 @@ def _with(
     train, test = (np.array(kept[side], bool) for side in ("train", "test"))
     out = [
         (file, one in conflicts)
-        for side in SIDES
+        for side in SPLITS
         for file, one, stays in zip(part.files(side), prints[side], kept[side], strict=True)
         if not stays
     ]
@@ -240,13 +240,13 @@ def _with(
         test_files=tuple(compress(part.test_files, test)),
         findings=(
             *part.findings,
-            *conflicting([file for file, conflict in out if conflict], "another dataset labels differently"),
-            *repeated(sum(not conflict for _, conflict in out), "another dataset has"),
+            *report_conflicts([file for file, conflict in out if conflict], "another dataset labels differently"),
+            *report_repeats(sum(not conflict for _, conflict in out), "another dataset has"),
         ),
     )
 
 
-def conflicting(files: Sequence[str], what: str) -> list[Finding]:
+def report_conflicts(files: Sequence[str], what: str) -> list[Finding]:
     """Report images that were labelled here and left out since there are several labels for them."""
     if not files:
         return []
@@ -255,13 +255,13 @@ def conflicting(files: Sequence[str], what: str) -> list[Finding]:
     return [Finding("conflicting-labels", message, float(len(files)), None, fatal=False)]
 
 
-def repeated(count: int, what: str) -> list[Finding]:
+def report_repeats(count: int, what: str) -> list[Finding]:
     """Report images that were labelled here and left out since they are there once more."""
     message = f"{count:,} images labelled here are left out, which {what} too"
     return [Finding("repeated-labels", message, float(count), None, fatal=False)] if count else []
 
 
-def mixed(rows: Indices, is_own: npt.NDArray[np.bool_], *, share: float) -> Indices:
+def oversample_own(rows: Indices, is_own: npt.NDArray[np.bool_], *, share: float) -> Indices:
     """Repeat the training images that were labelled here until they make a share of all.
 
     Args:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from digits.data.arrays import MAX_CLASSES, Finding, LabelledArrays, conflicting, repeated
+from digits.data.arrays import MAX_CLASSES, Finding, LabelledArrays, report_conflicts, report_repeats
 from digits.data.checks import check_structure, require_sound
-from digits.data.downloads import PUBLISHED, Published, fetch
-from digits.data.idx import IDX_FILES, bounded_read, find_idx_file, parse_idx, read_idx_files, read_npz
-from digits.data.labels import DIGITS, Labelled
+from digits.data.downloads import PUBLISHED, PublishedDataset, fetch
+from digits.data.idx import IDX_FILES, find_idx_file, parse_idx, read_bounded, read_idx_files, read_npz
+from digits.data.labels import DIGITS, LabelSnapshot
 from digits.errors import DataError, DigitsError, UsageError, os_errors_as
 from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Mode
 from digits.images.types import Labels, Pixels
@@ -40,7 +40,7 @@ _LISTED = 5
 
 
 def identify(
-    source: str, *, published: Mapping[str, Published] = PUBLISHED, reviewed: Labelled | None = None
+    source: str, *, published: Mapping[str, PublishedDataset] = PUBLISHED, reviewed: LabelSnapshot | None = None
 ) -> Record:
     """Say what a source is, without the network: JSON values that change when its content does.
 
@@ -77,8 +77,8 @@ def load(  # noqa: PLR0913 - what, from where, how
     downloads: Path,
     normalize: Mode = "auto",
     progress: Progress = SILENT,
-    published: Mapping[str, Published] = PUBLISHED,
-    reviewed: Labelled | None = None,
+    published: Mapping[str, PublishedDataset] = PUBLISHED,
+    reviewed: LabelSnapshot | None = None,
 ) -> LabelledArrays:
     """Have a dataset: (N, height, width) uint8 images and (N,) uint8 labels, for training and for testing.
 
@@ -119,7 +119,7 @@ def _in_form(data: LabelledArrays, mode: Mode) -> LabelledArrays:
     return replace(data, train_pixels=train, test_pixels=test)
 
 
-def attribution(source: str, *, published: Mapping[str, Published] = PUBLISHED) -> str:
+def attribution(source: str, *, published: Mapping[str, PublishedDataset] = PUBLISHED) -> str:
     """Give a source's authors and licence, as one line."""
     if source in published:
         return published[source].attribution
@@ -222,7 +222,7 @@ def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> Labelle
     return _split(files, seen, class_names)
 
 
-def _load_reviewed(reviewed: Labelled, *, mode: Mode, progress: Progress) -> LabelledArrays:
+def _load_reviewed(reviewed: LabelSnapshot, *, mode: Mode, progress: Progress) -> LabelledArrays:
     """Read the images that `digits review` has kept with their labels."""
     files = [_Labelled(label, reviewed.images / sha256) for sha256, label in reviewed.labels.items()]
     if not files:
@@ -237,7 +237,7 @@ def _load_reviewed(reviewed: Labelled, *, mode: Mode, progress: Progress) -> Lab
     return replace(data, findings=(*_counts(reviewed), *data.findings))
 
 
-def _counts(reviewed: Labelled) -> list[Finding]:
+def _counts(reviewed: LabelSnapshot) -> list[Finding]:
     told = {
         "changed-labels": (reviewed.changed, "images were labelled again with another label, of which the last counts"),
         "not-digits": (reviewed.not_digits, "images were labelled as no digit, and are not trained on"),
@@ -278,8 +278,8 @@ def _split(files: Sequence[_Labelled], seen: Sequence[_Seen], class_names: tuple
         train_files=tuple(names[row] for row in train),
         test_files=tuple(names[row] for row in test),
         findings=(
-            *conflicting(disputed, "look the same as others with another label"),
-            *repeated(sum(len(group) - 1 for group in taken), "look the same as others"),
+            *report_conflicts(disputed, "look the same as others with another label"),
+            *report_repeats(sum(len(group) - 1 for group in taken), "look the same as others"),
         ),
     )
 
@@ -353,7 +353,7 @@ def _see(path: Path, mode: Mode) -> _Seen:
     from digits.images.normalize import normalize
 
     with path.open("rb") as file:
-        content = bounded_read(file, DEFAULT_MAX_BYTES)
+        content = read_bounded(file, DEFAULT_MAX_BYTES)
     others = () if path.suffix else tuple(OTHER_EXTENSIONS)  # what was reviewed may be of any format, and has no name
     picture = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others).pixels
     fingerprint = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()

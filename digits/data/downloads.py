@@ -34,11 +34,11 @@ from digits.data.idx import (
     TRAIN_IMAGES,
     TRAIN_LABELS,
     Payloads,
+    decompress,
     parse_idx,
     read_idx_files,
     read_npz,
     to_idx,
-    unpacked,
 )
 from digits.errors import DataError, DigitsError, DownloadError
 from digits.progress import SILENT, Bar, Progress
@@ -101,7 +101,7 @@ class Route(Protocol):
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedDataset:
     """A dataset that is known by the hashes of its files.
 
     Args:
@@ -147,7 +147,7 @@ class IdxRoute:
         return {name: self._fetch_file(name, job) for name in IDX_FILES}
 
     def _fetch_file(self, name: str, job: Job) -> bytes:
-        path = _download(f"{self.base}{name}.gz", job.folder / name, job.sha256[name], job, unpack=unpacked)
+        path = _download(f"{self.base}{name}.gz", job.folder / name, job.sha256[name], job, unpack=decompress)
         job.bar.advance(note=name)
         return path.read_bytes()
 
@@ -214,7 +214,7 @@ _FAILURES = (DigitsError, OSError, ValueError, EOFError, zlib.error, tarfile.Tar
 """What a route may end with: `requests` raises subclasses of OSError, pooch a ValueError for a wrong hash."""
 
 
-def fetch(dataset: Published, *, downloads: Path, progress: Progress = SILENT) -> LabelledArrays:
+def fetch(dataset: PublishedDataset, *, downloads: Path, progress: Progress = SILENT) -> LabelledArrays:
     """Have a published dataset by the first route that gives exactly its content.
 
     Raises:
@@ -236,7 +236,7 @@ def fetch(dataset: Published, *, downloads: Path, progress: Progress = SILENT) -
     )
 
 
-def _try_route(route: Route, dataset: Published, folder: Path, progress: Progress) -> Payloads:
+def _try_route(route: Route, dataset: PublishedDataset, folder: Path, progress: Progress) -> Payloads:
     listener = SILENT if isinstance(route, FolderRoute) else progress
     bar = listener.start(f"{dataset.name} from {route.name}", len(IDX_FILES))
     until, result = time.monotonic() + dataset.limits.deadline, "failed"
@@ -249,7 +249,7 @@ def _try_route(route: Route, dataset: Published, folder: Path, progress: Progres
     return payloads
 
 
-def _remedy(dataset: Published, folder: Path) -> str:
+def _remedy(dataset: PublishedDataset, folder: Path) -> str:
     by_hand = "".join(f"{name}, or " for name in dataset.by_hand)
     return (
         "What to do: run it again when the network is there; "
@@ -401,8 +401,8 @@ def _read_member(archive: tarfile.TarFile, name: str, limit: int) -> bytes:
 
 _KERAS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 _KEPT = FolderRoute("files kept from an earlier download, or put there by hand")
-PUBLISHED: Mapping[str, Published] = {
-    "mnist": Published(
+PUBLISHED: Mapping[str, PublishedDataset] = {
+    "mnist": PublishedDataset(
         name="mnist",
         sha256={
             TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -424,7 +424,7 @@ PUBLISHED: Mapping[str, Published] = {
         ),
         by_hand=("mnist.npz",),
     ),
-    "fashion-mnist": Published(
+    "fashion-mnist": PublishedDataset(
         name="fashion-mnist",
         sha256={
             TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",

@@ -48,12 +48,12 @@ def find_idx_file(folder: Path, name: str) -> Path | None:
 def _read_idx_file(path: Path, limit: int) -> bytes:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return bounded_read(file, limit)
+            return read_bounded(file, limit)
     except (EOFError, zlib.error, gzip.BadGzipFile, DataError) as error:
         raise DataError(f"{path.name}: {error}") from error
 
 
-def unpacked(content: bytes, limit: int) -> bytes:
+def decompress(content: bytes, limit: int) -> bytes:
     """Unpack gzip in memory; what is not packed (a server or a proxy may have unpacked it) is given as it is.
 
     More than `limit` bytes are a DataError, damage is an OSError, EOFError or zlib.error.
@@ -61,10 +61,10 @@ def unpacked(content: bytes, limit: int) -> bytes:
     if not content.startswith(GZIP_MAGIC):
         return content
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        return bounded_read(file, limit)
+        return read_bounded(file, limit)
 
 
-def bounded_read(file: "IO[bytes] | gzip.GzipFile", limit: int) -> bytes:
+def read_bounded(file: "IO[bytes] | gzip.GzipFile", limit: int) -> bytes:
     """Read a file to its end; more than `limit` bytes is a DataError."""
     content = file.read(limit + 1)
     if len(content) > limit:

@@ -69,7 +69,7 @@ Entry = Answer | Undo
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelSnapshot:
     """The labels that count, as they were at one moment.
 
     Args:
@@ -121,7 +121,7 @@ class LabelLog:
         with self._errors("could not be read"), suppress(FileNotFoundError), self.path.open("rb") as file:
             self._catch_up(file.fileno())
 
-    def current(self, sha256: str) -> Answer | None:
+    def current_answer(self, sha256: str) -> Answer | None:
         """Give the answer on an image that counts: the last one that was not taken back."""
         ids = self._of_image.get(sha256)
         return self._answers[ids[-1]] if ids else None
@@ -131,11 +131,11 @@ class LabelLog:
         last = {ids[-1] for ids in self._of_image.values() if ids}
         return [answer for id_, answer in self._answers.items() if id_ in last]
 
-    def labelled(self) -> Labelled:
+    def snapshot(self) -> LabelSnapshot:
         """Give the labels that count now."""
         counting = {answer.sha256: answer.label for answer in self.answers()}
         said = list(counting.values())
-        return Labelled(
+        return LabelSnapshot(
             self.directory / IMAGES,
             {sha256: label for sha256, label in sorted(counting.items()) if label in DIGITS},
             not_digits=said.count(NOT_A_DIGIT),
@@ -160,14 +160,14 @@ class LabelLog:
             for entry in new:
                 self._take(entry)
 
-    def keep_image(self, sha256: str, content: bytes) -> None:
+    def save_image(self, sha256: str, content: bytes) -> None:
         """Keep the bytes of an image, by their hash."""
         place = self.directory / IMAGES / sha256
         if not place.exists():
             with self._errors("could not be written to"):
                 write_file(place, content)
 
-    def image(self, sha256: str) -> bytes | None:
+    def read_image(self, sha256: str) -> bytes | None:
         """Give the bytes of an image that was kept and is whole; None for any other."""
         try:
             content = (self.directory / IMAGES / sha256).read_bytes()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from digits.data.synthetic_digits import fonts, render
+from digits.data.synthetic_digits import list_fonts, render_text
 from digits.images.normalize import normalize
 from digits.images.types import Pixels
 
@@ -29,7 +29,7 @@ _ONE = 0.3
 """Things that are narrower than this share of their height would be ones."""
 
 
-def draw_negatives(digits: Pixels, count: int, *, seed: int, shape: Shape) -> Pixels:
+def draw_non_digits(digits: Pixels, count: int, *, seed: int, shape: Shape) -> Pixels:
     """Draw pictures that are no digits.
 
     Args:
@@ -106,8 +106,8 @@ def _number(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
 
 
 def _printed(text: str, random: Random) -> Pixels:
-    files = fonts()
-    return render(text, files[int(random.integers(len(files)))], random)
+    files = list_fonts()
+    return render_text(text, files[int(random.integers(len(files)))], random)
 
 
 def _warped(picture: Pixels, random: Random) -> Pixels:

@@ -41,7 +41,7 @@ def are_digits(class_names: Sequence[str]) -> bool:
     return bool(class_names) and set(class_names) <= set("0123456789")
 
 
-def print_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Pixels, Labels]:
+def render_printed_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Pixels, Labels]:
     """Render each class in each font, in sizes and degrees of sharpness drawn at random.
 
     Args:
@@ -55,8 +55,8 @@ def print_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tu
     """
     random = np.random.default_rng(seed)
     drawn = [
-        (normalize(render(name, font, random), "mnist", shape=shape), label)
-        for font in fonts()
+        (normalize(render_text(name, font, random), "mnist", shape=shape), label)
+        for font in list_fonts()
         for label, name in enumerate(class_names)
         for _ in range(count)
     ]
@@ -64,7 +64,7 @@ def print_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tu
     return pixels, np.array([label for _, label in drawn], np.uint8)
 
 
-def fonts() -> list[Path | None]:
+def list_fonts() -> list[Path | None]:
     """Give the fonts' files, in an order that is the same everywhere; None is the font in Pillow."""
     import matplotlib as mpl
 
@@ -72,7 +72,7 @@ def fonts() -> list[Path | None]:
     return [None, *(file for pattern in _TEXT_FONTS for file in sorted(folder.glob(pattern)))]
 
 
-def render(text: str, file: Path | None, random: np.random.Generator) -> Pixels:
+def render_text(text: str, file: Path | None, random: np.random.Generator) -> Pixels:
     """Render text in a font of `fonts`, in a size and a degree of sharpness drawn at random: (h, w) uint8 on black."""
     from PIL import Image, ImageDraw, ImageFilter
 
@@ -99,7 +99,7 @@ _SHIFT = 4
 _UNSTEADY = 0.015
 
 
-def write_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Pixels, Labels]:
+def draw_handwritten_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Pixels, Labels]:
     """Draw each form so many times.
 
     Args:

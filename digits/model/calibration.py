@@ -16,7 +16,7 @@ from digits.errors import UsageError
 Floats = npt.NDArray[np.float64]
 Probabilities = npt.NDArray[np.float32]
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 DECIMALS = 6
 """Confidences are compared as the table writes them, so that no row contradicts its status."""
 _LOWEST, _HIGHEST = 0.05, 20.0
@@ -62,7 +62,7 @@ def _logits(probabilities: npt.ArrayLike) -> Floats:
     return np.log(np.maximum(np.asarray(probabilities, np.float64), _TINY))
 
 
-def calibrated(probabilities: Probabilities, temperature: float) -> Probabilities:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """Apply a temperature to a softmax: (N, C) float32 -> (N, C) float32, row by row, the same order of classes."""
     if temperature == 1 or not len(probabilities):
         return probabilities
@@ -72,7 +72,7 @@ def calibrated(probabilities: Probabilities, temperature: float) -> Probabilitie
     return scaled
 
 
-class Step(NamedTuple):
+class RiskStep(NamedTuple):
     """What a confidence threshold does to validation images: `wrong` of the `answered` ones.
 
     `bound` is the one-sided 95 % upper bound (Clopper-Pearson) on the share of wrong ones among those answered.
@@ -88,10 +88,10 @@ def upper_bound(wrong: int, answered: int) -> float:
     """Give the exact upper bound on a share of which `wrong` of `answered` were seen: one-sided, 95 %."""
     from scipy.special import betaincinv
 
-    return float(betaincinv(wrong + 1, answered - wrong, LEVEL)) if wrong < answered else 1.0
+    return float(betaincinv(wrong + 1, answered - wrong, CONFIDENCE_LEVEL)) if wrong < answered else 1.0
 
 
-def risk_steps(confidence: npt.ArrayLike, right: npt.NDArray[np.bool_]) -> tuple[Step, ...]:
+def risk_steps(confidence: npt.ArrayLike, right: npt.NDArray[np.bool_]) -> tuple[RiskStep, ...]:
     """Give, for each number of wrong answers, the lowest threshold that has it: no other threshold promises more.
 
     Args:
@@ -108,10 +108,10 @@ def risk_steps(confidence: npt.ArrayLike, right: npt.NDArray[np.bool_]) -> tuple
     wrong = np.cumsum(~right[order])[answered - 1]
     last = np.flatnonzero(np.append(wrong[1:] != wrong[:-1], True))
     counts = zip(levels[last].tolist(), answered[last].tolist(), wrong[last].tolist(), strict=True)
-    return tuple(Step(level, among, errors, upper_bound(errors, among)) for level, among, errors in counts)
+    return tuple(RiskStep(level, among, errors, upper_bound(errors, among)) for level, among, errors in counts)
 
 
-def threshold_for(steps: Sequence[Step], max_error: float) -> float:
+def threshold_for(steps: Sequence[RiskStep], max_error: float) -> float:
     """Find the lowest confidence at which the validation images promise an error of at most `max_error`.
 
     Raises:

@@ -25,7 +25,7 @@ Counts = Mapping[str, Sequence[int]]
 Reference = Mapping[str, Mapping[str, Sequence[float]]]
 """For each number that is compared, `edges` (a value is in the bin after the edges that are below it) and `counts`."""
 
-WORDS: Mapping[str, str] = {
+FEATURE_NAMES: Mapping[str, str] = {
     "classes": "classes",
     "confidence": "confidence",
     "novelty": "distance from the training images",
@@ -46,10 +46,10 @@ _FIXED: Mapping[str, Sequence[float]] = {
     "contrast": (32, 64, 96, 128, 160, 192, 224),
 }
 
-LEAST_IMAGES = 50
-MOST_IMAGES = 2_000
+MIN_IMAGES = 50
+MAX_SAMPLED_IMAGES = 2_000
 """So many of a run's images are looked at, or up to twice as many: more would find no shift that matters."""
-CHANCE = 0.005
+SIGNIFICANCE_LEVEL = 0.005
 """How often a run of pictures like the test images may be said to have drifted; docs/decisions has what was found."""
 _LEAST_PSI, _LEAST_PSI_OF = 0.1, {"classes": 0.05, "no_digit": 0.02}
 """What is below is no shift to act on, however many images show it; one class twice as often is .057, two percent more
@@ -58,7 +58,7 @@ _LEAST_EXPECTED = 4
 _SMALL = 1e-6
 
 
-def measure(pixels: Pixels, probabilities: npt.NDArray[Any], novelty: npt.NDArray[Any] | None) -> Values:
+def measure_images(pixels: Pixels, probabilities: npt.NDArray[Any], novelty: npt.NDArray[Any] | None) -> Values:
     """Give the numbers of images that a network has answered on.
 
     Args:
@@ -171,7 +171,7 @@ class Drift:
     @property
     def sentence(self) -> str:
         """Say what has drifted; nothing where nothing has."""
-        named = ", ".join(f"{WORDS[one.feature]} (PSI {one.psi:.2f})" for one in self.drifted)
+        named = ", ".join(f"{FEATURE_NAMES[one.feature]} (PSI {one.psi:.2f})" for one in self.drifted)
         return named and f"the pictures are unlike the model's test images: {named}"
 
     def as_record(self) -> dict[str, Any]:
@@ -188,10 +188,10 @@ def find_drift(counts: Counts, reference: Reference) -> Drift | None:
     """Compare a run's counts with its model's reference.
 
     Returns:
-        None where nothing can be said: a model without a reference, or fewer than `LEAST_IMAGES` images.
+        None where nothing can be said: a model without a reference, or fewer than `MIN_IMAGES` images.
     """
     images = sum(next(iter(counts.values()), ()))
-    if images < LEAST_IMAGES:
+    if images < MIN_IMAGES:
         return None
     compared = [(name, counts[name], reference[name]["counts"]) for name in reference if name in counts]
     return Drift(images, tuple(_shift(name, a, b, len(compared)) for name, a, b in compared))
@@ -199,13 +199,13 @@ def find_drift(counts: Counts, reference: Reference) -> Drift | None:
 
 def _shift(name: str, found: Sequence[float], expected: Sequence[float], tests: int) -> Shift:
     one, other = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    index = stability(one, other)
+    index = population_stability_index(one, other)
     p = min(1.0, 2 * tests * min(_chi_square(one, other), _furthest(one, other)))
-    drifted = p < CHANCE and index >= _LEAST_PSI_OF.get(name, _LEAST_PSI)
+    drifted = p < SIGNIFICANCE_LEVEL and index >= _LEAST_PSI_OF.get(name, _LEAST_PSI)
     return Shift(name, round(index, 4), float(f"{p:.3g}"), drifted)
 
 
-def stability(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
+def population_stability_index(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
     """Give the population stability index of two counts; half an image is added to each bin, so that none is empty."""
     a, b = ((counts + 0.5) / (counts.sum() + len(counts) / 2) for counts in (found, expected))
     return float(((a - b) * np.log(a / b)).sum())
@@ -219,7 +219,7 @@ def _chi_square(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64
     first = np.count_nonzero((share < _LEAST_EXPECTED) | (share.cumsum() < 2 * _LEAST_EXPECTED))
     both = np.concatenate([both[:, : first + 1].sum(axis=1, keepdims=True), both[:, first + 1 :]], axis=1)
     usual = both.sum(axis=1, keepdims=True) * both.sum(axis=0) / both.sum()
-    return upper_tail(float(((both - usual) ** 2 / usual).sum()), both.shape[1] - 1)
+    return chi_square_tail(float(((both - usual) ** 2 / usual).sum()), both.shape[1] - 1)
 
 
 def _furthest(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
@@ -228,7 +228,7 @@ def _furthest(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64])
     share = (found + expected) / sum(sizes)
     pairs = zip((found, expected), sizes, strict=True)
     g = sum(_surprise(counts, size * share) + _surprise(size - counts, size * (1 - share)) for counts, size in pairs)
-    return len(found) * upper_tail(2 * float(np.max(g)), 1)
+    return len(found) * chi_square_tail(2 * float(np.max(g)), 1)
 
 
 def _surprise(counts: npt.NDArray[np.float64], usual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -237,7 +237,7 @@ def _surprise(counts: npt.NDArray[np.float64], usual: npt.NDArray[np.float64]) -
     return counts * logs
 
 
-def upper_tail(statistic: float, freedom: int) -> float:
+def chi_square_tail(statistic: float, freedom: int) -> float:
     """Give the probability that a chi-square variable is above a value; exact, by the series of its freedom."""
     if freedom < 1 or statistic <= 0:
         return 1.0

@@ -132,7 +132,7 @@ def evaluate(
     true = _checked_labels(y_true, prob.shape)
     predicted, confidence = prob.argmax(axis=1), prob.max(axis=1)
     right = predicted == true
-    bins = reliability(confidence, right)
+    bins = reliability_bins(confidence, right)
     return Evaluation(
         class_names=tuple(class_names),
         count=len(true),
@@ -215,7 +215,7 @@ def _confusion(true: Ints, predicted: Ints, classes: int) -> tuple[tuple[int, ..
     return tuple(tuple(row) for row in matrix.tolist())
 
 
-def reliability(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+def reliability_bins(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
     """Group predictions by confidence into 15 bins of equal width (Guo et al. 2017).
 
     Args:
@@ -276,7 +276,7 @@ class OverfittingCheck:
     sentence: str
 
 
-def overfitting(validation_accuracy: float, test_accuracy: float, n_validation: int, n_test: int) -> OverfittingCheck:
+def check_overfitting(validation_accuracy: float, test_accuracy: float, n_validation: int, n_test: int) -> OverfittingCheck:
     """Tell whether validation accuracy promises more than the test set keeps.
 
     The standard error of the difference is that of Agresti and Caffo (The American Statistician 54, 2000): one success

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from digits.errors import ModelError
 from digits.images.types import Pixels
-from digits.model.calibration import Step, calibrated
+from digits.model.calibration import RiskStep, apply_temperature
 from digits.model.drift import Reference
-from digits.model.safety import require_own_onnx
+from digits.model.safety import check_onnx_file
 from digits.store.files import hash_file
 from digits.store.records import digest_of
 
@@ -29,7 +29,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class ModelFiles:
+class OnnxModel:
     """An exported model on disk, and what is needed to use it.
 
     Args:
@@ -79,7 +79,7 @@ class ModelFiles:
                 "register the model again"
             ) from error
 
-    def mode_for(self, asked: "Mode") -> "Mode":
+    def resolve_mode(self, asked: "Mode") -> "Mode":
         """Say how its images are normalised: `auto` means the form that its own were brought into."""
         return self.normalization.get("mode", asked) if asked == "auto" else asked
 
@@ -89,9 +89,9 @@ class ModelFiles:
         return float(self.calibration.get("temperature", 1))
 
     @property
-    def risk_steps(self) -> tuple[Step, ...]:
+    def risk_steps(self) -> tuple[RiskStep, ...]:
         """What each confidence threshold did to its validation images."""
-        return tuple(Step(*step) for step in self.calibration.get("steps", ()))
+        return tuple(RiskStep(*step) for step in self.calibration.get("steps", ()))
 
     @property
     def directory(self) -> Path:
@@ -99,7 +99,7 @@ class ModelFiles:
         return self.onnx.parent
 
 
-class Answers(NamedTuple):
+class ModelOutput(NamedTuple):
     """What a model says of N images.
 
     Args:
@@ -118,7 +118,7 @@ class Predictor:
         ModelError: ONNX Runtime can't load it, or its shapes are not those of its spec.
     """
 
-    def __init__(self, model: ModelFiles) -> None:
+    def __init__(self, model: OnnxModel) -> None:
         self.model = model
         self._session = _open_session(model)
         self._input = self._session.get_inputs()[0].name
@@ -131,9 +131,9 @@ class Predictor:
 
     def predict(self, pixels: Pixels) -> Probabilities:
         """Give the probability of each class: (N, height, width) uint8 -> (N, classes) float32."""
-        return self.answer(pixels).probabilities
+        return self.predict_with_novelty(pixels).probabilities
 
-    def answer(self, pixels: Pixels) -> Answers:
+    def predict_with_novelty(self, pixels: Pixels) -> ModelOutput:
         """Give probabilities and novelty of (N, height, width) uint8."""
         if pixels.shape[1:] != self.model.input_shape:
             raise ModelError(
@@ -143,11 +143,11 @@ class Predictor:
         if len(parts) == 1:
             return parts[0]
         novelty = [part.novelty for part in parts if part.novelty is not None]
-        return Answers(
+        return ModelOutput(
             np.concatenate([part.probabilities for part in parts]), np.concatenate(novelty) if novelty else None
         )
 
-    def _batches(self, pixels: Pixels) -> Iterator[Answers]:
+    def _batches(self, pixels: Pixels) -> Iterator[ModelOutput]:
         for start in range(0, len(pixels), BATCH):
             batch = pixels[start : start + BATCH]
             self._batch[: len(batch), :, :, 0] = batch
@@ -155,17 +155,17 @@ class Predictor:
             yield self._cut(self._run(), len(batch))
 
     @staticmethod
-    def _cut(answers: Answers, count: int) -> Answers:
+    def _cut(answers: ModelOutput, count: int) -> ModelOutput:
         novelty = answers.novelty
-        return Answers(answers.probabilities[:count], None if novelty is None else novelty[:count])
+        return ModelOutput(answers.probabilities[:count], None if novelty is None else novelty[:count])
 
-    def _run(self) -> Answers:
+    def _run(self) -> ModelOutput:
         """Pass the batch through; the temperature is applied to all of it, so that no row depends on its place."""
         try:
             probabilities, *more = self._session.run(None, {self._input: self._batch})
         except Exception as error:  # ONNX Runtime's errors have no common base
             raise ModelError(f"{self.model.onnx}: the network can't be run: {error}") from error
-        return Answers(calibrated(probabilities, self.model.temperature), more[0].ravel() if more else None)
+        return ModelOutput(apply_temperature(probabilities, self.model.temperature), more[0].ravel() if more else None)
 
 
 def load_predictor(directory: Path) -> Predictor:
@@ -174,7 +174,7 @@ def load_predictor(directory: Path) -> Predictor:
     Raises:
         ModelError: it is missing or can't be used.
     """
-    return Predictor(ModelFiles.load(directory, version=0))
+    return Predictor(OnnxModel.load(directory, version=0))
 
 
 def load_runtime() -> Any:
@@ -184,7 +184,7 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-def _open_session(model: ModelFiles) -> Any:
+def _open_session(model: OnnxModel) -> Any:
     onnxruntime = load_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -194,7 +194,7 @@ def _open_session(model: ModelFiles) -> Any:
     options.log_severity_level = 4
     try:
         content = model.onnx.read_bytes()
-        require_own_onnx(content, name=str(model.onnx))
+        check_onnx_file(content, name=str(model.onnx))
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except ModelError:
         raise

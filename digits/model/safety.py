@@ -69,7 +69,7 @@ _DEEPEST = 16
 _LONGEST_VARINT = 10
 
 
-def require_own_keras(content: bytes, *, name: str) -> None:
+def check_keras_file(content: bytes, *, name: str) -> None:
     """See that the bytes of a `.keras` file have nothing in them but a network as `digits.models` builds them.
 
     Raises:
@@ -85,7 +85,7 @@ def require_own_keras(content: bytes, *, name: str) -> None:
         _require_plain_arrays(weights)
 
 
-def require_own_onnx(content: bytes, *, name: str) -> None:
+def check_onnx_file(content: bytes, *, name: str) -> None:
     """See that the bytes of an ONNX file refer to no other files, and hold none but ONNX's own operators.
 
     Raises:

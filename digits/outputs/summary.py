@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from digits.model.drift import WORDS, Drift
+from digits.model.drift import FEATURE_NAMES, Drift
 from digits.outputs.drawing import Cell, contact_sheet, heat_map
 from digits.store.records import Record
 
@@ -149,7 +149,7 @@ def draw_trend(summary: PredictionSummary) -> bytes | None:
         return None
     names = list(summary.trend[-1]["psi"])
     cells = [[Cell(run["psi"].get(name), name in run["drifted"]) for run in summary.trend] for name in names]
-    return heat_map([WORDS[name] for name in names], [run["at"][5:16] for run in summary.trend], cells)
+    return heat_map([FEATURE_NAMES[name] for name in names], [run["at"][5:16] for run in summary.trend], cells)
 
 
 def summary_path(out: Path) -> Path:

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from digits.data.arrays import HeldOut
+from digits.data.arrays import NamedTestSet
 from digits.errors import ModelError, StoreError, UsageError
 from digits.images.types import Labels
-from digits.model.calibration import DECIMALS, Step, threshold_for
-from digits.model.metrics import calibration_error, reliability
-from digits.model.onnx_model import Answers, ModelFiles
+from digits.model.calibration import DECIMALS, RiskStep, threshold_for
+from digits.model.metrics import calibration_error, reliability_bins
+from digits.model.onnx_model import ModelOutput, OnnxModel
 from digits.outputs.model_report import changed_picture
 from digits.outputs.run_reports import decision_markdown
 from digits.pipeline import recipes
@@ -35,7 +35,12 @@ EXAMPLES = 12
 
 
 def measure_test_sets(
-    answers: Answers, labels: Labels, sets: Iterable[HeldOut], *, steps: Sequence[Step], target_error: float
+    answers: ModelOutput,
+    labels: Labels,
+    sets: Iterable[NamedTestSet],
+    *,
+    steps: Sequence[RiskStep],
+    target_error: float,
 ) -> dict[str, SetResult]:
     """Return the results of a model on each test set, by the name of the set.
 
@@ -56,14 +61,14 @@ def measure_test_sets(
         one.name: SetResult(
             digest=one.sha256,
             right=right[one.images],
-            ece=calibration_error(reliability(confidence[one.images], right[one.images])),
+            ece=calibration_error(reliability_bins(confidence[one.images], right[one.images])),
             coverage=float(answered[one.images].mean()),
         )
         for one in sets
     }
 
 
-def _threshold(steps: Sequence[Step], target_error: float) -> float:
+def _threshold(steps: Sequence[RiskStep], target_error: float) -> float:
     try:
         return threshold_for(steps, target_error)
     except UsageError:
@@ -77,13 +82,17 @@ class _Predictions(NamedTuple):
     confidence: npt.NDArray[np.float32]
 
     @classmethod
-    def from_output(cls, answers: Answers) -> "_Predictions":
+    def from_output(cls, answers: ModelOutput) -> "_Predictions":
         """Return the most likely class of each image and its probability."""
         return cls(answers.probabilities.argmax(axis=1), answers.probabilities.max(axis=1))
 
 
 def find_changed_images(
-    challenger: Answers, champion: Answers, labels: Labels, sets: Sequence[HeldOut], class_names: Sequence[str]
+    challenger: ModelOutput,
+    champion: ModelOutput,
+    labels: Labels,
+    sets: Sequence[NamedTestSet],
+    class_names: Sequence[str],
 ) -> list[ChangedImage]:
     """Return examples of images that went from correct to wrong, then from wrong to correct, most confident first."""
     ours, theirs = _Predictions.from_output(challenger), _Predictions.from_output(champion)
@@ -248,8 +257,8 @@ class _Contender(NamedTuple):
     """A model version with its output for all test images."""
 
     version: ModelVersion
-    model: ModelFiles
-    answers: Answers
+    model: OnnxModel
+    answers: ModelOutput
 
     def candidate(self, arrays: Artifact, policy: PromotionPolicy) -> Candidate:
         """Return the measurements that the decision is based on."""
@@ -297,8 +306,8 @@ def _contender(store: Store, version: ModelVersion, arrays: ArtifactRef) -> _Con
     evaluation = store.open(evaluate_model(store, exported, arrays))
     probabilities = np.load(evaluation.file("y_prob.npy"), allow_pickle=False)
     novelty = evaluation.path / NOVELTY_FILE
-    answers = Answers(probabilities, np.load(novelty, allow_pickle=False) if novelty.exists() else None)
-    model = ModelFiles.load(store.open(exported).path, version=version.number)
+    answers = ModelOutput(probabilities, np.load(novelty, allow_pickle=False) if novelty.exists() else None)
+    model = OnnxModel.load(store.open(exported).path, version=version.number)
     return _Contender(version, model, answers)
 
 

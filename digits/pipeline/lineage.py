@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from digits.data.arrays import HeldOut
+from digits.data.arrays import NamedTestSet
 from digits.pipeline import recipes
 from digits.store.artifacts import Artifact, ArtifactRef, Store
 from digits.store.records import digest_of
@@ -20,9 +20,9 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
-def test_sets_of(arrays: Artifact) -> list[HeldOut]:
+def test_sets_of(arrays: Artifact) -> list[NamedTestSet]:
     """Return the test sets of arrays."""
-    return [HeldOut(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
+    return [NamedTestSet(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
 
 
 def load_samples(arrays: Artifact, part: str) -> Any:

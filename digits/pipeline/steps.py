@@ -17,19 +17,19 @@ import numpy.typing as npt
 from digits.data import datasets
 from digits.data.arrays import (
     LABELS_FILE,
-    SIDES,
+    SPLITS,
     Finding,
     Indices,
     LabelledArrays,
-    held_out,
+    drop_duplicates,
     join,
-    mixed,
+    locate_test_sets,
+    oversample_own,
     split_validation,
-    without_repeats,
 )
 from digits.data.checks import check_arrays, require_sound
 from digits.data.config import ArraysConfig
-from digits.data.labels import Labelled, LabelLog
+from digits.data.labels import LabelLog, LabelSnapshot
 from digits.errors import ModelError
 from digits.images.formats import Mode
 from digits.model import calibration, drift
@@ -76,22 +76,22 @@ def download_dataset(
             np.save(directory / f"{name}.npy", getattr(data, name), allow_pickle=False)
         about = {"class_names": data.class_names, "attribution": datasets.attribution(source)}
         findings = [asdict(finding) for finding in data.findings]
-        files = {side: data.files(side) if data.is_own else () for side in SIDES}
+        files = {side: data.files(side) if data.is_own else () for side in SPLITS}
         _write_json(directory / "dataset.json", {**about, "findings": findings, "files": files})
 
     identity = datasets.identify(source, reviewed=reviewed)
     return store.produce(recipes.dataset(source, identity, normalize), write)
 
 
-def _reviewed(store: Store, source: str) -> Labelled | None:
+def _reviewed(store: Store, source: str) -> LabelSnapshot | None:
     """Return the labels of the label log if the dataset is `reviewed`, else None."""
-    return LabelLog(store.labels).labelled() if source == datasets.REVIEWED else None
+    return LabelLog(store.labels).snapshot() if source == datasets.REVIEWED else None
 
 
 def drop_empty_reviewed(store: Store, run: TrainingRun) -> TrainingRun:
     """Return the run without `reviewed`, if it has other datasets and nothing is labelled yet; else the run itself."""
     others = tuple(name for name in run.datasets if name != datasets.REVIEWED)
-    if others in ((), run.datasets) or LabelLog(store.labels).labelled().labels:
+    if others in ((), run.datasets) or LabelLog(store.labels).snapshot().labels:
         return run
     logger.info("%s: no image has been labelled yet; training without it", datasets.REVIEWED)
     return run.model_copy(update={"datasets": others})
@@ -115,7 +115,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
 
     def write(directory: Path) -> None:
         opened = [store.open(source) for source in sources]
-        joined = without_repeats([_labelled_arrays(source) for source in opened])
+        joined = drop_duplicates([_labelled_arrays(source) for source in opened])
         data = join(joined)
         findings = [*check_arrays(data, config), *data.findings]
         require_sound(findings)
@@ -128,7 +128,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
         if own:
             _write_labels(directory / LABELS_FILE, own)
         is_own = np.array([bool(file) for file in data.files("train")], bool)
-        train = mixed(train, is_own[train], share=config.own_share)
+        train = oversample_own(train, is_own[train], share=config.own_share)
         parts = {
             "train": (data.train_pixels[train], data.train_labels[train]),
             "validation": (data.train_pixels[validation], data.train_labels[validation]),
@@ -140,7 +140,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
         about = {
             "class_names": data.class_names,
             "findings": [asdict(finding) for finding in findings],
-            "test_sets": [asdict(one) for one in held_out(joined, dataset_names(opened))],
+            "test_sets": [asdict(one) for one in locate_test_sets(joined, dataset_names(opened))],
             "own": {"images": sum(map(len, own.values())), "rows": int(is_own[train].sum())},
         }
         _write_json(directory / "arrays.json", about)
@@ -196,7 +196,7 @@ def build_network(
         classes = len(read_json(opened.file("arrays.json"))["class_names"])
         network = networks.build(config, input_shape=shape, classes=classes, seed=seed)
         if parent:
-            networks.take_weights(network, networks.load(store.open(parent).file("model.keras")))
+            networks.copy_fitted_weights(network, networks.load(store.open(parent).file("model.keras")))
         networks.save(network, directory / "network.keras")
         write_file(directory / "summary.txt", networks.summary(network).encode())
 
@@ -266,8 +266,8 @@ def average_models(
         opened = [store.open(member) for member in members]
         model = networks.average([networks.load(member.file("model.keras")) for member in opened])
         histories = [read_json(member.file("model.json"))["history"] for member in opened]
-        history = [fit.mean_of(epochs) for epochs in zip(*histories, strict=True)]
-        history[-1] |= fit.measure(model, load_samples(store.open(arrays), "validation"))
+        history = [fit.mean_metrics(epochs) for epochs in zip(*histories, strict=True)]
+        history[-1] |= fit.measure_validation(model, load_samples(store.open(arrays), "validation"))
         networks.save(model, directory / "model.keras")
         _write_json(directory / "model.json", {"history": history, "weights_sha256": networks.weights_digest(model)})
 
@@ -309,7 +309,9 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         _write_json(directory / "spec.json", spec)
         train = load_samples(opened, "train")
         seed = trained.config["seed"]
-        novelty.add_novelty(directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed)
+        novelty.add_novelty_output(
+            directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed
+        )
         named = all(datasets.is_named(store.open(parent).config["source"]) for parent in opened.parents)
         reference = _reference(load_predictor(directory), test, files_are_known=named)
         _write_json(directory / "spec.json", {**spec, "reference": reference})
@@ -320,7 +322,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
 def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> dict[str, Any]:
     """Return temperature and risk steps, fitted to the validation images."""
     temperature = calibration.fit_temperature(y_prob, labels)
-    prob = calibration.calibrated(y_prob, temperature)
+    prob = calibration.apply_temperature(y_prob, temperature)
     steps = calibration.risk_steps(prob.max(axis=1), prob.argmax(axis=1) == labels)
     return {"temperature": temperature, "steps": steps}
 
@@ -330,8 +332,8 @@ def _reference(predictor: "Predictor", test: npt.NDArray[np.uint8], *, files_are
 
     Features of the files (size, levels) are included only if `files_are_known`, for published datasets.
     """
-    answers = predictor.answer(test)
-    values = drift.measure(test, answers.probabilities, answers.novelty)
+    answers = predictor.predict_with_novelty(test)
+    values = drift.measure_images(test, answers.probabilities, answers.novelty)
     if files_are_known:
         count = len(test)
         size, levels = max(test.shape[1:]), test.max(axis=(1, 2))
@@ -376,7 +378,7 @@ def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> 
             raise ModelError(
                 f"its classes are {predictor.model.class_names}, but those of the test images are {class_names}"
             )
-        y_prob, novelties = predictor.answer(test.pixels)
+        y_prob, novelties = predictor.predict_with_novelty(test.pixels)
         evaluation = evaluate(test.labels, y_prob, class_names=class_names, novelty=novelties)
         _write_json(directory / "evaluation.json", evaluation.as_record())
         np.save(directory / "y_prob.npy", y_prob, allow_pickle=False)
@@ -429,14 +431,14 @@ def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
 
 
 def _model_report(lineage: Lineage) -> "ModelReport":
-    from digits.model.metrics import Evaluation, overfitting
+    from digits.model.metrics import Evaluation, check_overfitting
     from digits.outputs.model_report import ModelReport, model_pictures
 
     evaluation = Evaluation.from_record(read_json(lineage.evaluation.file("evaluation.json")))
     history = read_json(lineage.model.file("model.json"))["history"]
     train, validation, test = (load_samples(lineage.arrays, part) for part in ("train", "validation", "test"))
     facts = model_facts(lineage)
-    check = overfitting(facts.validation_accuracy, evaluation.accuracy, len(validation), len(test))
+    check = check_overfitting(facts.validation_accuracy, evaluation.accuracy, len(validation), len(test))
     findings = [finding["message"] for finding in read_json(lineage.arrays.file("arrays.json"))["findings"]]
     return ModelReport(
         title=f"{facts.architecture} trained on {' + '.join(facts.datasets)}",

@@ -70,7 +70,7 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> 
     picture = decode(content, min_side=MIN_SIDE)
     pixels, screening_score, *_ = screen(picture.pixels, mode, shape=shape)
     between, findings = _steps_between(picture.pixels, mode, shape)
-    (shares,), answered = predictor.answer(pixels[np.newaxis])
+    (shares,), answered = predictor.predict_with_novelty(pixels[np.newaxis])
     (novelty,) = combine_novelty(answered, [screening_score])
     return Inspection(
         width=picture.width,
@@ -152,7 +152,7 @@ def inspect(
     with os_errors_as(UsageError, image, "could not be read", "expected an image file"):
         content = image.read_bytes()
     try:
-        inspection = inspect_image(content, predictor, predictor.model.mode_for(mode))
+        inspection = inspect_image(content, predictor, predictor.model.resolve_mode(mode))
     except DecodeError as error:
         raise UsageError(f"{image}: {error.status}: {error}") from error
     place = out or store.inspections / f"{image.name}.png"

@@ -107,7 +107,7 @@ class Review:
 
     def answer_to(self, picked: QueuedImage) -> Answer | None:
         """Give the answer that counts on an image."""
-        return self.log.current(picked.image.sha256)
+        return self.log.current_answer(picked.image.sha256)
 
     def history(self, most: int) -> list[Answer]:
         """Give the last answers on images of the queue, the oldest first."""
@@ -140,7 +140,7 @@ class Review:
             raise UsageError(f"expected an image of this review and a label, found {sha256!r} and {label!r}")
         with self._lock:
             if label != SKIP:
-                self.log.keep_image(sha256, self._content(picked.image))
+                self.log.save_image(sha256, self._content(picked.image))
             self.log.append([self._answer(picked, label, name)])
 
     def undo(self, answer: str, *, name: str) -> None:
@@ -181,19 +181,19 @@ class Review:
             chosen = [(self._by_hash[line.sha256], line.label) for line in new]
             for picked, label in chosen:
                 if label != SKIP:
-                    self.log.keep_image(picked.image.sha256, self._content(picked.image))
+                    self.log.save_image(picked.image.sha256, self._content(picked.image))
             self.log.append([self._answer(picked, label, token_hex(16)) for picked, label in chosen])
         return ImportCounts(len(new), len(lines) - len(new))
 
     def _select(self, size: int) -> Selection:
         def is_known(image: Image) -> bool:
-            answer = self.log.current(image.sha256)
+            answer = self.log.current_answer(image.sha256)
             return answer is not None and answer.model_version != image.model_version
 
         return build_queue(_images(self.table), size=size, is_known=is_known)
 
     def _label_of(self, sha256: str) -> str | None:
-        answer = self.log.current(sha256)
+        answer = self.log.current_answer(sha256)
         return answer.label if answer else None
 
     def _fault(self, sha256: str) -> str | None:
@@ -224,7 +224,7 @@ class Review:
 
     def _content(self, image: Image) -> bytes:
         """Give the bytes that were predicted: those that were kept with a label, else those in the folder."""
-        kept = self.log.image(image.sha256)
+        kept = self.log.read_image(image.sha256)
         if kept is not None:
             return kept
         with self._lock:
@@ -240,7 +240,7 @@ class Review:
     def _mode(self) -> Mode:
         """How the model's images are normalised; that of a model that is gone can only be guessed."""
         try:
-            return open_model(self._store, str(self.queue[0].image.model_version)).mode_for("auto")
+            return open_model(self._store, str(self.queue[0].image.model_version)).resolve_mode("auto")
         except DigitsError:
             return "auto"
 

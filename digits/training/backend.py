@@ -30,7 +30,7 @@ def load_keras() -> ModuleType:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     keep_freed_memory()
     try:
-        with without_chatter(), warnings.catch_warnings():
+        with suppress_startup_messages(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import keras
             import tensorflow as tf
@@ -44,7 +44,7 @@ def load_keras() -> ModuleType:
 
 
 @contextmanager
-def without_chatter() -> Iterator[None]:
+def suppress_startup_messages() -> Iterator[None]:
     """Keep the remarks that TensorFlow makes when it is loaded from standard error, that of C++ too; nothing else."""
     sys.stderr.flush()
     shown = os.dup(2)

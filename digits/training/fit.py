@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digits.data.synthetic_digits import are_digits, print_digits, write_digits
+from digits.data.synthetic_digits import are_digits, draw_handwritten_digits, render_printed_digits
 from digits.errors import CorruptArtifactError, ModelError
 from digits.images.types import Labels, Pixels
 from digits.model.calibration import calibrated_loss
@@ -26,7 +26,7 @@ from digits.store.files import replacing
 from digits.training.augmentation import distort
 from digits.training.backend import load_keras
 from digits.training.config import AugmentationConfig, TrainingConfig
-from digits.training.networks import Network, copy_variables, with_fused_normalization
+from digits.training.networks import Network, copy_variables, fuse_batch_normalization
 
 Batch = tuple[npt.NDArray[Any], ...]
 History = list[dict[str, float]]
@@ -107,9 +107,9 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     Raises:
         ModelError: the loss or the weights are no finite numbers any more.
     """
-    samples = _with_made_digits(train, config, class_names)
+    samples = _with_synthetic_digits(train, config, class_names)
     steps = -(-len(samples) // config.batch_size)
-    fitted = with_fused_normalization(network)
+    fitted = fuse_batch_normalization(network)
     _compile(fitted, config, steps)
     history = _resume(fitted, checkpoint)
     for epoch in range(len(history), config.epochs or 0):
@@ -128,13 +128,13 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     return history
 
 
-def _with_made_digits(train: Samples, config: TrainingConfig, class_names: Sequence[str]) -> "Samples | _Joined":
+def _with_synthetic_digits(train: Samples, config: TrainingConfig, class_names: Sequence[str]) -> "Samples | _Joined":
     if not (config.printed or config.written) or not are_digits(class_names):
         return train
     height, width = train.shape
     made = [
-        print_digits(class_names, config.printed or 0, seed=config.seed, shape=(height, width)),
-        write_digits(class_names, config.written or 0, seed=config.seed, shape=(height, width)),
+        render_printed_digits(class_names, config.printed or 0, seed=config.seed, shape=(height, width)),
+        draw_handwritten_digits(class_names, config.written or 0, seed=config.seed, shape=(height, width)),
     ]
     pixels, labels = (np.concatenate(parts) for parts in zip(*made, strict=True))
     logger.info("%d made digits are added to %d training images", len(labels), len(train))
@@ -220,7 +220,7 @@ def _measure(network: Network, validation: Samples) -> dict[str, float]:
     return {"validation_loss": float(network.loss(one_hot, probabilities)), **_compared(probabilities, validation)}
 
 
-def measure(network: Network, samples: Samples) -> dict[str, float]:
+def measure_validation(network: Network, samples: Samples) -> dict[str, float]:
     """Give what `fit` tells of validation for a network that has no loss of its own: `validation_loss` is in nats."""
     probabilities = _predict(network, samples)
     true = probabilities[np.arange(len(samples)), samples.labels].astype(np.float64)
@@ -241,7 +241,7 @@ def _compared(probabilities: npt.NDArray[np.float32], samples: Samples) -> dict[
     }
 
 
-def mean_of(epochs: Sequence[dict[str, float]]) -> dict[str, float]:
+def mean_metrics(epochs: Sequence[dict[str, float]]) -> dict[str, float]:
     """Give the mean of what several networks reached in an epoch."""
     return {name: float(np.mean([epoch[name] for epoch in epochs])) for name in epochs[0]}
 

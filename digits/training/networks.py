@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from digits.errors import ModelError
-from digits.model.safety import require_own_keras
+from digits.model.safety import check_keras_file
 from digits.training.backend import load_keras
 from digits.training.config import Architecture, ModelConfig
 
@@ -152,7 +152,7 @@ def average(networks: Sequence[Network]) -> Network:
     return keras.Model(images, keras.layers.Average()([member(images) for member in members]), name="average")
 
 
-def take_weights(network: Network, fitted: Network) -> None:
+def copy_fitted_weights(network: Network, fitted: Network) -> None:
     """Put the weights of a fitted network into a new one with the same layers, whose randomness stays its own.
 
     Raises:
@@ -173,7 +173,7 @@ def _form(network: Network) -> list[tuple[str, list[tuple[int, ...]]]]:
     return [(type(layer).__name__, [tuple(weight.shape) for weight in layer.weights]) for layer in network.layers]
 
 
-def with_fused_normalization(network: Network) -> Network:
+def fuse_batch_normalization(network: Network) -> Network:
     """Give a copy, with the same weights, in which batch normalisation is one operation in training.
 
     Keras computes the mean, the variance and the rest as a dozen operations, and differentiates each: four tenths of a
@@ -231,10 +231,10 @@ def summary(network: Network) -> str:
 
 def weights_digest(network: Network) -> str:
     """Give the SHA-256 of the weights; two models are equal when theirs are (`.keras` files hold a date)."""
-    return values_digest(weight.numpy() for weight in network.weights)
+    return arrays_digest(weight.numpy() for weight in network.weights)
 
 
-def values_digest(values: Iterable[npt.NDArray[Any]]) -> str:
+def arrays_digest(values: Iterable[npt.NDArray[Any]]) -> str:
     """Give the SHA-256 of arrays: their shapes, types and bytes, in order."""
     digest = hashlib.sha256()
     for value in values:
@@ -255,7 +255,7 @@ def load(path: Path) -> Network:
         ModelError: something is in it that `build` and `average` do not make, or Keras can't load it safely.
     """
     try:
-        require_own_keras(path.read_bytes(), name=path.name)
+        check_keras_file(path.read_bytes(), name=path.name)
         return load_keras().saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise ModelError(f"{path.name} is not a model that Keras loads safely: {error}") from error

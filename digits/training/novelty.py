@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from digits.data.non_digits import draw_negatives
-from digits.data.synthetic_digits import are_digits, print_digits, write_digits
+from digits.data.non_digits import draw_non_digits
+from digits.data.synthetic_digits import are_digits, draw_handwritten_digits, render_printed_digits
 from digits.errors import ModelError
 from digits.images.types import Pixels
 from digits.training.augmentation import distort
@@ -55,7 +55,7 @@ class Head(NamedTuple):
         return scores
 
 
-def add_novelty(onnx: Path, train: Pixels, validation: Pixels, class_names: Sequence[str], *, seed: int = 42) -> bool:
+def add_novelty_output(onnx: Path, train: Pixels, validation: Pixels, class_names: Sequence[str], *, seed: int = 42) -> bool:
     """Give an exported network a second output, `novelty`, (N, 1) float32, where its classes are digits.
 
     Args:
@@ -74,7 +74,7 @@ def add_novelty(onnx: Path, train: Pixels, validation: Pixels, class_names: Sequ
     random = np.random.default_rng([seed, 254])
     shape = (train.shape[1], train.shape[2])
     digits = _digits(random, train, class_names, seed=seed)
-    others = draw_negatives(train, _NEGATIVES, seed=seed, shape=shape)
+    others = draw_non_digits(train, _NEGATIVES, seed=seed, shape=shape)
     others = np.concatenate([others, _distorted(random, others, _USUAL)])
     head = fit_head(network.of(digits), network.of(others), seed=seed)
     limit = float(np.quantile(head.scores(network.of(validation)), 1 - FLAGGED))
@@ -85,8 +85,8 @@ def add_novelty(onnx: Path, train: Pixels, validation: Pixels, class_names: Sequ
 def _digits(random: Random, train: Pixels, class_names: Sequence[str], *, seed: int) -> Pixels:
     """Give digits as they are, and as pens, prints and cameras would have made them."""
     chosen = train[np.sort(random.choice(len(train), min(_DIGITS, len(train)), replace=False))]
-    printed, _ = print_digits(class_names, _PRINTED, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
-    written, _ = write_digits(class_names, _WRITTEN, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
+    printed, _ = render_printed_digits(class_names, _PRINTED, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
+    written, _ = draw_handwritten_digits(class_names, _WRITTEN, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
     printed = np.concatenate([printed, written])
     parts = [_distorted(random, part, limits) for part in (chosen, printed) for limits in (_USUAL, _FAR)]
     parts += [distort(random, part, _FAR) for part in parts[1::2]]

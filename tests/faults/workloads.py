@@ -19,7 +19,7 @@ from digits.prediction.plan import Plan
 from digits.store.artifacts import Store
 from digits.store.records import read_record
 from digits.training.fit import read_checkpoint
-from digits.training.networks import values_digest
+from digits.training.networks import arrays_digest
 from tests.support.networks import make_store, small_network, tiny_network
 from tests.support.pictures import write_images
 
@@ -258,7 +258,7 @@ def _weights(content: bytes) -> bytes | str:
         ):
             values: dict[str, Any] = {}
             saved.visititems(lambda name, item: values.update({name: item[()]}) if hasattr(item, "dtype") else None)
-            return f"{sorted(values)} {values_digest(values[name] for name in sorted(values))}"
+            return f"{sorted(values)} {arrays_digest(values[name] for name in sorted(values))}"
     except (zipfile.BadZipFile, KeyError, OSError):
         return content
 

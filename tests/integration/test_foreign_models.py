@@ -20,8 +20,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from digits.errors import ModelError
-from digits.model.onnx_model import ModelFiles, Predictor
-from digits.model.safety import require_own_keras, require_own_onnx
+from digits.model.onnx_model import OnnxModel, Predictor
+from digits.model.safety import check_keras_file, check_onnx_file
 from digits.pipeline import steps
 from digits.pipeline.config import TrainingRun
 from digits.store.artifacts import ArtifactRef, Recipe, Store
@@ -125,7 +125,7 @@ LAYERS: dict[str, dict[str, Any]] = {
 def test_other_layers_are_refused(whole: dict[str, bytes], name: str) -> None:
     """Whatever they are called: only what we build with is known."""
     with pytest.raises(ModelError, match=r"x\.keras: expected a \.keras file that Digits wrote, found .*; train again"):
-        require_own_keras(with_layer(whole, LAYERS[name]), name="x.keras")
+        check_keras_file(with_layer(whole, LAYERS[name]), name="x.keras")
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_other_layers_are_refused(whole: dict[str, bytes], name: str) -> None:
 def test_weights_that_lead_elsewhere_are_refused(whole: dict[str, bytes], change: Callable[[h5py.File], None]) -> None:
     """Out of the file, in a circle, or out of memory."""
     with pytest.raises(ModelError, match=r"expected a \.keras file that Digits wrote"):
-        require_own_keras(with_weights(whole, change), name="x.keras")
+        check_keras_file(with_weights(whole, change), name="x.keras")
 
 
 @pytest.mark.parametrize("name", ["../../canary", "/canary", "assets/x.txt"])
 def test_other_members_are_refused(whole: dict[str, bytes], name: str, tmp_path: Path) -> None:
     """Above all those that would be written somewhere else."""
     with pytest.raises(ModelError, match="found the members"):
-        require_own_keras(archive_of({**whole, name: b"canary"}), name="x.keras")
+        check_keras_file(archive_of({**whole, name: b"canary"}), name="x.keras")
     assert not (tmp_path.parent.parent / "canary").exists()
 
 
@@ -152,7 +152,7 @@ def test_a_member_twice_is_refused(whole: dict[str, bytes]) -> None:
         warnings.simplefilter("ignore")
         archive.writestr("config.json", "{}")
     with pytest.raises(ModelError, match="found the members"):
-        require_own_keras(file.getvalue(), name="x.keras")
+        check_keras_file(file.getvalue(), name="x.keras")
 
 
 def test_a_bomb_is_refused(whole: dict[str, bytes]) -> None:
@@ -160,14 +160,14 @@ def test_a_bomb_is_refused(whole: dict[str, bytes]) -> None:
     bomb = archive_of({**whole, "config.json": b" " * 2**26}, compression=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 2**20
     with pytest.raises(ModelError, match="compressed or encrypted"):
-        require_own_keras(bomb, name="x.keras")
+        check_keras_file(bomb, name="x.keras")
 
 
 def test_a_member_with_another_length_is_refused(whole: dict[str, bytes]) -> None:
     """Than it can have in this file."""
     content = archive_of(whole).replace(len(whole["config.json"]).to_bytes(4, "little"), (2**31).to_bytes(4, "little"))
     with pytest.raises(ModelError, match=r"expected a \.keras file"):
-        require_own_keras(content, name="x.keras")
+        check_keras_file(content, name="x.keras")
 
 
 def test_a_file_of_keras_2_is_refused(tmp_path: Path) -> None:
@@ -234,14 +234,14 @@ def test_other_graphs_are_refused(name: str) -> None:
     """Those that lead to other files, or bring operators with them."""
     make, found = GRAPHS[name]
     with pytest.raises(ModelError, match=f"expected an ONNX file that Digits wrote, found {found}"):
-        require_own_onnx(make().SerializeToString(), name="x.onnx")
+        check_onnx_file(make().SerializeToString(), name="x.onnx")
 
 
 @pytest.mark.parametrize("content", [b"no network", b"\x3a\xff\xff\xff\xff\x0f", b"\x3a\x05x", b"\x3b", b"\xff" * 11])
 def test_what_is_no_graph_is_refused(content: bytes) -> None:
     """Cut off, of another kind, without end."""
     with pytest.raises(ModelError, match="expected an ONNX file that Digits wrote"):
-        require_own_onnx(content, name="x.onnx")
+        check_onnx_file(content, name="x.onnx")
 
 
 def exported(directory: Path, model: onnx.ModelProto) -> Path:
@@ -262,7 +262,7 @@ def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (answer,) = session.run(None, {"images": np.ones((1, *SHAPE, 1), np.float32)})
     assert answer[0, 0] == pytest.approx(392)
     with pytest.raises(ModelError, match="data in another file"):
-        Predictor(ModelFiles.load(directory, version=1))
+        Predictor(OnnxModel.load(directory, version=1))
 
 
 def test_no_code_of_theirs_runs(whole: dict[str, bytes], tmp_path: Path) -> None:

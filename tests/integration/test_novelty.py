@@ -33,7 +33,7 @@ def test_a_head_tells_noise_from_digits_and_leaves_the_classes_alone(
     paths = [Path(shutil.copy(exported[name], tmp_path / f"{number}.onnx")) for number in range(2)]
     with small_head():
         for path in paths:
-            assert novelty.add_novelty(path, train.pixels, validation.pixels, DIGITS, seed=1)
+            assert novelty.add_novelty_output(path, train.pixels, validation.pixels, DIGITS, seed=1)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     images = validation.pixels[..., np.newaxis].astype(np.float32)
     sessions = [onnxruntime.InferenceSession(str(path)) for path in (exported[name], paths[0])]
@@ -48,4 +48,4 @@ def test_a_head_tells_noise_from_digits_and_leaves_the_classes_alone(
 def test_classes_that_are_no_digits_get_no_head(exported: dict[str, Path]) -> None:
     """Nobody knows what is none of them."""
     train, validation = samples()
-    assert not novelty.add_novelty(exported["cnn"], train.pixels, validation.pixels, ("coat", "shoe"))
+    assert not novelty.add_novelty_output(exported["cnn"], train.pixels, validation.pixels, ("coat", "shoe"))

@@ -13,7 +13,7 @@ import pytest
 from digits.data.labels import LabelLog
 from digits.outputs.summary import PredictionSummary, summary_path
 from digits.outputs.table import TableFile
-from digits.pipeline.search import State, Trial, best_of
+from digits.pipeline.search import Trial, TrialState, best_of
 from digits.prediction.incremental import find_ledger, ledger_directory, read_ledger
 from digits.store.artifacts import Store
 from digits.store.files import hash_file
@@ -158,12 +158,12 @@ def test_the_table_is_reviewed(old: Path, store: Store) -> None:
 def test_the_labels_are_read(old: Path, store: Store) -> None:
     """With their images; an image that was labelled twice has the last label."""
     log = LabelLog(store.root / "labels")
-    found = log.labelled()
+    found = log.snapshot()
     names = {row["sha256"]: row["path"] for row in rows_of(table_of(old))}
     by_name = {names[sha256]: label for sha256, label in found.labels.items()}
     assert by_name == {f"{number:02}.png": label for number, label in enumerate(LABELS)} | {"22.png": "6"}
     assert (found.not_digits, found.skipped, found.changed) == (1, 1, 1)
-    assert all(log.image(sha256) for sha256 in found.labels)
+    assert all(log.read_image(sha256) for sha256 in found.labels)
 
 
 def test_a_rollback_brings_the_former_champion_back(old: Path) -> None:
@@ -177,8 +177,8 @@ def test_the_study_is_read(store: Store) -> None:
     """Its settings and its trials, of which each has a model in the store."""
     (study,) = (store.root / "studies").iterdir()
     records = [read_record(path) for path in sorted(study.glob("trial-*.json"))]
-    trials = [Trial(**{**record, "state": State(record["state"])}) for record in records]
-    assert [trial.state for trial in trials] == [State.COMPLETE] * 2
+    trials = [Trial(**{**record, "state": TrialState(record["state"])}) for record in records]
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     best = best_of(trials)
     assert best
     assert best.number == 0

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from digits.data.synthetic_digits import print_digits
+from digits.data.synthetic_digits import render_printed_digits
 from digits.errors import ModelError
 from digits.pipeline.config import Preset, TrainingRun
 from digits.training import backend, export, fit, networks
@@ -108,7 +108,7 @@ def test_order_and_transforms_are_a_function_of_seed_and_epoch() -> None:
 
     def seen(seed: int, epoch: int) -> str:
         batches = fit._batches(train, small_fits.run_of("cnn", seed=seed).training, epoch, classes=10)
-        return networks.values_digest(array for batch in batches for array in batch)
+        return networks.arrays_digest(array for batch in batches for array in batch)
 
     assert seen(1, 2) == seen(1, 2)
     assert len({seen(1, 2), seen(1, 3), seen(2, 2)}) == 3
@@ -324,8 +324,8 @@ def test_printed_and_written_digits_are_trained_on_where_the_classes_are_digits(
     """Each epoch has them too, with their labels; there are none among clothes."""
     train, _ = small_fits.samples()
     config = small_fits.run_of("cnn", printed=1, written=3, augment=False).training
-    joined = fit._with_made_digits(train, config, tuple("0123456789"))
-    assert fit._with_made_digits(train, config, ("shirt", "coat")) is train
+    joined = fit._with_synthetic_digits(train, config, tuple("0123456789"))
+    assert fit._with_synthetic_digits(train, config, ("shirt", "coat")) is train
     batches = list(fit._batches(joined, config, 0, classes=10))
     labels = np.concatenate([labels.argmax(axis=1) for _, labels, _ in batches])
     found = {
@@ -335,7 +335,7 @@ def test_printed_and_written_digits_are_trained_on_where_the_classes_are_digits(
     }
     printed = joined.second
     assert len(labels) == len(joined) == len(train) + len(printed)
-    assert len(printed) == len(print_digits(tuple("0123456789"), 1, seed=0, shape=train.shape)[1]) + 9
+    assert len(printed) == len(render_printed_digits(tuple("0123456789"), 1, seed=0, shape=train.shape)[1]) + 9
     assert {(image.tobytes(), int(label)) for image, label in zip(printed.pixels, printed.labels, strict=True)} < found
 
 
@@ -438,7 +438,7 @@ def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config:
 def test_fused_normalization_computes_what_keras_does(keras: Any) -> None:
     """The same outputs and gradients in training, the same moving means, variances but for Bessel's correction."""
     network = small_fits.build(small_fits.run_of("cnn"))
-    fused = networks.with_fused_normalization(network)
+    fused = networks.fuse_batch_normalization(network)
     assert networks.weights_digest(fused) == networks.weights_digest(network)
     (first, gradients), (second, fused_gradients) = trained_once(network), trained_once(fused)
     assert np.allclose(first, second, rtol=1e-3)
@@ -464,7 +464,7 @@ def trained_once(network: Any) -> tuple[Any, list[Any]]:
 def test_a_network_without_normalization_is_fitted_itself(keras: Any) -> None:
     """There is nothing to fuse in the tutorial's."""
     network = small_fits.build(small_fits.run_of("mlp-2"))
-    assert networks.with_fused_normalization(network) is network
+    assert networks.fuse_batch_normalization(network) is network
 
 
 def test_what_is_kept_of_a_training_has_keras_layers_only(fitted: dict[str, Any]) -> None:
@@ -568,12 +568,12 @@ def test_an_average_of_networks(keras: Any, tmp_path: Path) -> None:
     export.export_onnx(loaded, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert np.allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
-    measured = fit.measure(loaded, samples)
+    measured = fit.measure_validation(loaded, samples)
     right = expected.argmax(axis=1) == samples.labels
     assert measured["validation_accuracy"] == pytest.approx(right.mean())
     true = expected[np.arange(len(samples)), samples.labels]
     assert measured["validation_loss"] == pytest.approx(-np.log(true).mean(), rel=1e-4)
-    assert fit.mean_of([{"loss": 1.0}, {"loss": 3.0}]) == {"loss": 2.0}
+    assert fit.mean_metrics([{"loss": 1.0}, {"loss": 3.0}]) == {"loss": 2.0}
 
 
 def test_a_configuration_without_an_architecture_is_refused(keras: Any) -> None:

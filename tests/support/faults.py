@@ -55,7 +55,8 @@ class Fault:
         return call
 
     def _concerns(self, file: Any) -> bool:
-        return isinstance(file, int) or os.fspath(file).startswith(self._root)
+        """Return whether a file is under the directory; images are opened by names that are bytes, and never are."""
+        return isinstance(file, int) or (not isinstance(file, bytes) and os.fspath(file).startswith(self._root))
 
 
 @contextmanager

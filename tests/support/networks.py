@@ -15,7 +15,7 @@ import numpy as np
 from onnx import TensorProto, helper, load, numpy_helper, shape_inference
 
 from digits.images.normalize import SPEC
-from digits.model.onnx_model import ONNX_FILE, SPEC_FILE, ModelFiles
+from digits.model.onnx_model import ONNX_FILE, SPEC_FILE, OnnxModel
 from digits.prediction.service import open_model
 from digits.store.artifacts import Recipe, Store
 from digits.store.registry import ModelFacts, Registry
@@ -190,7 +190,7 @@ def copy_champion(root: Path, place: Path) -> Path:
     return place
 
 
-def champion_files(root: Path) -> ModelFiles:
+def champion_files(root: Path) -> OnnxModel:
     """Find the network of a root's champion."""
     return open_model(Store(root), "champion")
 

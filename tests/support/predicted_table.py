@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.prediction import publish
 from digits.prediction.config import PredictionConfig
 from digits.store.artifacts import Store
-from tests.support.tiny_model import MakePictures, add_novelty, write_model
+from tests.support.tiny_model import MakePictures, add_novelty_output, write_model
 
 IMAGES = 60
 OPTIONS = PredictionConfig(max_error=0.05)
@@ -27,8 +27,8 @@ def predict(place: Path, make_pictures: MakePictures, *, name: str = "table.csv"
     images = make_pictures(place / "scans", IMAGES)
     directory = place / "model"
     if not directory.exists():
-        add_novelty(write_model(directory), above=2.43, temperature=1.0, steps=[[0.36, 100, 1, 0.04]])
-    model = ModelFiles.load(directory, version=version)
+        add_novelty_output(write_model(directory), above=2.43, temperature=1.0, steps=[[0.36, 100, 1, 0.04]])
+    model = OnnxModel.load(directory, version=version)
     out = place / name
     publish.predict_folder(images, model=model, options=OPTIONS, out=out, work=place / "work")
     return Table(Store(place / "artifacts"), out, images)

@@ -50,7 +50,7 @@ def draw(seed: int) -> Pixels:
     return pixels
 
 
-def add_novelty(directory: Path, *, above: float, temperature: float, steps: list[list[float]]) -> None:
+def add_novelty_output(directory: Path, *, above: float, temperature: float, steps: list[list[float]]) -> None:
     """Make a model of `write_model` an honest one: novelty is a 20th of an image's mean level, less `above`."""
     from onnx import TensorProto, helper, load, numpy_helper, save
 

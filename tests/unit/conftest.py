@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.prediction import publish
 from digits.prediction.plan import Plan
 from digits.prediction.pool import WorkerPool
@@ -22,9 +22,9 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(model_directory: Path) -> ModelFiles:
+def model(model_directory: Path) -> OnnxModel:
     """The same, as version 3."""
-    return ModelFiles.load(model_directory, version=3)
+    return OnnxModel.load(model_directory, version=3)
 
 
 @pytest.fixture

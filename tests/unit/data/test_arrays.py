@@ -12,11 +12,11 @@ from digits.data.arrays import (
     MOST_REPEATS,
     Finding,
     LabelledArrays,
-    held_out,
+    drop_duplicates,
     join,
-    mixed,
+    locate_test_sets,
+    oversample_own,
     split_validation,
-    without_repeats,
 )
 from digits.data.checks import check_arrays, check_structure, require_sound
 from digits.data.config import ArraysConfig
@@ -36,7 +36,7 @@ def make_arrays(*, train=40, test=10, classes=2, seed=0):
 
 def digest_of_test_set(data):
     """Return the digest by which a test set is recognized."""
-    return held_out([data], ["any"])[0].sha256
+    return locate_test_sets([data], ["any"])[0].sha256
 
 
 def findings_of(data, config=CONFIG):
@@ -122,9 +122,9 @@ class TestWithoutRepeats:
     def test_published_datasets_are_left_as_they_are(self):
         """Whatever repeats in them."""
         parts = [make_arrays(), make_arrays()]
-        assert without_repeats(parts) == parts
+        assert drop_duplicates(parts) == parts
         ours = [owned(make_arrays(seed=1), "a")]
-        assert without_repeats(ours) == ours
+        assert drop_duplicates(ours) == ours
 
     @pytest.mark.parametrize("side", ["train", "test"])
     @pytest.mark.parametrize("theirs", ["train", "test"])
@@ -135,7 +135,7 @@ class TestWithoutRepeats:
             owned(make_arrays(seed=1), "a"), side, [1], published.pixels(theirs)[:1], published.labels(theirs)[:1]
         )
         for parts in ([published, ours], [ours, published]):
-            first, second = without_repeats(parts)
+            first, second = drop_duplicates(parts)
             kept, left = (first, second) if parts[0] is published else (second, first)
             assert kept is published
             assert f"a-{side}-1" not in left.files(side)
@@ -149,7 +149,7 @@ class TestWithoutRepeats:
         first, second = owned(make_arrays(seed=1), "a"), owned(make_arrays(seed=2), "b")
         second = with_images(second, "train", [0, 1], first.train_pixels[:2], first.train_labels[:2])
         second = with_images(second, "test", [5], first.train_pixels[2:3], first.train_labels[2:3])
-        left = without_repeats([make_arrays(), first, second])
+        left = drop_duplicates([make_arrays(), first, second])
         assert left[1].train_files == tuple(f"a-train-{number}" for number in range(40) if number != 2)
         assert left[2].train_files == tuple(f"b-train-{number}" for number in range(2, 40))
         assert left[2].test_files == second.test_files
@@ -162,7 +162,7 @@ class TestWithoutRepeats:
         others = with_images(
             owned(make_arrays(seed=2), "b"), "test", [3], ours.train_pixels[8:9], 1 - ours.train_labels[8]
         )
-        left = without_repeats([published, ours, others])
+        left = drop_duplicates([published, ours, others])
         assert left[0] is published
         assert {*ours.train_files} - {*left[1].train_files} == {"a-train-7", "a-train-8"}
         assert {*others.test_files} - {*left[2].test_files} == {"b-test-3"}
@@ -177,7 +177,7 @@ class TestWithoutRepeats:
         ours = replace(owned(make_arrays(train=4, test=1, seed=1), "a"), class_names=("1", "0"))
         published = make_arrays(classes=2)
         ours = with_images(ours, "train", [0, 1], published.train_pixels[:2], [1, 0])
-        (finding,) = without_repeats([published, ours])[1].findings
+        (finding,) = drop_duplicates([published, ours])[1].findings
         assert finding.check == "repeated-labels"
 
 
@@ -190,7 +190,7 @@ class TestMixed:
         """To within one image; each once at least and 50 times at most, none more than once more than others."""
         is_own = np.random.default_rng(0).permutation(np.repeat([True, False], [own, others]))
         rows = np.arange(own + others) * 3
-        found = mixed(rows, is_own, share=share)
+        found = oversample_own(rows, is_own, share=share)
         counts = np.bincount(found, minlength=3 * len(rows))[rows]
         assert (counts[~is_own] == 1).all()
         assert counts[is_own].max() - counts[is_own].min() <= 1
@@ -203,7 +203,7 @@ class TestMixed:
         """There is nothing to have a share of."""
         rows = np.arange(5)
         for is_own in (np.ones(5, bool), np.zeros(5, bool)):
-            assert mixed(rows, is_own, share=0.5).tolist() == rows.tolist()
+            assert oversample_own(rows, is_own, share=0.5).tolist() == rows.tolist()
 
 
 class TestSplitValidation:

@@ -18,9 +18,9 @@ from PIL import Image
 from digits.data import datasets
 from digits.data.checks import check_structure
 from digits.data.datasets import attribution, identify, load
-from digits.data.downloads import FolderRoute, Published
+from digits.data.downloads import FolderRoute, PublishedDataset
 from digits.data.idx import IDX_FILES, NPZ_KEYS, TRAIN_LABELS, to_idx
-from digits.data.labels import Labelled
+from digits.data.labels import LabelSnapshot
 from digits.errors import DataError, DownloadError, UsageError
 from digits.images.normalize import normalize
 from tests.support.tiny_model import draw
@@ -111,7 +111,7 @@ class TestNames:
         """By their routes, into a folder of their name."""
         arrays = write_idx(tmp_path / "tiny")
         hashes = {name: hashlib.sha256((tmp_path / "tiny" / name).read_bytes()).hexdigest() for name in IDX_FILES}
-        table = {"tiny": Published("tiny", hashes, ("a", "b", "c"), "nobody's", (FolderRoute("kept"),))}
+        table = {"tiny": PublishedDataset("tiny", hashes, ("a", "b", "c"), "nobody's", (FolderRoute("kept"),))}
         assert same(load("tiny", downloads=tmp_path, normalize="none", published=table), arrays)
         assert identify("tiny", published=table) == {"source": "tiny", "sha256": hashes}
         assert attribution("tiny", published=table) == "nobody's"
@@ -418,7 +418,7 @@ class TestReviewed:
     def test_is_read_from_the_kept_images(self, tmp_path):
         """Each with its last label, its hash told, digits whatever classes occur."""
         labels = keep_images(tmp_path, count=60)
-        data = load("reviewed", downloads=tmp_path, reviewed=Labelled(tmp_path, labels))
+        data = load("reviewed", downloads=tmp_path, reviewed=LabelSnapshot(tmp_path, labels))
         assert data.class_names == tuple("0123456789")
         assert len(data.train_labels) + len(data.test_labels) == 60
         assert data.is_own
@@ -431,10 +431,10 @@ class TestReviewed:
         """Neither the order nor what is said of other images counts."""
         labels = keep_images(tmp_path, count=3)
         first, *others = labels
-        same = Labelled(tmp_path / "elsewhere", dict(reversed(labels.items())), not_digits=3, skipped=1, changed=2)
-        assert identify("reviewed", reviewed=Labelled(tmp_path, labels)) == identify("reviewed", reviewed=same)
+        same = LabelSnapshot(tmp_path / "elsewhere", dict(reversed(labels.items())), not_digits=3, skipped=1, changed=2)
+        assert identify("reviewed", reviewed=LabelSnapshot(tmp_path, labels)) == identify("reviewed", reviewed=same)
         identities = [
-            identify("reviewed", reviewed=Labelled(tmp_path, one))["sha256"]
+            identify("reviewed", reviewed=LabelSnapshot(tmp_path, one))["sha256"]
             for one in (labels, {**labels, first: "9"}, {name: labels[name] for name in others})
         ]
         assert len(set(identities)) == 3
@@ -449,7 +449,7 @@ class TestReviewed:
             every = list(labels)
             sides = []
             for chosen, mode in ((first, "auto"), (first | more, "auto"), (first | more, "mnist")):
-                reviewed = Labelled(place, {every[number]: labels[every[number]] for number in sorted(chosen)})
+                reviewed = LabelSnapshot(place, {every[number]: labels[every[number]] for number in sorted(chosen)})
                 data = load("reviewed", downloads=place, normalize=mode, reviewed=reviewed)
                 sides.append({file: side for side in ("train", "test") for file in data.files(side)})
             assert sides[1] == sides[2]
@@ -461,7 +461,7 @@ class TestReviewed:
         for file, label in labels.items():
             (tmp_path / "images" / label).mkdir(parents=True, exist_ok=True)
             Image.open(tmp_path / "kept" / file).save(tmp_path / "images" / label / f"{file[:9]}.bmp")
-        ours = load("reviewed", downloads=tmp_path, reviewed=Labelled(tmp_path / "kept", labels))
+        ours = load("reviewed", downloads=tmp_path, reviewed=LabelSnapshot(tmp_path / "kept", labels))
         theirs = load(str(tmp_path / "images"), downloads=tmp_path)
         for side in ("train", "test"):
             assert {image.tobytes() for image in ours.pixels(side)} == {
@@ -476,7 +476,7 @@ class TestReviewed:
         Image.open(tmp_path / one).save(content, "BMP")
         other = hashlib.sha256(content.getvalue()).hexdigest()
         (tmp_path / other).write_bytes(content.getvalue())
-        data = load("reviewed", downloads=tmp_path, reviewed=Labelled(tmp_path, {**labels, other: "9"}))
+        data = load("reviewed", downloads=tmp_path, reviewed=LabelSnapshot(tmp_path, {**labels, other: "9"}))
         assert not {one, other} & {*data.train_files, *data.test_files}
         (finding,) = data.findings
         assert finding.message.startswith("2 images labelled here are left out, which look the same as others with")
@@ -484,7 +484,7 @@ class TestReviewed:
 
     def test_what_is_not_trained_on_is_reported(self, tmp_path):
         """No digits, skipped ones, and labels that were replaced."""
-        reviewed = Labelled(tmp_path, keep_images(tmp_path, count=9), not_digits=3, skipped=2, changed=1)
+        reviewed = LabelSnapshot(tmp_path, keep_images(tmp_path, count=9), not_digits=3, skipped=2, changed=1)
         findings = load("reviewed", downloads=tmp_path, reviewed=reviewed).findings
         assert [(finding.check, finding.value) for finding in findings] == [
             ("changed-labels", 1),
@@ -495,7 +495,7 @@ class TestReviewed:
 
     def test_nothing_labelled_is_an_error_that_says_what_to_do(self, tmp_path):
         """And so is the word where nobody could know what it stands for."""
-        reviewed = Labelled(tmp_path, {}, not_digits=4)
+        reviewed = LabelSnapshot(tmp_path, {}, not_digits=4)
         assert "`digits review TABLE` does that" in message_of(load, "reviewed", downloads=tmp_path, reviewed=reviewed)
         assert "no such dataset" in message_of(load, "reviewed", downloads=tmp_path, error=UsageError)
 
@@ -503,7 +503,7 @@ class TestReviewed:
         """By its hash, which is its name."""
         labels = keep_images(tmp_path, count=4)
         first, second, *_ = labels
-        reviewed = Labelled(tmp_path, labels)
+        reviewed = LabelSnapshot(tmp_path, labels)
         (tmp_path / first).write_bytes((tmp_path / second).read_bytes())
         message = message_of(load, "reviewed", downloads=tmp_path, reviewed=reviewed)
         assert "1 images were damaged after they were kept" in message

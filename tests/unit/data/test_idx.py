@@ -16,12 +16,12 @@ from digits.data.idx import (
     TEST_LABELS,
     TRAIN_IMAGES,
     TRAIN_LABELS,
-    bounded_read,
+    decompress,
     parse_idx,
+    read_bounded,
     read_idx_files,
     read_npz,
     to_idx,
-    unpacked,
 )
 from digits.errors import DataError
 
@@ -117,13 +117,13 @@ class TestUnpacked:
 
     def test_unpacks_and_leaves_the_rest_alone(self):
         """What somebody on the way has unpacked is fine too."""
-        assert unpacked(gzip.compress(b"abc"), 3) == b"abc"
-        assert unpacked(b"abc", 3) == b"abc"
+        assert decompress(gzip.compress(b"abc"), 3) == b"abc"
+        assert decompress(b"abc", 3) == b"abc"
 
     def test_stops_at_the_limit(self):
         """A bomb goes off in vain."""
         with pytest.raises(DataError, match="more than 1,000 bytes"):
-            unpacked(gzip.compress(bytes(10**6)), 1000)
+            decompress(gzip.compress(bytes(10**6)), 1000)
 
     def test_reads_no_more_than_it_needs_to_know(self):
         """A bomb is not unpacked to its end before it is found too long."""
@@ -135,7 +135,7 @@ class TestUnpacked:
                 return bytes(size)
 
         with pytest.raises(DataError, match="more than 9 bytes"):
-            bounded_read(Endless(), 9)
+            read_bounded(Endless(), 9)
         assert asked == [10]
 
 

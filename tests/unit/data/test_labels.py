@@ -54,7 +54,7 @@ def log(tmp_path: Path) -> LabelLog:
 
 def label_of(log: LabelLog, image: str = "a") -> str | None:
     """Give the label that counts."""
-    answer = log.current(image * 64)
+    answer = log.current_answer(image * 64)
     return answer.label if answer else None
 
 
@@ -69,7 +69,7 @@ class TestAnswers:
     def test_an_empty_log_makes_nothing(self, log: LabelLog) -> None:
         """It may be looked for where nothing is ever reviewed."""
         assert log.answers() == []
-        assert log.labelled().labels == {}
+        assert log.snapshot().labels == {}
         assert not log.directory.exists()
 
     def test_an_answer_comes_back_whole(self, log: LabelLog) -> None:
@@ -85,8 +85,8 @@ class TestAnswers:
         log.append([said("3")])
         for one in (log, read_anew(log)):
             assert label_of(one) == "3"
-            assert one.labelled().labels == {"a" * 64: "3", "c" * 64: "2"}
-            assert one.labelled().changed == 1
+            assert one.snapshot().labels == {"a" * 64: "3", "c" * 64: "2"}
+            assert one.snapshot().changed == 1
 
     def test_what_was_taken_back_does_not_count(self, log: LabelLog) -> None:
         """The answer before it counts again; the lines stay."""
@@ -96,7 +96,7 @@ class TestAnswers:
         log.append([undone("a-1")])
         assert label_of(log) is None
         assert log.answers() == []
-        assert log.labelled().changed == 0
+        assert log.snapshot().changed == 0
         assert len(log.path.read_bytes().splitlines()) == 4
 
     def test_an_earlier_answer_can_be_taken_back(self, log: LabelLog) -> None:
@@ -115,7 +115,7 @@ class TestAnswers:
     def test_only_digits_are_labels_to_train_on(self, log: LabelLog) -> None:
         """The others are counted."""
         log.append([said("not-a-digit", "c"), said("skip", "d"), said("skip", "e"), said("0", "f")])
-        labelled = log.labelled()
+        labelled = log.snapshot()
         assert labelled.labels == {"f" * 64: "0"}
         assert (labelled.not_digits, labelled.skipped) == (1, 2)
 
@@ -124,19 +124,19 @@ class TestAnswers:
         logs = [LabelLog(tmp_path / name) for name in ("one", "other")]
         logs[0].append([said("1", "c"), said("2", "d")])
         logs[1].append([replace(said("2", "d"), when="later", confidence=0.1), said("9", "c"), said("1", "c")])
-        assert logs[0].labelled().digest == logs[1].labelled().digest
+        assert logs[0].snapshot().digest == logs[1].snapshot().digest
         logs[1].append([undone("c-1")])
-        assert logs[0].labelled().digest != logs[1].labelled().digest
+        assert logs[0].snapshot().digest != logs[1].snapshot().digest
 
     def test_images_are_kept_by_their_hash(self, log: LabelLog) -> None:
         """A damaged one is none."""
         sha256 = hashlib.sha256(b"picture").hexdigest()
-        assert log.image(sha256) is None
-        log.keep_image(sha256, b"picture")
-        log.keep_image(sha256, b"picture")
-        assert log.image(sha256) == b"picture"
+        assert log.read_image(sha256) is None
+        log.save_image(sha256, b"picture")
+        log.save_image(sha256, b"picture")
+        assert log.read_image(sha256) == b"picture"
         (log.directory / "images" / sha256).write_bytes(b"pixture")
-        assert log.image(sha256) is None
+        assert log.read_image(sha256) is None
 
 
 class TestDamage:
@@ -153,9 +153,9 @@ class TestDamage:
         for end in range(1, len(line)):
             log.path.write_bytes(before + line[:end])
             again = read_anew(log)
-            assert again.labelled().labels == {"c" * 64: "1"}
+            assert again.snapshot().labels == {"c" * 64: "1"}
             again.append([said("3", "e")])
-            assert read_anew(log).labelled().labels == {"c" * 64: "1", "e" * 64: "3"}
+            assert read_anew(log).snapshot().labels == {"c" * 64: "1", "e" * 64: "3"}
         assert f"ended in {len(line) - 1} bytes of an answer that was never finished" in caplog.text
 
     def test_flipped_bits_are_found_and_their_line_named(self, log: LabelLog) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from digits.data.non_digits import KINDS, draw_negatives
+from digits.data.non_digits import KINDS, draw_non_digits
 from tests.support.tiny_model import draw
 
 DIGITS = np.stack([draw(seed) for seed in range(5)])
@@ -11,12 +11,12 @@ DIGITS = np.stack([draw(seed) for seed in range(5)])
 
 def test_the_same_seed_gives_the_same_drawings():
     """All with ink."""
-    first, again, other = (draw_negatives(DIGITS, 12, seed=seed, shape=(28, 28)) for seed in (1, 1, 2))
+    first, again, other = (draw_non_digits(DIGITS, 12, seed=seed, shape=(28, 28)) for seed in (1, 1, 2))
     assert first.shape == (12, 28, 28)
     assert first.any(axis=(1, 2)).all()
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert draw_negatives(DIGITS, 0, seed=1, shape=(28, 28)).shape == (0, 28, 28)
+    assert draw_non_digits(DIGITS, 0, seed=1, shape=(28, 28)).shape == (0, 28, 28)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from digits.data.synthetic_digits import are_digits, print_digits
+from digits.data.synthetic_digits import are_digits, render_printed_digits
 from digits.images.normalize import has_mnist_form
 
 NAMES = tuple("0123456789")
@@ -20,8 +20,8 @@ def test_only_digits_are_printed(names: tuple[str, ...], digits: bool) -> None:
 
 def test_each_class_in_each_font() -> None:
     """As often as was asked for, in MNIST's form, different from one another, and the same for the same seed."""
-    pixels, labels = print_digits(NAMES, 2, seed=1, shape=(28, 28))
-    again, _ = print_digits(NAMES, 2, seed=1, shape=(28, 28))
+    pixels, labels = render_printed_digits(NAMES, 2, seed=1, shape=(28, 28))
+    again, _ = render_printed_digits(NAMES, 2, seed=1, shape=(28, 28))
     counts = np.bincount(labels)
     assert len(set(counts.tolist())) == 1
     assert counts[0] >= 2 * 10
@@ -32,6 +32,6 @@ def test_each_class_in_each_font() -> None:
 
 def test_another_size() -> None:
     """The network says what it takes."""
-    pixels, _ = print_digits(("0", "1"), 1, seed=0, shape=(32, 32))
+    pixels, _ = render_printed_digits(("0", "1"), 1, seed=0, shape=(32, 32))
     assert pixels.shape[1:] == (32, 32)
     assert pixels.any(axis=(1, 2)).all()

@@ -18,7 +18,7 @@ from digits.images.archive import ARCHIVE_EXTENSIONS, Archive, ArchiveListing
 from digits.images.decode import DecodeError
 from digits.images.folder import Entry
 from digits.images.patterns import Selection
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import PredictionSummary
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 class Job:
     """Archives to be predicted again and again."""
 
-    def __init__(self, root: Path, model: ModelFiles) -> None:
+    def __init__(self, root: Path, model: OnnxModel) -> None:
         self.root, self.model, self.out = root, model, root / "out" / "p.csv"
         self.options: dict[str, Any] = {"shard_size": 4}
 
@@ -60,7 +60,7 @@ class Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Job:
+def job(tmp_path: Path, model: OnnxModel, make_pictures: MakePictures) -> Job:
     """Ten pictures in a folder and its sub-folder."""
     make_pictures(tmp_path / "in", 7)
     make_pictures(tmp_path / "in" / "0003", 3)
@@ -392,7 +392,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 def test_files_from_are_of_folders(job: Job) -> None:
     """An archive has none."""
     job.options["files_from"] = Path("list")
-    with pytest.raises(UsageError, match="so this must be their folder"):
+    with pytest.raises(UsageError, match="expected the folder of the files that list lists"):
         job.run(pack(job.root / "in", job.root / "a.zip"))
 
 

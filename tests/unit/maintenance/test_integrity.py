@@ -90,7 +90,7 @@ def test_labels_and_studies_are_looked_at(made: tuple[Store, ArtifactRef]) -> No
     store, _ = made
     log = LabelLog(store.labels)
     sha256 = hashlib.sha256(b"image").hexdigest()
-    log.keep_image(sha256, b"image")
+    log.save_image(sha256, b"image")
     log.append([Answer("a", "2026-01-01", sha256, "7", "1", 0.5, "ok", 1, "sample", "0" * 64)])
     write_record(store.studies / "s" / "study.json", {"seed": 1})
     assert integrity.verify(store).damaged == []

@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss
 
 from digits.errors import UsageError
 from digits.model.calibration import (
-    calibrated,
+    apply_temperature,
     calibrated_loss,
     fit_temperature,
     risk_steps,
@@ -39,7 +39,7 @@ def test_the_calibrated_loss_does_not_mind_a_temperature(temperature):
     random = np.random.default_rng(0)
     logits = random.normal(0, 2, (2_000, 5))
     labels = (softmax(logits).cumsum(axis=1) > random.random((2_000, 1))).argmax(axis=1)
-    best = calibrated(softmax(logits), fit_temperature(softmax(logits), labels)).astype(np.float64)
+    best = apply_temperature(softmax(logits), fit_temperature(softmax(logits), labels)).astype(np.float64)
     expected = log_loss(labels, best / best.sum(axis=1, keepdims=True))
     assert calibrated_loss(softmax(logits * temperature), labels) == pytest.approx(expected, rel=1e-4)
 
@@ -47,7 +47,7 @@ def test_the_calibrated_loss_does_not_mind_a_temperature(temperature):
 def test_calibrating_is_a_softmax_at_a_temperature():
     """And keeps the order of the classes."""
     logits = np.random.default_rng(1).normal(0, 3, (64, 10))
-    np.testing.assert_allclose(calibrated(softmax(logits), 0.5), softmax(logits * 2), atol=1e-5)
+    np.testing.assert_allclose(apply_temperature(softmax(logits), 0.5), softmax(logits * 2), atol=1e-5)
 
 
 @pytest.mark.parametrize(("wrong", "answered"), [(0, 2995), (1, 4742), (3, 6000), (7, 7)])

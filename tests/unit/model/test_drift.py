@@ -9,21 +9,21 @@ from PIL import Image
 
 from digits.errors import CorruptArtifactError
 from digits.model.drift import (
-    CHANCE,
+    SIGNIFICANCE_LEVEL,
     Drift,
     Reference,
     Shift,
     Values,
     add_counts,
     bin_counts,
+    chi_square_tail,
     find_drift,
     fit_reference,
-    measure,
     measure_files,
-    stability,
-    upper_tail,
+    measure_images,
+    population_stability_index,
 )
-from digits.model.onnx_model import ModelFiles, Predictor
+from digits.model.onnx_model import OnnxModel, Predictor
 from digits.outputs.summary import PredictionSummary, draw_trend, summary_path
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan
@@ -63,7 +63,7 @@ def test_chance_is_no_drift(reference: Reference, images: int) -> None:
     """Of 2,000 runs of images like the test's, no more are told of than may be, give or take chance."""
     random = np.random.default_rng(1)
     alarms = sum(bool(told(drawn(random, images), reference)) for _ in range(2_000))
-    assert alarms <= 2_000 * CHANCE * 2
+    assert alarms <= 2_000 * SIGNIFICANCE_LEVEL * 2
 
 
 def test_chance_is_chance(reference: Reference) -> None:
@@ -121,15 +121,17 @@ def test_what_a_run_does_not_know_is_not_compared(reference: Reference) -> None:
 def test_the_upper_tail_of_chi_square() -> None:
     """As tables have it."""
     for value, freedom, expected in ((3.841, 1, 0.05), (5.991, 2, 0.05), (16.919, 9, 0.05), (29.588, 10, 0.001)):
-        assert upper_tail(value, freedom) == pytest.approx(expected, rel=1e-3)
-    assert upper_tail(0, 3) == upper_tail(4, 0) == 1
+        assert chi_square_tail(value, freedom) == pytest.approx(expected, rel=1e-3)
+    assert chi_square_tail(0, 3) == chi_square_tail(4, 0) == 1
 
 
 def test_the_population_stability_index() -> None:
     """Nothing for the same shares; for others what its formula gives."""
     half, tenth = np.array([5e6, 5e6]), np.array([1e6, 9e6])
-    assert stability(half, half / 10) == pytest.approx(0, abs=1e-6)
-    assert stability(tenth, half) == pytest.approx(0.4 * np.log(0.9 / 0.5) - 0.4 * np.log(0.1 / 0.5), rel=1e-4)
+    assert population_stability_index(half, half / 10) == pytest.approx(0, abs=1e-6)
+    assert population_stability_index(tenth, half) == pytest.approx(
+        0.4 * np.log(0.9 / 0.5) - 0.4 * np.log(0.1 / 0.5), rel=1e-4
+    )
 
 
 def test_images_are_measured() -> None:
@@ -137,18 +139,18 @@ def test_images_are_measured() -> None:
     picture = np.zeros((1, 28, 28), np.uint8)
     picture[0, 4:24, 12:16] = 255
     chances = np.array([[0.2, 0.8]], np.float32)
-    plain = measure(picture, chances, np.array([0.5]))
+    plain = measure_images(picture, chances, np.array([0.5]))
     assert (plain["classes"][0], plain["no_digit"][0], plain["slant"][0]) == (1, 0.5, pytest.approx(0, abs=1e-6))
     assert plain["ink"][0] == pytest.approx(255 * 80 / 784)
     assert plain["level"][0] == pytest.approx(255)
-    pale = measure(picture // 2, chances, None)
+    pale = measure_images(picture // 2, chances, None)
     assert pale["level"][0] == pytest.approx(127)
     assert pale["sharpness"][0] == pytest.approx(plain["sharpness"][0])
     assert "novelty" not in pale
     soft = (picture.astype(float) + np.roll(picture, 1, 2) + np.roll(picture, -1, 2)).astype(np.uint16) // 3
-    assert measure(soft.astype(np.uint8), chances, None)["sharpness"][0] < plain["sharpness"][0]
+    assert measure_images(soft.astype(np.uint8), chances, None)["sharpness"][0] < plain["sharpness"][0]
     oblique = np.stack([np.roll(row, number // 3 - 4) for number, row in enumerate(picture[0])])[np.newaxis]
-    assert measure(oblique, chances, None)["slant"][0] > 0.2
+    assert measure_images(oblique, chances, None)["slant"][0] > 0.2
 
 
 def test_drift_is_said_in_words() -> None:
@@ -163,24 +165,24 @@ def test_drift_is_said_in_words() -> None:
 
 
 @pytest.fixture(scope="module")
-def referenced(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+def referenced(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     """A model with its reference: pictures as files of their own size."""
     directory = write_model(tmp_path_factory.mktemp("referenced"))
-    probabilities = Predictor(ModelFiles.load(directory, version=1)).predict(PIXELS)
+    probabilities = Predictor(OnnxModel.load(directory, version=1)).predict(PIXELS)
     files = measure_files(np.full(400, 28), np.zeros(400), PIXELS.max(axis=(1, 2)))
-    reference = fit_reference({**measure(PIXELS, probabilities, None), **files}, classes=10)
+    reference = fit_reference({**measure_images(PIXELS, probabilities, None), **files}, classes=10)
     spec = json.loads((directory / "spec.json").read_text())
     (directory / "spec.json").write_text(json.dumps({**spec, "reference": reference}))
-    return ModelFiles.load(directory, version=1)
+    return OnnxModel.load(directory, version=1)
 
 
-def planned(root: Path, model: ModelFiles, *, incremental: bool = False) -> Plan:
+def planned(root: Path, model: OnnxModel, *, incremental: bool = False) -> Plan:
     """Plan the pictures of a folder, in shards of 16."""
     options = PredictionConfig(shard_size=16, incremental=incremental)
     return plan_predictions(root / "in", model=model, options=options, out=root / "p.csv", work=root / "work")
 
 
-def predicted(root: Path, model: ModelFiles, *, incremental: bool = False) -> PredictionSummary:
+def predicted(root: Path, model: OnnxModel, *, incremental: bool = False) -> PredictionSummary:
     """Predict them in this process."""
     plan = planned(root, model, incremental=incremental)
     run_worker(plan)
@@ -194,7 +196,7 @@ def drifted(summary: PredictionSummary) -> list[str]:
 
 
 def test_a_run_is_compared_with_the_test_images(
-    tmp_path: Path, referenced: ModelFiles, make_pictures: MakePictures
+    tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures
 ) -> None:
     """Of the same pictures nothing has drifted; dark on light, larger and paler is found in the files themselves."""
     make_pictures(tmp_path / "in", 80)
@@ -206,7 +208,7 @@ def test_a_run_is_compared_with_the_test_images(
     assert {"size", "polarity", "contrast"} <= set(drifted(predicted(tmp_path, referenced)))
 
 
-def test_a_resumed_run_tells_the_same(tmp_path: Path, referenced: ModelFiles, make_pictures: MakePictures) -> None:
+def test_a_resumed_run_tells_the_same(tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures) -> None:
     """What the seals of the shards hold is all that is compared, and a shard that is made again counts once."""
     make_pictures(tmp_path / "in", 80)
     whole = predicted(tmp_path, referenced)
@@ -224,7 +226,7 @@ def test_a_resumed_run_tells_the_same(tmp_path: Path, referenced: ModelFiles, ma
 
 
 def test_the_trend_has_the_last_runs(
-    tmp_path: Path, referenced: ModelFiles, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each run of other pictures once, what an incremental run found new, no more than are kept; and a picture."""
     monkeypatch.setattr("digits.prediction.publish.RUNS_KEPT", 2)
@@ -242,7 +244,7 @@ def test_the_trend_has_the_last_runs(
 
 
 def test_a_model_without_a_reference_says_nothing(
-    tmp_path: Path, model: ModelFiles, make_pictures: MakePictures
+    tmp_path: Path, model: OnnxModel, make_pictures: MakePictures
 ) -> None:
     """As those that were exported before there was one."""
     make_pictures(tmp_path / "in", 60)
@@ -251,10 +253,10 @@ def test_a_model_without_a_reference_says_nothing(
 
 
 def test_of_a_large_folder_some_are_looked_at(
-    tmp_path: Path, referenced: ModelFiles, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every so many of each shard."""
-    monkeypatch.setattr("digits.prediction.worker.MOST_IMAGES", 60)
+    monkeypatch.setattr("digits.prediction.worker.MAX_SAMPLED_IMAGES", 60)
     make_pictures(tmp_path / "in", 128)
     summary = predicted(tmp_path, referenced)
     assert summary.drift is not None

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from digits.errors import ModelError
-from digits.model.metrics import Evaluation, ReliabilityBin, calibration_error, evaluate, overfitting, reliability
+from digits.model.metrics import (
+    Evaluation,
+    ReliabilityBin,
+    calibration_error,
+    check_overfitting,
+    evaluate,
+    reliability_bins,
+)
 from digits.store.records import canonical_json
 
 NAMES = ("cat", "dog", "owl")
@@ -76,7 +83,7 @@ def test_at_most_25_mistakes_are_kept_in_a_stable_order():
 
 def test_bins_are_closed_above_and_weighted_by_their_counts():
     """1/3 is the upper edge of the fifth of 15 bins; .95 and 1 share the last one."""
-    bins = reliability(np.array([1 / 3, 0.95, 1.0, 1.0]), np.array([True, False, True, True]))
+    bins = reliability_bins(np.array([1 / 3, 0.95, 1.0, 1.0]), np.array([True, False, True, True]))
     assert [(one.lower, one.upper, one.count) for one in bins] == [
         (pytest.approx(4 / 15), pytest.approx(5 / 15), 1),
         (pytest.approx(14 / 15), 1.0, 3),
@@ -167,7 +174,7 @@ def test_a_single_class_is_refused():
 
 def test_overfitting_within_noise():
     """Agresti and Caffo: (90 + 1) / 102 and (88 + 1) / 102, variances p (1 - p) / 102."""
-    found = overfitting(0.90, 0.88, 100, 100)
+    found = check_overfitting(0.90, 0.88, 100, 100)
     error = math.sqrt(sum(p * (1 - p) / 102 for p in (91 / 102, 89 / 102)))
     assert found.gap == pytest.approx(0.02)
     assert f"(1.96 standard errors of {error * 100:.2f} points)" in found.sentence
@@ -178,14 +185,14 @@ def test_overfitting_within_noise():
 
 def test_overfitting_beyond_noise():
     """A gap of 4 points on 10,000 images is no chance."""
-    found = overfitting(0.99, 0.95, 10_000, 10_000)
+    found = check_overfitting(0.99, 0.95, 10_000, 10_000)
     assert found.significant
     assert found.sentence.startswith("Overfitting, or a test set of another kind, as a gap of 4.00 points is more than")
 
 
 def test_an_easier_test_set_is_not_called_overfitting():
     """A gap the other way has a sentence of its own."""
-    found = overfitting(0.95, 0.99, 10_000, 10_000)
+    found = check_overfitting(0.95, 0.99, 10_000, 10_000)
     assert found.significant
     assert found.gap == pytest.approx(-0.04)
     assert found.sentence.startswith("The test set is easier than the validation images, as a gap of 4.00 points")
@@ -193,7 +200,7 @@ def test_an_easier_test_set_is_not_called_overfitting():
 
 def test_perfect_accuracies_leave_some_doubt():
     """All right out of 50 is not certainty: the standard error is above 0."""
-    found = overfitting(1.0, 1.0, 50, 50)
+    found = check_overfitting(1.0, 1.0, 50, 50)
     assert "standard errors of 2.69 points" in found.sentence
     assert not found.significant
 

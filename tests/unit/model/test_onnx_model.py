@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from digits.errors import ModelError
-from digits.model.onnx_model import BATCH, ModelFiles, Predictor, load_predictor
+from digits.model.onnx_model import BATCH, OnnxModel, Predictor, load_predictor
 from tests.support.tiny_model import write_model
 
 
@@ -32,7 +32,7 @@ def change_spec(directory: Path, **values: Any) -> None:
     (directory / "spec.json").write_text(json.dumps({**spec, **values}))
 
 
-def test_a_model_is_read_with_its_spec(model: ModelFiles, model_directory: Path) -> None:
+def test_a_model_is_read_with_its_spec(model: OnnxModel, model_directory: Path) -> None:
     """Classes, shape, version, and the recipe of its images."""
     assert model.class_names == tuple("0123456789")
     assert model.input_shape == (28, 28)
@@ -41,7 +41,7 @@ def test_a_model_is_read_with_its_spec(model: ModelFiles, model_directory: Path)
     assert model.directory == model_directory
 
 
-def test_probabilities_are_those_of_the_network(model: ModelFiles, pixels: npt.NDArray[np.uint8]) -> None:
+def test_probabilities_are_those_of_the_network(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> None:
     """Computed by hand for the one layer there is."""
     import onnx
     from onnx import numpy_helper
@@ -55,7 +55,7 @@ def test_probabilities_are_those_of_the_network(model: ModelFiles, pixels: npt.N
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_grouping_and_order_change_no_bit(model: ModelFiles, pixels: npt.NDArray[np.uint8]) -> None:
+def test_grouping_and_order_change_no_bit(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> None:
     """One by one, by sevens, shuffled."""
     predictor = Predictor(model)
     whole = predictor.predict(pixels)
@@ -66,12 +66,12 @@ def test_grouping_and_order_change_no_bit(model: ModelFiles, pixels: npt.NDArray
     assert predictor.predict(pixels[order]).tobytes() == whole[order].tobytes()
 
 
-def test_no_images_give_no_probabilities(model: ModelFiles) -> None:
+def test_no_images_give_no_probabilities(model: OnnxModel) -> None:
     """But the right number of classes."""
     assert Predictor(model).predict(np.zeros((0, 28, 28), np.uint8)).shape == (0, 10)
 
 
-def test_images_of_another_size_are_refused(model: ModelFiles) -> None:
+def test_images_of_another_size_are_refused(model: OnnxModel) -> None:
     """Not scaled behind the caller's back."""
     with pytest.raises(ModelError, match=r"takes images of \(28, 28\), found \(32, 32\)"):
         Predictor(model).predict(np.zeros((1, 32, 32), np.uint8))
@@ -85,12 +85,12 @@ def test_other_shapes_and_classes(tmp_path: Path) -> None:
 
 def test_the_digest_names_network_and_spec(copy: Path) -> None:
     """A change of either is another model; the version is not in it."""
-    first = ModelFiles.load(copy, version=1)
-    assert ModelFiles.load(copy, version=2).digest == first.digest
+    first = OnnxModel.load(copy, version=1)
+    assert OnnxModel.load(copy, version=2).digest == first.digest
     change_spec(copy, class_names=list("abcdefghij"))
-    second = ModelFiles.load(copy, version=1)
+    second = OnnxModel.load(copy, version=1)
     (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes() + b"\0")
-    assert len({first.digest, second.digest, ModelFiles.load(copy, version=1).digest}) == 3
+    assert len({first.digest, second.digest, OnnxModel.load(copy, version=1).digest}) == 3
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "spec.json"])
@@ -98,7 +98,7 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     """With the directory, and what to do."""
     (copy / name).unlink()
     with pytest.raises(ModelError, match=r"expected an exported model .* register the model again"):
-        ModelFiles.load(copy, version=1)
+        OnnxModel.load(copy, version=1)
 
 
 @pytest.mark.parametrize("values", [{"input_shape": [28]}, {"input_shape": "x"}, {"class_names": 7}])
@@ -106,7 +106,7 @@ def test_a_spec_that_makes_no_sense(copy: Path, values: dict[str, Any]) -> None:
     """Whatever is wrong with it."""
     change_spec(copy, **values)
     with pytest.raises(ModelError, match="expected an exported model"):
-        ModelFiles.load(copy, version=1)
+        OnnxModel.load(copy, version=1)
 
 
 def test_a_damaged_network_can_not_be_loaded(copy: Path) -> None:

@@ -63,7 +63,7 @@ def label_image(store: Store, pixels: np.ndarray, label: str) -> str:
     Image.fromarray(pixels).save(content, "PNG")
     sha256 = hashlib.sha256(content.getvalue()).hexdigest()
     log = LabelLog(store.labels)
-    log.keep_image(sha256, content.getvalue())
+    log.save_image(sha256, content.getvalue())
     log.append([replace(ANSWER, id=f"{sha256} {label}", sha256=sha256, label=label)])
     return sha256
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digits.data.arrays import LabelledArrays, held_out, join
+from digits.data.arrays import LabelledArrays, join, locate_test_sets
 from digits.data.datasets import identify
 from digits.pipeline import recipes
 from digits.pipeline.config import TrainingRun
@@ -139,10 +139,10 @@ def dataset(count: int, level: int) -> LabelledArrays:
 def test_each_joined_dataset_is_a_test_set() -> None:
     """It has the name of the dataset and a range of images; a dataset without test images is no test set."""
     parts = [dataset(3, 1), dataset(0, 0), dataset(2, 9)]
-    sets = held_out(parts, ["a", "b", "c"])
+    sets = locate_test_sets(parts, ["a", "b", "c"])
     assert [(one.name, one.start, one.stop) for one in sets] == [("a", 0, 3), ("c", 3, 5)]
     joined = join(parts)
     assert {one.name: set(joined.test_pixels[one.images].ravel().tolist()) for one in sets} == {"a": {1}, "c": {9}}
     assert sets[0].sha256 != sets[1].sha256
-    (alone,) = held_out([dataset(2, 9)], ["other name"])
+    (alone,) = locate_test_sets([dataset(2, 9)], ["other name"])
     assert alone.sha256 == sets[1].sha256

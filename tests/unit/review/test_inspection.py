@@ -11,14 +11,14 @@ from digits.images.decode import DecodeError
 from digits.images.formats import Mode
 from digits.images.normalize import normalize
 from digits.images.types import Pixels
-from digits.model.onnx_model import ModelFiles, Predictor
+from digits.model.onnx_model import OnnxModel, Predictor
 from digits.outputs.drawing import GAP, LINE
 from digits.review.inspection import KEPT, LEFT_OUT, TILE, draw_inspection, inspect_image
 from tests.support.tiny_model import draw
 
 
 @pytest.fixture
-def predictor(model: ModelFiles) -> Predictor:
+def predictor(model: OnnxModel) -> Predictor:
     """A network of random weights."""
     return Predictor(model)
 

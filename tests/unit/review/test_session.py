@@ -134,7 +134,7 @@ class TestAnswers:
         assert (answer.label, answer.prediction, answer.confidence) == ("4", image.prediction, image.confidence)
         assert (answer.status, answer.model_version, answer.selection) == (image.status, 1, stratum)
         assert answer.table == hashlib.sha256(table.path.read_bytes()).hexdigest()
-        assert hashlib.sha256(log.image(image.sha256) or b"").hexdigest() == image.sha256
+        assert hashlib.sha256(log.read_image(image.sha256) or b"").hexdigest() == image.sha256
 
     def test_another_day_goes_on_where_it_was(self, table: Table) -> None:
         """The same queue, without what was answered; what was taken back is asked again, and so is the order kept."""
