@@ -1,15 +1,21 @@
-"""Ledgers: what an incremental run left behind for the next one, so that only what changed is predicted again.
+"""Incremental prediction: reuse of rows of an earlier table, and replacement of the rows of one model version.
 
-A ledger belongs to one table, whose hash is its name, in a directory for each pair of source and table:
+An incremental run leaves a ledger, from which the next run knows what has changed. A ledger belongs to one table and
+is named by the table's SHA-256. It lies in a directory of its own for each pair of source and table:
 
-    HASH.rows       for each row a mark and the listing's record, NUL, the row as JSON, NUL; in the table's order
-    HASH.json       a sealed record with the hash of that file: its presence commits the ledger
+    HASH.rows       for each row of the table, in order: a mark, the listing's record, NUL, the row as JSON, NUL
+    HASH.json       a sealed record with the hash of HASH.rows; the ledger is committed when this file exists
 
-It is committed just before its table takes the former one's place. Killed in between, or after it, there are two
-ledgers, and one of them fits the table. A table that none fits was changed by somebody else.
+The ledger is committed just before its table replaces the previous one. After a kill between the two, or before the
+previous ledger is removed, there are two ledgers, and one of them fits the table. If none fits, another program has
+changed the table.
 
-Marks: `=` the row holds as long as the record does; `?` the file was so young when it was listed that it could have
-been written to again without its modification time showing it, so its content must be compared; `!` try again.
+Marks:
+
+    =   the row is valid as long as the record is unchanged
+    ?   the file was so young when it was listed that a later write might not change its modification time; the next
+        run compares its content
+    !   the status may be transient; the next run predicts the image again
 """
 
 import hashlib
@@ -28,25 +34,27 @@ from digits.images.decode import DecodeError
 from digits.images.file_list import FileList
 from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, unescape_path
 from digits.images.source import Source
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.outputs.table import TableFile, columns_of
 from digits.prediction.plan import KNOWN_FILE, FormerRows, IncrementalRows, Plan, decode_entry, encode_entry
 from digits.store.files import hash_file, sync_directory
 from digits.store.records import Record, digest_of, read_record, write_record
 
 SLOWEST_CLOCK_NS = 2_000_000_000
-"""File systems keep modification times in steps of at most this."""
+"""Coarsest step of modification times on the supported file systems, in nanoseconds."""
 
 LEDGERS = "ledgers"
-"""The directory of ledgers among the plans."""
+"""Name of the directory of the ledgers, next to the plans."""
 TRANSIENT_STATUSES = frozenset({"denied", "vanished", "changed", "timeout", "crashed"})
+"""Statuses of images that the next incremental run predicts again."""
 _KEEP, _COMPARE, _RETRY = b"=", b"?", b"!"
-_CHUNK = 2**20
+CHUNK_BYTES = 2**20
+"""Number of bytes of a ledger that are read at once."""
 logger = logging.getLogger(__name__)
 
 
 class LedgerLine(NamedTuple):
-    """A row of a former table: a mark, what was listed (with NUL at its end), and the row as JSON."""
+    """Line of a ledger: the mark, the listing's record with its NUL, and the row as JSON."""
 
     mark: bytes
     record: bytes
@@ -54,18 +62,18 @@ class LedgerLine(NamedTuple):
 
     @property
     def entry(self) -> Entry:
-        """What was listed."""
+        """Entry that the record describes."""
         return decode_entry(self.record[:-1])
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """A ledger that fits its table.
+    """Ledger that fits its table.
 
     Args:
-        path: its rows.
-        least_certain: those images of the table, with pixels, as in a shard's seal.
-        plan: the digest of the plan that the table is of.
+        path: path of the file of its rows.
+        least_certain: least certain images of the table, with their pixels, in the form of a shard's seal.
+        plan: digest of the plan of the table.
     """
 
     path: Path
@@ -73,16 +81,16 @@ class Ledger:
     plan: str
 
     def lines(self) -> Iterator[LedgerLine]:
-        """Give the rows."""
+        """Yield the lines."""
         with self.path.open("rb") as file:
             for marked, row in _pairs(file):
                 yield LedgerLine(marked[:1], marked[1:] + b"\0", row)
 
 
 def _pairs(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """Read what is ended by NUL, two at a time."""
+    """Yield consecutive pairs of strings that end with NUL."""
     rest = b""
-    while chunk := file.read(_CHUNK):
+    while chunk := file.read(CHUNK_BYTES):
         *parts, rest = (rest + chunk).split(b"\0")
         if len(parts) % 2:
             rest = parts.pop() + b"\0" + rest
@@ -90,16 +98,16 @@ def _pairs(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def ledger_directory(work: Path, source: Path, out: Path) -> Path:
-    """Say where the ledgers of a table are."""
+    """Return the directory of the ledgers of a table, below the directory of the plans."""
     return work / LEDGERS / digest_of([os.fsdecode(source), os.fsdecode(out)])[:32]
 
 
 def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
-    """Find the ledger that fits a table, if its rows are still what would be predicted.
+    """Return the ledger that fits a table, or None if there is none or its rows were predicted in another way.
 
     Args:
-        directory: from `ledger_directory`.
-        table: is hashed; when no ledger fits it although there are some, that is warned of.
+        directory: directory from `ledger_directory`.
+        table: path of the table. If ledgers exist but none fits the table, a warning is logged.
         recipe: digest of model, options and code.
     """
     if not any(directory.glob("*.json")):
@@ -108,23 +116,23 @@ def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
         place = directory / hash_file(table)
         record, rows = read_ledger(place.with_suffix(".json"))
     except FileNotFoundError:
-        logger.warning("%s: not the table that the last incremental run wrote; all is predicted again", table)
+        logger.warning("%s: not the table that the last incremental run wrote; all images are predicted again", table)
         return None
     except CorruptArtifactError as error:
-        logger.warning("%s; all is predicted again", error)
+        logger.warning("%s; all images are predicted again", error)
         return None
     if record["recipe"] != recipe:
-        logger.info("%s: the model, an option or the code is another one; all is predicted again", table)
+        logger.info("%s: the model, an option or the code has changed; all images are predicted again", table)
         return None
     return Ledger(rows, record["least_certain"], record["plan"])
 
 
 def read_ledger(seal: Path) -> tuple[Record, Path]:
-    """Give the record of a ledger and the file of its rows.
+    """Return the record of a ledger and the path of the file of its rows.
 
     Raises:
-        CorruptArtifactError: one of them was damaged.
-        FileNotFoundError: one of them is missing.
+        CorruptArtifactError: if either file is damaged.
+        FileNotFoundError: if either file is missing.
     """
     record = read_record(seal)
     return record, _verified(seal.with_suffix(".rows"), record["sha256"])
@@ -137,14 +145,14 @@ def _verified(path: Path, digest: str) -> Path:
 
 
 class RowReuse:
-    """Parts what is listed into what is known from the last run, and what must be predicted.
+    """Reuse of rows: splits a listing into files whose row is known from the last run and files to predict.
 
     Args:
-        path: a file to write: for each file of the listing its record, NUL, the row that is known or nothing, NUL.
-        ledger: of the last run, if there is one.
-        source: to compare contents.
-        max_bytes: files with more are not compared.
-        verify: compare all contents, not only where record and mark ask for it.
+        path: file to write: for each file of the listing its record, NUL, the known row or nothing, NUL.
+        ledger: ledger of the last run, if any.
+        source: folder or archive from which contents are read to compare them.
+        max_bytes: largest size of a file to compare; larger files are predicted.
+        verify: whether to compare all contents, not only those of files with another record or a mark.
     """
 
     def __init__(
@@ -154,10 +162,14 @@ class RowReuse:
         self._lines = ledger.lines() if ledger else iter(())
         self.rows = self.unchanged = self.bytes = 0
         self.settled = ledger is not None
-        """Whether the table and its ledger would come out as they are: nothing is new, has changed or has gone."""
+        """Whether the new table and ledger would equal the existing ones: no file is new, changed or gone."""
 
     def entries_to_predict(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Write the file, and give the files that must be predicted; the listing and the ledger are by path."""
+        """Write the file of known rows, and yield the entries to predict.
+
+        Args:
+            entries: entries of the listing, sorted by path like the lines of the ledger.
+        """
         line = next(self._lines, None)
         with self._path.open("wb") as file:
             for entry in entries:
@@ -180,7 +192,7 @@ class RowReuse:
             os.fsync(file.fileno())
 
     def _row(self, line: LedgerLine, entry: Entry, record: bytes) -> bytes:
-        """Give the row of a file that is unchanged, else nothing."""
+        """Return the row of a file that is unchanged, else empty bytes."""
         if line.mark == _KEEP and line.record == record and not self._verify:
             return line.row
         if line.mark == _RETRY or line.entry.size != entry.size:
@@ -194,43 +206,43 @@ class RowReuse:
 
 
 def merged_rows(plan: Plan, former: FormerRows, parts: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Give what was listed and the row, as JSON, of each row of a plan's table: those that are known, those predicted.
+    """Yield the listing's record and the row, as JSON, for each row of a plan's table, known and predicted rows merged.
 
     Args:
-        plan: whose parts these are.
-        former: its rows that are known.
-        parts: the rows that were predicted, as JSON lines.
+        plan: plan of the table.
+        former: summary of the rows that are kept.
+        parts: contents of the part files: predicted rows as JSON lines.
 
     Raises:
-        CorruptArtifactError: what was known was damaged since the plan was made.
+        CorruptArtifactError: if the file of known rows is damaged.
     """
     known = _verified(plan.path / KNOWN_FILE, former.sha256)
-    fresh = (line for part in parts for line in part.splitlines())
+    predicted = (line for part in parts for line in part.splitlines())
     with known.open("rb") as file:
         for record, row in _pairs(file):
-            yield record, row or next(fresh)
+            yield record, row or next(predicted)
 
 
 class NewLedger:
-    """The ledger of the table that a plan is merged into, while it is written.
+    """Ledger of a table that is being written.
 
     Args:
-        plan: of an incremental run.
-        former: its rows that are known.
+        plan: plan of an incremental run.
+        former: summary of the rows that are reused.
     """
 
     def __init__(self, plan: Plan, former: IncrementalRows) -> None:
         self._plan, self._former = plan, former
         self._rows = plan.path / "rows"
 
-    def merged(self, parts: Iterable[bytes]) -> Iterator[Record]:
-        """Give all rows of the table in order, and keep them for the ledger.
+    def merged_rows(self, parts: Iterable[bytes]) -> Iterator[Record]:
+        """Yield all rows of the table in order, and write them for the ledger.
 
         Args:
-            parts: the rows that were predicted, as JSON lines.
+            parts: contents of the part files: predicted rows as JSON lines.
 
         Raises:
-            CorruptArtifactError: what was known was damaged since the plan was made.
+            CorruptArtifactError: if the file of known rows is damaged.
         """
         with self._rows.open("wb") as rows:
             for record, text in merged_rows(self._plan, self._former, parts):
@@ -245,11 +257,16 @@ class NewLedger:
         if status in TRANSIENT_STATUSES or (status == "unreadable" and values["sha256"] is None):
             return _RETRY
         archive = self._plan.archive
-        written = archive[1] if archive else int(record.split(b" ", 2)[1])
-        return _KEEP if written < self._former.listed_at - SLOWEST_CLOCK_NS else _COMPARE
+        modified = archive[1] if archive else int(record.split(b" ", 2)[1])
+        return _KEEP if modified < self._former.listed_at - SLOWEST_CLOCK_NS else _COMPARE
 
     def commit(self, table: str, least_certain: Sequence[Record]) -> None:
-        """Have the ledger fit the table of this hash."""
+        """Commit the ledger.
+
+        Args:
+            table: SHA-256 of the table.
+            least_certain: least certain images of the table, with their pixels, in the form of a shard's seal.
+        """
         directory = self._former.directory
         directory.mkdir(parents=True, exist_ok=True)
         rows = directory / f"{table}.rows"
@@ -259,52 +276,53 @@ class NewLedger:
         about = {"plan": self._plan.digest, "recipe": self._former.recipe, "least_certain": list(least_certain)}
         write_record(directory / f"{table}.json", {"sha256": digest, **about})
 
-    def forget_others(self, table: str) -> None:
-        """Remove the ledgers of former tables."""
+    def remove_others(self, table: str) -> None:
+        """Remove the ledgers of all tables but the one with this SHA-256."""
         for path in self._former.directory.iterdir():
             if path.stem != table:
                 with suppress(FileNotFoundError):
                     path.unlink()
 
 
-def open_replaceable_table(path: Path, version: int, model: ModelFiles) -> TableFile:
-    """Find the table of which rows are to be replaced.
+def open_replaceable_table(path: Path, version: int, model: OnnxModel) -> TableFile:
+    """Open the table in which the rows of one model version are replaced.
 
     Args:
-        path: the table.
-        version: of the model that wrote the rows.
-        model: that will predict them.
+        path: path of the table.
+        version: number of the model version that wrote the rows.
+        model: exported model that predicts them again.
 
     Raises:
-        UsageError: there is no such table, it is not as it was written, has no such row, or other classes.
+        UsageError: if the table is missing or was edited, has no row of that version, or is about other classes.
     """
     table = TableFile.open(path)
     table.require_unedited()
     wrote = Counter(row["model_version"] for row in table.rows())
     if version not in wrote:
         known = ", ".join(f"{count:,} by version {number}" for number, count in sorted(wrote.items()))
-        raise UsageError(f"{path}: version {version} wrote no row of this table; its rows are {known or 'none'}")
+        raise UsageError(f"{path}: version {version} wrote no row of this table; found {known or 'no rows'}")
     columns = columns_of(classes=len(model.class_names), probabilities=table.probabilities, top_k=table.top_k)
     if columns != table.columns:
         raise UsageError(
             f"{path}: the table has columns for other classes than the {len(model.class_names)} of version "
-            f"{model.version}; predict the folder anew"
+            f"{model.version}; predict the folder again without replace_version"
         )
     return table
 
 
 class Replacement:
-    """Parts a table into rows that stay and files that must be predicted; see `digits.prediction.incremental.RowReuse`.
+    """Replacement of rows: splits a table into rows that are kept and files to predict again.
+
+    A file that is gone, or that the listing of a folder would not contain, is listed as missing; its row gets the
+    status `vanished`.
 
     Args:
-        path: a file to write: for each row an empty record, NUL, the row as JSON, NUL; for a row that is replaced the
-            listing's record, NUL, nothing, NUL.
-        table: from `open_replaceable_table`.
-        version: whose rows are replaced.
-        place: the folder, or the archive.
-        members: what is in the archive; None for a folder.
-
-    A file that is gone, or that no folder's listing would have, is listed as missing: its row becomes `vanished`.
+        path: file to write, in the form of `RowReuse`: for a row that is kept an empty record, NUL, the row as JSON,
+            NUL; for a row that is replaced the listing's record, NUL, nothing, NUL.
+        table: table from `open_replaceable_table`.
+        version: number of the model version whose rows are replaced.
+        place: folder or archive of the images.
+        members: entries of the archive by path; None for a folder.
     """
 
     def __init__(
@@ -314,19 +332,23 @@ class Replacement:
         self.rows = self.kept = self.missing = 0
 
     def entries_to_predict(self) -> Iterator[Entry]:
-        """Write the file, and give the files that must be predicted, in the order of the table."""
-        beneath: AbstractContextManager[DirectoryReader | None] = (
+        """Write the file of kept rows, and yield the entries to predict in the order of the table.
+
+        Raises:
+            UsageError: if none of the files exists.
+        """
+        reader: AbstractContextManager[DirectoryReader | None] = (
             nullcontext() if self._members is not None else DirectoryReader(self._place)
         )
-        named = FileList(self._place, ())
-        with beneath as opened, self._path.open("wb") as file:
+        files = FileList(self._place, ())
+        with reader as opened, self._path.open("wb") as file:
             for row in self._table.rows():
                 self.rows += 1
                 if row["model_version"] != self._version:
                     self.kept += 1
                     file.write(b"\0" + json.dumps(row, ensure_ascii=False).encode() + b"\0")
                     continue
-                entry = self._entry(unescape_path(row["path"]), named, opened)
+                entry = self._entry(unescape_path(row["path"]), files, opened)
                 self.missing += entry.size == MISSING_SIZE
                 file.write(encode_entry(entry) + b"\0")
                 yield entry
@@ -335,10 +357,10 @@ class Replacement:
         if self.missing == self.rows - self.kept:
             raise UsageError(
                 f"{self._table.path}: none of the {self.missing:,} files that version {self._version} predicted is in "
-                f"{self._place}; name the folder that this table is of"
+                f"{self._place}; expected the folder from which this table was predicted"
             )
 
-    def _entry(self, path: bytes, named: FileList, beneath: DirectoryReader | None) -> Entry:
-        if self._members is not None or beneath is None:
+    def _entry(self, path: bytes, files: FileList, reader: DirectoryReader | None) -> Entry:
+        if self._members is not None or reader is None:
             return (self._members or {}).get(path, Entry(path, MISSING_SIZE, 0, 0))
-        return named.entry(beneath, path)
+        return files.entry(reader, path)

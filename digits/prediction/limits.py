@@ -1,7 +1,8 @@
-"""The limits of time and memory under which a worker process decodes, and how its parent learns which image broke them.
+"""Limits: time and memory that a worker process may spend on an image, and a record of the image that exceeds them.
 
-Nothing can interrupt a decoder that hangs or runs wild in C, so the kernel ends the process: a timer that nobody
-handles, a limit on its data. The number of the image that it was at stays behind in a file that both have mapped.
+Python cannot interrupt a decoder that hangs or allocates without end in C code, so the kernel ends the process: by a
+timer signal without a handler, and by a limit on the size of its data. The number of the image that the worker was
+reading remains in a memory-mapped file, where the parent process finds it.
 """
 
 import mmap
@@ -15,69 +16,78 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_MEMORY_GROWTH = 512 * 2**20
-"""Bytes by which a worker's data may grow over what it holds when it is about to read its first image."""
+"""Number of bytes by which a worker's data may grow from the time it reads its first image."""
 
 _NUMBER = struct.Struct("=q")
 _NONE = -1
 
 
 class NoLimits:
-    """No limits, and nobody is told."""
+    """Limits that do nothing, for predictions in the calling process."""
 
     def limit_memory(self) -> None:
-        """Keep the process's data from growing further than `MAX_MEMORY_GROWTH`."""
+        """Limit the growth of the process's data to `MAX_MEMORY_GROWTH` bytes."""
 
-    def enter(self, number: int, seconds: float) -> None:
-        """Begin with an image, for which there are so many seconds."""
+    def begin_image(self, number: int, seconds: float) -> None:
+        """Begin to read an image.
 
-    def leave(self) -> None:
-        """End with the last image."""
+        Args:
+            number: position of the image in its shard.
+            seconds: time limit.
+        """
+
+    def end_images(self) -> None:
+        """End the time limit of the last image."""
 
 
 class ImageLimits(NoLimits):
-    """The limits of this process, for the parent that gave it the descriptor of `open_position_file`."""
+    """Limits of this process, a worker.
+
+    Args:
+        descriptor: descriptor of the parent's `open_position_file`, inherited by this process.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        self._mark = mmap.mmap(descriptor, _NUMBER.size)
+        self._position = mmap.mmap(descriptor, _NUMBER.size)
         self._limited = False
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def limit_memory(self) -> None:
-        """Keep the process's data from growing further than `MAX_MEMORY_GROWTH`: what wants more gets a `MemoryError`."""
+        """Limit the growth of the process's data; allocations beyond the limit raise `MemoryError`. Linux only."""
         if not self._limited and sys.platform == "linux":
             import resource
 
             _, hard = resource.getrlimit(resource.RLIMIT_DATA)
             limit = _data_size() + MAX_MEMORY_GROWTH
-            with suppress(ValueError):  # the limit that was set for us is lower
+            with suppress(ValueError):  # the inherited limit is lower
                 resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
         self._limited = True
 
-    def enter(self, number: int, seconds: float) -> None:
-        """Begin with an image; the process ends by SIGALRM when it takes longer."""
+    def begin_image(self, number: int, seconds: float) -> None:
+        """Record the number of an image and start the timer; SIGALRM ends the process when the time is over."""
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        _NUMBER.pack_into(self._mark, 0, number)
+        _NUMBER.pack_into(self._position, 0, number)
 
-    def leave(self) -> None:
-        """End with the last image."""
+    def end_images(self) -> None:
+        """Stop the timer and clear the record."""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _NUMBER.pack_into(self._mark, 0, _NONE)
+        _NUMBER.pack_into(self._position, 0, _NONE)
 
 
 def _data_size() -> int:
-    """Give the bytes of this process that RLIMIT_DATA counts (proc(5): `VmData`)."""
+    """Return the number of bytes of this process that RLIMIT_DATA counts (proc(5): `VmData`)."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["VmData"].split()[0]) * 1024
 
 
 def open_position_file() -> BinaryIO:
-    """Make the file in which a worker marks the image that it is at."""
-    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - whoever asked for it closes it
+    """Create the file in which a worker records the number of the image it reads."""
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
     file.write(_NUMBER.pack(_NONE))
     return file
 
 
-def read_position(mark: BinaryIO) -> int | None:
-    """Give the number of the image that a worker is at, or was when it died."""
-    (number,) = _NUMBER.unpack(os.pread(mark.fileno(), _NUMBER.size, 0))
+def read_position(position: BinaryIO) -> int | None:
+    """Return the number of the image that a worker reads, or read when it died; None if it reads none."""
+    (number,) = _NUMBER.unpack(os.pread(position.fileno(), _NUMBER.size, 0))
     return None if number == _NONE else int(number)

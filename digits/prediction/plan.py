@@ -1,15 +1,16 @@
-"""A plan of predictions on disk: a folder's listing cut into shards, and the state of each.
+"""Plan of a prediction: a directory with a folder's listing, cut into shards, and the state of each shard.
 
-A plan is a directory, and all that a worker needs to be told is its path:
+The path of the directory is all a worker needs. The directory holds:
 
-    plan.json       a sealed record: folder, model, options, where each shard begins in the listing
-    listing         a record an image: size, mtime, inode, path, ended by NUL
-    known           in an incremental run, the whole listing with the rows that are known; see `digits.prediction.incremental`, and
-                    `digits.prediction.incremental` for a run that replaces rows
-    parts/N.part    a shard's rows in the format of the result; in an incremental run, as JSON lines
-    parts/N.json    a sealed record with the part's hash and what to count: its presence commits the shard
-    parts/N.lock    held by the worker that is at the shard; the kernel drops it when its holder dies
-    parts/N.blame   a sealed record of those of the shard's images that killed the process which decoded them
+    plan.json       a sealed record: source, model, options, and the offset of each shard in the listing
+    listing         one record per image to predict: size, mtime, inode, path, ended by NUL
+    known           only if the run keeps rows of an earlier table: one record per row of the new table, with the row if
+                    it is kept; see `digits.prediction.incremental`
+    parts/N.part    the part file of shard N: its rows in the format of the table, or as JSON lines if rows are kept
+    parts/N.json    the seal of shard N: a sealed record with the hash of the part file and the shard's counts; the
+                    shard is committed when this file exists
+    parts/N.lock    locked by the worker that predicts the shard; the kernel releases the lock when the worker dies
+    parts/N.blame   a sealed record of the shard's images that ended the processes that decoded them
 """
 
 import secrets
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from digits.errors import CorruptArtifactError
 from digits.images.folder import Entry
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.outputs.table import JSON_LINES, Column, Format, columns_of, format_of
 from digits.store.files import locked
 from digits.store.records import Record, read_record, write_record
@@ -35,11 +36,16 @@ PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
 KNOWN_FILE = "known"
 MAX_GROUPS = 32
+"""Largest number of groups of shards, unless two per process are more."""
 GROUP_IMAGES = 10_000
+"""Number of images per group of shards in a large folder."""
 
 
 class Options(NamedTuple):
-    """What decides the rows' content: the part of `PredictionConfig` that a worker needs."""
+    """Options that determine the contents of the rows: the part of `PredictionConfig` that a worker needs.
+
+    `others` are the additional formats to read; a prediction with a confidence below `threshold` is `uncertain`.
+    """
 
     normalize: "Mode"
     probabilities: bool
@@ -53,18 +59,18 @@ class Options(NamedTuple):
 
 @dataclass(frozen=True)
 class IncrementalRows:
-    """Rows of an incremental run's table, most of them known from the last run.
+    """Summary of the rows that an incremental run reuses from the last run's table.
 
     Args:
-        rows: number of the table's rows.
-        unchanged: number of those that are known.
-        settled: whether table and ledger would come out as they are.
-        shard_size: number of images in a shard if all rows were predicted.
-        sha256: hash of the file of what is known.
+        rows: number of rows of the new table.
+        unchanged: number of rows that are reused.
+        settled: whether the new table and ledger would equal the existing ones.
+        shard_size: number of images per shard if all rows were predicted.
+        sha256: SHA-256 of the plan's file `known`.
         recipe: digest of model, options and code.
-        directory: where the new ledger goes.
-        listed_at: when the folder was listed, in nanoseconds since the epoch.
-        least_certain: images of the last run's ledger, with pixels, as in a shard's seal.
+        directory: directory of the ledgers.
+        listed_at: time of the listing, in nanoseconds since the epoch.
+        least_certain: least certain images of the last run, with their pixels, in the form of a shard's seal.
     """
 
     rows: int
@@ -83,23 +89,23 @@ class IncrementalRows:
 
     @classmethod
     def from_record(cls, record: Record) -> Self:
-        """Read what `as_record` returned."""
+        """Return the rows from what `as_record` returned."""
         places = {"directory": Path(record["directory"]), "least_certain": tuple(record["least_certain"])}
         return cls(**{**record, **places})
 
 
 @dataclass(frozen=True)
 class ReplacedRows:
-    """Rows of a table of which some are replaced.
+    """Summary of the rows that a run keeps of the table in which it replaces the others.
 
     Args:
-        rows: number of the table's rows.
-        unchanged: number of those that stay.
-        shard_size: number of rows in a part of the table.
-        sha256: hash of the file of the rows that stay.
-        recipe: digest of the table and of the version whose rows are replaced.
-        table: hash of the table as it was.
-        settled: never, since there are rows to be predicted.
+        rows: number of rows of the table.
+        unchanged: number of rows that are kept.
+        shard_size: number of rows per part of the table file.
+        sha256: SHA-256 of the plan's file `known`.
+        recipe: digest of the table and of the model version whose rows are replaced.
+        table: SHA-256 of the table before the run.
+        settled: always False, since there are rows to predict.
     """
 
     rows: int
@@ -120,28 +126,28 @@ FormerRows = IncrementalRows | ReplacedRows
 
 @dataclass(frozen=True)
 class Plan:
-    """A folder's listing cut into shards; see `Plan.open`.
+    """Plan: a folder's listing, cut into shards. `Plan.open` reads one from its directory.
 
     Args:
-        path: its directory; the name is the digest of what was asked for.
-        source: the folder, or the archive.
-        archive: the archive's size, modification time and inode; None for a folder.
-        out: the file that the result will be.
-        model: as it was when the plan was made.
-        options: what decides the rows' content.
-        offsets: where each shard begins in the listing, and where the last one ends.
-        shard_size: images a shard, but for the last.
-        images: the number of images to predict: all rows, or in an incremental run those that are not known.
-        skipped: what the folder holds besides, counted by reason.
-        former: rows of a former table that an incremental run or one that replaces rows goes on from.
-        listing_sha256: hash of the listing's file.
+        path: directory of the plan; its name is the digest of the request.
+        source: folder or archive of the images.
+        archive: size, modification time and inode of the archive; None for a folder.
+        out: path of the table.
+        model: exported model at the time of planning.
+        options: options that determine the contents of the rows.
+        offsets: byte offsets at which the shards begin in the listing, and the end of the last shard.
+        shard_size: number of images per shard; the last shard may have fewer.
+        images: number of images to predict: all rows of the table, except those that are kept from an earlier table.
+        skipped: number of skipped files and folders by reason.
+        former: summary of the rows that are kept from an earlier table; None if the run keeps none.
+        listing_sha256: SHA-256 of the listing.
     """
 
     path: Path
     source: Path
     archive: tuple[int, int, int] | None
     out: Path
-    model: ModelFiles
+    model: OnnxModel
     options: Options
     offsets: tuple[int, ...]
     shard_size: int
@@ -155,8 +161,8 @@ class Plan:
         """Read a plan from its directory.
 
         Raises:
-            CorruptArtifactError: its record was damaged.
-            FileNotFoundError: there is none, or it has been carried out.
+            CorruptArtifactError: if the record is damaged.
+            FileNotFoundError: if there is no such plan; a plan is removed when its table is published.
         """
         record = read_record(path / PLAN_FILE)
         return cls(
@@ -186,87 +192,87 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """What was asked for: folder, listing, model, options, result."""
+        """Digest of the request: source, listing, model, options and table."""
         return self.path.name
 
     @property
     def is_up_to_date(self) -> bool:
-        """Whether the table of an incremental run is what it would be, so that there is nothing to do."""
+        """Whether an incremental run would leave its table as it is, so that there is nothing to do."""
         return self.former is not None and self.former.settled
 
     @property
     def shards(self) -> range:
-        """The shards' numbers."""
+        """Numbers of the shards."""
         return range(len(self.offsets) - 1)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The table's columns."""
+        """Columns of the table."""
         classes = len(self.model.class_names)
         return columns_of(classes=classes, probabilities=self.options.probabilities, top_k=self.options.top_k)
 
     @property
     def format(self) -> Format:
-        """The parts' format."""
+        """Format of the part files."""
         return JSON_LINES if self.former else self.table_format
 
     @property
     def table_format(self) -> Format:
-        """The result's format."""
+        """Format of the table."""
         return format_of(self.out)
 
     @property
     def rows(self) -> int:
-        """The number of the table's rows."""
+        """Number of rows of the table."""
         return self.former.rows if self.former else self.images
 
     def entries(self, shard: int) -> list[Entry]:
-        """Give the files of a shard."""
+        """Return the entries of a shard's images."""
         start, end = self.offsets[shard : shard + 2]
         with (self.path / LISTING_FILE).open("rb") as file:
             file.seek(start)
             return [decode_entry(record) for record in file.read(end - start).split(b"\0")[:-1]]
 
     def part_path(self, shard: int, suffix: str) -> Path:
-        """Give the path of one of a shard's files."""
+        """Return the path of one of a shard's files, by its suffix."""
         return self.path / "parts" / f"{shard:06d}{suffix}"
 
     def is_committed(self, shard: int) -> bool:
-        """Tell whether a shard's part is there and sealed."""
+        """Return whether the part file of a shard is complete."""
         return self.part_path(shard, ".json").exists()
 
     def is_free(self, shard: int) -> bool:
-        """Tell whether a shard is waiting to be worked on, now."""
-        with self.claim(shard) as mine:
-            return mine
+        """Return whether a shard is neither committed nor claimed by a living process."""
+        with self.claim(shard) as claimed:
+            return claimed
 
     def pending_shards(self) -> list[int]:
-        """Give the shards that are not committed."""
+        """Return the shards that are not committed."""
         return [shard for shard in self.shards if not self.is_committed(shard)]
 
     def groups(self, processes: int) -> list[range]:
-        """Cut the shards into groups of neighbours, each a task's work.
+        """Cut the shards into groups of neighbours, one group per task.
 
-        There are two a process, so that none is long alone at the end, or more where they would be long to wait for.
+        There are two groups per process, so that the last one to end is short, and more for a large folder.
         """
         count = max(2 * processes, min(MAX_GROUPS, self.images // GROUP_IMAGES))
         size = -(-len(self.shards) // count) or 1
         return [self.shards[first : first + size] for first in self.shards[::size]]
 
     def images_in(self, shard: int) -> int:
-        """Give the number of a shard's images."""
+        """Return the number of a shard's images."""
         return min(self.shard_size, self.images - shard * self.shard_size)
 
     def exists(self) -> bool:
-        """Tell whether the plan is still there: it goes when its result is in place."""
+        """Return whether the plan still exists; it is removed when its table is published."""
         return (self.path / PLAN_FILE).exists()
 
     def uncommit(self, shard: int) -> None:
-        """Have a shard made again."""
+        """Remove the seal of a shard, so that it is predicted again."""
         self.part_path(shard, ".json").unlink(missing_ok=True)
 
     def failed_images(self, shard: int) -> dict[int, "Status"]:
-        """Give those of a shard's images that must not be decoded again, each with its status."""
+        """Return the images of a shard that must not be decoded again: position in the shard -> status."""
         try:
             record = read_record(self.part_path(shard, ".blame"))
         except (FileNotFoundError, CorruptArtifactError):
@@ -274,13 +280,13 @@ class Plan:
         return {int(number): status for number, status in record["images"].items()}
 
     def record_failure(self, shard: int, number: int, status: "Status") -> None:
-        """Have an image not decoded again: its process was killed by it, and so was the next one's."""
+        """Record the status of an image that ended two worker processes, so that no worker decodes it again."""
         images = {**self.failed_images(shard), number: status}
         write_record(self.part_path(shard, ".blame"), {"images": {str(key): images[key] for key in sorted(images)}})
 
     @contextmanager
     def claim(self, shard: int) -> Iterator[bool]:
-        """Try to become the one that works on a shard; False when it is done, or another living process has it."""
+        """Claim a shard while the context lasts; yield False if it is committed or claimed by a living process."""
         if self.is_committed(shard):
             yield False
             return
@@ -292,25 +298,25 @@ def _former_from(record: Record) -> FormerRows:
     return ReplacedRows(**record) if "table" in record else IncrementalRows.from_record(record)
 
 
-def _model_from(record: Record) -> ModelFiles:
+def _model_from(record: Record) -> OnnxModel:
     shape = (int(record["input_shape"][0]), int(record["input_shape"][1]))
     names = tuple(record["class_names"])
-    return ModelFiles(**{**record, "onnx": Path(record["onnx"]), "input_shape": shape, "class_names": names})
+    return OnnxModel(**{**record, "onnx": Path(record["onnx"]), "input_shape": shape, "class_names": names})
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """Write a listing's record."""
+    """Return a record of the listing, with its NUL."""
     return b"%d %d %d %b\0" % (entry.size, entry.mtime_ns, entry.inode, entry.path)
 
 
 def decode_entry(record: bytes) -> Entry:
-    """Read a listing's record, without its NUL."""
+    """Return the entry of a record of the listing, given without its NUL."""
     size, mtime_ns, inode, path = record.split(b" ", 3)
     return Entry(path, int(size), int(mtime_ns), int(inode))
 
 
 def remove_plan(path: Path) -> None:
-    """Make a plan vanish at once, then delete it."""
+    """Remove a plan: rename its directory, which is atomic, then delete it."""
     trash = path.with_name(f"tmp-{secrets.token_hex(8)}")
     path.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Making a plan of predictions: the folder is listed once, and an interrupted run's plan is found again."""
+"""Planning: list a folder once and cut the listing into shards, or find the plan of an interrupted run."""
 
 import errno
 import hashlib
@@ -22,7 +22,7 @@ from digits.images.normalize import SPEC
 from digits.images.patterns import Selection
 from digits.images.source import open_source
 from digits.model.calibration import threshold_for
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import picture_path, summary_path
 from digits.outputs.table import TableFile, format_of
 from digits.outputs.table_diff import shadow_path
@@ -45,26 +45,35 @@ from digits.store.files import hash_file, sync_directory
 from digits.store.records import digest_of, read_record
 
 MIN_SHARD_IMAGES, MIN_SHARD_BYTES = 256, 2 * 2**20
-"""A shard has so many images or so many bytes of files: photos take longer than drawings."""
+"""Smallest size of a shard: this many images or this many bytes of files, since photos take longer than drawings."""
 TARGET_SHARDS = 32
+"""Number of shards of a folder, unless that makes them smaller than the smallest size or larger than `shard_size`."""
 _STALE_DRAFT, _STALE_PLAN = 24 * 3600, 30 * 24 * 3600
 logger = logging.getLogger(__name__)
 
 
-def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConfig, out: Path, work: Path) -> Plan:
-    """List a folder and cut it into shards, or find the plan of an interrupted run that was asked for the same.
+def plan_predictions(source: Path, *, model: OnnxModel, options: PredictionConfig, out: Path, work: Path) -> Plan:
+    """List a folder and cut the listing into shards, or return the plan of an interrupted run of the same request.
+
+    Args:
+        source: folder, archive or single image.
+        model: exported model.
+        options: options of the prediction.
+        out: path of the table.
+        work: directory of the plans.
 
     Raises:
-        UsageError: the folder can't be read, or the table's format is unknown.
-        StoreError: the plan can't be written.
+        UsageError: if the source cannot be read, the format of the table is unknown, or options contradict each other.
+        StoreError: if the plan cannot be written.
     """
     format_of(out)
     if options.replace_version is not None and (options.incremental or options.files_from is not None):
         raise UsageError(
-            "replace_version: the table says what is predicted, so nothing else can: neither incremental nor files_from"
+            "replace_version: the table determines which files are predicted, so neither incremental nor files_from "
+            "can be combined with it"
         )
     if options.verify and not options.incremental:
-        raise UsageError("there is nothing to verify: verify is about what an incremental run takes over")
+        raise UsageError("verify: there is nothing to verify without incremental, since no rows are reused")
     _check_recipe(model)
     remedy = "check that the folder can be read and that there is free space"
     with os_errors_as(StoreError, work, "the prediction could not be planned", remedy):
@@ -74,20 +83,30 @@ def plan_predictions(source: Path, *, model: ModelFiles, options: PredictionConf
             return _publish(_draft(source, model, options, out.absolute(), path), work)
 
 
-def _check_recipe(model: ModelFiles) -> None:
-    made, ours = (" ".join(str(spec.get(key)) for key in ("recipe", "version")) for spec in (model.normalization, SPEC))
-    if made != ours:
+def _check_recipe(model: OnnxModel) -> None:
+    trained, current = (
+        " ".join(str(spec.get(key)) for key in ("recipe", "version")) for spec in (model.normalization, SPEC)
+    )
+    if trained != current:
         logger.warning(
-            "model %s was trained with normalisation %s, and this is %s: it may be less accurate than was measured; "
-            "train again",
+            "model %s was trained with normalization %s, but this installation uses %s: its accuracy may be lower than "
+            "measured; train again",
             model.version,
-            made,
-            ours,
+            trained,
+            current,
         )
 
 
 def remove_stale_plans(work: Path, *, plan_seconds: float = _STALE_PLAN) -> list[Path]:
-    """Remove what nobody will come back for: drafts whose makers were killed, plans that were left long ago."""
+    """Remove abandoned plans: unfinished ones whose runs were killed, and plans without progress for a long time.
+
+    Args:
+        work: directory of the plans.
+        plan_seconds: age from which a plan without progress is abandoned, in seconds.
+
+    Returns:
+        The directories that were removed.
+    """
     drafts = [path for path in work.glob("tmp-*") if _remove_if_older(path, path, _STALE_DRAFT)]
     plans = [path.parent for path in work.glob(f"*/{PLAN_FILE}")]
     return drafts + [path for path in plans if _remove_if_older(path, path / "parts", plan_seconds)]
@@ -111,24 +130,24 @@ def _temporary(work: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path, path: Path) -> tuple[Plan, str]:
-    """Write a plan into an empty directory; beside it, give the digest of what was asked for."""
+def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path, path: Path) -> tuple[Plan, str]:
+    """Write a plan into an empty directory, and return it with the digest of the request."""
     (path / "parts").mkdir()
-    listing, listed_at = _Listed(path / LISTING_FILE), time.time_ns()
+    listing, listed_at = _ListingWriter(path / LISTING_FILE), time.time_ns()
     table = None
     if options.replace_version is not None:
         table = open_replaceable_table(out, options.replace_version, model)
         kept = {"probabilities": table.probabilities, "top_k": table.top_k, "all_files": True, "recursive": True}
         options = options.model_copy(update=kept | {"include": (), "exclude": ()})
     chosen = _options_for(model, options)
-    ours = (out, summary_path(out), picture_path(out), shadow_path(out), path.parent)
+    own_files = (out, summary_path(out), picture_path(out), shadow_path(out), path.parent)
     former: FormerRows | None = None
-    with _found(source, options, ours, path) as found:
+    with _files_of(source, options, own_files, path) as found:
         if table:
-            former = _replaced(table, found, listing, path / KNOWN_FILE, options)
+            former = _write_replacement(table, found, listing, path / KNOWN_FILE, options)
         elif options.incremental:
-            past = _Past(path.parent, found, out, _digest_of_recipe(model, chosen, found.archive), listed_at)
-            former = past.write(listing, path, options)
+            last = _LastRun(path.parent, found, out, _digest_of_recipe(model, chosen, found.archive), listed_at)
+            former = last.write(listing, path, options)
         else:
             listing.write(found.entries)
     skipped = dict(sorted(found.skipped.items()))
@@ -153,40 +172,46 @@ def _draft(source: Path, model: ModelFiles, options: PredictionConfig, out: Path
 
 
 def _shard_size(images: int, size: int, options: PredictionConfig) -> int:
-    """Give the images a shard, of so many images that have so many bytes together."""
+    """Return the number of images per shard.
+
+    Args:
+        images: number of images.
+        size: number of bytes of their files in all.
+        options: options of the prediction.
+    """
     smallest = min(MIN_SHARD_IMAGES, MIN_SHARD_BYTES * images // max(size, 1))
     return min(options.shard_size, max(1, smallest, -(-images // TARGET_SHARDS)))
 
 
-def _digest_of_recipe(model: ModelFiles, options: Options, archive: Identity | None) -> str:
-    """Name all that decides the row of a file besides the file."""
+def _digest_of_recipe(model: OnnxModel, options: Options, archive: Identity | None) -> str:
+    """Return the digest of everything that determines the row of a file, except the file."""
     code = code_version("digits.prediction.worker", "digits.prediction.incremental")
     recipe = {"model": [model.digest, model.version], "options": options._asdict(), "archive": archive, "code": code}
     return digest_of(recipe)
 
 
-class _Past(NamedTuple):
-    """What an incremental run has behind it."""
+class _LastRun(NamedTuple):
+    """Last incremental run into the same table, whose rows are reused."""
 
     work: Path
-    found: "_Found"
+    found: "_Files"
     out: Path
     recipe: str
     listed_at: int
 
-    def write(self, listing: "_Listed", path: Path, options: PredictionConfig) -> IncrementalRows:
-        """Write the files that must be predicted into the listing, and into the plan's directory what is known."""
+    def write(self, listing: "_ListingWriter", path: Path, options: PredictionConfig) -> IncrementalRows:
+        """Write the files to predict into the listing, and the known rows into the plan's directory `path`."""
         directory = ledger_directory(self.work, self.found.place, self.out)
         ledger = find_ledger(directory, self.out, recipe=self.recipe)
         known = path / KNOWN_FILE
         with open_source(self.found.place, self.found.archive) as opened:
-            takeover = RowReuse(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
-            listing.write(takeover.entries_to_predict(self.found.entries))
+            reuse = RowReuse(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
+            listing.write(reuse.entries_to_predict(self.found.entries))
         return IncrementalRows(
-            rows=takeover.rows,
-            unchanged=takeover.unchanged,
-            settled=bool(ledger and takeover.settled and _is_summary_of(self.out, ledger.plan)),
-            shard_size=_shard_size(takeover.rows, takeover.bytes, options),
+            rows=reuse.rows,
+            unchanged=reuse.unchanged,
+            settled=bool(ledger and reuse.settled and _is_summary_of(self.out, ledger.plan)),
+            shard_size=_shard_size(reuse.rows, reuse.bytes, options),
             sha256=hash_file(known),
             recipe=self.recipe,
             directory=directory,
@@ -196,17 +221,17 @@ class _Past(NamedTuple):
 
 
 def _is_summary_of(out: Path, plan: str) -> bool:
-    """Tell whether the summary beside a table is that of the run that wrote it; a kill may have come between."""
+    """Return whether the summary next to a table is of the plan that wrote the table; a kill may have come between."""
     try:
         return bool(read_record(summary_path(out))["plan"] == plan)
     except (FileNotFoundError, CorruptArtifactError):
         return False
 
 
-def _replaced(
-    table: TableFile, found: "_Found", listing: "_Listed", known: Path, options: PredictionConfig
+def _write_replacement(
+    table: TableFile, found: "_Files", listing: "_ListingWriter", known: Path, options: PredictionConfig
 ) -> ReplacedRows:
-    """Write what must be predicted of a table into the listing, and what stays into the plan's directory."""
+    """Write the files to predict into the listing, and the rows that are kept into the file `known`."""
     version, before = options.replace_version or 0, hash_file(table.path)
     members = {entry.path: entry for entry in found.entries} if found.archive else None
     replacement = Replacement(known, table, version, found.place, members)
@@ -221,8 +246,8 @@ def _replaced(
     )
 
 
-class _Found(NamedTuple):
-    """What is to be listed, and where it is."""
+class _Files(NamedTuple):
+    """Files to list, the folder or archive they are in, and the number of skipped ones by reason."""
 
     place: Path
     entries: Iterable[Entry]
@@ -231,33 +256,40 @@ class _Found(NamedTuple):
 
 
 @contextmanager
-def _found(source: Path, options: PredictionConfig, ours: tuple[Path, ...], scratch: Path) -> Iterator[_Found]:
-    """Find what the user named: a folder or some of its files, an archive, one image."""
+def _files_of(source: Path, options: PredictionConfig, own_files: tuple[Path, ...], scratch: Path) -> Iterator[_Files]:
+    """Yield the files of a folder, an archive or a single image, those that the options select.
+
+    Args:
+        source: folder, archive or image.
+        options: options of the prediction.
+        own_files: paths that Digits writes, which are not images to predict.
+        scratch: directory for temporary files.
+    """
     root, name = resolve_source(source)
     if name is None:
-        listing = _listing_of(root, source, options, ours, scratch)
-        yield _Found(root, listing, listing.skipped)
+        listing = _listing_of(root, source, options, own_files, scratch)
+        yield _Files(root, listing, listing.skipped)
         return
     if options.files_from is not None:
-        raise UsageError(f"{source}: files are listed from {options.files_from}, so this must be their folder")
+        raise UsageError(f"{source}: expected the folder of the files that {options.files_from} lists")
     image = root / os.fsdecode(name)
     if not is_archive(image):
-        yield _Found(root, [entry_for(root, name)])
+        yield _Files(root, [entry_for(root, name)])
         return
     with Archive(image) as archive:
         members = ArchiveListing(archive, recursive=options.recursive, selection=_selection_of(options))
-        yield _Found(image, members, members.skipped, archive.identity)
+        yield _Files(image, members, members.skipped, archive.identity)
 
 
 def _listing_of(
-    root: Path, source: Path, options: PredictionConfig, ours: tuple[Path, ...], scratch: Path
+    root: Path, source: Path, options: PredictionConfig, own_files: tuple[Path, ...], scratch: Path
 ) -> Listing | FileList:
     selection = _selection_of(options)
     if options.files_from is None:
-        return Listing(root, recursive=options.recursive, selection=selection, ours=ours, scratch=scratch)
+        return Listing(root, recursive=options.recursive, selection=selection, ours=own_files, scratch=scratch)
     names = read_file_list(options.files_from)
     aliases = (source.absolute(),)
-    return FileList(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=ours)
+    return FileList(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=own_files)
 
 
 def _selection_of(options: PredictionConfig) -> Selection:
@@ -270,8 +302,8 @@ def _selection_of(options: PredictionConfig) -> Selection:
     )
 
 
-class _Listed:
-    """A listing that is being written to a file."""
+class _ListingWriter:
+    """Writer of a plan's listing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -300,14 +332,14 @@ class _Listed:
         return (*self._starts[::size], self._end)
 
 
-def _options_for(model: ModelFiles, options: PredictionConfig) -> Options:
-    """Take what decides the rows.
+def _options_for(model: OnnxModel, options: PredictionConfig) -> Options:
+    """Return the options that determine the contents of the rows.
 
     Raises:
-        UsageError: the model can't promise what is asked of it.
+        UsageError: if the model's validation images cannot support `max_error`.
     """
     return Options(
-        model.mode_for(options.normalize),
+        model.resolve_mode(options.normalize),
         options.probabilities,
         options.top_k,
         options.max_pixels,
@@ -319,7 +351,7 @@ def _options_for(model: ModelFiles, options: PredictionConfig) -> Options:
 
 
 def _digest_of_request(plan: Plan, listing: str) -> str:
-    """Name what was asked for, whatever the sizes of shards and the number of processes."""
+    """Return the digest of the request, which does not depend on the size of shards or the number of processes."""
     request = {
         "source": str(plan.source),
         "archive": plan.archive,
@@ -335,14 +367,14 @@ def _digest_of_request(plan: Plan, listing: str) -> str:
 
 
 def _publish(draft: tuple[Plan, str], work: Path) -> Plan:
-    """Give a plan its name, unless there is one of that name already: an interrupted run's, or another living one's."""
+    """Rename a plan to its digest, or return the plan that has that name: of an interrupted or a concurrent run."""
     plan, digest = draft
     target = work / digest
     with suppress(FileNotFoundError):
         if _is_usable(target, plan):
             found = Plan.open(target)
             done = found.images - sum(map(found.images_in, found.pending_shards()))
-            logger.info("%s: going on with a run that had done %d of %d images", plan.source, done, found.images)
+            logger.info("%s: resuming: %d of %d images already predicted", plan.source, done, found.images)
             return found
     try:
         plan.path.rename(target)
@@ -354,13 +386,13 @@ def _publish(draft: tuple[Plan, str], work: Path) -> Plan:
 
 
 def _is_usable(target: Path, plan: Plan) -> bool:
-    """Tell whether the plan that was found is intact; a damaged one is removed."""
+    """Return whether a plan that was found is intact; remove it if not."""
     try:
         Plan.open(target)
         names = (LISTING_FILE, KNOWN_FILE) if plan.former else (LISTING_FILE,)
         if all(hash_file(target / name) == hash_file(plan.path / name) for name in names):
             return True
     except CorruptArtifactError as error:
-        logger.warning("%s; the prediction starts again", error)
+        logger.warning("%s; the prediction starts from scratch", error)
     remove_plan(target)
     return False

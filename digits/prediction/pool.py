@@ -1,6 +1,7 @@
-"""Worker processes: as many as there are CPUs for us, each a fresh interpreter that loads only what it needs.
+"""Worker pool: processes that predict the shards of a plan, each a fresh interpreter with few imports.
 
-An image that kills its decoder kills a worker, not us. It is blamed when two have died at it, and costs its own row.
+An image that crashes its decoder ends one worker process, not the program. When two workers have died at the same
+image, its row gets the status `crashed` or `timeout`, and no worker decodes it again.
 """
 
 import json
@@ -21,36 +22,42 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Self
 
-from digits.errors import DigitsError, StoreError, error_of, os_errors_as
+from digits.errors import DigitsError, StoreError, error_class_for, os_errors_as
 from digits.images.folder import escape_path
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.prediction.limits import open_position_file, read_position
 from digits.prediction.plan import Plan
 from digits.prediction.worker import DONE, TAKEN
 from digits.progress import SILENT, Bar, Progress
 
 IMAGES_PER_PROCESS = 512
-"""So many images take about as long as the start of a further interpreter."""
+"""Number of images that take about as long to predict as another interpreter takes to start."""
 
-_DEATHS_AT_AN_IMAGE = 2
-_DEATHS_IN_VAIN = 4
-_PATIENCE = 0.1
-_PHOTOS = (".jpg", ".jpeg")
-_PROGRAM = (
+_MAX_DEATHS_PER_IMAGE = 2
+_MAX_FAILED_ATTEMPTS = 4
+_POLL_SECONDS = 0.1
+_PHOTO_EXTENSIONS = (".jpg", ".jpeg")
+WORKER_PROGRAM = (
     "import sys; sys.path.append(sys.argv[1]); from digits.prediction.worker import main; sys.exit(main(sys.argv[2:]))"
 )
+"""Program of a worker process; its arguments are the directory of the package and a file descriptor."""
 logger = logging.getLogger(__name__)
 
 
 def usable_cpus(*, groups: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> int:
-    """Count the CPUs that this process may use: its affinity, and the quota of its control groups."""
+    """Return the number of CPUs this process may use, from its affinity and the CPU quotas of its control groups.
+
+    Args:
+        groups: directory in which the control groups are mounted, version 1 or 2.
+        process: file that lists the control groups of this process.
+    """
     quotas = [_quota(group) for group in _groups_of(groups, process)]
     allowed = min((quota for quota in quotas if quota is not None), default=float("inf"))
     return max(1, min(len(os.sched_getaffinity(0)), ceil(min(allowed, 1e6))))
 
 
 def _groups_of(groups: Path, process: Path) -> Iterator[Path]:
-    """Give the directories of the process's control groups, those above them too, in both versions' layouts."""
+    """Yield the directories of the process's control groups and of their parents, in the layout of either version."""
     try:
         lines = process.read_text().splitlines()
     except OSError:
@@ -76,66 +83,74 @@ def _quota(group: Path) -> float | None:
 
 
 class WorkerProcess:
-    """An interpreter that carries out shards, one after the other, until its standard input is closed."""
+    """Worker process: an interpreter that predicts one shard after another until its standard input is closed."""
 
     def __init__(self) -> None:
         self.shard = -1
         with ExitStack() as files:
-            self._mark, self._errors = (
-                files.enter_context(open_position_file()),
-                files.enter_context(tempfile.TemporaryFile()),
-            )
-            mark = self._mark.fileno()
+            self._position = files.enter_context(open_position_file())
+            self._errors = files.enter_context(tempfile.TemporaryFile())
+            position = self._position.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _PROGRAM, Path(__file__).parents[2], str(mark)],
+                [sys.executable, "-P", "-c", WORKER_PROGRAM, Path(__file__).parents[2], str(position)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                pass_fds=(mark,),
+                pass_fds=(position,),
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
             self._files = files.pop_all()
 
     def fileno(self) -> int:
-        """Where it tells how far it is."""
+        """Return the descriptor of the pipe on which the worker reports its progress."""
         return self._process.stdout.fileno()  # type: ignore[union-attr]
 
-    def begin(self, plan: Plan, shard: int) -> None:
-        """Have it carry out a shard; that it has died meanwhile is found when it is listened to."""
+    def start_shard(self, plan: Plan, shard: int) -> None:
+        """Send the worker a shard to predict. If the worker has died, the next read from its pipe shows it."""
         self.shard = shard
-        self._ask({"plan": str(plan.path), "shard": shard})
+        self._send({"plan": str(plan.path), "shard": shard})
 
-    def preload(self, model: ModelFiles, *, photos: bool) -> None:
-        """Have it load a model, and what photos need, before there is a plan."""
-        self._ask({"model": [str(model.directory), model.version, model.digest], "photos": photos})
+    def preload(self, model: OnnxModel, *, photos: bool) -> None:
+        """Send the worker a model to load before there is a plan.
 
-    def _ask(self, request: Mapping[str, object]) -> None:
+        Args:
+            model: exported model.
+            photos: whether to load the libraries that photos need, too.
+        """
+        self._send({"model": [str(model.directory), model.version, model.digest], "photos": photos})
+
+    def _send(self, request: Mapping[str, object]) -> None:
         with suppress(BrokenPipeError):
             os.write(self._process.stdin.fileno(), json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
 
     def collect_exit(self) -> tuple[int, int | None, str]:
-        """Give the exit code of one that has died, the number of the image that it was at, and its last words."""
-        code, number = self._process.wait(), read_position(self._mark)
+        """Return the exit code of a dead worker, the number of the image it was reading, and the end of its stderr."""
+        code, number = self._process.wait(), read_position(self._position)
         self._errors.seek(0)
-        words = self._errors.read().decode(errors="replace").strip()[-2000:]
-        return code, number, words
+        output = self._errors.read().decode(errors="replace").strip()[-2000:]
+        return code, number, output
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the process; None while it runs, the negative number of the signal that killed it."""
+        return self._process.poll()
 
     def kill(self) -> None:
-        """Kill it; whoever listens to it will notice."""
+        """Kill the process; the thread that reads from its pipe notices."""
         self._process.kill()
 
-    def end(self) -> None:
-        """Kill it, and forget it."""
+    def close(self) -> None:
+        """Kill the process, wait for its end and close its files."""
         self._process.kill()
         self._process.communicate()
         self._files.close()
 
 
 class WorkerPool:
-    """Worker processes that are kept from one piece of work to the next; several threads may use it.
+    """Pool of worker processes that are reused from one job to the next. Thread-safe.
 
     Args:
-        most: processes at work at once; None: as many as there are usable CPUs.
+        size: largest number of acquired workers; None for the number of usable CPUs.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -151,24 +166,27 @@ class WorkerPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def prepare(self, source: Path, model: ModelFiles) -> None:
-        """Start the workers that a folder will want, by a glance at it: while it is listed they load what they need."""
+    def prepare(self, source: Path, model: OnnxModel) -> None:
+        """Start workers for a folder, so that they load the model while the folder is listed.
+
+        The first entries of the folder decide how many workers start and whether they load what photos need.
+        """
         with suppress(OSError), os.scandir(source) as entries:
             names = [entry.name.lower() for entry in islice(entries, self.size * IMAGES_PER_PROCESS)]
-            photos = any(name.endswith(_PHOTOS) for name in names)
+            photos = any(name.endswith(_PHOTO_EXTENSIONS) for name in names)
             for _ in range(max(1, len(names) // IMAGES_PER_PROCESS) - len(self._idle)):
-                self._idle.append(_start())
+                self._idle.append(start_worker())
                 self._idle[-1].preload(model, photos=photos)
 
     def acquire(self, *, wait: bool = True) -> WorkerProcess | None:
-        """Take an idle worker, or a new one; `keep` or `lose` it afterwards.
+        """Return an idle worker or a new one; pass it to `release` or `discard` afterwards.
 
         Args:
-            wait: until another worker may be at work; else the answer may be None. Nobody may wait who has one: two
-                of those would wait for each other.
+            wait: whether to wait while `size` workers are acquired; if not, the result is None in that case. A thread
+                that holds a worker must not wait: two such threads would wait for each other.
 
         Raises:
-            StoreError: the crew was dismissed, or no process can be started.
+            StoreError: if the pool is closed or no process can be started.
         """
         if not self._free.acquire(blocking=wait):
             return None
@@ -182,31 +200,36 @@ class WorkerPool:
 
     def _take(self) -> WorkerProcess:
         if self.closed:
-            raise StoreError("the prediction was stopped; the same command goes on from what is finished")
-        return self._idle.popleft() if self._idle else _start()
+            raise StoreError("the prediction was stopped; run the same command again: it resumes from what is finished")
+        return self._idle.popleft() if self._idle else start_worker()
 
     def release(self, worker: WorkerProcess) -> None:
-        """Take a worker back that has nothing to do."""
+        """Put a worker that is alive and has nothing to do back into the pool."""
         self._acquired.remove(worker)
         self._idle.append(worker)
         self._free.release()
 
     def discard(self, worker: WorkerProcess) -> None:
-        """End a worker, if it has not died before."""
+        """End an acquired worker, dead or alive."""
         self._acquired.remove(worker)
-        worker.end()
+        worker.close()
         self._free.release()
 
     def close(self) -> None:
-        """End all workers; those who listen to one find it dead, and can't hire another."""
+        """End all workers; a thread that waits for one finds it dead and cannot acquire another."""
         self.closed = True
         for worker in tuple(self._acquired):
             worker.kill()
         while self._idle:
-            self._idle.pop().end()
+            self._idle.pop().close()
 
 
-def _start() -> WorkerProcess:
+def start_worker() -> WorkerProcess:
+    """Start a worker process.
+
+    Raises:
+        StoreError: if no process can be started.
+    """
     remedy = "fix that and run the same command again: it resumes from what is finished"
     with os_errors_as(StoreError, "worker process", "could not be started", remedy):
         return WorkerProcess()
@@ -214,132 +237,134 @@ def _start() -> WorkerProcess:
 
 def run_workers(
     plan: Plan,
-    crew: WorkerPool,
+    pool: WorkerPool,
     *,
     shards: Iterable[int] | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Carry out a plan, or some shards of it, until each is committed, by us or by another run of it.
+    """Predict the shards of a plan until each is committed, by this run or by another run of the same plan.
 
     Args:
-        plan: what was committed before is not done again.
-        crew: where workers are taken from, and given back to.
-        shards: all when None.
-        progress: is told of images, those that were done before included.
+        plan: plan to work on; shards that are committed are not predicted again.
+        pool: pool that supplies the workers.
+        shards: numbers of the shards to predict; None for all.
+        progress: receiver of the number of predicted images, including those that were predicted before.
 
     Raises:
-        DigitsError: a worker could not go on, or they keep dying; what is committed stays.
+        DigitsError: if a worker reports an error, or workers keep dying at the same images; committed shards stay.
     """
     wanted = plan.shards if shards is None else tuple(shards)
     total = sum(map(plan.images_in, wanted))
-    bar = _Counted(progress.start("Predicting", total), total)
-    job = _Job(plan, crew, bar)
+    bar = _ImageCounter(progress.start("Predicting", total), total)
+    job = _Job(plan, pool, bar)
     try:
-        while plan.exists() and (waiting := [shard for shard in wanted if not plan.is_committed(shard)]):
-            bar.recount(sum(map(plan.images_in, waiting)))
-            if free := _free(plan, waiting):
-                job.carry_out(free)
+        while plan.exists() and (pending := [shard for shard in wanted if not plan.is_committed(shard)]):
+            bar.recount(sum(map(plan.images_in, pending)))
+            if free := free_shards(plan, pending):
+                job.predict(free)
             else:
-                time.sleep(_PATIENCE)
+                time.sleep(_POLL_SECONDS)
         bar.recount(0)
     finally:
         bar.close()
 
 
-def _free(plan: Plan, waiting: Sequence[int]) -> list[int]:
-    """Give those of some shards that nobody is at; none when another run has just carried the plan out."""
+def free_shards(plan: Plan, pending: Sequence[int]) -> list[int]:
+    """Return the shards that no process works on; none when another run has just published the plan's table."""
     try:
-        return [shard for shard in waiting if plan.is_free(shard)]
+        return [shard for shard in pending if plan.is_free(shard)]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise StoreError(
-            f"{error.filename or plan.path}: the prediction can't go on ({error.strerror}); "
-            "mend that and run the same command again: it goes on from what is finished"
+            f"{error.filename or plan.path}: the prediction cannot continue ({error.strerror}); "
+            "fix that and run the same command again: it resumes from what is finished"
         ) from error
 
 
 class _Job:
-    """A plan, and the workers of a crew that are at it."""
+    """Job: shards of one plan, and the workers of a pool that predict them."""
 
-    def __init__(self, plan: Plan, crew: WorkerPool, bar: "_Counted") -> None:
-        self._plan, self._crew, self._bar = plan, crew, bar
+    def __init__(self, plan: Plan, pool: WorkerPool, bar: "_ImageCounter") -> None:
+        self._plan, self._pool, self._bar = plan, pool, bar
         self._todo: deque[int] = deque()
         self._busy: set[WorkerProcess] = set()
         self._deaths: Counter[tuple[int, int]] = Counter()
         self._failed_attempts: Counter[int] = Counter()
 
-    def carry_out(self, shards: Iterable[int]) -> None:
-        """Give each shard to a worker, once."""
+    def predict(self, shards: Iterable[int]) -> None:
+        """Send each shard to a worker once, and wait until all have ended."""
         self._todo.extend(shards)
         images = sum(map(self._plan.images_in, self._todo))
-        count = min(self._crew.size, len(self._todo), -(-images // IMAGES_PER_PROCESS))
+        count = min(self._pool.size, len(self._todo), -(-images // IMAGES_PER_PROCESS))
         try:
             while self._todo or self._busy:
-                while self._todo and len(self._busy) < count and (worker := self._crew.acquire(wait=not self._busy)):
+                while self._todo and len(self._busy) < count and (worker := self._pool.acquire(wait=not self._busy)):
                     self._busy.add(worker)
-                    worker.begin(self._plan, self._todo.popleft())
-                self._listen()
+                    worker.start_shard(self._plan, self._todo.popleft())
+                self._read_messages()
         finally:
             while self._busy:
-                self._crew.discard(self._busy.pop())
+                self._pool.discard(self._busy.pop())
 
-    def _listen(self) -> None:
-        """Wait until any worker tells something."""
+    def _read_messages(self) -> None:
+        """Wait until a worker has written something, and handle it."""
         with selectors.DefaultSelector() as selector:
             for worker in self._busy:
                 selector.register(worker, selectors.EVENT_READ, worker)
             for key, _ in selector.select():
-                self._hear(key.data, os.read(key.fd, 65536))
+                self._handle_message(key.data, os.read(key.fd, 65536))
 
-    def _hear(self, worker: WorkerProcess, told: bytes) -> None:
-        self._bar.advance(told.count(b"."))
-        if told.endswith((DONE, TAKEN)):
+    def _handle_message(self, worker: WorkerProcess, message: bytes) -> None:
+        self._bar.advance(message.count(b"."))
+        if message.endswith((DONE, TAKEN)):
             if self._todo:
-                worker.begin(self._plan, self._todo.popleft())
+                worker.start_shard(self._plan, self._todo.popleft())
             else:
                 self._busy.remove(worker)
-                self._crew.release(worker)
-        elif not told:
+                self._pool.release(worker)
+        elif not message:
             self._busy.remove(worker)
             self._handle_death(worker)
 
     def _handle_death(self, worker: WorkerProcess) -> None:
-        """Find out why a worker died; its shard is waiting again."""
-        code, number, words = worker.collect_exit()
-        self._crew.discard(worker)
-        if code == 0 or self._crew.closed:  # the plan is gone, as another run has carried it out, or we are to stop
+        """Find out why a worker died, and raise the error it reported, if any; its shard is pending again."""
+        code, number, output = worker.collect_exit()
+        self._pool.discard(worker)
+        if code == 0 or self._pool.closed:  # another run has published the table, or the pool was closed
             return
-        kind = error_of(code)
+        kind = error_class_for(code)
         if kind is not None:
-            raise kind(words)
+            raise kind(output)
         shard = worker.shard
-        fate = f"a worker process {f'was killed by signal {-code}' if code < 0 else f'failed ({code})'}"
+        event = f"a worker process {f'was killed by signal {-code}' if code < 0 else f'failed ({code})'}"
         if number is not None:
-            fate += f" at {escape_path(self._plan.entries(shard)[number].path)}"
-            self._suspect(shard, number, by_timer=code == -signal.SIGALRM)
+            event += f" at {escape_path(self._plan.entries(shard)[number].path)}"
+            self._count_death(shard, number, by_timer=code == -signal.SIGALRM)
         self._failed_attempts[shard] += 1
-        if self._failed_attempts[shard] >= _DEATHS_IN_VAIN:
-            raise DigitsError(f"{fate}, the last of {_DEATHS_IN_VAIN} to die at the same images. {words}".strip())
-        logger.warning("%s; its images are taken up again. %s", fate, words)
+        if self._failed_attempts[shard] >= _MAX_FAILED_ATTEMPTS:
+            raise DigitsError(
+                f"{event}, the last of {_MAX_FAILED_ATTEMPTS} that died at the same images. {output}".strip()
+            )
+        logger.warning("%s; another worker predicts its images. %s", event, output)
 
-    def _suspect(self, shard: int, number: int, *, by_timer: bool) -> None:
-        """Blame an image when this was not the first worker to die at it: the first may have been killed by others."""
+    def _count_death(self, shard: int, number: int, *, by_timer: bool) -> None:
+        """Count a death at an image, and record the image as failed at the second: one death may have another cause."""
         self._deaths[shard, number] += 1
-        if self._deaths[shard, number] >= _DEATHS_AT_AN_IMAGE:
+        if self._deaths[shard, number] >= _MAX_DEATHS_PER_IMAGE:
             self._plan.record_failure(shard, number, "timeout" if by_timer else "crashed")
             del self._failed_attempts[shard]
 
 
-class _Counted:
-    """A bar that is told of each image once, although a worker that died may have done some in vain."""
+class _ImageCounter:
+    """Progress bar that counts each image once, although images of a worker that died are predicted twice."""
 
     def __init__(self, bar: Bar, total: int) -> None:
         self._bar, self._total = bar, total
         self._shown = self._done = 0
 
-    def recount(self, waiting: int) -> None:
-        self._done = self._total - waiting
+    def recount(self, pending: int) -> None:
+        self._done = self._total - pending
         self._show()
 
     def advance(self, count: int) -> None:

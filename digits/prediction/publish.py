@@ -1,8 +1,8 @@
-"""Batch prediction: a folder of pictures to a table, one row an image, whatever is in it and whenever we are killed.
+"""Publication: merge the part files of a plan into one table with one row per image.
 
-Three steps that can be called by themselves, also from different processes: `plan_predictions` lists the folder and
-cuts it into shards, `run_workers` (or any number of `run_worker`) makes their parts, `merge_predictions` publishes the table.
-Called again after a kill, with the same folder, model and options, they go on where they were.
+A prediction has three steps, which may run in different processes: `plan_predictions` lists the folder and cuts it
+into shards, `run_workers` (or any number of `run_worker`) writes their part files, `merge_predictions` publishes the
+table. After a kill, the same steps with the same folder, model and options resume where they stopped.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from digits.errors import CorruptArtifactError, PlanGoneError, StoreError, os_errors_as
 from digits.model.drift import Counts, add_counts, find_drift
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import (
     Failure,
     LeastCertain,
@@ -41,90 +41,99 @@ from digits.store.files import hash_file, locked, remove_temporary_files, replac
 from digits.store.records import Record, read_record, write_record
 
 RUNS_KEPT = 20
-"""In the trend of a table's drift."""
+"""Number of runs in the drift trend of a table."""
 
 logger = logging.getLogger(__name__)
 
 
 def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
-    source: Path, *, model: ModelFiles, options: PredictionConfig, out: Path, work: Path, progress: Progress = SILENT
+    source: Path, *, model: OnnxModel, options: PredictionConfig, out: Path, work: Path, progress: Progress = SILENT
 ) -> PredictionSummary:
-    """Predict every image of a folder into a table, and draw the least certain ones beside it.
+    """Predict every image of a folder into a table, and draw the least certain images next to it.
 
     Args:
-        source: a folder, an archive, or a single image.
-        model: the exported model.
-        options: how.
-        out: the table, `.csv`, `.parquet` or `.jsonl`.
-        work: a directory for what outlives a kill.
-        progress: is told of images.
+        source: folder, archive or single image.
+        model: exported model.
+        options: options of the prediction.
+        out: path of the table, `.csv`, `.parquet` or `.jsonl`.
+        work: directory of the plans, which survive a kill.
+        progress: receiver of the number of predicted images.
+
+    Returns:
+        The summary of the table.
 
     Raises:
-        UsageError: the folder can't be read, or the table's format is unknown.
-        ModelError: the model can't be used.
-        StoreError: the disk is full, or can't be written to; run again to go on.
+        UsageError: if the source cannot be read, the format of the table is unknown, or options contradict each other.
+        ModelError: if the model cannot be run.
+        StoreError: if the disk is full or not writable; the same call resumes the prediction.
     """
-    with WorkerPool(options.processes) as crew:
-        crew.prepare(source, model)
+    with WorkerPool(options.processes) as pool:
+        pool.prepare(source, model)
         while True:
             plan = plan_predictions(source, model=model, options=options, out=out, work=work)
             started = time.time()
-            run_workers(plan, crew, progress=progress)
+            run_workers(plan, pool, progress=progress)
             with suppress(PlanGoneError):
-                return merge_predictions(plan, crew, started=started)
+                return merge_predictions(plan, pool, started=started)
 
 
-def merge_predictions(plan: Plan, crew: WorkerPool, *, started: float | None = None) -> PredictionSummary:
+def merge_predictions(plan: Plan, pool: WorkerPool, *, started: float | None = None) -> PredictionSummary:
     """Publish the table of a plan whose shards are all committed, and remove the plan.
 
-    A part that was damaged since then is made again; `merge` has the arguments and the errors.
+    The shard of a damaged part file is predicted again. See `merge_parts` for the other arguments and the errors.
+
+    Args:
+        plan: plan whose shards are all committed.
+        pool: pool that supplies a worker for a damaged shard.
+        started: time at which this run began, as in `merge_parts`.
     """
     try:
         return merge_parts(plan, started=started)
     except CorruptArtifactError as error:
-        logger.warning("%s; it is made again", error)
-        run_workers(plan, crew)
+        logger.warning("%s; predicting it again", error)
+        run_workers(plan, pool)
         return merge_parts(plan, started=started)
 
 
 def merge_parts(plan: Plan, *, started: float | None = None) -> PredictionSummary:
-    """Verify the parts, publish the table, the picture and the summary beside it, and remove the plan.
+    """Verify the part files, publish the table with its picture and summary, and remove the plan.
 
     Args:
-        plan: every shard must be committed.
-        started: when this run began: what was done before counts as taken over; None: nothing was.
+        plan: plan whose shards are all committed.
+        started: time at which this run began, in seconds since the epoch: shards that began earlier count as reused.
+            None if no shard counts as reused.
 
     Returns:
-        The summary; when another run of the same has published it meanwhile, the one that it wrote.
+        The summary; if another run of the same plan has published the table meanwhile, the summary of that run.
 
     Raises:
-        CorruptArtifactError: a part was damaged; its shard is waiting again, so run the workers once more.
-        PlanGoneError: another run of the same has published it, and a run of something else has replaced it since.
-        StoreError: a shard is not done, or the disk is full.
+        CorruptArtifactError: if a part file is damaged; its shard is pending again, so run the workers once more.
+        PlanGoneError: if another run has published the table and a third run has replaced it since.
+        StoreError: if a shard is not committed or the disk is full.
     """
     remedy = "fix that and run the same command again: it resumes from here"
-    with os_errors_as(StoreError, plan.out, "the table could not be written", remedy), _merging(plan) as ours:
-        if not ours:
+    with os_errors_as(StoreError, plan.out, "the table could not be written", remedy), _lock_merge(plan) as exists:
+        if not exists:
             return _published_by_another(plan)
-        with _publishing(plan):
-            return _published(plan, started)
+        with _lock_publication(plan):
+            return _publish(plan, started)
 
 
 @contextmanager
-def _merging(plan: Plan) -> Iterator[bool]:
-    """Wait until nobody else merges the plan; tell whether it is still there."""
+def _lock_merge(plan: Plan) -> Iterator[bool]:
+    """Wait until no other process merges the plan, and yield whether the plan still exists."""
     path = plan.path / "merge.lock"
     with ExitStack() as stack:
         try:
             lock = stack.enter_context(locked(path))
-            ours = path.exists() and path.stat().st_ino == os.fstat(lock.descriptor).st_ino
+            exists = path.exists() and path.stat().st_ino == os.fstat(lock.descriptor).st_ino
         except FileNotFoundError:
-            ours = False
-        yield ours
+            exists = False
+        yield exists
 
 
 @contextmanager
-def _publishing(plan: Plan) -> Iterator[None]:
+def _lock_publication(plan: Plan) -> Iterator[None]:
     """Wait until no other plan is being published, so that table, picture and summary are of one run."""
     with locked(plan.path.parent, flags=os.O_RDONLY):
         yield
@@ -135,14 +144,14 @@ def _published_by_another(plan: Plan) -> PredictionSummary:
         record = read_record(summary_path(plan.out))
         if record.pop("plan") == plan.digest and plan.out.exists():
             return PredictionSummary.from_record(record)
-    raise PlanGoneError(f"{plan.path}: the plan was removed before it was carried out; run the same command again")
+    raise PlanGoneError(f"{plan.path}: the plan was removed before its table was published; run the same command again")
 
 
-def _published(plan: Plan, started: float | None) -> PredictionSummary:
-    waiting = plan.pending_shards()
-    if waiting:
+def _publish(plan: Plan, started: float | None) -> PredictionSummary:
+    pending = plan.pending_shards()
+    if pending:
         raise StoreError(
-            f"{plan.path}: {len(waiting)} of {len(plan.shards)} shards are not done; run the workers first"
+            f"{plan.path}: {len(pending)} of {len(plan.shards)} shards are not predicted; run the workers first"
         )
     remove_temporary_files(plan.out, picture_path(plan.out), summary_path(plan.out))
     totals = _Totals()
@@ -161,7 +170,7 @@ def _published(plan: Plan, started: float | None) -> PredictionSummary:
 
 
 def _with_trend(summary: PredictionSummary, plan: str) -> PredictionSummary:
-    """Add a run's drift to that of the runs before into the same table; the same run once more counts once."""
+    """Return the summary with the drift of the earlier runs into the same table; a repeated run counts once."""
     former: Record = {}
     with suppress(FileNotFoundError, CorruptArtifactError):
         former = read_record(summary_path(summary.out))
@@ -180,7 +189,7 @@ def _with_trend(summary: PredictionSummary, plan: str) -> PredictionSummary:
 
 
 def _write_picture(summary: PredictionSummary) -> None:
-    """Write the picture of the least certain images; that of an earlier run goes where there is none."""
+    """Write the picture of the least certain images, or remove the picture of an earlier run if there are none."""
     picture = draw_least_certain(summary)
     if picture is None:
         picture_path(summary.out).unlink(missing_ok=True)
@@ -189,30 +198,33 @@ def _write_picture(summary: PredictionSummary) -> None:
 
 
 def _write_incremental(plan: Plan, former: IncrementalRows, totals: "_Totals") -> None:
-    """Write a table of rows that were known and rows that were predicted, and its ledger just before it."""
+    """Write the table of reused and predicted rows, and commit its ledger just before the table."""
     ledger = NewLedger(plan, former)
-    totals.remember(former.least_certain)
+    totals.count_rows_only(former.least_certain)
     with replacing(plan.out) as file:
         parts = _verified_parts(plan, totals)
-        plan.table_format.join(_shards_of(plan, former, ledger.merged(parts), totals), plan.columns, file)
+        plan.table_format.join(_shards_of(plan, former, ledger.merged_rows(parts), totals), plan.columns, file)
         file.flush()
         digest = hash_file(Path(file.name))
         ledger.commit(digest, totals.pictures())
-    ledger.forget_others(digest)
+    ledger.remove_others(digest)
 
 
 def _write_replaced(plan: Plan, former: ReplacedRows, totals: "_Totals") -> None:
-    """Write a table of which some rows were predicted anew, over the one that they were to be replaced in."""
-    totals.remember(())
+    """Write the table of kept and predicted rows in place of the one whose rows were to be replaced."""
+    totals.count_rows_only(())
     with replacing(plan.out) as file:
         rows = (json.loads(row) for _, row in merged_rows(plan, former, _verified_parts(plan, totals)))
         plan.table_format.join(_shards_of(plan, former, rows, totals), plan.columns, file)
         if hash_file(plan.out) != former.table:
-            raise StoreError(f"{plan.out}: the table was changed meanwhile and is left so; run the same command again")
+            raise StoreError(
+                f"{plan.out}: another program changed the table during the run, so it was not replaced; "
+                "run the same command again"
+            )
 
 
 def _shards_of(plan: Plan, former: FormerRows, rows: Iterator[Record], totals: "_Totals") -> Iterator[bytes]:
-    """Encode rows as the parts that a run from nothing would have."""
+    """Yield the rows encoded in parts of the size that a run without an earlier table would have."""
     while shard := list(islice(rows, former.shard_size)):
         totals.count(shard)
         yield plan.table_format.encode([tuple(row.values()) for row in shard], plan.columns)
@@ -224,27 +236,27 @@ def _verified_parts(plan: Plan, totals: "_Totals") -> Iterator[bytes]:
             seal, part = read_part(plan, shard)
         except (CorruptArtifactError, FileNotFoundError) as error:
             plan.uncommit(shard)
-            raise CorruptArtifactError(f"shard {shard} must be made again: {error}") from error
+            raise CorruptArtifactError(f"shard {shard} must be predicted again: {error}") from error
         totals.add(seal)
         yield part
 
 
 def read_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
-    """Give the seal and the rows of a shard that is done.
+    """Return the seal and the part file's content of a committed shard.
 
     Raises:
-        CorruptArtifactError: one of them was damaged.
-        FileNotFoundError: one of them is missing.
+        CorruptArtifactError: if either file is damaged.
+        FileNotFoundError: if either file is missing.
     """
     seal = read_record(plan.part_path(shard, ".json"))
     part = plan.part_path(shard, ".part").read_bytes()
     if hashlib.sha256(part).hexdigest() != seal["sha256"]:
-        raise CorruptArtifactError(f"{plan.part(shard, '.part')}: damaged after it was written")
+        raise CorruptArtifactError(f"{plan.part_path(shard, '.part')}: damaged after it was written")
     return seal, part
 
 
 class _Totals:
-    """The sum of what the shards' seals tell; of an incremental run, what the rows tell."""
+    """Totals of a table: the sum of the counts in the shards' seals, or of the rows if rows were kept."""
 
     def __init__(self) -> None:
         self._predictions: Counter[str] = Counter()
@@ -253,59 +265,64 @@ class _Totals:
         self._more_frames = 0
         self._failures: list[Failure] = []
         self._least_certain: list[LeastCertain] = []
-        self._seen: dict[str, LeastCertain] | None = None
+        self._with_pixels: dict[str, LeastCertain] | None = None
         self._drift: Counts = {}
 
-    def remember(self, least_certain: Sequence[Record]) -> None:
-        """Count rows from now on, and take the pixels of the least certain from here and from the seals."""
-        self._seen = {image.path: image for image in map(LeastCertain.from_seal, least_certain)}
+    def count_rows_only(self, least_certain: Sequence[Record]) -> None:
+        """Ignore the counts of seals from now on; only `count` counts.
+
+        Args:
+            least_certain: images whose pixels are known, in the form of a seal, in addition to those of the seals.
+        """
+        self._with_pixels = {image.path: image for image in map(LeastCertain.from_seal, least_certain)}
 
     def add(self, seal: Record) -> None:
+        """Add the counts of a shard's seal."""
         self._rows.append((seal["started"], seal["rows"]))
         self._more_frames += seal["more_frames"]
         self._drift = add_counts([self._drift, seal["drift"]])
         least_certain = map(LeastCertain.from_seal, seal["least_certain"])
-        if self._seen is not None:
-            self._seen |= {image.path: image for image in least_certain}
+        if self._with_pixels is not None:
+            self._with_pixels |= {image.path: image for image in least_certain}
             return
         self._predictions.update(seal["classes"])
         self._statuses.update(seal["statuses"])
-        self._fail(Failure(*failure) for failure in seal["failures"])
-        self._doubt(least_certain)
+        self._add_failures(Failure(*failure) for failure in seal["failures"])
+        self._add_least_certain(least_certain)
 
     def count(self, rows: Sequence[Record]) -> None:
         """Count rows of a table."""
         predicted = [row for row in rows if row["prediction"] is not None]
         self._predictions.update(row["prediction"] for row in predicted)
         self._statuses.update(row["status"] for row in rows)
-        self._fail(Failure(r["path"], r["status"], r["error"]) for r in rows if r["prediction"] is None)
+        self._add_failures(Failure(r["path"], r["status"], r["error"]) for r in rows if r["prediction"] is None)
         predicted.sort(key=lambda row: float(row["confidence"]))
         least = predicted[:LEAST_CERTAIN_KEPT]
-        self._doubt(LeastCertain(row["path"], row["prediction"], row["confidence"]) for row in least)
+        self._add_least_certain(LeastCertain(row["path"], row["prediction"], row["confidence"]) for row in least)
 
-    def _fail(self, failures: Iterable[Failure]) -> None:
+    def _add_failures(self, failures: Iterable[Failure]) -> None:
         self._failures += islice(failures, FAILURES_KEPT - len(self._failures))
 
-    def _doubt(self, images: Iterable[LeastCertain]) -> None:
+    def _add_least_certain(self, images: Iterable[LeastCertain]) -> None:
         self._least_certain += images
         self._least_certain.sort(key=lambda image: image.confidence)
         del self._least_certain[LEAST_CERTAIN_KEPT:]
 
     def pictures(self) -> list[Record]:
-        """Give the least certain images of which the pixels are known, as in a seal."""
-        return [image.as_seal() for image in self._pictured() if image.pixels is not None]
+        """Return the least certain images whose pixels are known, in the form of a seal."""
+        return [image.as_seal() for image in self._add_pixels() if image.pixels is not None]
 
-    def _pictured(self) -> list[LeastCertain]:
-        seen = self._seen or {}
-        return [image if image.pixels is not None else self._with_pixels(image, seen) for image in self._least_certain]
+    def _add_pixels(self) -> list[LeastCertain]:
+        known = self._with_pixels or {}
+        return [image if image.pixels is not None else self._find_pixels(image, known) for image in self._least_certain]
 
     @staticmethod
-    def _with_pixels(image: LeastCertain, seen: Mapping[str, LeastCertain]) -> LeastCertain:
-        known = seen.get(image.path)
+    def _find_pixels(image: LeastCertain, images: Mapping[str, LeastCertain]) -> LeastCertain:
+        known = images.get(image.path)
         return known if known and known.as_record() == image.as_record() else image
 
     def summary(self, plan: Plan, started: float | None) -> PredictionSummary:
-        """Give the summary, now that the table is in place."""
+        """Return the summary of the table."""
         now, since = time.time(), started or 0
         begun = min((start for start, _ in self._rows if start >= since), default=now)
         seconds = max(now - begun, 1e-6)
@@ -325,7 +342,7 @@ class _Totals:
             skipped=dict(plan.skipped),
             more_frames=self._more_frames,
             failures=tuple(self._failures),
-            least_certain=tuple(self._pictured()),
+            least_certain=tuple(self._add_pixels()),
             unchanged=plan.former.unchanged if plan.former else 0,
             drift=find_drift(self._drift, plan.model.reference),
         )

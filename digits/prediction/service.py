@@ -1,4 +1,4 @@
-"""Prediction with a registered model: the registry and the artifact store on one side, the engine on the other."""
+"""Service: prediction with models of the registry and directories of the artifact store."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from digits.errors import StoreError, UsageError, os_errors_as
 from digits.images.file_list import STANDARD_INPUT
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import PredictionSummary
 from digits.outputs.table import TableFile
 from digits.outputs.table_diff import shadow_path, write_differences
@@ -26,15 +26,19 @@ _single_worker = WorkerPool(1)
 _current_pool: ContextVar[WorkerPool] = ContextVar("worker pool", default=_single_worker)
 
 
-def open_model(store: Store, name: str) -> ModelFiles:
-    """Find the model that `champion` or a version's number stands for, verified.
+def open_model(store: Store, name: str) -> OnnxModel:
+    """Load and verify the exported model of a version.
+
+    Args:
+        store: artifact store.
+        name: `champion`, `challenger` or the number of a version.
 
     Raises:
-        RegistryError: there is no such version, or no champion.
-        StoreError: its files are missing or damaged.
+        RegistryError: if there is no such version, or no champion.
+        StoreError: if its files are missing or damaged.
     """
     version = Registry(store).resolve(name)
-    return ModelFiles.load(store.open(version.artifact("onnx")).path, version=version.number)
+    return OnnxModel.load(store.open(version.artifact("onnx")).path, version=version.number)
 
 
 def current_pool() -> WorkerPool:
@@ -69,7 +73,7 @@ def worker_pool(store: Store, source: Path, *, model: str, processes: int | None
 
 
 def default_table(store: Store, source: Path) -> Path:
-    """Say where the table of a folder goes when nobody said: the same place for the same folder."""
+    """Return the default path of the table of a folder, below the artifact root; the same for the same folder."""
     source = source.absolute()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.") or "images"
     return store.predictions / f"{name[:60]}-{digest_of(ascii(str(source)))[:8]}" / "predictions.csv"
@@ -77,19 +81,19 @@ def default_table(store: Store, source: Path) -> Path:
 
 @contextmanager
 def inbox_lock(store: Store, folder: Path) -> Iterator[bool]:
-    """Be the only run at an inbox while the context lasts, and tell whether that is so; make the folder if it is not.
+    """Lock an inbox while the context lasts, and yield whether it was free; create the folder if it is missing.
 
     Raises:
-        UsageError: the folder is not there and can't be made.
+        UsageError: if the folder cannot be created.
     """
-    with os_errors_as(UsageError, folder, "could not be made", "the inbox must be a folder"):
+    with os_errors_as(UsageError, folder, "could not be created", "the inbox must be a folder"):
         folder.mkdir(parents=True, exist_ok=True)
     with store.try_lock(f"inbox-{digest_of(ascii(str(folder.absolute())))[:32]}") as free:
         yield free
 
 
 def plan_predictions(store: Store, source: Path, *, model: str, out: Path | None, options: PredictionConfig) -> Plan:
-    """List a folder and plan its prediction; see `digits.prediction.planning.plan_predictions`."""
+    """Plan the prediction of a folder with a registered model; see `digits.prediction.planning.plan_predictions`."""
     return planning.plan_predictions(
         source,
         model=open_model(store, model),
@@ -100,31 +104,40 @@ def plan_predictions(store: Store, source: Path, *, model: str, out: Path | None
 
 
 def plan_shadow(store: Store, source: Path, *, shadow: str, out: Path, options: PredictionConfig) -> Plan:
-    """Plan the prediction of a folder with another version, into a table of its own that nobody keeps.
+    """Plan the prediction of a folder with another version, into a temporary table.
 
     Args:
-        store: where models are.
-        source: the folder.
-        shadow: a version's number, or `challenger`.
-        out: the champion's table.
-        options: how the champion predicts.
+        store: artifact store.
+        source: folder, archive or single image.
+        shadow: number of the version, or `challenger`.
+        out: path of the champion's table.
+        options: options of the champion's prediction.
 
     Raises:
-        UsageError: the list of files was read from the standard input, which can't be read twice.
-        RegistryError: there is no such version.
+        UsageError: if the list of files comes from standard input, which cannot be read twice.
+        RegistryError: if there is no such version.
     """
     if options.files_from == STANDARD_INPUT:
-        raise UsageError("files_from: to predict with two versions, give the list of files as a file")
-    alone = {"incremental": False, "verify": False, "replace_version": None}
+        raise UsageError(
+            "files_from: expected a file, since two versions cannot both read the list from standard input"
+        )
+    changes = {"incremental": False, "verify": False, "replace_version": None}
     table = store.temporary / f"shadow-{digest_of(ascii(str(out.absolute())))[:32]}" / "predictions.jsonl"
-    return plan_predictions(store, source, model=shadow, out=table, options=options.model_copy(update=alone))
+    return plan_predictions(store, source, model=shadow, out=table, options=options.model_copy(update=changes))
 
 
 def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
-    """Write where the tables of two versions differ, beside the first one; drop the second; give the first's summary.
+    """Write the differences between the tables of two versions next to the first, and remove the second.
+
+    Args:
+        summary: summary of the champion's table.
+        other: summary of the other version's temporary table.
+
+    Returns:
+        The champion's summary, with the number of differing images in `shadow`.
 
     Raises:
-        StoreError: the disk is full, or can't be written to.
+        StoreError: if the disk is full or not writable.
     """
     place = shadow_path(summary.out)
     with os_errors_as(StoreError, place, "the differences could not be written", "run again"):

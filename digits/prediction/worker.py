@@ -1,6 +1,6 @@
-"""The worker that carries out a plan's shards: reads, hashes, decodes, normalises, predicts, writes, commits.
+"""Worker: read, decode, normalize and predict the images of a plan's shards, and commit their part files.
 
-This module is what a worker process imports: it stays away from everything that is slow to load.
+A worker process imports this module, which therefore must not import what is slow to load.
 """
 
 import hashlib
@@ -27,62 +27,74 @@ from digits.images.folder import Entry, escape_path
 from digits.images.normalize import opencv
 from digits.images.screening import ScreenedImage, screen
 from digits.images.source import Source, open_source
-from digits.model.drift import MOST_IMAGES, Counts, Reference, add_counts, bin_counts, measure, measure_files
-from digits.model.onnx_model import ModelFiles, Predictor, load_runtime
+from digits.model.drift import (
+    MAX_SAMPLED_IMAGES,
+    Counts,
+    Reference,
+    add_counts,
+    bin_counts,
+    measure_files,
+    measure_images,
+)
+from digits.model.onnx_model import OnnxModel, Predictor, load_runtime
 from digits.outputs.summary import LeastCertain
 from digits.outputs.table import DECIMALS, FIXED_COLUMNS, Row
 from digits.prediction.limits import ImageLimits, NoLimits
 from digits.prediction.plan import Plan
-from digits.status import Status, novelty_of, verdict
+from digits.status import Status, combine_novelty, prediction_status
 from digits.store.files import write_file
 from digits.store.records import Record, write_record
 
 SLICE = 256
+"""Number of images that are read before they are predicted together."""
 FAILURES_KEPT = 100
+"""Largest number of failures in a seal and in a summary."""
 LEAST_CERTAIN_KEPT = 25
+"""Number of least certain images in a seal and in a summary."""
 _STATUS = [column.name for column in FIXED_COLUMNS].index("status")
 DONE, TAKEN = b"\n", b"-"
-_BLAMES: Mapping[Status, str] = {
-    "crashed": "decoding it killed the process that did, twice; convert the image",
-    "timeout": "reading and decoding it took more than {:g} s; shrink the image or raise --max-seconds",
+_FAILED_ERRORS: Mapping[Status, str] = {
+    "crashed": "decoding ended two worker processes; convert the image",
+    "timeout": "reading and decoding took more than {:g} s; shrink the image or raise --max-seconds",
 }
 Tick = Callable[[int], None]
 
 
 def no_tick(count: int) -> None:
-    """Tell nobody that so many images more are done."""
+    """Ignore that `count` more images are predicted."""
 
 
 def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
-    """Carry out, in this process, every shard that is neither committed nor being worked on by a living process.
+    """Predict, in this process, every shard that is neither committed nor claimed by a living process.
 
-    No limit protects this process from an image that kills its decoder: `digits.prediction.pool` has other ones do this.
+    This process has no limits of time and memory, and an image that crashes its decoder ends it. To be protected, use
+    `digits.prediction.pool.run_workers`.
 
     Args:
-        plan: any number of workers may be at it, here or in other processes.
-        start: the shard to begin with, so that workers don't follow each other.
-        tick: is told after every few images how many more are done.
+        plan: plan to work on; other workers may work on it at the same time.
+        start: number of the shard to begin with, so that workers do not try the same shards one after the other.
+        tick: function that is called every few images with the number of images predicted since the last call.
 
     Returns:
-        The number of shards it committed.
+        The number of shards that this call committed.
 
     Raises:
-        StoreError: the disk is full or can't be written to, or the folder can't be opened any more.
-        ModelError: the model can't be run, or is not the one that the plan was made for.
+        StoreError: if the disk is full or not writable, or the source can no longer be opened.
+        ModelError: if the model cannot be run or was replaced after planning.
     """
     committed = 0
-    with _at_work_on(plan, NoLimits(), tick) as worker:
+    with _open_worker(plan, NoLimits(), tick) as worker:
         for shard in [*plan.shards[start:], *plan.shards[:start]]:
             committed += worker.run_if_free(shard)
     return committed
 
 
 @contextmanager
-def _at_work_on(plan: Plan, guard: NoLimits, tick: Tick) -> Iterator["_Worker"]:
-    """Open what a worker needs; it just ends when the plan is gone, which is when another run has carried it out."""
+def _open_worker(plan: Plan, limits: NoLimits, tick: Tick) -> Iterator["_Worker"]:
+    """Open the source for a worker; end without an error if the plan is gone, since then its table is published."""
     try:
         with open_source(plan.source, plan.archive) as source:
-            yield _Worker(plan, source, guard, tick)
+            yield _Worker(plan, source, limits, tick)
     except BrokenPipeError:
         raise
     except OSError:
@@ -92,8 +104,8 @@ def _at_work_on(plan: Plan, guard: NoLimits, tick: Tick) -> Iterator["_Worker"]:
                 raise
 
 
-class _Seen(NamedTuple):
-    """What is known of an image before the network has seen it; `pixels` is None where there is no picture."""
+class _ReadImage(NamedTuple):
+    """Image before its prediction: `pixels` is None, with a status and an error, if the file could not be read."""
 
     path: str
     sha256: str | None
@@ -103,27 +115,29 @@ class _Seen(NamedTuple):
     status: Status = "ok"
     error: str | None = None
     more_frames: bool = False
-    looked: ScreenedImage | None = None
+    screened: ScreenedImage | None = None
 
 
 @dataclass
 class _Tally:
-    """What a shard's seal tells besides the part's hash."""
+    """Counts of a shard for its seal."""
 
     classes: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     more_frames: int = 0
     failures: list[tuple[str, Status, str | None]] = field(default_factory=list)
-    least_certain: list[tuple[float, str, _Seen]] = field(default_factory=list)
+    least_certain: list[tuple[float, str, _ReadImage]] = field(default_factory=list)
     drift: Counts = field(default_factory=dict)
 
-    def count(self, images: Sequence[_Seen], statuses: Iterable[str]) -> None:
+    def count(self, images: Sequence[_ReadImage], statuses: Iterable[str]) -> None:
         self.statuses.update(statuses)
         self.more_frames += sum(image.more_frames for image in images)
         room = FAILURES_KEPT - len(self.failures)
         self.failures += [(i.path, i.status, i.error) for i in images if i.pixels is None][:room]
 
-    def count_predictions(self, images: Sequence[_Seen], names: Sequence[str], confidence: Sequence[float]) -> None:
+    def count_predictions(
+        self, images: Sequence[_ReadImage], names: Sequence[str], confidence: Sequence[float]
+    ) -> None:
         self.classes.update(names)
         least = sorted(zip(confidence, names, images, strict=True), key=itemgetter(0))[:LEAST_CERTAIN_KEPT]
         self.least_certain = sorted((*self.least_certain, *least), key=itemgetter(0))[:LEAST_CERTAIN_KEPT]
@@ -132,96 +146,97 @@ class _Tally:
         return {**vars(self), "least_certain": [_as_least_certain(*image) for image in self.least_certain]}
 
 
-def _as_least_certain(confidence: float, name: str, image: _Seen) -> Record:
+def _as_least_certain(confidence: float, name: str, image: _ReadImage) -> Record:
     return LeastCertain(image.path, name, confidence, image.pixels).as_seal()
 
 
 class _Worker:
-    """A model at work on a plan."""
+    """Worker: predicts shards of one plan."""
 
-    def __init__(self, plan: Plan, source: Source, guard: NoLimits, tick: Tick) -> None:
+    def __init__(self, plan: Plan, source: Source, limits: NoLimits, tick: Tick) -> None:
         self._plan = plan
         self._source = source
-        self._guard = guard
+        self._limits = limits
         self._tick = tick
         self._columns = plan.columns
-        self._every = max(1, plan.images // MOST_IMAGES)
+        self._every = max(1, plan.images // MAX_SAMPLED_IMAGES)
 
     def run_if_free(self, shard: int) -> bool:
-        """Carry out a shard, unless it is done or somebody else is at it."""
-        with self._plan.claim(shard) as mine:
-            if mine:
+        """Predict a shard unless it is committed or claimed by a living process; return whether it was predicted."""
+        with self._plan.claim(shard) as claimed:
+            if claimed:
                 self._run(shard)
-            return mine
+            return claimed
 
     def _run(self, shard: int) -> None:
-        """Make a shard's part, and commit it."""
+        """Write a shard's part file and commit it."""
         started = time.time()
         planned = self._plan.model
         predictor = _predictor(planned.directory, planned.version, planned.digest)
-        self._guard.limit_memory()
-        entries, blamed = self._plan.entries(shard), self._plan.failed_images(shard)
+        self._limits.limit_memory()
+        entries, failed = self._plan.entries(shard), self._plan.failed_images(shard)
         rows, tally = list[Row](), _Tally()
         for first in range(0, len(entries), SLICE):
             images = [
-                self._see(number, entry, blamed.get(number))
+                self._read(number, entry, failed.get(number))
                 for number, entry in enumerate(entries[first : first + SLICE], first)
             ]
-            self._guard.leave()
+            self._limits.end_images()
             rows += self._rows(images, predictor, tally)
             self._tick(len(images))
         part = self._plan.format.encode(rows, self._columns)
         _commit(self._plan, shard, part, {"rows": len(rows), "started": started, **tally.as_record()})
 
-    def _see(self, number: int, entry: Entry, blame: Status | None) -> _Seen:
+    def _read(self, number: int, entry: Entry, failed: Status | None) -> _ReadImage:
         path, options, digest = escape_path(entry.path), self._plan.options, None
-        self._guard.enter(number, options.max_seconds)
+        self._limits.begin_image(number, options.max_seconds)
         try:
             content = self._source.read(entry, max_bytes=options.max_bytes)
             digest = hashlib.sha256(content).hexdigest()
-            if blame:
-                return _Seen(path, digest, None, status=blame, error=_BLAMES[blame].format(options.max_seconds))
+            if failed:
+                error = _FAILED_ERRORS[failed].format(options.max_seconds)
+                return _ReadImage(path, digest, None, status=failed, error=error)
             picture = decode(content, max_pixels=options.max_pixels, min_side=MIN_SIDE, others=options.others)
-            looked = self._looked_at(picture)
-        except DecodeError as error:
-            return _Seen(path, digest, None, error.width, error.height, error.status, str(error))
+            screened = self._screen(picture)
+        except DecodeError as fault:
+            return _ReadImage(path, digest, None, fault.width, fault.height, fault.status, str(fault))
         except MemoryError:
-            return _Seen(path, digest, None, status="too-large", error="it needs more memory than is allowed")
-        more, pixels = picture.more_frames, looked.pixels
-        return _Seen(path, digest, pixels, picture.width, picture.height, more_frames=more, looked=looked)
+            return _ReadImage(path, digest, None, status="too-large", error="decoding exceeds the memory limit")
+        more, pixels = picture.more_frames, screened.pixels
+        return _ReadImage(path, digest, pixels, picture.width, picture.height, more_frames=more, screened=screened)
 
-    def _looked_at(self, picture: Decoded) -> ScreenedImage:
+    def _screen(self, picture: Decoded) -> ScreenedImage:
         try:
             return screen(picture.pixels, self._plan.options.normalize, shape=self._plan.model.input_shape)
         except MemoryError:
             raise
-        except Exception as error:  # one image must not take its neighbours with it
-            raise DecodeError("unreadable", f"it could not be normalised: {type(error).__name__}") from error
+        except Exception as error:  # one image must not fail the other images of its shard
+            raise DecodeError("unreadable", f"normalization failed: {type(error).__name__}") from error
 
-    def _rows(self, images: Sequence[_Seen], predictor: Predictor, tally: _Tally) -> list[Row]:
+    def _rows(self, images: Sequence[_ReadImage], predictor: Predictor, tally: _Tally) -> list[Row]:
         answers = iter(self._predict([image for image in images if image.pixels is not None], predictor, tally))
         none: Row = (None,) * (3 + len(self._columns) - len(FIXED_COLUMNS))
         version = self._plan.model.version
         rows: list[Row] = []
         for image in images:
-            path, digest, pixels, width, height, seen, error, *_ = image
-            status, name, confidence, novelty, *more = (seen, *none) if pixels is None else next(answers)
+            path, digest, pixels, width, height, read_status, error, *_ = image
+            status, name, confidence, novelty, *more = (read_status, *none) if pixels is None else next(answers)
             rows.append((path, name, confidence, status, error, width, height, digest, novelty, version, *more))
         tally.count(images, [str(row[_STATUS]) for row in rows])
         return rows
 
-    def _predict(self, images: Sequence[_Seen], predictor: Predictor, tally: _Tally) -> list[Row]:
-        """Give for each image status, class, confidence and novelty, then the columns that options add."""
+    def _predict(self, images: Sequence[_ReadImage], predictor: Predictor, tally: _Tally) -> list[Row]:
+        """Return status, class, confidence and novelty of each image, then the columns that the options add."""
         if not images:
             return []
         pixels = np.stack([np.asarray(image.pixels) for image in images])
-        probabilities, novelty = predictor.answer(pixels)
+        probabilities, novelty = predictor.predict_with_novelty(pixels)
         if not np.isfinite(probabilities).all():
-            raise ModelError(f"{self._plan.model.onnx}: the network gives values that are no numbers; train it again")
+            raise ModelError(f"{self._plan.model.onnx}: the network returns NaN or infinite values; train it again")
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._plan.options.top_k].tolist()
         rounded = probabilities.astype(np.float64).round(DECIMALS).tolist()
-        looks = [image.looked for image in images if image.looked]
-        novelties = novelty_of(novelty, [seen.screening_score for seen in looks])
+        screened = [image.screened for image in images if image.screened]
+        novelties = combine_novelty(novelty, [image.screening_score for image in screened])
         answers = [self._answer(*answer) for answer in zip(rounded, ranked, novelties, strict=True)]
         tally.count_predictions(images, [str(a[1]) for a in answers], [float(a[2] or 0) for a in answers])
         if self._plan.model.reference:
@@ -231,45 +246,48 @@ class _Worker:
             tally.drift = add_counts([tally.drift, counts])
         return answers
 
-    def _answer(self, chances: list[float], order: list[int], novelty: float | None) -> Row:
+    def _answer(self, probabilities: list[float], order: list[int], novelty: float | None) -> Row:
         names = self._plan.model.class_names
-        (name, confidence), *others = [(names[index], chances[index]) for index in order]
-        status = verdict(confidence, novelty, self._plan.options.threshold)
-        added = chances if self._plan.options.probabilities else ()
+        (name, confidence), *others = [(names[index], probabilities[index]) for index in order]
+        status = prediction_status(confidence, novelty, self._plan.options.threshold)
+        added = probabilities if self._plan.options.probabilities else ()
         return (status, name, confidence, novelty, *added, *(value for other in others for value in other))
 
 
 def _drift_counts(
-    images: Sequence[_Seen],
+    images: Sequence[_ReadImage],
     pixels: npt.NDArray[np.uint8],
     probabilities: npt.NDArray[np.float32],
     novelty: Sequence[float | None] | None,
     reference: Reference,
 ) -> Counts:
-    looks = [image.looked for image in images if image.looked]
-    values = measure(pixels, probabilities, None if novelty is None else np.array(novelty, np.float64))
+    screened = [image.screened for image in images if image.screened]
+    values = measure_images(pixels, probabilities, None if novelty is None else np.array(novelty, np.float64))
     levels = pixels.reshape(len(pixels), -1).max(axis=1).tolist()
     files = measure_files(
         [max(image.width or 0, image.height or 0) for image in images],
-        [seen.dark_on_light for seen in looks],
-        [own if seen.contrast is None else seen.contrast for seen, own in zip(looks, levels, strict=True)],
+        [image.dark_on_light for image in screened],
+        [own if image.contrast is None else image.contrast for image, own in zip(screened, levels, strict=True)],
     )
     return bin_counts({**values, **files}, reference)
 
 
 @lru_cache(maxsize=1)
 def _predictor(directory: Path, version: int, digest: str) -> Predictor:
-    """Load the model that a prediction was planned with, or give the one that was loaded before."""
-    model = ModelFiles.load(directory, version=version)
+    """Load the model of a plan; the model that was loaded last is kept in memory."""
+    model = OnnxModel.load(directory, version=version)
     if model.digest != digest:
-        raise ModelError(f"{directory}: the model was replaced after the prediction was planned; start again")
+        raise ModelError(
+            f"{directory}: the model was replaced after the prediction was planned; run the same command again"
+        )
     return Predictor(model)
 
 
 def _commit(plan: Plan, shard: int, part: bytes, seal: Record) -> None:
-    """Write a shard's part, then the record that makes it count.
+    """Write a shard's part file, then its seal, which commits the shard.
 
-    Neither waits for the disk: what a power failure damages is found by its hash before it is used, and made again.
+    Neither is flushed to the disk: the hash shows a file that a power failure has damaged, and its shard is predicted
+    again.
     """
     write_file(plan.part_path(shard, ".part"), part, durable=False)
     digest = hashlib.sha256(part).hexdigest()
@@ -277,59 +295,64 @@ def _commit(plan: Plan, shard: int, part: bytes, seal: Record) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be a worker process: take requests from standard input, with the file of `guards.open_position_file` as argument.
+    """Run a worker process, which reads requests from standard input until its end.
 
-    A request is a line of JSON. `{"plan": path, "shard": number}` is answered on standard output by a `.` for every
-    image that is done, then `DONE` for a shard that is committed, or `TAKEN` for one that somebody else has.
-    `{"model": [directory, version, digest], "photos": bool}` has no answer: it says what to load while there is nothing
-    to do yet.
+    A request is a line of JSON. The answer to `{"plan": path, "shard": number}`, on standard output, is a `.` for
+    every predicted image, then `DONE` if the shard was committed, or `TAKEN` if another process has it.
+    `{"model": [directory, version, digest], "photos": bool}` has no answer; the worker loads what it names.
+
+    Args:
+        arguments: descriptor of the file from `digits.prediction.limits.open_position_file`.
+
+    Returns:
+        The exit code: 0 at the end of the input, or that of the error, whose message is on standard error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    guard = ImageLimits(int(arguments[0]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
+    limits = ImageLimits(int(arguments[0]))
     load_runtime()
     try:
-        _serve(sys.stdin.buffer, guard)
+        _handle_requests(sys.stdin.buffer, limits)
     except (BrokenPipeError, FileNotFoundError):  # the parent, or the plan, is gone
         return 0
     except DigitsError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    except OSError as error:  # the next worker may fare better
+    except OSError as error:  # another worker may succeed
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
-def _serve(requests: Iterable[bytes], guard: ImageLimits) -> None:
+def _handle_requests(requests: Iterable[bytes], limits: ImageLimits) -> None:
     current, worker = None, None
     with ExitStack() as stack:
         for request in requests:
-            told = json.loads(request)
-            if "model" in told:
-                preload(*told["model"], photos=told["photos"])
+            values = json.loads(request)
+            if "model" in values:
+                preload(*values["model"], photos=values["photos"])
                 continue
-            if worker is None or told["plan"] != current:
+            if worker is None or values["plan"] != current:
                 stack.close()
-                current = told["plan"]
+                current = values["plan"]
                 plan = Plan.open(Path(current))
-                worker = stack.enter_context(_at_work_on(plan, guard, lambda count: _tell_parent(b"." * count)))
-            _tell_parent(DONE if worker.run_if_free(told["shard"]) else TAKEN)
+                worker = stack.enter_context(_open_worker(plan, limits, lambda count: _send_to_parent(b"." * count)))
+            _send_to_parent(DONE if worker.run_if_free(values["shard"]) else TAKEN)
 
 
 def preload(directory: str, version: int, digest: str, *, photos: bool) -> None:
-    """Load a model, and what photos need, before there is a shard to do.
+    """Load a model, and the libraries that photos need, before the first shard.
 
     Args:
-        directory: of the exported model.
-        version: the registry's number.
-        digest: of the model that is expected there.
-        photos: whether pictures are to be expected that are not in MNIST's form.
+        directory: directory of the exported model.
+        version: number of its version in the registry.
+        digest: expected digest of the model.
+        photos: whether to load OpenCV, which images in MNIST's form do not need.
     """
-    with suppress(DigitsError):  # it comes again with the first shard, where somebody hears it
+    with suppress(DigitsError):  # the first shard raises it again, where it is reported
         _predictor(Path(directory), version, digest)
     if photos:
         opencv()
 
 
-def _tell_parent(words: bytes) -> None:
-    os.write(1, words)
+def _send_to_parent(message: bytes) -> None:
+    os.write(1, message)

@@ -22,11 +22,11 @@ registry.create_record = lambda path, record: (time.sleep(0.2), real(path, recor
 
 NO_TURNS = """
 import contextlib, time
-from digits import predictions
+from digits.prediction import publish
 
-predictions._publishing = lambda plan: contextlib.nullcontext()
-real = predictions.write_record
-predictions.write_record = lambda path, record: (time.sleep(record["model_version"] % 2), real(path, record))
+publish._lock_publication = lambda plan: contextlib.nullcontext()
+real = publish.write_record
+publish.write_record = lambda path, record: (time.sleep(record["model_version"] % 2), real(path, record))
 """
 """Tables and summaries that are written at the same time."""
 

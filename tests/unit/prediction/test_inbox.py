@@ -1,4 +1,4 @@
-"""An inbox is one run's at a time."""
+"""Tests of the lock of an inbox."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from digits.prediction.service import inbox_lock
 from digits.store.artifacts import Store
 
 
-def test_a_second_run_has_no_turn(tmp_path: Path) -> None:
-    """At the same inbox; at another one it has. The folder is made."""
+def test_only_one_run_at_a_time_holds_the_lock_of_an_inbox(tmp_path: Path) -> None:
+    """Inboxes do not lock each other. A missing folder is created."""
     store = Store(tmp_path / "artifacts")
     with inbox_lock(store, tmp_path / "in" / "box") as first, inbox_lock(store, tmp_path / "in" / "box") as second:
         assert (first, second) == (True, False)
@@ -22,7 +22,7 @@ def test_a_second_run_has_no_turn(tmp_path: Path) -> None:
 
 
 def test_an_inbox_must_be_a_folder(tmp_path: Path) -> None:
-    """A file in its place is told of."""
+    """A file in its place is an error."""
     (tmp_path / "in").write_bytes(b"")
     with pytest.raises(UsageError, match="the inbox must be a folder"), inbox_lock(Store(tmp_path), tmp_path / "in"):
         pass

@@ -1,4 +1,4 @@
-"""Incremental runs: only what changed is predicted, and the table is that of a run from nothing, byte for byte."""
+"""Tests of incremental runs: only changes are predicted, and the table equals that of a full run, byte for byte."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from PIL import Image
 from digits.errors import CorruptArtifactError, UsageError
 from digits.images import source
 from digits.images.decode import DecodeError
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import PredictionSummary, summary_path
 from digits.prediction import incremental, planning
 from digits.prediction.config import PredictionConfig
@@ -33,37 +33,37 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 class Job:
-    """A folder that is predicted again and again."""
+    """Folder that is predicted repeatedly."""
 
-    def __init__(self, root: Path, model: ModelFiles) -> None:
+    def __init__(self, root: Path, model: OnnxModel) -> None:
         self.root, self.folder, self.out, self.model = root, root / "in", root / "out" / "p.csv", model
         self.options: dict[str, Any] = {"shard_size": 4}
         self.seconds = 0
 
     def arguments(self, **options: Any) -> dict[str, Any]:
-        """Give what is asked for, but for the folder."""
+        """Return the arguments of a prediction except the folder."""
         config = PredictionConfig(**{**self.options, "incremental": True, **options})
         return {"model": self.model, "out": self.out, "work": self.root / "work", "options": config}
 
     def plan(self) -> Plan:
-        """Only plan."""
+        """Plan the prediction."""
         return plan_predictions(self.folder, **self.arguments())
 
     def run(self, **options: Any) -> PredictionSummary:
-        """Do it all, and see that the table is that of a run from nothing."""
+        """Predict, and check that the table equals that of a full run."""
         summary = predict_folder(self.folder, **self.arguments(**options))
-        whole = self.from_nothing()
+        whole = self.full_run()
         assert self.out.read_bytes() == whole.out.read_bytes()
         assert comparable(summary) == comparable(whole)
         return summary
 
-    def from_nothing(self) -> PredictionSummary:
-        """Predict everything, into another table."""
+    def full_run(self) -> PredictionSummary:
+        """Predict all images into another table."""
         arguments = self.arguments(incremental=False, verify=False)
         return predict_folder(self.folder, **{**arguments, "out": self.root / "whole" / self.out.name})
 
     def age(self) -> None:
-        """Have all files be old, as most are when they are listed."""
+        """Set the modification time of all files to the past."""
         for path in sorted(self.folder.rglob("*")):
             if path.is_file() and path.stat().st_mtime > LONG_AGO + 10_000:
                 self.seconds += 1
@@ -71,14 +71,14 @@ class Job:
 
 
 def comparable(summary: PredictionSummary) -> Record:
-    """Give what does not depend on how the rows came about."""
+    """Return the values of a summary that do not depend on which rows were reused."""
     own = ("out", "reused", "seconds", "images_per_second", "more_frames", "unchanged")
     return {name: value for name, value in summary.as_record().items() if name not in own}
 
 
 @pytest.fixture
-def job(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Job:
-    """Ten old pictures, in a folder and its sub-folder, and a file that is none."""
+def job(tmp_path: Path, model: OnnxModel, make_pictures: MakePictures) -> Job:
+    """Ten old images in a folder and its subfolder, and one file that is no image."""
     made = Job(tmp_path, model)
     make_pictures(made.folder, 7)
     make_pictures(made.folder / "0003", 3)
@@ -87,33 +87,19 @@ def job(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Job:
     return made
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Note every image that is opened."""
-    paths: list[bytes] = []
-    real = source.read_entry
-
-    def read(beneath: Any, entry: Any, **options: Any) -> bytes:
-        paths.append(entry.path)
-        return real(beneath, entry, **options)
-
-    monkeypatch.setattr(source, "read_entry", read)
-    return paths
-
-
 def write(path: Path, seed: int) -> None:
-    """Put another picture in a file."""
+    """Write an image to a file."""
     Image.fromarray(draw(seed)).save(path)
 
 
 def same_size(path: Path) -> bytes:
-    """Give another content of the same size."""
+    """Return other content of the same size."""
     return path.read_bytes()[:-1] + b"?"
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
-def test_only_what_changed_is_predicted(job: Job, ending: str) -> None:
-    """New, changed, deleted and renamed files, in each format."""
+def test_only_new_changed_and_renamed_files_are_predicted(job: Job, ending: str) -> None:
+    """In each table format; deleted files have no row."""
     job.out = job.out.with_suffix(ending)
     assert job.run().unchanged == 0
     assert job.run().unchanged == 11
@@ -129,7 +115,7 @@ def test_only_what_changed_is_predicted(job: Job, ending: str) -> None:
 
 
 def test_unchanged_files_are_not_opened(job: Job, opened: list[bytes]) -> None:
-    """Their size, time and inode are enough; rows without a prediction are kept too."""
+    """Size, modification time and inode are enough; rows without a prediction are reused too."""
     first = predict_folder(job.folder, **job.arguments())
     opened.clear()
     content = job.out.read_bytes()
@@ -143,8 +129,8 @@ def test_unchanged_files_are_not_opened(job: Job, opened: list[bytes]) -> None:
     assert {path.name for path in (job.root / "work").iterdir()} == {"ledgers"}
 
 
-def test_a_file_that_was_only_touched_is_read_and_kept(job: Job, opened: list[bytes]) -> None:
-    """Or replaced by a copy: the content is the same."""
+def test_the_row_of_a_file_with_a_new_time_and_the_same_content_is_reused(job: Job, opened: list[bytes]) -> None:
+    """The file is read once. A copy in its place counts the same."""
     job.run()
     os.utime(job.folder / "0001.png", (0, 0))
     shutil.copy2(job.folder / "0002.png", job.folder / "copy")
@@ -157,8 +143,8 @@ def test_a_file_that_was_only_touched_is_read_and_kept(job: Job, opened: list[by
     assert opened == []
 
 
-def test_young_files_are_compared(job: Job, opened: list[bytes]) -> None:
-    """One written to within a tick of the clock after it was read has the same time, size and inode."""
+def test_the_content_of_files_that_were_young_is_compared(job: Job, opened: list[bytes]) -> None:
+    """A write within a step of the clock leaves time, size and inode unchanged."""
     path = job.folder / "0001.png"
     now = time.time_ns()
     os.utime(path, ns=(now, now))
@@ -171,8 +157,8 @@ def test_young_files_are_compared(job: Job, opened: list[bytes]) -> None:
     assert job.run().unchanged == 11
 
 
-def test_verify_compares_all_contents(job: Job, opened: list[bytes]) -> None:
-    """Also of a file whose time was set back; without it that can't be seen."""
+def test_verify_compares_the_content_of_all_files(job: Job, opened: list[bytes]) -> None:
+    """Without it, a change with the same size and time is missed."""
     job.run()
     path = job.folder / "0001.png"
     status = path.stat()
@@ -185,15 +171,15 @@ def test_verify_compares_all_contents(job: Job, opened: list[bytes]) -> None:
     assert job.run(verify=True).unchanged == 11
 
 
-def test_verify_is_for_incremental_runs(job: Job) -> None:
-    """There is nothing to compare with otherwise."""
+def test_verify_without_incremental_is_an_error(job: Job) -> None:
+    """There are no rows to verify."""
     with pytest.raises(UsageError, match="nothing to verify"):
         job.run(incremental=False, verify=True)
 
 
-def test_what_may_heal_is_tried_again(world_readable: Path, make_pictures: MakePictures) -> None:
-    """A permission that was given since leaves size, time and inode as they were."""
-    job = Job(world_readable, ModelFiles.load(write_model(world_readable / "model"), version=1))
+def test_an_image_with_a_transient_status_is_predicted_again(world_readable: Path, make_pictures: MakePictures) -> None:
+    """A change of permissions leaves size, time and inode unchanged."""
+    job = Job(world_readable, OnnxModel.load(write_model(world_readable / "model"), version=1))
     make_pictures(job.folder, 3)
     job.age()
     (job.folder / "0001.png").chmod(0)
@@ -209,8 +195,8 @@ def test_what_may_heal_is_tried_again(world_readable: Path, make_pictures: MakeP
     assert (summary.unchanged, summary.statuses) == (2, {"ok": 3})
 
 
-def test_a_disk_that_failed_is_asked_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The row says unreadable, and has no hash."""
+def test_an_unreadable_file_is_read_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row has no hash."""
 
     def fail(*_: object, **__: object) -> bytes:
         raise DecodeError("unreadable", "the file can't be read: Input/output error")
@@ -229,21 +215,21 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["table", "*.rows", "*.json"])
-def test_damage_is_noticed(job: Job, which: str, caplog: pytest.LogCaptureFixture) -> None:
-    """By hash, with one warning: then all is predicted again."""
+def test_damage_of_table_or_ledger_is_detected(job: Job, which: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With one warning, after which all images are predicted again."""
     job.run()
     (path,) = [job.out] if which == "table" else (job.root / "work" / "ledgers").rglob(which)
     damage(path)
     assert job.run().unchanged == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(path) in caplog.text
-    assert "all is predicted again" in caplog.text
+    assert "all images are predicted again" in caplog.text
     assert job.run().unchanged == 11
     assert len(caplog.records) == 1
 
 
-def test_a_table_that_is_gone_is_noticed(job: Job, caplog: pytest.LogCaptureFixture) -> None:
-    """As is one that a plain run of other options wrote."""
+def test_a_table_that_is_missing_or_of_another_run_is_detected(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    """With a warning each time."""
     job.run()
     job.out.unlink()
     assert job.run().unchanged == 0
@@ -252,23 +238,23 @@ def test_a_table_that_is_gone_is_noticed(job: Job, caplog: pytest.LogCaptureFixt
     assert caplog.text.count("not the table that the last incremental run wrote") == 2
 
 
-def test_another_model_option_or_code_predicts_all(
+def test_a_change_of_model_option_or_code_predicts_all_images(
     job: Job, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each by itself, and without a warning."""
+    """Without a warning."""
     job.run()
     job.options["max_pixels"] = 700
     assert job.run().unchanged == 0
     assert job.run().unchanged == 11
-    job.model = ModelFiles.load(job.model.directory, version=4)
+    job.model = OnnxModel.load(job.model.directory, version=4)
     assert job.run().unchanged == 0
     monkeypatch.setattr(planning, "code_version", lambda *_: "another")
     assert job.run().unchanged == 0
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_which_files_are_asked_for_is_no_such_option(job: Job) -> None:
-    """Their rows are the same."""
+def test_a_change_of_the_selected_files_keeps_the_rows_of_the_others(job: Job) -> None:
+    """Their contents do not depend on it."""
     job.run()
     job.options["exclude"] = ("0003",)
     summary = job.run()
@@ -277,16 +263,16 @@ def test_which_files_are_asked_for_is_no_such_option(job: Job) -> None:
     assert job.run().unchanged == 8
 
 
-def test_tables_and_folders_have_ledgers_of_their_own(job: Job) -> None:
-    """The same folder into another table is another matter."""
+def test_each_table_of_a_folder_has_its_own_ledger(job: Job) -> None:
+    """The first run into another table reuses nothing."""
     job.run()
     job.out = job.out.with_name("q.csv")
     assert job.run().unchanged == 0
     assert job.run().unchanged == 11
 
 
-def test_an_interrupted_run_is_continued(job: Job) -> None:
-    """What was predicted before the kill is not predicted again."""
+def test_an_interrupted_incremental_run_resumes(job: Job) -> None:
+    """Committed shards are not predicted again."""
     job.run()
     for number in range(9):
         write(job.folder / f"x{number}.png", 60 + number)
@@ -299,8 +285,8 @@ def test_an_interrupted_run_is_continued(job: Job) -> None:
     assert (summary.unchanged, summary.reused, summary.images) == (11, 4, 20)
 
 
-def test_what_is_known_is_verified_again(job: Job) -> None:
-    """A plan that was damaged is not published, and made anew."""
+def test_a_damaged_file_of_known_rows_is_an_error_and_the_next_run_plans_again(job: Job) -> None:
+    """No table is published from it."""
     job.run()
     write(job.folder / "new.png", 60)
     plan = job.plan()
@@ -311,13 +297,10 @@ def test_what_is_known_is_verified_again(job: Job) -> None:
     assert job.run().unchanged == 11
 
 
-def test_killed_anywhere_and_continued(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is the former one or the new one, and in the end the ledger fits it."""
-
-    def concerns(self: faults.Fault, file: Any) -> bool:
-        return isinstance(file, int) or (not isinstance(file, bytes) and os.fspath(file).startswith(self._root))
-
-    monkeypatch.setattr(faults.Fault, "_concerns", concerns)
+def test_after_a_kill_at_any_file_operation_the_table_is_the_former_or_the_new_one(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the next run, the ledger fits the table."""
     monkeypatch.setattr(os, "fsync", faults.no_sync)
     job.run()
     former, saved = job.out.read_bytes(), job.root / "saved"
@@ -327,7 +310,7 @@ def test_killed_anywhere_and_continued(job: Job, monkeypatch: pytest.MonkeyPatch
     write(job.folder / "x.png", 51)
     (job.folder / "0002.png").unlink()
     job.age()
-    expected = job.from_nothing().out.read_bytes()
+    expected = job.full_run().out.read_bytes()
     died = 0
     for at in range(1, 300, 3):
         with faults.fault(job.root, at, faults.die):
@@ -346,8 +329,8 @@ def test_killed_anywhere_and_continued(job: Job, monkeypatch: pytest.MonkeyPatch
     assert died > 10
 
 
-def test_two_runs_at_once(job: Job) -> None:
-    """They share the work, and the ledger fits the table."""
+def test_two_concurrent_runs_leave_a_ledger_that_fits_the_table(job: Job) -> None:
+    """Both succeed."""
     job.run()
     write(job.folder / "x.png", 51)
     job.age()
@@ -362,8 +345,8 @@ def test_two_runs_at_once(job: Job) -> None:
     assert job.run().unchanged == 12
 
 
-def test_many_changes_one_after_the_other(job: Job) -> None:
-    """Whatever is done between runs, the table and the summary are those of a run from nothing."""
+def test_random_changes_between_runs_give_the_table_of_a_full_run(job: Job) -> None:
+    """The summary is that of a full run too."""
     chance = random.Random(0)  # noqa: S311
     names = [f"{letter}{sign}.png" for letter in "ab0=%" for sign in ("", "/x", "-")]
     for step in range(8):
@@ -379,8 +362,8 @@ def test_many_changes_one_after_the_other(job: Job) -> None:
         job.run()
 
 
-def test_an_archive_is_unchanged_as_a_whole(job: Job) -> None:
-    """Then nothing of it is predicted; an archive that was written again is predicted again."""
+def test_an_archive_is_predicted_again_only_if_it_was_written_again(job: Job) -> None:
+    """Zip and compressed tar."""
     for kind, name in (("zip", "a.zip"), ("gztar", "a.tar.gz")):
         archive = Path(shutil.make_archive(str(job.root / "a"), kind, job.folder))
         assert archive.name == name
@@ -393,8 +376,8 @@ def test_an_archive_is_unchanged_as_a_whole(job: Job) -> None:
         job.folder = whole
 
 
-def test_an_empty_folder(job: Job) -> None:
-    """First and last."""
+def test_a_folder_that_becomes_empty_gives_an_empty_table(job: Job) -> None:
+    """Twice."""
     job.run()
     shutil.rmtree(job.folder)
     job.folder.mkdir()
@@ -403,16 +386,16 @@ def test_an_empty_folder(job: Job) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100, 1000])
-def test_ledgers_are_read_in_pieces(job: Job, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a piece ends."""
-    monkeypatch.setattr(incremental, "_CHUNK", chunk)
+def test_ledgers_are_read_in_pieces_of_any_size(job: Job, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece may end anywhere in a line."""
+    monkeypatch.setattr(incremental, "CHUNK_BYTES", chunk)
     job.run()
     write(job.folder / "0001.png", 50)
     assert job.run().unchanged == 10
 
 
-def test_a_file_that_can_not_be_compared_is_predicted(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes between being listed and being read: its row says so."""
+def test_a_file_that_vanishes_before_its_comparison_is_predicted(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row has the status."""
     job.run()
     os.utime(job.folder / "0001.png", (0, 0))
 
@@ -424,8 +407,8 @@ def test_a_file_that_can_not_be_compared_is_predicted(job: Job, monkeypatch: pyt
     assert (summary.unchanged, summary.statuses["vanished"]) == (10, 1)
 
 
-def test_what_is_settled_need_not_be_written_again(job: Job) -> None:
-    """A run that would leave table and ledger as they are says so; one that would change either does not."""
+def test_a_plan_is_up_to_date_if_table_and_ledger_would_not_change(job: Job) -> None:
+    """A deleted, a new or a young file makes it out of date."""
     assert not job.plan().is_up_to_date, "there is no table yet"
     job.run()
     assert job.plan().is_up_to_date
@@ -445,8 +428,8 @@ def test_what_is_settled_need_not_be_written_again(job: Job) -> None:
     assert job.plan().is_up_to_date
 
 
-def test_a_table_whose_summary_is_missing_or_of_another_run_is_not_settled(job: Job) -> None:
-    """As a kill leaves it between the two."""
+def test_a_plan_is_not_up_to_date_if_the_summary_is_missing_or_of_another_run(job: Job) -> None:
+    """As after a kill between table and summary."""
     job.run()
     assert job.plan().is_up_to_date
     summary = summary_path(job.out)
@@ -459,6 +442,6 @@ def test_a_table_whose_summary_is_missing_or_of_another_run_is_not_settled(job: 
     assert job.plan().is_up_to_date
 
 
-def test_a_run_that_is_not_incremental_is_never_settled(job: Job) -> None:
-    """It has no past."""
+def test_a_full_run_is_never_up_to_date(job: Job) -> None:
+    """It reuses nothing."""
     assert not plan_predictions(job.folder, **job.arguments(incremental=False)).is_up_to_date

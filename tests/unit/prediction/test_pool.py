@@ -1,4 +1,4 @@
-"""Worker processes: how many, what is told of them, and what becomes of those that fail."""
+"""Tests of the worker pool: the number of workers, their progress, and workers that fail."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ from typing import BinaryIO
 import pytest
 
 from digits.errors import DigitsError, ModelError, StoreError
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.prediction import pool as pool_module
 from digits.prediction.config import PredictionConfig
 from digits.prediction.limits import open_position_file, read_position
@@ -35,7 +35,7 @@ CPUS = len(os.sched_getaffinity(0))
 
 
 class Steps:
-    """Progress that is only counted."""
+    """Progress that counts."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -43,7 +43,7 @@ class Steps:
         self.closed = False
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> "Steps":
-        """Begin."""
+        """Start."""
         assert label == "Predicting"
         self.total = total
         return self
@@ -58,7 +58,7 @@ class Steps:
 
 
 @pytest.fixture
-def plan(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Plan:
+def plan(tmp_path: Path, model: OnnxModel, make_pictures: MakePictures) -> Plan:
     """Twelve images in four shards."""
     folder = make_pictures(tmp_path / "in", 12)
     options = PredictionConfig(shard_size=3)
@@ -66,10 +66,10 @@ def plan(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Plan
 
 
 @pytest.fixture
-def crew() -> Iterator[WorkerPool]:
-    """Workers that end with the test."""
-    with WorkerPool(3) as crew:
-        yield crew
+def pool() -> Iterator[WorkerPool]:
+    """Pool of three workers that end with the test."""
+    with WorkerPool(3) as pool:
+        yield pool
 
 
 def write_quota(group: Path, **files: str) -> None:
@@ -93,86 +93,86 @@ def write_quota(group: Path, **files: str) -> None:
         ("0::/a\n", {"a": {"cpu_max": "nonsense"}}, CPUS),
     ],
 )
-def test_cpus_are_those_we_may_use(
+def test_usable_cpus_respect_affinity_and_cgroup_quotas(
     tmp_path: Path, lines: str, quotas: dict[str, dict[str, str]], expected: int
 ) -> None:
-    """Affinity, and the quotas of both versions of control groups, of those above us too."""
+    """The quotas of parent groups count, in both versions of control groups."""
     for group, files in quotas.items():
         write_quota(tmp_path / "groups" / group, **files)
     (tmp_path / "cgroup").write_text(lines)
     assert usable_cpus(groups=tmp_path / "groups", process=tmp_path / "cgroup") == expected
 
 
-def test_cpus_without_control_groups(tmp_path: Path) -> None:
+def test_usable_cpus_without_control_groups_are_the_affinity(tmp_path: Path) -> None:
     """As in a chroot."""
     assert usable_cpus(process=tmp_path / "nothing") == CPUS
 
 
-def test_processes_do_the_shards_and_tell_how_far_they_are(plan: Plan, crew: WorkerPool) -> None:
-    """Every image is told of once."""
+def test_workers_predict_all_shards_and_report_every_image_once(plan: Plan, pool: WorkerPool) -> None:
+    """Progress starts with the total and is closed at the end."""
     steps = Steps()
-    run_workers(plan, crew, progress=steps)
+    run_workers(plan, pool, progress=steps)
     assert plan.pending_shards() == []
     assert (steps.total, sum(steps.done), steps.closed) == (12, 12, True)
 
 
-def test_some_shards_only(plan: Plan, crew: WorkerPool) -> None:
-    """As a task does that has a share of the plan; the worker is kept for the next one."""
+def test_a_subset_of_shards_is_predicted_and_the_worker_is_reused(plan: Plan, pool: WorkerPool) -> None:
+    """As by a task that predicts a group of shards."""
     steps = Steps()
-    run_workers(plan, crew, shards=[1, 2], progress=steps)
+    run_workers(plan, pool, shards=[1, 2], progress=steps)
     assert plan.pending_shards() == [0, 3]
     assert (steps.total, sum(steps.done)) == (6, 6)
-    first = hired(crew)
-    crew.release(first)
-    run_workers(plan, crew, shards=[0, 3])
+    first = acquired(pool)
+    pool.release(first)
+    run_workers(plan, pool, shards=[0, 3])
     assert plan.pending_shards() == []
-    again = hired(crew)
+    again = acquired(pool)
     assert again is first
-    crew.discard(again)
+    pool.discard(again)
 
 
-def hired(crew: WorkerPool) -> WorkerProcess:
-    """Hire a worker."""
-    worker = crew.acquire()
+def acquired(pool: WorkerPool) -> WorkerProcess:
+    """Acquire a worker."""
+    worker = pool.acquire()
     assert worker is not None
     return worker
 
 
-def test_tasks_that_share_a_crew_do_not_wait_for_each_other(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each would like both workers, and more tasks are under way than there are workers."""
+def test_tasks_that_share_a_pool_do_not_deadlock(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each asks for both workers, and there are more tasks than workers."""
     monkeypatch.setattr(pool_module, "IMAGES_PER_PROCESS", 1)
-    with faults.at_most(60), WorkerPool(2) as crew, ThreadPoolExecutor(3) as pool:
+    with faults.at_most(60), WorkerPool(2) as pool, ThreadPoolExecutor(3) as threads:
         for _ in range(5):
-            for job in [pool.submit(run_workers, plan, crew, shards=group) for group in ([0, 1], [2], [3])]:
+            for job in [threads.submit(run_workers, plan, pool, shards=group) for group in ([0, 1], [2], [3])]:
                 job.result()
             assert plan.pending_shards() == []
             for shard in plan.shards:
                 plan.uncommit(shard)
-        crew.release(hired(crew))
+        pool.release(acquired(pool))
 
 
-def test_no_more_processes_than_are_worth_it(plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prepared one is taken; further ones only for many images."""
+def test_more_workers_start_only_for_many_images(plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prepared worker is used first."""
     started = count_starts(monkeypatch)
-    crew.prepare(plan.source, plan.model)
-    crew.prepare(plan.source.with_name("nothing"), plan.model)
+    pool.prepare(plan.source, plan.model)
+    pool.prepare(plan.source.with_name("nothing"), plan.model)
     assert len(started) == 1
-    run_workers(plan, crew)
+    run_workers(plan, pool)
     assert len(started) == 1
     for shard in plan.shards:
         plan.uncommit(shard)
     monkeypatch.setattr(pool_module, "IMAGES_PER_PROCESS", 5)
-    crew.prepare(plan.source, plan.model)
+    pool.prepare(plan.source, plan.model)
     assert len(started) == 2
     monkeypatch.setattr(pool_module, "IMAGES_PER_PROCESS", 1)
-    run_workers(plan, crew)
+    run_workers(plan, pool)
     assert len(started) == 3
 
 
-def test_a_worker_loads_the_model_ahead(plan: Plan, tmp_path: Path) -> None:
-    """While the folder is listed: it needs no file of the model for the first shard; what is wrong is said there."""
+def test_preload_loads_the_model_and_leaves_errors_to_the_first_shard(plan: Plan, tmp_path: Path) -> None:
+    """After it, the first shard needs no file of the model."""
     directory = write_model(tmp_path / "another", seed=9)
-    model = ModelFiles.load(directory, version=7)
+    model = OnnxModel.load(directory, version=7)
     object.__setattr__(plan, "model", dataclasses.replace(model, digest="another digest"))
     preload(str(directory), 7, "another digest", photos=False)
     with pytest.raises(ModelError, match="replaced after the prediction was planned"):
@@ -183,20 +183,22 @@ def test_a_worker_loads_the_model_ahead(plan: Plan, tmp_path: Path) -> None:
     assert run_worker(plan) == len(plan.shards)
 
 
-def test_what_photos_need_is_loaded_ahead_too(plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a glance at the folder finds one."""
-    told: list[bool] = []
-    monkeypatch.setattr(WorkerProcess, "preload", lambda *_, photos: told.append(photos))
-    crew.prepare(plan.source, plan.model)
+def test_prepare_preloads_for_photos_if_the_folder_has_one(
+    plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the extension of one of its first files."""
+    preloaded: list[bool] = []
+    monkeypatch.setattr(WorkerProcess, "preload", lambda *_, photos: preloaded.append(photos))
+    pool.prepare(plan.source, plan.model)
     (plan.source / "photo.JPG").touch()
-    crew.close()
-    crew.prepare(plan.source, plan.model)
-    assert told == [False, True]
+    pool.close()
+    pool.prepare(plan.source, plan.model)
+    assert preloaded == [False, True]
 
 
 @pytest.mark.parametrize("photos", [True, False])
-def test_what_photos_need(photos: bool) -> None:
-    """OpenCV, of which digits in MNIST's form need nothing."""
+def test_preload_imports_opencv_only_for_photos(photos: bool) -> None:
+    """Images in MNIST's form do not need it."""
     program = f"import sys; from digits.prediction.worker import preload; preload('no', 1, 'no', photos={photos})"
     found = subprocess.run(
         [sys.executable, "-c", f"{program}; print('cv2' in sys.modules)"], check=True, capture_output=True, text=True
@@ -205,50 +207,50 @@ def test_what_photos_need(photos: bool) -> None:
 
 
 def count_starts(monkeypatch: pytest.MonkeyPatch) -> list[WorkerProcess]:
-    """Have the workers that are started from now on listed."""
+    """Return a list to which every worker that starts from now on is added."""
     started: list[WorkerProcess] = []
-    real = pool_module._start
+    real = pool_module.start_worker
 
     def start() -> WorkerProcess:
         started.append(real())
         return started[-1]
 
-    monkeypatch.setattr(pool_module, "_start", start)
+    monkeypatch.setattr(pool_module, "start_worker", start)
     return started
 
 
-def test_one_worker_goes_from_plan_to_plan(
-    plan: Plan, crew: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_worker_serves_several_plans(
+    plan: Plan, pool: WorkerPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With another folder, as a process does that serves many runs."""
+    """As in a process that runs many predictions."""
     started = count_starts(monkeypatch)
-    run_workers(plan, crew)
+    run_workers(plan, pool)
     other = plan_predictions(
         plan.source, model=plan.model, options=PredictionConfig(), out=tmp_path / "q.csv", work=tmp_path / "work"
     )
-    run_workers(other, crew)
+    run_workers(other, pool)
     assert (plan.pending_shards(), other.pending_shards(), len(started)) == ([], [], 1)
 
 
-def test_a_worker_that_fails_is_an_error_in_its_own_words(plan: Plan, crew: WorkerPool, tmp_path: Path) -> None:
-    """The model vanished after the plan was made."""
-    object.__setattr__(plan, "model", ModelFiles(**{**vars(plan.model), "onnx": tmp_path / "gone" / "model.onnx"}))
+def test_the_error_of_a_worker_is_raised_with_its_message(plan: Plan, pool: WorkerPool, tmp_path: Path) -> None:
+    """Here the model was removed after planning."""
+    object.__setattr__(plan, "model", OnnxModel(**{**vars(plan.model), "onnx": tmp_path / "gone" / "model.onnx"}))
     plan.write()
     steps = Steps()
     with pytest.raises(ModelError, match=r"^.*gone: expected an exported model"):
-        run_workers(plan, crew, progress=steps)
+        run_workers(plan, pool, progress=steps)
     assert steps.closed
 
 
-def test_no_process_can_be_started(plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says so; the limit of open files is the kernel's."""
+def test_a_worker_that_cannot_start_is_an_error(plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message has the system's reason."""
     monkeypatch.setattr(pool_module.sys, "executable", str(plan.path / "no-python"))  # type: ignore[attr-defined]
     with pytest.raises(StoreError, match=r"worker process: could not be started \(No such file"):
-        run_workers(plan, crew)
+        run_workers(plan, pool)
 
 
 def deadly(monkeypatch: pytest.MonkeyPatch, path: Path, what: str) -> None:
-    """Have workers do something instead of decoding a certain file."""
+    """Make workers run a statement instead of decoding a certain file."""
     program = f"""
 import os, sys, time, signal, pathlib
 sys.path.append(sys.argv[1])
@@ -261,7 +263,7 @@ def decode(content, **options):
 worker.decode = decode
 sys.exit(worker.main(sys.argv[2:]))
 """
-    monkeypatch.setattr(pool_module, "_PROGRAM", program)
+    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
 
 
 DEADLY = {
@@ -272,10 +274,10 @@ DEADLY = {
 
 
 @pytest.mark.parametrize("status", DEADLY)
-def test_a_deadly_image_costs_its_own_row(
-    plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch, status: str, caplog: pytest.LogCaptureFixture
+def test_a_deadly_image_gets_a_status_and_leaves_all_other_rows_unchanged(
+    plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, status: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It kills its process, never ends, or eats memory; the rest of the table is as ever."""
+    """It crashes its process, never ends, or allocates too much memory."""
     run_worker(plan)
     expected = [plan.part_path(shard, ".part").read_text().splitlines() for shard in plan.shards]
     for shard in plan.shards:
@@ -284,7 +286,7 @@ def test_a_deadly_image_costs_its_own_row(
     plan.write()
     deadly(monkeypatch, plan.source / "0004.png", DEADLY[status])
     steps = Steps()
-    run_workers(plan, crew, progress=steps)
+    run_workers(plan, pool, progress=steps)
     found = [plan.part_path(shard, ".part").read_text().splitlines() for shard in plan.shards]
     bad = found[1].pop(1)
     expected[1].pop(1)
@@ -298,19 +300,21 @@ def test_a_deadly_image_costs_its_own_row(
     if status != "too-large":
         before = plan.part_path(1, ".part").read_bytes()
         plan.uncommit(1)
-        run_worker(plan)  # nobody decodes it again
+        run_worker(plan)  # the image is not decoded again
         assert plan.part_path(1, ".part").read_bytes() == before
 
 
-def test_one_death_is_no_proof(plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody else may have killed the process: the image is tried again, and read."""
+def test_an_image_is_predicted_after_one_death_of_a_worker(
+    plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may have killed the worker."""
     once = plan.path / "once"
     deadly(
         monkeypatch,
         plan.source / "0004.png",
         f"os.path.exists({str(once)!r}) or (open({str(once)!r}, 'w'), os.kill(os.getpid(), 9))",
     )
-    run_workers(plan, crew)
+    run_workers(plan, pool)
     assert all(
         ",ok," in line for shard in plan.shards for line in plan.part_path(shard, ".part").read_text().splitlines()
     )
@@ -318,20 +322,20 @@ def test_one_death_is_no_proof(plan: Plan, crew: WorkerPool, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "raise RuntimeError('strange')"])
-def test_workers_that_die_between_images(
-    plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch, code: str
+def test_workers_that_keep_dying_between_images_are_an_error(
+    plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """No image is blamed, and trying for ever would not help."""
+    """No image is recorded as failed, and the number of attempts is limited."""
     program = f"import os, sys\nfor line in sys.stdin:\n    os.write(1, b'.' * 30)\n    {code}"
-    monkeypatch.setattr(pool_module, "_PROGRAM", program)
+    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
     with pytest.raises(DigitsError, match=r"a worker process (was killed by signal 9|failed \(1\)), the last of 4"):
-        run_workers(plan, crew)
+        run_workers(plan, pool)
     assert plan.pending_shards() == [0, 1, 2, 3]
     assert not list(plan.path.glob("parts/*.blame"))
 
 
-def test_a_damaged_blame_is_forgotten(plan: Plan) -> None:
-    """It is found again."""
+def test_a_damaged_record_of_failed_images_counts_as_empty(plan: Plan) -> None:
+    """The failed images will be found again."""
     plan.record_failure(1, 2, "crashed")
     plan.record_failure(1, 0, "timeout")
     assert plan.failed_images(1) == {0: "timeout", 2: "crashed"}
@@ -340,8 +344,10 @@ def test_a_damaged_blame_is_forgotten(plan: Plan) -> None:
     assert plan.failed_images(0) == {}
 
 
-def test_shards_of_others_are_waited_for(plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A living process has one: it is not taken away, and done when that process is."""
+def test_run_workers_waits_for_shards_of_other_processes(
+    plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claimed shard is not predicted twice."""
     with plan.claim(2) as mine:
         assert mine
         assert run_worker(plan) == 3
@@ -349,11 +355,13 @@ def test_shards_of_others_are_waited_for(plan: Plan, crew: WorkerPool, monkeypat
         monkeypatch.setattr(
             "digits.prediction.pool.time.sleep", lambda _: plan.part_path(2, ".json").write_text("by another")
         )
-        run_workers(plan, crew)
+        run_workers(plan, pool)
 
 
-def test_a_shard_that_is_done_just_before_it_is_locked(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not done again."""
+def test_a_shard_that_is_committed_just_before_it_is_locked_cannot_be_claimed(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process was faster."""
 
     @contextmanager
     def locked_late(path: Path, *, wait: bool) -> Iterator[Lock]:
@@ -366,129 +374,137 @@ def test_a_shard_that_is_done_just_before_it_is_locked(plan: Plan, monkeypatch: 
         assert not mine
 
 
-def test_no_worker_outlives_an_interrupt(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends them all, those at work and those that wait."""
+def test_ctrl_c_ends_busy_and_idle_workers(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker outlives its pool."""
     started = count_starts(monkeypatch)
     monkeypatch.setattr(pool_module, "IMAGES_PER_PROCESS", 1)
 
-    def interrupt(_: object) -> None:
-        raise KeyboardInterrupt
+    class Interrupt(Steps):
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(pool_module._Job, "_listen", interrupt)
-    with WorkerPool(3) as crew:
-        crew.prepare(plan.source, plan.model)
+    with WorkerPool(3) as pool:
+        pool.prepare(plan.source, plan.model)
         with pytest.raises(KeyboardInterrupt):
-            run_workers(plan, crew)
-    assert [worker._process.poll() for worker in started] == [-signal.SIGKILL] * 3
+            run_workers(plan, pool, progress=Interrupt())
+    assert [worker.exit_code for worker in started] == [-signal.SIGKILL] * 3
 
 
-def test_a_crew_that_is_dismissed_meanwhile(plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By another thread: its workers are killed, and whoever waits for them is told to stop, without a warning."""
-    monkeypatch.setattr(pool_module, "_PROGRAM", "import time; time.sleep(60)")
+def test_closing_the_pool_from_another_thread_stops_run_workers(
+    plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises an error that says how to resume; no shard is committed."""
+    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", "import time; time.sleep(60)")
+    started = count_starts(monkeypatch)
     errors: list[str] = []
 
     def work() -> None:
         try:
-            run_workers(plan, crew)
+            run_workers(plan, pool)
         except StoreError as error:
             errors.append(str(error))
 
     thread = threading.Thread(target=work)
     thread.start()
-    while not crew._acquired:
+    while not started:
         time.sleep(0.01)
-    crew.close()
+    pool.close()
     thread.join(20)
-    assert errors == ["the prediction was stopped; the same command goes on from what is finished"]
+    assert errors == ["the prediction was stopped; run the same command again: it resumes from what is finished"]
     assert plan.pending_shards() == [0, 1, 2, 3]
 
 
-def test_a_plan_that_is_gone_is_no_work(plan: Plan, crew: WorkerPool) -> None:
-    """Another run has carried it out: nothing to do, here and in a worker."""
-    worker = hired(crew)
+def test_a_removed_plan_is_no_work_and_no_error(plan: Plan, pool: WorkerPool) -> None:
+    """Another run has published its table."""
+    worker = acquired(pool)
     plan.path.rename(plan.path.with_name("elsewhere"))
-    run_workers(plan, crew)
+    run_workers(plan, pool)
     assert run_worker(plan) == 0
-    worker.begin(plan, 0)
+    worker.start_shard(plan, 0)
     assert worker.collect_exit() == (0, None, "")
-    crew.discard(worker)
+    pool.discard(worker)
 
 
-def test_a_plan_that_is_carried_out_while_we_are_at_it(
-    plan: Plan, crew: WorkerPool, monkeypatch: pytest.MonkeyPatch
+def test_a_plan_that_is_removed_during_run_workers_is_no_error(
+    plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker finds nothing; neither do we."""
+    """Neither in the worker nor in the parent."""
     gone = plan.path.with_name("gone")
     program = f"import os, sys; sys.stdin.readline(); os.rename({str(plan.path)!r}, {str(gone)!r})"
-    monkeypatch.setattr(pool_module, "_PROGRAM", program)
-    run_workers(plan, crew)
+    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
+    run_workers(plan, pool)
 
 
-def test_a_worker_loads_little() -> None:
-    """It starts in a third of a second, and memory is needed once a worker."""
+def test_the_worker_module_imports_no_heavy_libraries() -> None:
+    """Each worker process would need their time and memory."""
     heavy = "{'pydantic', 'pandas', 'pyarrow', 'prefect', 'keras', 'tensorflow', 'scipy', 'rich'}"
     program = f"import sys, digits.prediction.worker; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"[]\n"
 
 
 @pytest.fixture
-def mark() -> Iterator[BinaryIO]:
-    """What a worker marks its image in."""
+def position() -> Iterator[BinaryIO]:
+    """File in which a worker records the number of its image."""
     with open_position_file() as file:
         yield file
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, mark: BinaryIO) -> Callable[..., int]:
-    """Give a function that has this process be a worker with some requests, but no limits to its memory."""
+def asked(monkeypatch: pytest.MonkeyPatch, position: BinaryIO) -> Callable[..., int]:
+    """Return a function that runs the worker's main in this process with some requests, without a memory limit."""
     monkeypatch.setattr("digits.prediction.limits.ImageLimits.limit_memory", lambda _: None)
 
     def ask(*requests: tuple[Path, int]) -> int:
         asked = [{"plan": str(path), "shard": shard} for path, shard in requests]
         lines = b"".join(json.dumps(request).encode() + b"\n" for request in asked)
         monkeypatch.setattr("digits.prediction.worker.sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
-        return main([str(mark.fileno())])
+        return main([str(position.fileno())])
 
     return ask
 
 
 @pytest.fixture(autouse=True)
 def ignored_interrupts() -> Iterator[None]:
-    """Put the handler of Ctrl-C back that a worker replaces."""
+    """Restore the handler of Ctrl-C, which a worker replaces."""
     handler: Callable[..., object] | int | None = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
 
 
-def test_a_worker_process(
-    plan: Plan, asked: Callable[..., int], mark: BinaryIO, capfd: pytest.CaptureFixture[str]
+def test_a_worker_process_reports_every_image_and_every_shard(
+    plan: Plan, asked: Callable[..., int], position: BinaryIO, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A byte an image to its parent, a word a shard; Ctrl-C is not for it."""
+    """One byte per image, one mark per shard. It ignores Ctrl-C and ends without an error when a plan is gone."""
     with plan.claim(2):
         assert asked((plan.path, 1), (plan.path, 2), (plan.path, 3)) == 0
     assert plan.pending_shards() == [0, 2]
     assert capfd.readouterr().out == "...\n-...\n"
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    assert read_position(mark) is None
+    assert read_position(position) is None
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert asked((plan.path.with_name("gone"), 0)) == 0
 
 
-def test_a_worker_stops_when_its_parent_is_gone(
+def test_a_worker_ends_when_its_parent_is_gone(
     plan: Plan, asked: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody reads the pipe any more."""
+    """Its pipe is broken."""
 
-    def broken(*_: object) -> int:
-        raise BrokenPipeError
+    def write(descriptor: int, content: bytes) -> int:
+        if descriptor == 1:
+            raise BrokenPipeError
+        return real(descriptor, content)
 
-    monkeypatch.setattr("digits.prediction.worker._tell_parent", broken)
+    real = os.write
+    monkeypatch.setattr(os, "write", write)
     assert asked((plan.path, 0)) == 0
     assert plan.pending_shards() == [0, 1, 2, 3]
 
 
-def test_a_worker_says_why_it_fails(plan: Plan, asked: Callable[..., int], capfd: pytest.CaptureFixture[str]) -> None:
-    """In a sentence, with the error's code."""
+def test_a_failing_worker_prints_one_sentence_and_exits_with_the_code_of_the_error(
+    plan: Plan, asked: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a traceback."""
     plan.source.rename(plan.source.with_name("moved"))
     assert asked((plan.path, 0)) == StoreError.exit_code
     assert "the prediction stopped (No such file or directory)" in capfd.readouterr().err

@@ -1,6 +1,7 @@
-"""A folder to a table: one row an image, whatever is in it, however often the run is killed."""
+"""Tests of batch prediction: from a folder to a table with one row per image, also after kills and damage."""
 
 import csv
+import itertools
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from PIL import Image
 from digits.errors import CorruptArtifactError, DigitsError, ModelError, StoreError, UsageError
 from digits.images.folder import unescape_path
 from digits.images.screening import ScreenedImage
-from digits.model.onnx_model import Answers, ModelFiles, Predictor
+from digits.model.onnx_model import ModelOutput, OnnxModel, Predictor
 from digits.outputs.summary import PredictionSummary, draw_least_certain, picture_path, read_picture, summary_path
 from digits.prediction import planning, pool, publish
 from digits.prediction.config import PredictionConfig
@@ -50,28 +51,28 @@ HOSTILE = [
 class Job:
     """A folder, a model and places for the result, to be predicted again and again."""
 
-    def __init__(self, root: Path, model: ModelFiles) -> None:
+    def __init__(self, root: Path, model: OnnxModel) -> None:
         self.folder, self.out, self.work = root / "in", root / "out" / "p.csv", root / "work"
         self.model = model
         self.options: dict[str, Any] = {"shard_size": 4}
 
     def arguments(self, **changes: Any) -> dict[str, Any]:
-        """Give what is asked for, but for the folder."""
+        """Return the arguments of a prediction except the folder."""
         given = {"model": self.model, "out": self.out, "work": self.work, **changes}
         return {**given, "options": PredictionConfig(**self.options)}
 
     def plan(self, **changes: Any) -> Plan:
-        """Only plan."""
+        """Plan the prediction."""
         return plan_predictions(self.folder, **self.arguments(**changes))
 
     def run(self, **changes: Any) -> PredictionSummary:
-        """Do it all in this process."""
+        """Plan, predict and merge in this process."""
         plan = self.plan(**changes)
         run_worker(plan)
         return merge_parts(plan)
 
     def predict(self, **changes: Any) -> PredictionSummary:
-        """Do it all as users do."""
+        """Predict with worker processes."""
         return predict_folder(self.folder, **self.arguments(**changes))
 
     def rows(self) -> list[dict[str, str]]:
@@ -81,20 +82,20 @@ class Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Job:
+def job(tmp_path: Path, model: OnnxModel, make_pictures: MakePictures) -> Job:
     """Ten pictures in three shards."""
     make_pictures(tmp_path / "in", 10)
     return Job(tmp_path, model)
 
 
-def test_a_folder_becomes_a_table_in_order(job: Job) -> None:
-    """With the network's own answers."""
+def test_a_folder_becomes_a_table_with_the_predictions_in_order(job: Job) -> None:
+    """They equal those of the network in this process."""
     summary = job.run()
     rows = job.rows()
     assert [row["path"] for row in rows] == [f"{number:04d}.png" for number in range(10)]
-    chances = Predictor(job.model).predict(np.stack([draw(number) for number in range(10)]))
-    assert [row["prediction"] for row in rows] == [str(index) for index in chances.argmax(axis=1)]
-    assert [row["confidence"] for row in rows] == [f"{chance:.6f}" for chance in chances.max(axis=1)]
+    probabilities = Predictor(job.model).predict(np.stack([draw(number) for number in range(10)]))
+    assert [row["prediction"] for row in rows] == [str(index) for index in probabilities.argmax(axis=1)]
+    assert [row["confidence"] for row in rows] == [f"{value:.6f}" for value in probabilities.max(axis=1)]
     assert {(row["status"], row["error"], row["width"], row["model_version"]) for row in rows} == {
         ("ok", "", "28", "3")
     }
@@ -105,8 +106,8 @@ def test_a_folder_becomes_a_table_in_order(job: Job) -> None:
     assert not list(job.work.iterdir())
 
 
-def test_the_summary_stands_beside_the_table(job: Job) -> None:
-    """As JSON; read back, it lacks only the pixels."""
+def test_the_summary_and_the_picture_are_written_next_to_the_table(job: Job) -> None:
+    """The summary can be read back, without the pixels. The picture goes when no image can be read."""
     summary = job.run()
     record = read_record(summary_path(job.out))
     assert record["images"] == 10
@@ -126,8 +127,8 @@ def test_the_summary_stands_beside_the_table(job: Job) -> None:
     assert read_picture(job.run()) is None
 
 
-def test_the_least_certain_come_with_what_the_network_saw(job: Job, make_pictures: MakePictures) -> None:
-    """The lowest confidence first, from all shards, and not too many."""
+def test_the_least_certain_images_come_with_their_pixels(job: Job, make_pictures: MakePictures) -> None:
+    """The lowest confidence comes first; their number is limited."""
     make_pictures(job.folder, LEAST_CERTAIN_KEPT + 8)
     least = job.run().least_certain
     expected = sorted(job.rows(), key=lambda row: float(row["confidence"]))[:LEAST_CERTAIN_KEPT]
@@ -138,16 +139,16 @@ def test_the_least_certain_come_with_what_the_network_saw(job: Job, make_picture
     assert pixels.tolist() == draw(int(least[0].path[:4])).tolist()
 
 
-def test_options_add_columns(job: Job) -> None:
-    """Probabilities that sum to one, and the runners-up."""
+def test_options_add_columns_for_probabilities_and_further_classes(job: Job) -> None:
+    """The probabilities sum to one."""
     job.options |= {"probabilities": True, "top_k": 3}
     job.run()
     for row in job.rows():
-        chances = [float(row[f"p{index}"]) for index in range(10)]
-        ranked = sorted(range(10), key=lambda index: -chances[index])
-        assert sum(chances) == pytest.approx(1, abs=1e-5)
+        probabilities = [float(row[f"p{index}"]) for index in range(10)]
+        ranked = sorted(range(10), key=lambda index: -probabilities[index])
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
         assert [row["prediction"], row["top2"], row["top3"]] == [str(index) for index in ranked[:3]]
-        assert float(row["top2_confidence"]) == chances[ranked[1]]
+        assert float(row["top2_confidence"]) == probabilities[ranked[1]]
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -158,8 +159,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
-def test_the_formats_hold_the_same(job: Job, ending: str) -> None:
-    """Read by pandas."""
+def test_all_table_formats_hold_the_same_values(job: Job, ending: str) -> None:
+    """As pandas reads them."""
     (job.folder / "broken.png").write_bytes(b"no picture")
     job.run()
     expected = pd.read_csv(job.out)
@@ -172,8 +173,8 @@ def test_the_formats_hold_the_same(job: Job, ending: str) -> None:
         assert np.allclose(read[name].astype(float), expected[name], equal_nan=True)
 
 
-def test_hostile_names_come_back(job: Job) -> None:
-    """One row each, in the order of the bytes; read by csv and by pandas."""
+def test_hostile_file_names_survive_the_table(job: Job) -> None:
+    """One row each, in the order of their bytes, read by csv and by pandas. No cell begins like a formula."""
     shutil.rmtree(job.folder)
     for name in HOSTILE:
         path = job.folder / os.fsdecode(name)
@@ -186,8 +187,8 @@ def test_hostile_names_come_back(job: Job) -> None:
     assert not [path for path in frame["path"] if path[0] in "=+-@"]
 
 
-def test_bad_neighbours_change_nothing(job: Job) -> None:
-    """Each bad file has its own row and status; the good ones' rows are what they were."""
+def test_bad_files_get_a_status_and_leave_all_other_rows_unchanged(job: Job) -> None:
+    """Links and pipes are skipped and counted."""
     job.run()
     before = {row["path"]: row for row in job.rows()}
     png = (job.folder / "0001.png").read_bytes()
@@ -218,22 +219,22 @@ def test_bad_neighbours_change_nothing(job: Job) -> None:
     assert summary.failures[0].status == "not-an-image"
 
 
-def test_a_picture_of_too_many_pixels_tells_its_size(job: Job) -> None:
-    """In its row."""
+def test_the_row_of_an_image_with_too_many_pixels_has_its_size(job: Job) -> None:
+    """Its status is `too-large`."""
     job.options["max_pixels"] = 783
     job.run()
     assert {(row["status"], row["width"], row["height"]) for row in job.rows()} == {("too-large", "28", "28")}
 
 
-def test_pictures_of_several_frames_are_counted(job: Job) -> None:
-    """Only the first was looked at, which the summary says."""
+def test_images_with_several_frames_are_counted_in_the_summary(job: Job) -> None:
+    """Only their first frame is predicted."""
     frames = [Image.fromarray(draw(seed)) for seed in (0, 1)]
     frames[0].save(job.folder / "x.gif", save_all=True, append_images=frames[1:])
     assert job.run().more_frames == 1
 
 
-def test_what_happens_between_listing_and_reading(job: Job) -> None:
-    """A file that vanished, one that changed, one that may not be read."""
+def test_files_that_vanish_or_change_after_the_listing_get_a_status(job: Job) -> None:
+    """All other rows have predictions."""
     plan = job.plan()
     (job.folder / "0002.png").unlink()
     Image.fromarray(draw(99)).save(job.folder / "0003.png")
@@ -242,8 +243,8 @@ def test_what_happens_between_listing_and_reading(job: Job) -> None:
     assert [row["status"] for row in job.rows()] == ["ok", "ok", "vanished", "changed", *["ok"] * 6]
 
 
-def test_a_normaliser_that_fails_is_one_rows_matter(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it raises."""
+def test_an_error_of_the_normalization_fails_only_its_row(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the exception."""
     calls = iter(range(100))
 
     def look(pixels: Any, *_: Any, **__: Any) -> Any:
@@ -253,18 +254,18 @@ def test_a_normaliser_that_fails_is_one_rows_matter(job: Job, monkeypatch: pytes
 
     monkeypatch.setattr("digits.prediction.worker.screen", look)
     assert job.run().statuses == {"ok": 9, "unreadable": 1}
-    assert job.rows()[4]["error"] == "it could not be normalised: ZeroDivisionError"
+    assert job.rows()[4]["error"] == "normalization failed: ZeroDivisionError"
 
 
-def test_a_single_image(job: Job) -> None:
-    """Whatever its name ends in."""
+def test_a_single_image_is_predicted_whatever_its_extension(job: Job) -> None:
+    """The table has one row."""
     (job.folder / "0004.png").rename(job.folder / "picture")
     predict_folder(job.folder / "picture", **job.arguments())
     assert [row["path"] for row in job.rows()] == ["picture"]
 
 
-def test_files_that_are_named(job: Job) -> None:
-    """Each has a row, whether it is there or not; their folder must be one."""
+def test_each_listed_file_has_a_row_even_if_it_is_missing(job: Job) -> None:
+    """A file outside the folder is skipped; an image in place of the folder is refused."""
     names = job.folder.parent / "names"
     names.write_bytes(b"0003.png\0gone\0%b\0../in2\0" % os.fsencode(job.folder / "0001.png"))
     job.options["files_from"] = names
@@ -275,12 +276,12 @@ def test_files_that_are_named(job: Job) -> None:
         ("gone", "vanished"),
     ]
     assert summary.skipped == {"outside": 1}
-    with pytest.raises(UsageError, match="so this must be their folder"):
+    with pytest.raises(UsageError, match="expected the folder of the files that"):
         predict_folder(job.folder / "0001.png", **job.arguments())
 
 
-def test_other_formats(job: Job) -> None:
-    """Taken by their extensions, and read."""
+def test_other_formats_are_taken_by_extension_and_read(job: Job) -> None:
+    """Formats that are not listed in the option are skipped."""
     Image.fromarray(draw(1)).save(job.folder / "x.pgm")
     Image.fromarray(draw(1)).save(job.folder / "x.pcx")
     job.options |= {"other_formats": ["PPM"]}
@@ -289,8 +290,8 @@ def test_other_formats(job: Job) -> None:
     assert rows["x.pgm"]["prediction"] == rows["0001.png"]["prediction"]
 
 
-def test_an_empty_folder(job: Job) -> None:
-    """A table without rows."""
+def test_an_empty_folder_gives_a_table_without_rows(job: Job) -> None:
+    """The table has its header."""
     shutil.rmtree(job.folder)
     job.folder.mkdir()
     summary = job.run()
@@ -298,8 +299,8 @@ def test_an_empty_folder(job: Job) -> None:
     assert (summary.images, summary.images_per_second, summary.least_certain) == (0, 0, ())
 
 
-def test_a_folder_that_is_not_there(job: Job) -> None:
-    """Said before anything is made."""
+def test_a_missing_folder_or_an_unknown_format_is_an_error_before_anything_is_written(job: Job) -> None:
+    """Neither a plan nor the table's folder is made."""
     with pytest.raises(UsageError, match="expected a folder or an archive of images"):
         predict_folder(job.folder / "nowhere", **job.arguments())
     with pytest.raises(UsageError, match=r"found '\.txt'"):
@@ -308,8 +309,8 @@ def test_a_folder_that_is_not_there(job: Job) -> None:
     assert not list(job.work.iterdir())
 
 
-def test_output_and_work_inside_the_input(job: Job) -> None:
-    """They are no images, and the second run gives the same."""
+def test_own_output_inside_the_input_folder_is_not_predicted(job: Job) -> None:
+    """A second run writes the same table."""
     job.options["all_files"] = True
     inside = {"out": job.folder / "p.csv", "work": job.folder / "work"}
     first = job.run(**inside)
@@ -322,8 +323,8 @@ def test_output_and_work_inside_the_input(job: Job) -> None:
 
 
 @pytest.mark.parametrize("options", [{"shard_size": 1}, {"shard_size": 3}, {"shard_size": 1000}])
-def test_the_bytes_do_not_depend_on_the_shards(job: Job, options: dict[str, int]) -> None:
-    """However the folder is cut."""
+def test_the_table_does_not_depend_on_the_shard_size(job: Job, options: dict[str, int]) -> None:
+    """Byte for byte."""
     job.run()
     expected = job.out.read_bytes()
     job.options = options
@@ -331,8 +332,8 @@ def test_the_bytes_do_not_depend_on_the_shards(job: Job, options: dict[str, int]
     assert job.out.read_bytes() == expected
 
 
-def test_shards_grow_with_the_folder(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enough of them to share out, none too small, none over the option."""
+def test_shards_grow_with_the_folder_within_their_limits(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number is the target unless they are too small or larger than the option."""
     monkeypatch.setattr(planning, "MIN_SHARD_IMAGES", 2)
     monkeypatch.setattr(planning, "TARGET_SHARDS", 3)
     assert [job.plan().images_in(shard) for shard in job.plan().shards] == [4, 4, 2]
@@ -342,7 +343,7 @@ def test_shards_grow_with_the_folder(job: Job, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_shards_of_large_files_are_small(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no process has much to do when the others are done; in an incremental run too, for the same bytes."""
+    """In an incremental run too, so that the table has the same bytes."""
     monkeypatch.setattr(planning, "TARGET_SHARDS", 100)
     job.options = {}
     assert len(job.plan().shards) == 1
@@ -356,8 +357,8 @@ def test_shards_of_large_files_are_small(job: Job, monkeypatch: pytest.MonkeyPat
     assert former.shard_size == job.plan().images_in(0)
 
 
-def test_a_plan_is_found_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By folder, listing, model and options; not by the number of processes or the size of shards."""
+def test_the_plan_of_the_same_request_is_found_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folder, listing, model, table and options matter; the number of processes and the shard size do not."""
     plan = job.plan()
     assert job.plan() == plan
     job.options |= {"processes": 1, "shard_size": 2}
@@ -366,7 +367,7 @@ def test_a_plan_is_found_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
     job.options["top_k"] = 2
     others.append(job.plan())
     others.append(job.plan(out=job.out.with_suffix(".jsonl")))
-    others.append(job.plan(model=ModelFiles.load(job.model.directory, version=4)))
+    others.append(job.plan(model=OnnxModel.load(job.model.directory, version=4)))
     monkeypatch.setattr(planning, "code_version", lambda *_: "another")
     others.append(job.plan())
     (job.folder / "0000.png").touch()
@@ -374,23 +375,23 @@ def test_a_plan_is_found_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len({other.digest for other in others}) == 6
 
 
-def test_auto_means_what_the_model_was_trained_on(job: Job) -> None:
-    """A model of pictures that were only scaled gets its images only scaled; a wish goes first."""
-    plain = ModelFiles(**{**vars(job.model), "normalization": {"mode": "none"}})
+def test_auto_normalization_is_the_mode_the_model_was_trained_with(job: Job) -> None:
+    """An explicit mode overrides it."""
+    plain = OnnxModel(**{**vars(job.model), "normalization": {"mode": "none"}})
     assert job.plan(model=plain).options.normalize == "none"
     job.options["normalize"] = "mnist"
     assert job.plan(model=plain).options.normalize == "mnist"
 
 
-def test_a_model_of_another_recipe_is_warned_of(job: Job, caplog: pytest.LogCaptureFixture) -> None:
-    """Its images may not look like those that it learnt."""
-    old = ModelFiles(**{**vars(job.model), "normalization": {"recipe": "mnist", "version": 0}})
+def test_a_model_of_another_normalization_is_warned_about(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    """Its accuracy may be lower than measured."""
+    old = OnnxModel(**{**vars(job.model), "normalization": {"recipe": "mnist", "version": 0}})
     job.run(model=old)
-    assert "was trained with normalisation" in caplog.text
+    assert "was trained with normalization" in caplog.text
 
 
-def test_a_killed_run_is_continued(job: Job) -> None:
-    """What was committed is not done again, and the bytes are the same."""
+def test_a_killed_run_resumes_and_writes_the_same_table(job: Job) -> None:
+    """Committed shards are not predicted again."""
     job.run()
     expected = job.out.read_bytes()
     job.out.unlink()
@@ -406,19 +407,14 @@ def test_a_killed_run_is_continued(job: Job) -> None:
 
 
 @pytest.fixture
-def faultless_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have faults happen to our own files only; the images are opened by names that are bytes."""
-
-    def concerns(self: faults.Fault, file: Any) -> bool:
-        return isinstance(file, int) or (not isinstance(file, bytes) and os.fspath(file).startswith(self._root))
-
-    monkeypatch.setattr(faults.Fault, "_concerns", concerns)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace fsync, which is slow, by a function that does nothing."""
     monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
-@pytest.mark.usefixtures("faultless_reading")
-def test_killed_anywhere_and_continued(job: Job) -> None:
-    """At calls that make, open, sync, move or link files: the table is absent or whole, and then whole."""
+@pytest.mark.usefixtures("no_fsync")
+def test_after_a_kill_at_any_file_operation_the_table_is_absent_or_complete(job: Job) -> None:
+    """The next run completes it."""
     job.run()
     expected = job.out.read_bytes()
     shutil.rmtree(job.out.parent)
@@ -440,9 +436,9 @@ def test_killed_anywhere_and_continued(job: Job) -> None:
     assert job.out.read_bytes() == expected
 
 
-@pytest.mark.usefixtures("faultless_reading")
-def test_a_full_disk_is_an_error_and_can_be_mended(job: Job) -> None:
-    """At any write: a clear message, no half table, and the same command goes on."""
+@pytest.mark.usefixtures("no_fsync")
+def test_a_full_disk_is_an_error_and_the_next_run_resumes(job: Job) -> None:
+    """At any write, the message has the reason and the table is absent or complete."""
     job.run()
     expected = job.out.read_bytes()
     for at in range(2, 200, 7):
@@ -461,8 +457,8 @@ def test_a_full_disk_is_an_error_and_can_be_mended(job: Job) -> None:
         pytest.fail("the last write was never reached")
 
 
-def test_two_runs_at_once(job: Job) -> None:
-    """They share the work and both end well, with one table."""
+def test_two_concurrent_runs_share_the_work_and_write_one_table(job: Job) -> None:
+    """Both succeed."""
     job.run()
     expected, summaries = job.out.read_bytes(), []
     threads = [threading.Thread(target=lambda: summaries.append(job.predict())) for _ in range(2)]
@@ -475,8 +471,8 @@ def test_two_runs_at_once(job: Job) -> None:
     assert not list(job.work.iterdir())
 
 
-def test_a_merge_that_another_run_has_done(job: Job) -> None:
-    """The summary is the other's."""
+def test_merging_a_published_plan_returns_the_summary_of_the_run_that_published_it(job: Job) -> None:
+    """If the table is gone, it is an error."""
     plan = job.plan()
     run_worker(plan)
     first = merge_parts(plan)
@@ -486,16 +482,18 @@ def test_a_merge_that_another_run_has_done(job: Job) -> None:
         merge_parts(plan)
 
 
-def test_a_table_that_another_model_replaced_meanwhile_is_made_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both runs of the same wanted it; the one that comes late finds that of another version."""
+def test_a_table_that_another_model_replaced_meanwhile_is_predicted_again(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two runs of the same request, the later one finds the table of another version."""
     other = replace(job.model, version=job.model.version + 1)
     real, late = publish.merge_predictions, []
 
-    def merge_predictions(plan: Plan, crew: Any, **options: Any) -> PredictionSummary:
+    def merge_predictions(plan: Plan, workers: Any, **options: Any) -> PredictionSummary:
         if not late:
             late.append(merge_parts(plan))
             job.run(model=other)
-        return real(plan, crew, **options)
+        return real(plan, workers, **options)
 
     monkeypatch.setattr(publish, "merge_predictions", merge_predictions)
     assert job.predict().model_version == job.model.version
@@ -503,31 +501,31 @@ def test_a_table_that_another_model_replaced_meanwhile_is_made_again(job: Job, m
     assert not list(job.work.iterdir())
 
 
-def test_table_and_summary_are_of_one_run(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another plan for the same table waits until both are in place."""
+def test_table_and_summary_are_of_the_same_run(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another plan for the same table waits until both are written."""
     ours, theirs = job.plan(), job.plan(model=replace(job.model, version=job.model.version + 1))
     for plan in (ours, theirs):
         run_worker(plan)
     other = threading.Thread(target=lambda: merge_parts(theirs))
-    real = publish._write_picture
+    real = publish.draw_least_certain
 
-    def write_picture(summary: PredictionSummary) -> None:
+    def draw(summary: PredictionSummary) -> bytes | None:
         if summary.model_version == ours.model.version:
             table = job.out.read_bytes()
             other.start()
             other.join(0.2)
             assert job.out.read_bytes() == table
-        real(summary)
+        return real(summary)
 
-    monkeypatch.setattr(publish, "_write_picture", write_picture)
+    monkeypatch.setattr(publish, "draw_least_certain", draw)
     merge_parts(ours)
     other.join()
     assert read_record(summary_path(job.out))["model_version"] == theirs.model.version
     assert {row["model_version"] for row in job.rows()} == {str(theirs.model.version)}
 
 
-def test_what_kills_have_left_beside_the_table_goes(job: Job) -> None:
-    """With the next run that writes it; what is beside other tables is theirs."""
+def test_temporary_files_of_killed_runs_are_removed_by_the_next_run(job: Job) -> None:
+    """Those of other tables stay."""
     names = (job.out.name, picture_path(job.out).name, summary_path(job.out).name)
     ours = [job.out.with_name(f".{name}.0123456789abcdef.tmp") for name in names]
     others = [job.out.with_name(f".{name}.0123456789abcdef.tmp") for name in ("other.csv", f"{job.out.name}.gz")]
@@ -540,48 +538,52 @@ def test_what_kills_have_left_beside_the_table_goes(job: Job) -> None:
     assert job.out.with_name(f".{job.out.name}.mine.tmp").exists()
 
 
-def test_a_shard_that_can_not_be_claimed_is_an_error(job: Job) -> None:
-    """With what to do; a plan that another run has carried out in that instant is none."""
+def test_a_shard_that_cannot_be_claimed_is_an_error_unless_the_plan_is_gone(job: Job) -> None:
+    """The message has the remedy."""
     plan = job.plan()
     parts = plan.path / "parts"
     parts.rename(plan.path / "elsewhere")
     parts.write_text("no directory")
-    with pytest.raises(StoreError, match="run the same command again"), pool.WorkerPool(1) as crew:
-        pool.run_workers(plan, crew)
+    with pytest.raises(StoreError, match="run the same command again"), pool.WorkerPool(1) as workers:
+        pool.run_workers(plan, workers)
     parts.unlink()
-    assert pool._free(plan, list(plan.shards)) == []
+    assert pool.free_shards(plan, list(plan.shards)) == []
 
 
-def test_a_plan_that_can_not_be_read_is_told_in_a_sentence(job: Job) -> None:
-    """A few workers try it."""
+def test_a_plan_that_cannot_be_read_is_an_error_without_a_traceback(job: Job) -> None:
+    """Several workers try to read it."""
     plan = job.plan()
     record = plan.path / "plan.json"
     record.unlink()
     record.mkdir()
-    with pytest.raises(DigitsError, match="Is a directory") as found, pool.WorkerPool(1) as crew:
-        pool.run_workers(plan, crew)
+    with pytest.raises(DigitsError, match="Is a directory") as found, pool.WorkerPool(1) as workers:
+        pool.run_workers(plan, workers)
     assert "Traceback" not in str(found.value)
 
 
-def test_only_one_merges_at_a_time(job: Job) -> None:
-    """The other waits, and finds the table done."""
+def test_a_second_merge_waits_and_returns_the_published_summary(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one process merges a plan at a time."""
     plan = job.plan()
     run_worker(plan)
     summaries: list[PredictionSummary] = []
-    with publish._merging(plan) as ours:
-        assert ours
-        other = threading.Thread(target=lambda: summaries.append(merge_parts(plan)))
+    other = threading.Thread(target=lambda: summaries.append(merge_parts(plan)))
+    real = publish.draw_least_certain
+
+    def draw(summary: PredictionSummary) -> bytes | None:
         other.start()
         other.join(0.1)
         assert other.is_alive()
-        first = publish._published(plan, None)
+        return real(summary)
+
+    monkeypatch.setattr(publish, "draw_least_certain", draw)
+    first = merge_parts(plan)
     other.join()
     assert [summary.as_record() for summary in summaries] == [first.as_record()]
 
 
-def test_a_merge_before_its_time(job: Job) -> None:
-    """It says how much is missing, and makes nothing."""
-    with pytest.raises(StoreError, match="3 of 3 shards are not done"):
+def test_merging_with_pending_shards_is_an_error(job: Job) -> None:
+    """It has their number, and no table is written."""
+    with pytest.raises(StoreError, match="3 of 3 shards are not predicted"):
         merge_parts(job.plan())
     assert not job.out.exists()
 
@@ -594,14 +596,16 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["000001.part", "000001.json"])
-def test_a_damaged_part_is_made_again(job: Job, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found by its seal, and done by the same command."""
+def test_the_shard_of_a_damaged_part_file_is_predicted_again(
+    job: Job, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its seal shows the damage; `predict_folder` repairs it."""
     job.run()
     expected = job.out.read_bytes()
     plan = job.plan()
     run_worker(plan)
     damage(plan.path / "parts" / name)
-    with pytest.raises(CorruptArtifactError, match="shard 1 must be made again"):
+    with pytest.raises(CorruptArtifactError, match="shard 1 must be predicted again"):
         merge_parts(plan)
     assert plan.pending_shards() == [1]
     run_worker(plan)
@@ -611,28 +615,32 @@ def test_a_damaged_part_is_made_again(job: Job, name: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["plan.json", "listing"])
-def test_a_damaged_plan_is_made_again(job: Job, name: str) -> None:
-    """It is not trusted."""
+def test_a_damaged_plan_is_replaced_by_a_new_one(job: Job, name: str) -> None:
+    """All its shards are pending."""
     plan = job.plan()
     run_worker(plan)
     damage(plan.path / name)
     assert job.plan().pending_shards() == [0, 1, 2]
 
 
-def test_two_plans_made_at_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that is named first is everybody's."""
+def test_of_two_plans_made_at_once_both_runs_use_the_first(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is renamed first."""
     first = job.plan()
     run_worker(first)
 
-    def not_yet(*_: object) -> bool:
-        raise FileNotFoundError
+    def open_late(path: Path) -> Plan:
+        if next(calls) == 0:
+            raise FileNotFoundError
+        return real(path)
 
-    monkeypatch.setattr(planning, "_is_usable", not_yet)
+    calls, real = itertools.count(), Plan.open
+    monkeypatch.setattr(Plan, "open", open_late)
     assert job.plan() == first
+    assert next(calls) == 2
 
 
-def test_drafts_of_the_dead_are_swept(job: Job) -> None:
-    """Old ones; a living run's are left."""
+def test_unfinished_plans_of_killed_runs_are_removed_when_they_are_old(job: Job) -> None:
+    """A young one may belong to a living run."""
     old, new = job.work / "tmp-old", job.work / "tmp-new"
     for path in (old, new):
         path.mkdir(parents=True)
@@ -641,26 +649,26 @@ def test_drafts_of_the_dead_are_swept(job: Job) -> None:
     assert [path.name for path in job.work.iterdir()] == ["tmp-new"]
 
 
-def test_a_model_that_is_replaced_meanwhile(job: Job, tmp_path: Path) -> None:
-    """The plan was made for another one."""
+def test_a_model_that_is_replaced_after_planning_is_an_error(job: Job, tmp_path: Path) -> None:
+    """Its digest differs from that of the plan."""
     directory = write_model(tmp_path / "model")
-    plan = job.plan(model=ModelFiles.load(directory, version=1))
+    plan = job.plan(model=OnnxModel.load(directory, version=1))
     write_model(directory, seed=1)
     with pytest.raises(ModelError, match="replaced after the prediction was planned"):
         run_worker(plan)
 
 
-def test_a_network_that_gives_no_numbers(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not published as a table of NaN."""
-    nothing = Answers(np.full((10, 10), np.nan, np.float32), None)
-    monkeypatch.setattr(Predictor, "answer", lambda _, pixels: nothing)
-    with pytest.raises(ModelError, match="no numbers"):
+def test_a_network_that_returns_nan_is_an_error(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No table is written."""
+    nothing = ModelOutput(np.full((10, 10), np.nan, np.float32), None)
+    monkeypatch.setattr(Predictor, "predict_with_novelty", lambda _, pixels: nothing)
+    with pytest.raises(ModelError, match="returns NaN or infinite values"):
         job.run()
     assert not job.out.exists()
 
 
-def test_where_nothing_can_be_written(world_readable: Path, model: ModelFiles) -> None:
-    """The work folder, and the table's."""
+def test_folders_that_are_not_writable_are_an_error(world_readable: Path, model: OnnxModel) -> None:
+    """Those of the plans and of the table."""
     job = Job(world_readable, model)
     job.folder.mkdir()
     with faults.without_root(), pytest.raises(StoreError, match=r"could not be planned \(Permission denied"):
@@ -671,8 +679,8 @@ def test_where_nothing_can_be_written(world_readable: Path, model: ModelFiles) -
         job.run()
 
 
-def test_the_plan_is_what_a_worker_needs(job: Job) -> None:
-    """Its path is enough: opened anew, it is the same."""
+def test_a_plan_can_be_opened_from_its_path(job: Job) -> None:
+    """It equals the plan that was made, with all entries in its shards."""
     plan = job.plan()
     assert Plan.open(plan.path) == plan
     assert json.loads((plan.path / "plan.json").read_bytes())["images"] == 10
@@ -681,8 +689,8 @@ def test_the_plan_is_what_a_worker_needs(job: Job) -> None:
     ]
 
 
-def test_what_was_left_long_ago_is_removed(job: Job) -> None:
-    """Drafts after a day, plans after a month; what lies beside them stays."""
+def test_abandoned_plans_are_removed_after_their_time(job: Job) -> None:
+    """Unfinished ones after a day, others after a month; other directories stay."""
     left = job.plan(out=job.out.with_name("other.csv"))
     draft, beside = job.work / "tmp-0", job.work / "ledgers"
     draft.mkdir()

@@ -1,4 +1,4 @@
-"""Rows that one version wrote are predicted anew; all others stay as they are, byte for byte."""
+"""Tests of replace_version: the rows of one model version are predicted again, all others stay byte for byte."""
 
 import json
 import os
@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from digits.errors import StoreError, UsageError
-from digits.images import source
-from digits.model.onnx_model import ModelFiles
+from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import PredictionSummary, summary_path
 from digits.outputs.table import TableFile, format_of
 from digits.prediction.config import PredictionConfig
@@ -32,26 +31,26 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 class Job:
-    """A folder, a table of it by version 3, and version 4."""
+    """Folder, its table by version 3, and the models of versions 3 and 4."""
 
-    def __init__(self, root: Path, old: ModelFiles, new: ModelFiles) -> None:
+    def __init__(self, root: Path, old: OnnxModel, new: OnnxModel) -> None:
         self.root, self.folder, self.out, self.old, self.new = root, root / "in", root / "out" / "p.csv", old, new
 
-    def arguments(self, model: ModelFiles, **options: Any) -> dict[str, Any]:
-        """Give what is asked for, but for the folder."""
+    def arguments(self, model: OnnxModel, **options: Any) -> dict[str, Any]:
+        """Return the arguments of a prediction except the folder."""
         config = PredictionConfig(**{"shard_size": 4, **options})
         return {"model": model, "out": self.out, "work": self.root / "work", "options": config}
 
-    def predict(self, model: ModelFiles, **options: Any) -> PredictionSummary:
+    def predict(self, model: OnnxModel, **options: Any) -> PredictionSummary:
         """Predict the folder."""
         return predict_folder(self.folder, **self.arguments(model, **options))
 
     def replace(self, version: int = 3, **options: Any) -> PredictionSummary:
-        """Have version 4 predict the rows of another one anew."""
+        """Predict the rows of another version again, with version 4."""
         return self.predict(self.new, replace_version=version, **options)
 
     def mix(self, edit: Edit = lambda row: row) -> bytes:
-        """Make a table of which every second row is by version 4, changed by `edit`; give what it should become."""
+        """Write a table with every second row by version 4, changed by `edit`; return the table it should become."""
         self.predict(self.new)
         by_new = list(TableFile.open(self.out).rows())
         self.predict(self.old)
@@ -74,42 +73,28 @@ class Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path, model: ModelFiles, make_pictures: MakePictures) -> Job:
-    """Ten pictures with odd names, and a file that is none; two models that differ."""
-    made = Job(tmp_path, model, ModelFiles.load(write_model(tmp_path / "new", seed=1), version=4))
+def job(tmp_path: Path, model: OnnxModel, make_pictures: MakePictures) -> Job:
+    """Ten images with odd names, a file that is no image, and two models that differ."""
+    made = Job(tmp_path, model, OnnxModel.load(write_model(tmp_path / "new", seed=1), version=4))
     make_pictures(made.folder, 7)
     make_pictures(made.folder / 'sub, "folder"', 3)
     (made.folder / "0005a.png").write_bytes(b"no picture")
     return made
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Note every image that is opened."""
-    paths: list[bytes] = []
-    real = source.read_entry
-
-    def read(beneath: Any, entry: Any, **options: Any) -> bytes:
-        paths.append(entry.path)
-        return real(beneath, entry, **options)
-
-    monkeypatch.setattr(source, "read_entry", read)
-    return paths
-
-
 def versions(out: Path) -> list[int]:
-    """Give which version wrote each row."""
+    """Return the model version of each row."""
     return [row["model_version"] for row in TableFile.open(out).rows()]
 
 
 def corrected(row: dict[str, Any]) -> dict[str, Any]:
-    """Have somebody put a row right."""
+    """Return a row with a corrected prediction."""
     return {**row, "prediction": "7", "confidence": 0.123456}
 
 
 @ENDINGS
-def test_only_the_rows_of_a_version_are_predicted_anew(job: Job, opened: list[bytes], ending: str) -> None:
-    """Also where a row that stays was corrected by hand; and the files of those that stay are not opened."""
+def test_only_the_rows_of_the_version_are_predicted_again(job: Job, opened: list[bytes], ending: str) -> None:
+    """A corrected row of another version is kept; the files of kept rows are not opened."""
     job.out = job.out.with_suffix(ending)
     expected = job.mix(corrected)
     assert versions(job.out) == [4, 3] * 5 + [4]
@@ -123,8 +108,8 @@ def test_only_the_rows_of_a_version_are_predicted_anew(job: Job, opened: list[by
 
 
 @ENDINGS
-def test_a_table_by_one_version_becomes_that_of_the_other(job: Job, ending: str) -> None:
-    """With the columns that the table has, whatever is asked for now."""
+def test_a_table_by_one_version_becomes_the_table_of_the_other(job: Job, ending: str) -> None:
+    """With the columns of the existing table, whatever the options say."""
     job.out = job.out.with_suffix(ending)
     job.predict(job.new, probabilities=True, top_k=3)
     expected = job.out.read_bytes()
@@ -134,8 +119,8 @@ def test_a_table_by_one_version_becomes_that_of_the_other(job: Job, ending: str)
     assert job.out.read_bytes() == expected
 
 
-def test_a_table_in_another_order_keeps_it(job: Job) -> None:
-    """Somebody sorted it; each row is of its own image still."""
+def test_a_table_in_another_order_keeps_its_order(job: Job) -> None:
+    """Each row still belongs to its image."""
     job.mix()
     table = TableFile.open(job.out)
     rows = list(table.rows())[::-1]
@@ -148,8 +133,8 @@ def test_a_table_in_another_order_keeps_it(job: Job) -> None:
     assert {row["model_version"] for row in after} == {4}
 
 
-def test_a_file_that_is_gone_has_a_row_that_says_so(job: Job) -> None:
-    """What the version said of it is not kept; a new file has no row; a link is not followed."""
+def test_the_row_of_a_missing_file_gets_the_status_vanished(job: Job) -> None:
+    """A link in its place is not followed. A new file has no row."""
     job.predict(job.old)
     (job.folder / "0002.png").unlink()
     (job.folder / "0003.png").unlink()
@@ -163,8 +148,8 @@ def test_a_file_that_is_gone_has_a_row_that_says_so(job: Job) -> None:
     assert {row["model_version"] for row in rows.values()} == {4}
 
 
-def test_members_of_an_archive(job: Job) -> None:
-    """Each row is of the member of its name; one that is gone has vanished."""
+def test_rows_of_an_archive_are_replaced_by_member_name(job: Job) -> None:
+    """A missing member has the status `vanished`."""
     archive = job.root / "scans.zip"
     names = ["a.png", "b.png", "c.png"]
     for present in (names, names[:2]):
@@ -183,17 +168,17 @@ def test_members_of_an_archive(job: Job) -> None:
     assert {row["model_version"] for row in rows} == {4}
 
 
-# What is refused
+# Errors
 
 
-def test_without_a_table_there_is_nothing_to_replace(job: Job) -> None:
-    """The message names it."""
+def test_a_missing_table_is_an_error(job: Job) -> None:
+    """The message has its path."""
     with pytest.raises(UsageError, match=r"p\.csv: the table could not be read .*; predict the folder"):
         job.replace()
 
 
-def test_a_version_that_wrote_nothing_is_told_who_did(job: Job) -> None:
-    """With the number of rows of each; the table stays."""
+def test_a_version_that_wrote_no_row_is_an_error_with_the_rows_of_each_version(job: Job) -> None:
+    """The table stays."""
     job.mix()
     before = job.out.read_bytes()
     with pytest.raises(UsageError, match=r"version 9 wrote no row .* 5 by version 3, 6 by version 4"):
@@ -213,8 +198,8 @@ def test_a_version_that_wrote_nothing_is_told_who_did(job: Job) -> None:
         (".jsonl", b"}", b""),
     ],
 )
-def test_what_is_no_table_of_ours_is_refused(job: Job, ending: str, old: bytes, new: bytes) -> None:
-    """Other columns, other line ends, a cell that is none, half a line: nothing is written."""
+def test_a_table_that_digits_did_not_write_is_refused(job: Job, ending: str, old: bytes, new: bytes) -> None:
+    """Other columns, other line ends, an invalid cell, half a line. Nothing is written."""
     job.out = job.out.with_suffix(ending)
     job.predict(job.old)
     edited = job.out.read_bytes().replace(old, new)
@@ -224,16 +209,16 @@ def test_what_is_no_table_of_ours_is_refused(job: Job, ending: str, old: bytes, 
     assert job.out.read_bytes() == edited
 
 
-def test_a_table_that_was_written_otherwise_can_not_be_kept_byte_for_byte(job: Job) -> None:
-    """A spreadsheet that saved it, say, with quotes round all cells."""
+def test_a_table_that_a_spreadsheet_has_saved_is_refused(job: Job) -> None:
+    """With quotes around all cells, it could not be kept byte for byte."""
     job.predict(job.old)
     pd.read_csv(job.out, dtype=str, keep_default_na=False).to_csv(job.out, index=False, quoting=1)
-    with pytest.raises(UsageError, match="not as `digits predict` wrote it"):
+    with pytest.raises(UsageError, match="the table was edited after it was written"):
         job.replace()
 
 
 def test_an_empty_parquet_file_is_refused(job: Job) -> None:
-    """Or any other that pyarrow can't read."""
+    """As is any other that pyarrow cannot read."""
     job.out = job.out.with_suffix(".parquet")
     job.out.parent.mkdir()
     job.out.write_bytes(b"")
@@ -242,7 +227,7 @@ def test_an_empty_parquet_file_is_refused(job: Job) -> None:
 
 
 def test_another_folder_is_refused(job: Job, make_pictures: MakePictures) -> None:
-    """None of the files is there: the rows must not all become `vanished` by a slip of the hand."""
+    """If none of the files exists, the rows must not all become `vanished`."""
     job.predict(job.old)
     before = job.out.read_bytes()
     job.folder = make_pictures(job.root / "other", 0)
@@ -252,39 +237,36 @@ def test_another_folder_is_refused(job: Job, make_pictures: MakePictures) -> Non
 
 
 def test_another_number_of_classes_is_refused(job: Job) -> None:
-    """The columns would not be the same."""
+    """The columns would differ."""
     job.predict(job.old, probabilities=True)
-    job.new = ModelFiles.load(write_model(job.root / "four", classes=4), version=5)
+    job.new = OnnxModel.load(write_model(job.root / "four", classes=4), version=5)
     with pytest.raises(UsageError, match="columns for other classes than the 4 of version 5"):
         job.replace()
 
 
 @pytest.mark.parametrize("option", [{"incremental": True}, {"files_from": Path("list")}])
-def test_what_else_would_say_what_to_predict_is_refused(job: Job, option: dict[str, Any]) -> None:
-    """The table says it."""
+def test_other_options_that_select_files_are_refused(job: Job, option: dict[str, Any]) -> None:
+    """The table determines the files."""
     job.predict(job.old)
-    with pytest.raises(UsageError, match="replace_version: the table says"):
+    with pytest.raises(UsageError, match="replace_version: the table determines which files are predicted"):
         job.replace(**option)
 
 
-def test_a_table_that_changes_meanwhile_is_left_so(job: Job) -> None:
-    """Whoever wrote it may have done what we would undo."""
+def test_a_table_that_another_program_changes_during_the_run_is_not_replaced(job: Job) -> None:
+    """Its change would be lost."""
     job.mix()
     plan = plan_predictions(job.folder, **job.arguments(job.new, replace_version=3))
     run_worker(plan)
     job.out.write_bytes(b"mine")
-    with pytest.raises(StoreError, match="the table was changed meanwhile"):
+    with pytest.raises(StoreError, match="another program changed the table during the run, so it was not replaced"):
         merge_parts(plan)
     assert job.out.read_bytes() == b"mine"
 
 
-def test_killed_anywhere_and_continued(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is the former one or the new one, and the same command goes on."""
-
-    def concerns(self: faults.Fault, file: Any) -> bool:
-        return isinstance(file, int) or (not isinstance(file, bytes) and os.fspath(file).startswith(self._root))
-
-    monkeypatch.setattr(faults.Fault, "_concerns", concerns)
+def test_after_a_kill_at_any_file_operation_the_table_is_the_former_or_the_new_one(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run completes it."""
     monkeypatch.setattr(os, "fsync", faults.no_sync)
     expected = job.mix()
     former = job.out.read_bytes()
@@ -309,8 +291,8 @@ def test_killed_anywhere_and_continued(job: Job, monkeypatch: pytest.MonkeyPatch
 
 
 @ENDINGS
-def test_values_come_back_as_they_were_written(job: Job, ending: str) -> None:
-    """The same in each format."""
+def test_a_table_is_read_with_the_values_and_types_that_were_written(job: Job, ending: str) -> None:
+    """In each format."""
     job.predict(job.old, top_k=2)
     rows = list(TableFile.open(job.out).rows())
     job.out = job.out.with_suffix(ending)
@@ -322,19 +304,19 @@ def test_values_come_back_as_they_were_written(job: Job, ending: str) -> None:
 
 
 @ENDINGS
-def test_a_table_without_rows(job: Job, ending: str) -> None:
-    """It has columns, and nobody wrote a row of it."""
+def test_a_table_without_rows_has_nothing_to_replace(job: Job, ending: str) -> None:
+    """In each format."""
     job.out = job.out.with_suffix(ending)
     job.folder = job.root / "empty"
     job.folder.mkdir()
     job.predict(job.old)
     assert list(TableFile.open(job.out).rows()) == []
-    with pytest.raises(UsageError, match="its rows are none"):
+    with pytest.raises(UsageError, match="found no rows"):
         job.replace()
 
 
-def test_a_line_with_other_columns_is_named(job: Job) -> None:
-    """By its number."""
+def test_a_line_with_other_columns_is_an_error_with_its_number(job: Job) -> None:
+    """In a JSON Lines table."""
     job.out = job.out.with_suffix(".jsonl")
     job.predict(job.old)
     with job.out.open("ab") as file:
