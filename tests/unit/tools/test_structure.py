@@ -29,7 +29,7 @@ def test_the_code_keeps_within_the_limits_of_its_structure() -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A small package: `images` and `data` import each other, one of them inside a function."""
+    """Return a tree in which `images` and `data` import each other, one of them inside a function."""
     sources = {
         "errors.py": '"""Errors."""\n',
         "images/decode.py": "from digits import errors\n\n\ndef late():\n    from digits.data.idx import read\n",
