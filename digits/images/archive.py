@@ -1,7 +1,8 @@
-"""Archives of pictures, zip and tar, read where they are: nothing is unpacked to disk, no member leads anywhere.
+"""Archive: list and read the images in a zip or tar file without unpacking it to disk.
 
-A member is listed as a file is. The numbers of its entry are the archive's: in a zip the checksum stands for the
-modification time, and the inode says where the member is and how it is packed.
+A member of an archive has an `Entry`, as a file of a folder has. In a zip file, the entry's modification time is the
+member's checksum, and its inode encodes the member's position and compression; in a tar file, its inode is the position
+of the member's content.
 """
 
 import bz2
@@ -27,9 +28,9 @@ from digits.images.patterns import HEAD_BYTES, Selection
 
 ARCHIVE_EXTENSIONS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 Identity = tuple[int, int, int]
-"""An archive's size, modification time and inode."""
+"""Size, modification time in nanoseconds, and inode of an archive."""
 
-_PLACE = struct.Struct(">QQHH")
+_POSITION = struct.Struct(">QQHH")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _PACKED_HEAD = 4096
 _LONGEST_HEADER = 2**20
@@ -41,26 +42,38 @@ _DAMAGE = (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
 class Member(NamedTuple):
-    """What an archive tells of a member; `kind` is None for a regular file, else the reason to leave it out."""
+    """Member of an archive.
+
+    Args:
+        name: name of the member, which may be unsafe to unpack.
+        kind: None for a regular file, otherwise the reason to skip the member.
+        size: size of its content in bytes.
+        stamp: checksum in a zip file, modification time in seconds in a tar file.
+        position: where the content is; see the module's docstring.
+    """
 
     name: bytes
     kind: str | None
     size: int
     stamp: int
-    place: int
+    position: int
 
 
 class Container(Protocol):
-    """An archive's format."""
+    """Reader of an archive format."""
 
     is_sequential: bool
-    """Whether members can only be read one after the other."""
+    """Whether members are read fastest in the order of the archive."""
 
     def members(self) -> Iterator[Member]:
-        """Give all members; the archive may be read at the one that was given last."""
+        """Yield all members. While one is yielded, its content may be read."""
 
     def content(self, entry: Entry, count: int) -> bytes:
-        """Give the first bytes of a member.
+        """Return the first bytes of a member.
+
+        Args:
+            entry: entry of the member.
+            count: number of bytes.
 
         Raises:
             DecodeError: with the status `unreadable` or `unsupported`.
@@ -68,20 +81,20 @@ class Container(Protocol):
 
 
 def is_archive(path: Path) -> bool:
-    """Tell an archive by its name."""
+    """Return whether a path has the extension of an archive."""
     return path.name.lower().endswith(ARCHIVE_EXTENSIONS)
 
 
 class Archive:
-    """An archive that is opened by `with`.
+    """Archive of images, opened by `with`.
 
     Args:
-        path: its name says which kind it is.
-        identity: what it was when it was listed; None to take it as it is.
+        path: path of the archive, with an extension that tells its format.
+        identity: identity of the archive when it was listed; None if it has not been listed.
 
     Raises:
-        OSError: it can't be opened.
-        StoreError: it is not the one that was listed.
+        OSError: if it cannot be opened.
+        StoreError: if it changed after it was listed.
     """
 
     container: Container
@@ -95,7 +108,7 @@ class Archive:
         with ExitStack() as stack:
             self._file = stack.enter_context(self.path.open("rb"))
             self.identity = self._listed or self._identity_now()
-            self._check()
+            self._require_unchanged()
             self.container = Zip(self._file) if self.path.suffix.lower() == ".zip" else Tar(self._file)
             stack.pop_all()
         return self
@@ -104,11 +117,15 @@ class Archive:
         self._file.close()
 
     def read(self, entry: Entry, *, max_bytes: int) -> bytes:
-        """Read a listed member.
+        """Return the content of a listed member.
+
+        Args:
+            entry: entry of the member.
+            max_bytes: largest size to read.
 
         Raises:
             DecodeError: with the status `too-large`, `vanished`, `unreadable` or `unsupported`.
-            StoreError: the archive has changed.
+            StoreError: if the archive changed after it was listed.
         """
         if entry.size > max_bytes:
             raise DecodeError("too-large", f"{entry.size} bytes are over the limit of {max_bytes}; raise max_bytes")
@@ -117,11 +134,11 @@ class Archive:
         try:
             return self.container.content(entry, entry.size)
         finally:
-            self._check()
+            self._require_unchanged()
 
-    def _check(self) -> None:
+    def _require_unchanged(self) -> None:
         if self._identity_now() != self.identity:
-            raise StoreError(f"{self.path}: the archive was changed after it was listed; run the same command again")
+            raise StoreError(f"{self.path}: the archive changed after it was listed; run the same command again")
 
     def _identity_now(self) -> Identity:
         status = os.fstat(self._file.fileno())
@@ -129,7 +146,11 @@ class Archive:
 
 
 class Zip:
-    """A zip file, whose members can be read in any order."""
+    """Reader of a zip file, whose members can be read in any order.
+
+    Args:
+        file: open zip file.
+    """
 
     is_sequential = False
 
@@ -137,16 +158,16 @@ class Zip:
         self._file = file
 
     def members(self) -> Iterator[Member]:
-        """Give all members, as the central directory has them."""
+        """Yield all members in the order of the central directory."""
         with zipfile.ZipFile(self._file) as archive:
             for info in archive.infolist():
                 name = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_NAME else "cp437")
-                place = _PLACE.pack(info.header_offset, info.compress_size, info.compress_type, info.flag_bits)
-                yield Member(name, _kind_in_zip(info), info.file_size, info.CRC, int.from_bytes(place))
+                position = _POSITION.pack(info.header_offset, info.compress_size, info.compress_type, info.flag_bits)
+                yield Member(name, _kind_in_zip(info), info.file_size, info.CRC, int.from_bytes(position))
 
     def content(self, entry: Entry, count: int) -> bytes:
-        """Give the first bytes of a member; the checksum is verified where that is all of it."""
-        offset, packed, method, flags = _PLACE.unpack(entry.inode.to_bytes(_PLACE.size))
+        """Return the first bytes of a member. If these are all of its bytes, its checksum is verified."""
+        offset, packed, method, flags = _POSITION.unpack(entry.inode.to_bytes(_POSITION.size))
         if flags & _ENCRYPTED:
             raise DecodeError("unsupported", "it is encrypted in the archive; unpack the archive with its password")
         if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
@@ -155,7 +176,7 @@ class Zip:
         try:
             self._seek(entry, offset)
             data = self._file.read(min(packed, 2 * count + _PACKED_HEAD))
-            content = _unpacked(method, data, count + whole)
+            content = _unpack(method, data, count + whole)
         except _DAMAGE as error:
             raise DecodeError("unreadable", "it is damaged in the archive") from error
         if whole and (len(content) != entry.size or zlib.crc32(content) != entry.mtime_ns):
@@ -163,10 +184,10 @@ class Zip:
         return content
 
     def _seek(self, entry: Entry, offset: int) -> None:
-        """Go to where a member's bytes are, past a header that must have its name."""
+        """Move to the start of a member's content, after checking that its local header has its name."""
         self._file.seek(offset)
         signature, name, extra = _LOCAL_HEADER.unpack(self._file.read(_LOCAL_HEADER.size).ljust(_LOCAL_HEADER.size))
-        if signature != b"PK\3\4" or _safe(self._file.read(name)) != entry.path:
+        if signature != b"PK\3\4" or _to_safe_path(self._file.read(name)) != entry.path:
             raise ValueError
         self._file.seek(extra, os.SEEK_CUR)
 
@@ -180,8 +201,8 @@ def _kind_in_zip(info: zipfile.ZipInfo) -> str | None:
     return name_file_type(mode) if stat.S_IFMT(mode) not in (0, stat.S_IFREG) else None
 
 
-def _unpacked(method: int, data: bytes, count: int) -> bytes:
-    """Unpack so many bytes and no more, whatever the data would swell to."""
+def _unpack(method: int, data: bytes, count: int) -> bytes:
+    """Return the first bytes of compressed data, and unpack no more than these."""
     if method == zipfile.ZIP_STORED:
         return data[:count]
     if method == zipfile.ZIP_DEFLATED:
@@ -190,7 +211,11 @@ def _unpacked(method: int, data: bytes, count: int) -> bytes:
 
 
 class Tar:
-    """A tar file, compressed or not; a compressed one is read from its start to each member, so best in order."""
+    """Reader of a tar file, compressed or not. A compressed file is decompressed from its start to reach a member.
+
+    Args:
+        file: open tar file.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         start = file.read(2)
@@ -200,24 +225,24 @@ class Tar:
         self._stream: BinaryIO = opener(file) if opener else file
 
     def members(self) -> Iterator[Member]:
-        """Give all members in their order."""
-        guarded = cast(BinaryIO, _Guarded(self._stream))
-        with tarfile.open(fileobj=guarded, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+        """Yield all members in the order of the archive."""
+        bounded = cast(BinaryIO, _BoundedReader(self._stream))
+        with tarfile.open(fileobj=bounded, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
             while (info := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # they would be kept for ever
+                archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every member
                 name = info.name.encode("utf-8", "surrogateescape")
-                place = _SPARSE if info.issparse() else info.offset_data
-                yield Member(name, _kind_in_tar(info), info.size, int(info.mtime), place)
+                position = _SPARSE if info.issparse() else info.offset_data
+                yield Member(name, _kind_in_tar(info), info.size, int(info.mtime), position)
             self._check_end(archive.offset)
 
     def _check_end(self, offset: int) -> None:
-        """See that the members ended where the archive does: `tarfile` stops at a damaged header without a word."""
+        """Check that the last member ends where the archive ends: `tarfile` stops silently at a damaged header."""
         self._stream.seek(offset)
         if self._stream.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise ValueError(f"the header at byte {offset} is damaged")
 
     def content(self, entry: Entry, count: int) -> bytes:
-        """Give the first bytes of a member."""
+        """Return the first bytes of a member."""
         if entry.inode == _SPARSE:
             raise DecodeError("unsupported", "it is a sparse file in the archive; unpack the archive")
         try:
@@ -230,8 +255,8 @@ class Tar:
         return content
 
 
-class _Guarded:
-    """Keeps `tarfile` from reading headers of any length into memory."""
+class _BoundedReader:
+    """Stream that refuses large reads, so that `tarfile` does not load a header of any length into memory."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.seek, self.tell, self._stream = stream.seek, stream.tell, stream
@@ -250,8 +275,8 @@ def _kind_in_tar(info: tarfile.TarInfo) -> str | None:
     return "link" if info.issym() or info.islnk() else "fifo" if info.isfifo() else "device"
 
 
-def _safe(name: bytes) -> bytes | None:
-    """Give a member's name without `.` and empty parts; None where unpacking it could write elsewhere."""
+def _to_safe_path(name: bytes) -> bytes | None:
+    """Return a member's name without `.` and empty components, None if unpacking it could write to another place."""
     if name.startswith(b"/") or b".." in name.split(b"/") or b"\0" in name:
         return None
     path = os.path.normpath(name)
@@ -259,16 +284,20 @@ def _safe(name: bytes) -> bytes | None:
 
 
 class ArchiveListing:
-    """Lists the regular members of an archive, like `digits.images.folder.Listing`: by path, each path once.
+    """Listing of the regular members of an archive: iterate over it to get an `Entry` per member.
+
+    The entries come in byte order of the paths, those of a compressed tar file in the order of the archive. The counter
+    `skipped` has the reasons of `digits.images.folder.Listing`, `folder`, `unsafe-name` (absolute, or with `..` or NUL)
+    and `duplicate`. Of several members with one path, the last one is listed, as it would replace the others if the
+    archive were unpacked.
 
     Args:
-        archive: where they are.
-        recursive: whether to take what is in folders.
-        selection: which members to take.
+        archive: open archive.
+        recursive: whether to list members in folders.
+        selection: members to list; by default those with the extension of an image.
 
-    A compressed tar's members are listed in the order of the archive. The reasons in `skipped` are those of `Listing`,
-    `folder`, `unsafe-name` (absolute, with `..` or NUL), and `duplicate`: of several members of one name the last one
-    counts, which would replace the others if the archive were unpacked.
+    Raises:
+        UsageError: on iteration, if the archive is damaged.
     """
 
     def __init__(self, archive: Archive, *, recursive: bool = True, selection: Selection | None = None) -> None:
@@ -282,15 +311,15 @@ class ArchiveListing:
         found: dict[bytes, Entry] = {}
         try:
             for member in self._archive.container.members():
-                self._take(member, found)
-        except Exception as error:  # both libraries raise nearly anything on damaged archives
-            raise _unreadable(self._archive.path, error) from error
+                self._add(member, found)
+        except Exception as error:  # `zipfile` and `tarfile` raise many kinds of errors on damaged archives
+            raise _to_usage_error(self._archive.path, error) from error
         is_sequential = self._archive.container.is_sequential
         yield from sorted(found.values(), key=lambda entry: (entry.inode if is_sequential else 0, entry.path))
 
-    def _take(self, member: Member, found: dict[bytes, Entry]) -> None:
-        path = _safe(member.name)
-        entry = Entry(path or b"", member.size, member.stamp, member.place)
+    def _add(self, member: Member, found: dict[bytes, Entry]) -> None:
+        path = _to_safe_path(member.name)
+        entry = Entry(path or b"", member.size, member.stamp, member.position)
         reason = member.kind or ("unsafe-name" if path is None else self._reason_to_skip(entry))
         if reason is None and entry.path in found:
             self.skipped["duplicate"] += 1
@@ -311,7 +340,7 @@ class ArchiveListing:
             return None
 
 
-def _unreadable(path: Path, error: Exception) -> Exception:
+def _to_usage_error(path: Path, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE):
         return error
-    return UsageError(f"{path}: expected a zip or tar archive that is whole, but: {error or type(error).__name__}")
+    return UsageError(f"{path}: expected an intact zip or tar archive, but: {error or type(error).__name__}")

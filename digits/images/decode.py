@@ -1,12 +1,12 @@
-"""One picture from bytes to grey pixels, rightly or refused; and the closed list of statuses of a row.
+"""Decoding: from the bytes of an image file to grey pixels, for training and prediction.
 
-One decoder for training and prediction. Only the formats of `FORMATS` are ever handed to Pillow, each straight to its
-own reader, so that no rarely used one (or Ghostscript) is started by a hostile file. `Image.open` would ask every
-reader in turn, which costs a third of the time of a small PNG and hides what was wrong with a damaged one.
+Only the formats of `FORMATS`, and others on request, are passed to Pillow, each directly to its own reader. A hostile
+file therefore cannot start a rarely used reader or Ghostscript. `Image.open` would try every reader in turn, which
+takes a third of the time of a small PNG and hides what is wrong with a damaged file.
 
-Two kinds of files have a shorter way: a greyscale PNG that is nothing but pixels (as MNIST's digits are) is decoded by
-libspng, to the pixels that Pillow gives; a photo in JPEG, by libjpeg-turbo at a half, a quarter or an eighth of its
-size. Where they fail, Pillow decides, and says what is wrong.
+Two kinds of files are decoded by faster libraries. libspng decodes a greyscale PNG that holds nothing but pixels, such
+as MNIST's digits, to the same pixels as Pillow. libjpeg-turbo decodes a large JPEG at a half, a quarter or an eighth of
+its size. If they fail, Pillow decodes the file or reports what is wrong with it.
 """
 
 import importlib
@@ -42,14 +42,14 @@ from digits.images.types import Pixels
 from digits.status import Status
 
 MIN_SIDE = 112
-"""What `decode` is to leave of the shorter side of a large JPEG when the picture is about to be normalised."""
+"""Value of `min_side` for images that will be normalized, in pixels."""
 _SCALES = (8, 4, 2)
 _STRIP = 1 << 20
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _ON_ITS_SIDE = range(5, 9)
 _MAY_HAVE_FRAMES = ("GIF", "TIFF", "WEBP", "PNG")
-# What a sample of these PNG depths is multiplied by to be 8 bit; Pillow scales the pixels, but not the tRNS colour.
+# Factors from these PNG depths to 8 bit. Pillow scales the pixels, but not the transparent colour in the chunk tRNS.
 _TRANSPARENT_SCALE = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 _UINT = struct.Struct(">I").unpack_from
 _GREY = (b"\1\0", b"\2\0", b"\4\0", b"\x08\0")
@@ -63,13 +63,13 @@ _WARNINGS_LOCK = threading.Lock()
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Decoded:
-    """A picture as it is meant to be seen.
+    """Decoded image: its first frame, upright, with white where it is transparent.
 
     Args:
-        pixels: (H, W) uint8, 0 is black; upright, and on white where it is transparent; a large JPEG may be reduced.
-        width: of the picture itself, in pixels, upright.
-        height: of the picture itself, in pixels, upright.
-        more_frames: it has other frames or pages than this first one.
+        pixels: grey levels, (H, W) uint8; 0 is black. A large JPEG may have been reduced.
+        width: width of the upright image in the file, in pixels.
+        height: height of the upright image in the file, in pixels.
+        more_frames: whether the file has more frames or pages than the first one.
     """
 
     pixels: Pixels
@@ -79,7 +79,14 @@ class Decoded:
 
 
 class DecodeError(DigitsError):
-    """A file that is no readable image: the status of its row, a sentence, and its size in pixels where it is known."""
+    """Error that a file is not a readable image.
+
+    Args:
+        status: status of its row in the table.
+        message: description of the error for the table.
+        width: width of the image in pixels, if known.
+        height: height of the image in pixels, if known.
+    """
 
     def __init__(self, status: Status, message: str, *, width: int | None = None, height: int | None = None) -> None:
         super().__init__(message)
@@ -95,20 +102,21 @@ def decode(
     min_side: int | None = None,
     others: Sequence[OtherFormat] = (),
 ) -> Decoded:
-    """Decode the first frame of a picture to grey pixels.
+    """Decode the first frame of an image file to grey pixels.
 
-    Every depth is scaled to 8 bit, not clipped; numbers without a stated range (32 bit, float) are taken as 0..1,
-    0..255 or 0..65535 where they fit, else from their least to their greatest.
+    Every depth is scaled to 8 bit, not clipped. Formats without a fixed range (32 bit, float) are scaled from the
+    smallest of the ranges 0 to 1, 0 to 255 and 0 to 65535 that holds all values, otherwise from the least value to the
+    greatest.
 
     Args:
-        content: the file's bytes.
-        max_pixels: of the picture's width times its height.
-        least_side: a JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that leaves the shorter side
-            so many pixels; None: whole, as any other picture.
-        others: formats that are to be read besides `FORMATS`.
+        content: content of the file.
+        max_pixels: largest number of pixels, width times height.
+        min_side: least number of pixels of the shorter side. A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8
+            of its size that satisfies it; None decodes the whole image. Other formats are always decoded whole.
+        others: formats to read besides `FORMATS`.
 
     Raises:
-        DecodeError: it is not one of our formats, damaged, or has more than `max_pixels`.
+        DecodeError: if the file is in another format or damaged, or has more than `max_pixels` pixels.
     """
     kind = _format_of(content, others)
     try:
@@ -116,14 +124,14 @@ def decode(
             return plain
         if kind == "JPEG" and min_side and (plain := _plain_jpeg(content, max_pixels, min_side)) is not None:
             return plain
-        with _quiet():
+        with _silence_warnings():
             return _decode(content, kind, max_pixels, min_side)
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise DecodeError("too-large", f"this {kind} needs more memory than is allowed; shrink the image") from error
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        raise DecodeError("unreadable", f"a damaged {kind}: {_sentence(error)}") from error
+    except Exception as error:  # Pillow's readers raise many kinds of errors on damaged files
+        raise DecodeError("unreadable", f"a damaged {kind}: {_describe(error)}") from error
 
 
 def _format_of(content: bytes, others: Sequence[OtherFormat]) -> str:
@@ -143,11 +151,11 @@ def _format_of(content: bytes, others: Sequence[OtherFormat]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Pillow's warnings, but make that of a decompression bomb an error.
+def _silence_warnings() -> Iterator[None]:
+    """Suppress Pillow's warnings, except that of a decompression bomb, which becomes an error.
 
-    Python's warning filters belong to the whole process, hence the lock: threads decode one after the other, which
-    for small images is faster anyway.
+    The lock is necessary since Python's warning filters belong to the process: threads decode one after another, which
+    is faster for small images anyway.
     """
     with _WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -156,9 +164,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _plain_png(content: bytes, max_pixels: int) -> Decoded | None:
-    """Decode a greyscale PNG of at most 8 bit that has one intact chunk of data and nothing else, else None.
+    """Decode a greyscale PNG of at most 8 bit with one intact data chunk and no metadata; return None for any other.
 
-    libspng does not insist on the checksums, hence the tests here.
+    The checksums are verified here, since libspng does not verify them.
     """
     if content[24:26] not in _GREY or content[37:41] != b"IDAT":
         return None
@@ -170,7 +178,8 @@ def _plain_png(content: bytes, max_pixels: int) -> Decoded | None:
         _check(content[12:29], content[29:33])
         _check(content[37:end], content[end : end + 4])
         data = zlib.decompressobj()
-        data.decompress(content[41:end], 2 * (width + 8) * (height + 8))  # more than rows, filters, interlacing take
+        # The limit is more than the rows with their filter bytes take, also when interlaced.
+        data.decompress(content[41:end], 2 * (width + 8) * (height + 8))
         pixels: Pixels = _png_reader()(content)
     except (ValueError, RuntimeError, zlib.error):
         return None
@@ -191,7 +200,7 @@ def _png_reader() -> Callable[[bytes], Pixels]:
 
 
 def _plain_jpeg(content: bytes, max_pixels: int, min_side: int) -> Decoded | None:
-    """Decode a large baseline JPEG that holds nothing but pixels, at a part of its size, else None."""
+    """Decode a large baseline JPEG without metadata at a fraction of its size; return None for any other file."""
     size = _size_of_plain_jpeg(content)
     if size is None or size[0] * size[1] > min(max_pixels, DEFAULT_MAX_PIXELS):
         return None
@@ -200,10 +209,10 @@ def _plain_jpeg(content: bytes, max_pixels: int, min_side: int) -> Decoded | Non
 
 
 def _size_of_plain_jpeg(content: bytes) -> tuple[int, int] | None:
-    """Give width and height of a baseline JPEG, grey or of three components, without metadata; None for any other.
+    """Return width and height of a baseline JPEG with one or three components and without metadata, None for any other.
 
-    Before its pixels it has tables, a JFIF header and a frame header, and no EXIF, profile or comment (ITU-T T.81,
-    annex B). The least irregularity is left to Pillow to judge.
+    Such a file has only tables, a JFIF header and a frame header before its pixels; no EXIF data, profile or comment.
+    Source: ITU-T T.81, annex B. Pillow handles a file with any irregularity.
     """
     size, place = None, 2
     while place + _SEGMENT.size <= len(content):
@@ -229,14 +238,14 @@ def _decode(content: bytes, kind: str, max_pixels: int, min_side: int | None) ->
         small = _reduced(content, image.size, min_side)
         if small is not None:
             return _upright_reduced(small, image)
-    _mend_transparency(image)
+    _scale_transparent_colour(image)
     pixels = _to_grey(_upright(image))
     height, width = pixels.shape
     return Decoded(pixels, width, height, more_frames=kind in _MAY_HAVE_FRAMES and _has_more_frames(image))
 
 
 def _reduced(content: bytes, size: tuple[int, int], min_side: int) -> Pixels | None:
-    """Decode a large JPEG at a part of its size, else None."""
+    """Decode a large JPEG at a fraction of its size; return None if it is not large or cannot be decoded."""
     scale = next((scale for scale in _SCALES if min(size) >= min_side * scale), 1)
     if scale == 1:
         return None
@@ -255,7 +264,7 @@ def _upright_reduced(pixels: Pixels, image: ImageFile) -> Decoded:
     small.info = image.info
     turned = small.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
     width, height = reversed(image.size) if turned else image.size
-    return Decoded(_bytes_of(_oriented(small)), width, height)
+    return Decoded(_to_array(_oriented(small)), width, height)
 
 
 def _open(content: bytes, kind: str) -> ImageFile:
@@ -276,8 +285,8 @@ def _check_size(image: ImageFile, max_pixels: int) -> None:
         )
 
 
-def _mend_transparency(image: ImageFile) -> None:
-    """Bring the transparent colour of a PNG of few or many bits to the 8 bit that its pixels will have."""
+def _scale_transparent_colour(image: ImageFile) -> None:
+    """Scale the transparent colour of a PNG with another depth to 8 bit, as Pillow scales the pixels."""
     colour = image.info.get("transparency")
     if colour is None or image.format != "PNG" or not image.tile:
         return
@@ -288,7 +297,7 @@ def _mend_transparency(image: ImageFile) -> None:
 
 
 def _upright(image: ImageFile) -> Image.Image:
-    """Apply the EXIF orientation, where Pillow's reader has not done so by itself (that of TIFF has)."""
+    """Load an image and apply its EXIF orientation, unless Pillow's reader has done so, as that of TIFF does."""
     image.load()
     return _oriented(image)
 
@@ -298,7 +307,7 @@ def _oriented(image: Image.Image) -> Image.Image:
 
 
 def _has_more_frames(image: ImageFile) -> bool:
-    with suppress(Exception):  # a damaged second frame is no fault of the first
+    with suppress(Exception):  # a damaged second frame does not affect the first
         return bool(getattr(image, "is_animated", False))
     return True
 
@@ -309,13 +318,13 @@ def _to_grey(image: Image.Image) -> Pixels:
     if image.mode in ("I", "F"):
         return _grey_of_numbers(np.asarray(image))
     if image.mode == "LAB":
-        return _bytes_of(image.getchannel("L"))
+        return _to_array(image.getchannel("L"))
     if image.has_transparency_data:
-        return _bytes_of(_on_white(image))
-    return _bytes_of(image if image.mode == "L" else image.convert("L"))
+        return _to_array(_on_white(image))
+    return _to_array(image if image.mode == "L" else image.convert("L"))
 
 
-def _bytes_of(image: Image.Image) -> Pixels:
+def _to_array(image: Image.Image) -> Pixels:
     width, height = image.size
     return np.frombuffer(image.tobytes(), np.uint8).reshape(height, width)
 
@@ -340,7 +349,7 @@ def _grey_of_16_bit(image: Image.Image) -> Pixels:
 
 
 def _strips(values: npt.NDArray[Any], grey: Pixels) -> Iterator[tuple[npt.NDArray[Any], Pixels]]:
-    """Go through a picture and its result a few rows at a time: what is made on the way must not be large."""
+    """Yield a few rows of an image and of its result at a time, so that intermediate arrays are small."""
     rows = max(1, _STRIP // values.shape[1])
     for top in range(0, len(values), rows):
         yield values[top : top + rows], grey[top : top + rows]
@@ -348,22 +357,22 @@ def _strips(values: npt.NDArray[Any], grey: Pixels) -> Iterator[tuple[npt.NDArra
 
 def _grey_of_numbers(values: npt.NDArray[Any]) -> Pixels:
     grey = np.empty(values.shape, np.uint8)
-    ends = [ends for strip, _ in _strips(values, grey) if (ends := _ends_of(strip))]
-    if not ends:
+    limits = [limits for strip, _ in _strips(values, grey) if (limits := _finite_limits(strip))]
+    if not limits:
         raise DecodeError("unreadable", "it holds no finite number")
-    low, high = _range_of(min(least for least, _ in ends), max(greatest for _, greatest in ends))
+    low, high = _assumed_range(min(least for least, _ in limits), max(greatest for _, greatest in limits))
     for strip, result in _strips(values, grey):
         finite = np.nan_to_num(strip.astype(np.float64), nan=low, posinf=high, neginf=low)
         result[:] = np.rint((finite - low) * (255 / (high - low)))
     return grey
 
 
-def _ends_of(values: npt.NDArray[Any]) -> tuple[float, float] | None:
+def _finite_limits(values: npt.NDArray[Any]) -> tuple[float, float] | None:
     finite = values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else None
 
 
-def _range_of(least: float, greatest: float) -> tuple[float, float]:
+def _assumed_range(least: float, greatest: float) -> tuple[float, float]:
     if least >= 0:
         for top in (1.0, 255.0, 65535.0):
             if greatest <= top:
@@ -371,7 +380,7 @@ def _range_of(least: float, greatest: float) -> tuple[float, float]:
     return least, max(greatest, least + 1)
 
 
-def _sentence(error: Exception) -> str:
-    """Say what Pillow said, without what differs from run to run."""
+def _describe(error: Exception) -> str:
+    """Return Pillow's error message in one line, without memory addresses, which differ from run to run."""
     words = _ADDRESS.sub("the file", str(error) or type(error).__name__)
     return " ".join("".join(c if c.isprintable() else " " for c in words).split())[:200]

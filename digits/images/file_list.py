@@ -1,4 +1,4 @@
-"""Lists of files that a user gives instead of having the whole folder listed, as `find -print0` writes them."""
+"""File list: entries of the files whose paths a user lists in a file, such as the output of `find -print0`."""
 
 import errno
 import os
@@ -26,10 +26,13 @@ STANDARD_INPUT = Path("-")
 
 
 def read_file_list(source: Path) -> list[bytes]:
-    """Read one path a line, or paths ended by NUL where there is any NUL; `-` is the standard input.
+    """Return the paths in a list: one per line, or each ended by NUL if the list contains any NUL.
+
+    Args:
+        source: file that holds the list; `-` is standard input.
 
     Raises:
-        UsageError: it can't be read.
+        UsageError: if the file cannot be read.
     """
     with os_errors_as(UsageError, source, "could not be read", "expected a list of files"):
         content = sys.stdin.buffer.read() if source == STANDARD_INPUT else source.read_bytes()
@@ -37,22 +40,22 @@ def read_file_list(source: Path) -> list[bytes]:
 
 
 class FileList:
-    """Lists named files of a folder in the order of their paths' bytes, each once, like `digits.images.folder.Listing`.
+    """Listing of named files: iterate over it to get an `Entry` per file, in byte order of the paths, without repeats.
+
+    A named file that does not exist is listed too, with the size `MISSING_SIZE`, so that its row reports it. The
+    counter `skipped` has the reasons of `digits.images.folder.Listing`, `folder` for a folder, and `outside` for a path
+    that leads out of the folder. A path that leads through a link counts as `link`.
 
     Args:
-        root: the folder.
-        names: paths from the folder on, or absolute ones below it.
-        aliases: other absolute paths of the folder, as the user wrote it.
-        recursive: whether to take what is in sub-folders.
-        selection: which of the files to take.
-        ours: files and directories to leave out, such as our own output.
-
-    A file that is not there is listed, since it was asked for: its row says so. The reasons in `skipped` are those of
-    `Listing`, `folder`, and `outside` for a name that leads out of the folder; a name that leads through a link counts
-    as `link`.
+        root: folder.
+        names: paths of the files, relative to the folder or absolute.
+        aliases: other absolute paths of the folder, such as the path that the user named.
+        recursive: whether to list files in subfolders.
+        selection: files to list; by default all.
+        own_files: files and directories to skip, such as the output of Digits.
     """
 
-    def __init__(  # noqa: PLR0913 - what a listing is told, and the names
+    def __init__(  # noqa: PLR0913 - the arguments of `Listing` and the names
         self,
         root: Path,
         names: Iterable[bytes],
@@ -60,7 +63,7 @@ class FileList:
         aliases: Iterable[Path] = (),
         recursive: bool = True,
         selection: Selection | None = None,
-        ours: Iterable[Path] = (),
+        own_files: Iterable[Path] = (),
     ) -> None:
         self.root = root
         self.skipped: Counter[str] = Counter()
@@ -68,27 +71,32 @@ class FileList:
         self._bases = [os.path.normpath(os.fsencode(base)) for base in (root, *aliases)]
         self._recursive = recursive
         self._selection = selection or Selection(all_files=True)
-        self._ours = OwnFiles(root, ours)
+        self._own_files = OwnFiles(root, own_files)
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
-        with DirectoryReader(self.root) as beneath:
-            for path in sorted({self._below(name) for name in self._names}):
-                found = self._entry(beneath, path)
+        with DirectoryReader(self.root) as reader:
+            for path in sorted({self._relative_path(name) for name in self._names}):
+                found = self._entry(reader, path)
                 if isinstance(found, Entry):
                     yield found
                 else:
                     self.skipped[found] += 1
 
-    def entry(self, beneath: DirectoryReader, path: bytes) -> Entry:
-        """Give the file of a path from the folder on; one that is not taken is as missing as one that is not there."""
-        found = self._entry(beneath, self._below(path))
+    def entry(self, reader: DirectoryReader, path: bytes) -> Entry:
+        """Return the entry of a file. If the file is skipped, it is reported as missing.
+
+        Args:
+            reader: reader of the folder.
+            path: path relative to the folder.
+        """
+        found = self._entry(reader, self._relative_path(path))
         return found if isinstance(found, Entry) else Entry(path, MISSING_SIZE, 0, 0)
 
-    def _below(self, name: bytes) -> bytes:
-        """Give a name as a path from the folder on, as short as it can be; one that leads out of it begins with `/`."""
+    def _relative_path(self, name: bytes) -> bytes:
+        """Return the normalized path of a name, relative to the folder, or with a leading `/` if it leads out of it."""
         path = os.path.normpath(name)
-        if path.startswith(b"//"):  # which POSIX lets stand
+        if path.startswith(b"//"):  # `normpath` keeps two leading slashes, as POSIX allows
             path = path[1:]
         for base in self._bases:
             if path == base or path.startswith(base.rstrip(b"/") + b"/"):
@@ -97,31 +105,31 @@ class FileList:
             return b"/" + path
         return b"" if path == b"." else path
 
-    def _entry(self, beneath: DirectoryReader, path: bytes) -> Entry | str:
+    def _entry(self, reader: DirectoryReader, path: bytes) -> Entry | str:
         directory, _, name = path.rpartition(b"/")
         if path.startswith(b"/"):
             return "outside"
         if not path:
             return "folder"
-        if self._ours(directory and directory + b"/", name) or self._ours.holds(path):
+        if self._own_files(directory and directory + b"/", name) or self._own_files.contains(path):
             return "output"
         if directory and not self._recursive:
             return "sub-folder"
         try:
-            descriptor = beneath.directory(directory)
+            descriptor = reader.directory(directory)
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         except OSError as error:
-            return self._unreachable(path, error)
+            return self._entry_without_status(path, error)
         reason = _reason_to_skip(status) or self._selection.reason_to_skip(path, lambda: read_head(name, descriptor))
         return reason or Entry(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
-    def _unreachable(self, path: bytes, error: OSError) -> Entry | str:
-        """Have a row for a file that is not there or is closed to us, but nothing for one behind a link."""
+    def _entry_without_status(self, path: bytes, error: OSError) -> Entry | str:
+        """Return an entry for a file that is missing or denied, or a reason to skip it, such as a link in its path."""
         if error.errno in RESOURCE_ERRORS:
             raise error
         parts = path.split(b"/")
-        above = [os.path.join(self._bases[0], *parts[:count]) for count in range(1, len(parts))]  # noqa: PTH118 - bytes
-        if any(map(os.path.islink, above)):
+        parents = [os.path.join(self._bases[0], *parts[:count]) for count in range(1, len(parts))]  # noqa: PTH118 - bytes
+        if any(map(os.path.islink, parents)):
             return "link"
         reason = self._selection.reason_to_skip(path, lambda: None)
         denied = isinstance(error, PermissionError)

@@ -1,7 +1,7 @@
-"""Folders that anybody may have filled: what is in them, names that always come back, and reading without surprises.
+"""Folder: list the files of a folder in byte order, and read them without following links.
 
-Paths are bytes in here, as the kernel has them, and relative to the folder. Nothing below the folder is reached
-through a link: directories are opened one part at a time, each without following.
+Paths in this module are bytes, as the operating system has them, and relative to the folder. Directories are opened one
+path component at a time with `O_NOFOLLOW`, so that a link cannot lead out of the folder.
 """
 
 import errno
@@ -25,10 +25,10 @@ from digits.images.patterns import HEAD_BYTES, Selection
 from digits.store.files import TEMPORARY
 
 DENIED_SIZE = -1
-"""The size of a file in the listing whose directory may be read, but not entered."""
+"""Size of a listed file that cannot be examined, since its directory may be read but not entered."""
 
 MISSING_SIZE = -2
-"""The size of a file that a user asked for by its name, but that is not there."""
+"""Size of a listed file that does not exist, but that the user named."""
 
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,11 +36,19 @@ _SPECIAL = re.compile(rb"[\x00-\x1f\x7f%]|[\x80-\xff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%\udc80-\udcff]")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Error numbers that say nothing about the file: this process or the system has run out of a resource."""
 _NEEDS_DOT = ("=", "+", "-", "@", "./")
 
 
 class Entry(NamedTuple):
-    """A regular file of a folder, as it was when the folder was listed."""
+    """Regular file of a folder, as it was when the folder was listed.
+
+    Args:
+        path: path relative to the folder.
+        size: size in bytes, `DENIED_SIZE` or `MISSING_SIZE`.
+        mtime_ns: modification time in nanoseconds since 1970.
+        inode: inode number.
+    """
 
     path: bytes
     size: int
@@ -49,10 +57,10 @@ class Entry(NamedTuple):
 
 
 def escape_path(path: bytes) -> str:
-    """Write a relative path so that no cell starts a formula and every name comes back.
+    """Return a relative path as text for a table; `unescape_path` returns the bytes.
 
-    `%XX` stands for control characters, bytes that are not UTF-8, and `%`; `./` is put before a path that starts with
-    `=`, `+`, `-`, `@` or `./`.
+    Control characters, bytes that are not UTF-8 and `%` are written as `%XX`. A path that starts with `=`, `+`, `-`,
+    `@` or `./` gets the prefix `./`, so that a spreadsheet does not take it for a formula.
     """
     if _SPECIAL.search(path):
         text = _ESCAPED.sub(_percent, path.decode("utf-8", "surrogateescape"))
@@ -66,10 +74,10 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def unescape_path(text: str) -> bytes:
-    """Give back the bytes of a path that `escape_path` wrote.
+    """Return the path that `escape_path` wrote as text.
 
     Raises:
-        UsageError: a `%` in it is not followed by two hexadecimal digits.
+        UsageError: if a `%` in the text is not followed by two hexadecimal digits.
     """
     try:
         return _ESCAPE.sub(_byte, text.removeprefix("./").encode())
@@ -82,10 +90,13 @@ def _byte(match: re.Match[bytes]) -> bytes:
 
 
 class DirectoryReader:
-    """Opens what is below a directory, never through a link; remembers the directory opened last.
+    """Reader of a directory tree that never follows a link. It keeps the directory open that was used last.
+
+    Args:
+        root: directory at the top of the tree.
 
     Raises:
-        OSError: the directory itself can't be opened.
+        OSError: if the root cannot be opened.
     """
 
     def __init__(self, root: Path) -> None:
@@ -96,25 +107,33 @@ class DirectoryReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._forget()
+        self._close_directory()
         os.close(self._root)
 
     def directory(self, path: bytes) -> int:
-        """Give a descriptor of a directory, which stays open until another one is asked for."""
+        """Return a descriptor of a directory below the root. It stays open until another directory is requested.
+
+        Raises:
+            OSError: if the directory cannot be opened, or a component of the path is a link.
+        """
         if path != self._path:
             if not (self._path and path.startswith(self._path + b"/")):
-                self._forget()
+                self._close_directory()
             for part in path[len(self._path) :].split(b"/"):
                 self._descend(part)
             self._path = path
         return self._directory
 
     def file(self, path: bytes) -> int:
-        """Open a file for reading; a FIFO or a device is opened too, but never waited for."""
+        """Open a file for reading and return its descriptor. Opening a FIFO or a device does not wait.
+
+        Raises:
+            OSError: if the file cannot be opened, or is reached through a link.
+        """
         directory, _, name = path.rpartition(b"/")
         return os.open(name, _OPEN_FILE, dir_fd=self.directory(directory))
 
-    def _forget(self) -> None:
+    def _close_directory(self) -> None:
         if self._directory != self._root:
             os.close(self._directory)
         self._path, self._directory = b"", self._root
@@ -125,7 +144,7 @@ class DirectoryReader:
         try:
             deeper = os.open(part, _OPEN_DIRECTORY, dir_fd=self._directory)
         finally:
-            self._forget()
+            self._close_directory()
         self._directory = deeper
 
 
@@ -133,7 +152,13 @@ _Identity = tuple[int, int]
 
 
 class _Level(NamedTuple):
-    """A directory that is being walked: its path (with `/` at its end), its device and inode, what is left in it."""
+    """Directory that is being walked.
+
+    Args:
+        path: path with a final `/`.
+        identity: device and inode; None if the directory is skipped.
+        records: records that have not been visited yet.
+    """
 
     path: bytes
     identity: _Identity | None
@@ -141,9 +166,9 @@ class _Level(NamedTuple):
 
 
 @contextmanager
-def _put_aside(directory: Path | None) -> Iterator[BinaryIO]:
-    """Have a temporary file; that a full disk lets it go with an error does not matter."""
-    file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - which would raise what close does
+def _temporary_file(directory: Path | None) -> Iterator[BinaryIO]:
+    """Open an unnamed temporary file, and ignore an error on closing it, as on a full disk."""
+    file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - `with` would raise the error on closing
     try:
         yield file
     finally:
@@ -152,19 +177,19 @@ def _put_aside(directory: Path | None) -> Iterator[BinaryIO]:
 
 
 class Listing:
-    """Lists the regular files of a folder in the order of their paths' bytes, and counts what is left out by reason.
+    """Listing of the regular files of a folder: iterate over it to get an `Entry` per file, in byte order of the paths.
 
     Args:
-        root: the folder.
-        recursive: whether to descend.
-        selection: which files to take.
-        ours: files and directories to leave out, such as our own output.
-        scratch: a directory for what a folder of very many files has to put aside while it is sorted; None: that for
-            temporary files.
+        root: folder to list.
+        recursive: whether to list subfolders.
+        selection: files to list; by default those with the extension of an image.
+        own_files: files and directories to skip, such as the output of Digits.
+        scratch: directory for the temporary file in which the names of a very large folder are sorted; None for the
+            system's directory for temporary files.
 
-    The reasons in `skipped`: `link`, `fifo`, `socket`, `device`, `other-file` (no image's extension), `excluded` (a
-    folder with all that is in it counts once), `not-included`, `sub-folder` (not descended into), `unreadable-folder`,
-    `vanished` (a folder, while it was listed), `loop`, `output`.
+    The counter `skipped` has the number of skipped entries by reason: `link`, `fifo`, `socket`, `device`, `other-file`
+    (not the extension of an image), `excluded` (a folder counts once), `not-included`, `sub-folder` (not listed),
+    `unreadable-folder`, `vanished` (a folder that disappeared while it was listed), `loop`, `output`.
     """
 
     def __init__(
@@ -173,60 +198,62 @@ class Listing:
         *,
         recursive: bool = True,
         selection: Selection | None = None,
-        ours: Iterable[Path] = (),
+        own_files: Iterable[Path] = (),
         scratch: Path | None = None,
     ) -> None:
         self.root = root
         self.skipped: Counter[str] = Counter()
         self._recursive = recursive
         self._selection = selection or Selection()
-        self._ours = OwnFiles(root, ours)
+        self._own_files = OwnFiles(root, own_files)
         self._scratch = scratch
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
-        with DirectoryReader(self.root) as beneath, _put_aside(self._scratch) as aside:
-            yield from self._walk(beneath, aside)
+        with DirectoryReader(self.root) as reader, _temporary_file(self._scratch) as scratch:
+            yield from self._walk(reader, scratch)
 
-    def _walk(self, beneath: DirectoryReader, aside: BinaryIO) -> Iterator[Entry]:
-        """Walk in depth, without recursion: a folder may be nested deeper than Python's stack."""
-        above: set[_Identity | None] = set()
-        levels = [self._scan(beneath, aside, b"", above)]
+    def _walk(self, reader: DirectoryReader, scratch: BinaryIO) -> Iterator[Entry]:
+        """Walk depth first, without recursion: a folder may be nested deeper than Python's stack allows."""
+        ancestors: set[_Identity | None] = set()
+        levels = [self._scan(reader, scratch, b"", ancestors)]
         while levels:
             directory, identity, records = levels[-1]
             record = next(records, None)
             if record is None:
                 levels.pop()
-                above.discard(identity)
+                ancestors.discard(identity)
                 continue
             name, _, numbers = record.partition(b"\0")
             if numbers:
                 yield Entry(directory + name, *map(int, numbers.split()))
             else:
-                levels.append(self._scan(beneath, aside, directory + name, above))
+                levels.append(self._scan(reader, scratch, directory + name, ancestors))
 
     def _scan(
-        self, beneath: DirectoryReader, aside: BinaryIO, directory: bytes, above: set[_Identity | None]
+        self, reader: DirectoryReader, scratch: BinaryIO, directory: bytes, ancestors: set[_Identity | None]
     ) -> _Level:
-        """Read one directory into records that sort as the paths do: a name, NUL, and a file's numbers."""
+        """Read one directory into sorted records: the name, NUL, and the numbers of a file's entry.
+
+        Such records sort in the same order as the paths.
+        """
         try:
-            descriptor = beneath.directory(directory.rstrip(b"/"))
+            descriptor = reader.directory(directory.rstrip(b"/"))
             status = os.fstat(descriptor)
             identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                return self._left_out("loop", directory)
+            if identity in ancestors:
+                return self._skip_directory("loop", directory)
             with os.scandir(descriptor) as entries:
-                records = sort_records(
-                    filter(None, (self._record(each, directory, descriptor) for each in entries)), aside
-                )
+                found = (self._record(each, directory, descriptor) for each in entries)
+                records = sort_records(filter(None, found), scratch)
         except PermissionError:
-            return self._left_out("unreadable-folder", directory)
+            return self._skip_directory("unreadable-folder", directory)
         except (FileNotFoundError, NotADirectoryError):
-            return self._left_out("vanished", directory)
-        above.add(identity)
+            return self._skip_directory("vanished", directory)
+        ancestors.add(identity)
         return _Level(directory, identity, records)
 
-    def _left_out(self, reason: str, directory: bytes) -> _Level:
+    def _skip_directory(self, reason: str, directory: bytes) -> _Level:
         self.skipped[reason] += 1
         return _Level(directory, None, iter(()))
 
@@ -241,24 +268,24 @@ class Listing:
         return _file_record(entry, name)
 
     def _reason_to_skip(self, entry: os.DirEntry[str], name: bytes, directory: bytes, descriptor: int) -> str | None:
-        if self._ours(directory, name):
+        if self._own_files(directory, name):
             return "output"
         if entry.is_symlink():
             return "link"
         if entry.is_dir(follow_symlinks=False):
-            return self._reason_to_stay_out(directory + name + b"/")
+            return self._reason_to_skip_directory(directory + name + b"/")
         if not entry.is_file(follow_symlinks=False):
-            return _special(entry)
+            return _type_of_special(entry)
         return self._selection.reason_to_skip(directory + name, lambda: read_head(name, descriptor))
 
-    def _reason_to_stay_out(self, directory: bytes) -> str | None:
+    def _reason_to_skip_directory(self, directory: bytes) -> str | None:
         if self._selection.excludes(directory):
             return "excluded"
         return None if self._recursive else "sub-folder"
 
 
 def read_head(name: bytes, directory: int) -> bytes | None:
-    """Give the first bytes of a file in an open directory; None when it can't be read."""
+    """Return the first bytes of a file in an open directory, None if it cannot be read."""
     try:
         descriptor = os.open(name, _OPEN_FILE, dir_fd=directory)
         try:
@@ -270,15 +297,20 @@ def read_head(name: bytes, directory: int) -> bytes | None:
 
 
 class OwnFiles:
-    """Tells our own files below a folder: the given ones, and the temporary files that are renamed to them."""
+    """Files below a folder that Digits writes: the given ones, and the temporary files that will replace them.
+
+    Args:
+        root: folder.
+        paths: files and directories, also outside the folder.
+    """
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:
         base = os.path.join(os.path.realpath(os.fsencode(root)), b"")  # noqa: PTH118 - bytes
-        real = [_real_place(path) for path in paths]
+        real = [_resolve_parent(path) for path in paths]
         self._paths = {path[len(base) :] for path in real if path.startswith(base)}
 
     def __call__(self, directory: bytes, name: bytes) -> bool:
-        """Tell whether a name in a directory (with `/` at its end) is ours."""
+        """Return whether a name in a directory, whose path has a final `/`, is one of these files or directories."""
         if not self._paths:
             return False
         temporary = TEMPORARY.fullmatch(name)
@@ -286,13 +318,13 @@ class OwnFiles:
             return any(path.startswith(directory + temporary[1]) for path in self._paths)
         return directory + name in self._paths
 
-    def holds(self, path: bytes) -> bool:
-        """Tell whether a path is in one of our directories."""
-        return any(path.startswith(ours + b"/") for ours in self._paths)
+    def contains(self, path: bytes) -> bool:
+        """Return whether a path is inside one of these directories."""
+        return any(path.startswith(own + b"/") for own in self._paths)
 
 
-def _real_place(path: Path) -> bytes:
-    """Resolve the links on the way to a path, but not the path itself: a rename would replace a link."""
+def _resolve_parent(path: Path) -> bytes:
+    """Return a path with the links in its directory resolved, but not the last component: a rename replaces a link."""
     directory, name = os.path.split(os.path.abspath(os.fsencode(path)))  # noqa: PTH100 - bytes
     return os.path.join(os.path.realpath(directory), name)  # noqa: PTH118 - bytes
 
@@ -307,7 +339,7 @@ def _file_record(entry: os.DirEntry[str], name: bytes) -> bytes | None:
     return b"%b\0%d %d %d" % (name, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def _special(entry: os.DirEntry[str]) -> str:
+def _type_of_special(entry: os.DirEntry[str]) -> str:
     try:
         return name_file_type(entry.stat(follow_symlinks=False).st_mode)
     except OSError:
@@ -315,15 +347,15 @@ def _special(entry: os.DirEntry[str]) -> str:
 
 
 def name_file_type(mode: int) -> str:
-    """Name what is neither a file, a folder nor a link."""
+    """Return the name of a file type that is neither regular file, directory nor link: `fifo`, `socket` or `device`."""
     return "fifo" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
 
 def resolve_source(source: Path) -> tuple[Path, bytes | None]:
-    """Find what a user named: a folder, or the folder of a single file and the file's name in it.
+    """Return the folder that a path names and None, or the folder and the name of the single file that it names.
 
     Raises:
-        UsageError: it isn't there, can't be read, or is neither a folder nor a regular file.
+        UsageError: if the path does not exist, cannot be read, or is neither a folder nor a regular file.
     """
     real = Path(os.path.realpath(source))
     remedy = "expected a folder or an archive of images or one image"
@@ -338,24 +370,34 @@ def resolve_source(source: Path) -> tuple[Path, bytes | None]:
 
 
 def entry_for(root: Path, name: bytes) -> Entry:
-    """Describe a single file as a listing does."""
+    """Return the entry of a single file, as a listing does.
+
+    Args:
+        root: folder of the file.
+        name: name of the file.
+    """
     status = os.lstat(os.path.join(os.fsencode(root), name))  # noqa: PTH118 - bytes
     return Entry(name, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def read_entry(beneath: DirectoryReader, entry: Entry, *, max_bytes: int) -> bytes:
-    """Read a listed file, if it is still the one that was listed.
+def read_entry(reader: DirectoryReader, entry: Entry, *, max_bytes: int) -> bytes:
+    """Return the content of a listed file, if it has not changed since it was listed.
+
+    Args:
+        reader: reader of the listed folder.
+        entry: entry of the file.
+        max_bytes: largest size to read.
 
     Raises:
         DecodeError: with the status `too-large`, `changed`, `vanished`, `denied` or `unreadable`.
-        OSError: no file can be opened at all now.
+        OSError: if file descriptors or memory have run out (`RESOURCE_ERRORS`), so that no file can be opened.
     """
     if entry.size > max_bytes:
         raise DecodeError("too-large", f"{entry.size} bytes are over the limit of {max_bytes}; raise max_bytes")
     if entry.size == MISSING_SIZE:
         raise DecodeError("vanished", "there was no such file when the files were listed")
     try:
-        descriptor = beneath.file(entry.path)
+        descriptor = reader.file(entry.path)
         try:
             return _read_unchanged(descriptor, entry)
         finally:
@@ -363,7 +405,7 @@ def read_entry(beneath: DirectoryReader, entry: Entry, *, max_bytes: int) -> byt
     except OSError as error:
         if error.errno in RESOURCE_ERRORS:
             raise
-        raise _as_status(error) from error
+        raise _to_decode_error(error) from error
 
 
 def _read_unchanged(descriptor: int, entry: Entry) -> bytes:
@@ -385,7 +427,7 @@ def _is_listed(status: os.stat_result, entry: Entry) -> bool:
     return (status.st_size, status.st_mtime_ns, status.st_ino) == entry[1:]
 
 
-def _as_status(error: OSError) -> DecodeError:
+def _to_decode_error(error: OSError) -> DecodeError:
     if error.errno in (errno.ENOENT, errno.ESTALE):
         return DecodeError("vanished", "the file was removed after the folder was listed")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -396,40 +438,40 @@ def _as_status(error: OSError) -> DecodeError:
 
 
 RECORDS_PER_RUN = 32_768
-"""Records that are sorted at once, in memory."""
+"""Number of records that are sorted in memory at a time."""
 
 RECORDS_PER_BLOCK = 256
-"""Records of a run that are read back at once."""
+"""Number of records that are read back at a time."""
 
 
 def sort_records(records: Iterable[bytes], file: BinaryIO) -> Iterator[bytes]:
-    """Take all records, then give them in the order of their bytes while at most a run and some blocks are in memory.
+    """Return an iterator over records in byte order, by an external merge sort with bounded memory.
 
     Args:
-        records: are read to their end before this returns.
-        file: an unbuffered temporary one, to which runs are appended; it must outlive the iterator.
+        records: records to sort; all are read before this function returns.
+        file: unbuffered temporary file to which sorted runs are appended; must stay open while the result is iterated.
 
     Raises:
-        OSError: the file can't be written to, or read back.
+        OSError: if the file cannot be written or read.
     """
     source, runs = iter(records), list[Iterator[bytes]]()
     run = sorted(islice(source, RECORDS_PER_RUN))
     while len(run) == RECORDS_PER_RUN:
-        runs.append(_spilled(run, file))
+        runs.append(_spill(run, file))
         run = sorted(islice(source, RECORDS_PER_RUN))
     return merge(*runs, run) if runs else iter(run)
 
 
-def _spilled(run: Sequence[bytes], file: BinaryIO) -> Iterator[bytes]:
-    """Write a run behind all that is in the file; give the way to read it."""
+def _spill(run: Sequence[bytes], file: BinaryIO) -> Iterator[bytes]:
+    """Append a run to the file, and return an iterator that reads it back."""
     start = file.seek(0, os.SEEK_END)
     blocks = [run[first : first + RECORDS_PER_BLOCK] for first in range(0, len(run), RECORDS_PER_BLOCK)]
-    sizes = [_write(file, _encoded(block)) for block in blocks]
+    sizes = [_write(file, _encode(block)) for block in blocks]
     return _read(file, start, sizes)
 
 
-def _encoded(block: Sequence[bytes]) -> bytes:
-    """Give the number of records, the length of each, and the records."""
+def _encode(block: Sequence[bytes]) -> bytes:
+    """Return the number of records, the length of each, and the records, as bytes."""
     return b"".join([array("I", [len(block), *map(len, block)]).tobytes(), *block])
 
 
@@ -442,11 +484,11 @@ def _write(file: BinaryIO, content: bytes) -> int:
 
 def _read(file: BinaryIO, start: int, sizes: Iterable[int]) -> Iterator[bytes]:
     for size in sizes:
-        yield from _decoded(os.pread(file.fileno(), size, start))
+        yield from _decode(os.pread(file.fileno(), size, start))
         start += size
 
 
-def _decoded(content: bytes) -> Iterator[bytes]:
+def _decode(content: bytes) -> Iterator[bytes]:
     width = array("I").itemsize
     end = width * (int.from_bytes(content[:width], sys.byteorder) + 1)
     for length in array("I", content[width:end]):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 Mode = Literal["auto", "mnist", "none"]
-"""How images are brought into the form of the network's input; see `digits.images.normalize.normalize`."""
+"""Mode of normalization; see `digits.images.normalize.normalize`."""
 
 READERS = {
     "PNG": "PIL.PngImagePlugin",
@@ -16,9 +16,12 @@ READERS = {
     "WEBP": "PIL.WebPImagePlugin",
     "TIFF": "PIL.TiffImagePlugin",
 }
+"""Formats that are always read, with the module of Pillow that reads each."""
+
 FORMATS = tuple(READERS)
 OtherFormat = Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]
-"""Formats that are read where they are asked for; none of their readers starts another program."""
+"""Formats that are read on request. None of their readers starts another program."""
+
 OTHER_READERS: Mapping[str, str] = {
     "AVIF": "PIL.AvifImagePlugin",
     "ICO": "PIL.IcoImagePlugin",
@@ -43,6 +46,8 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp",
 DEFAULT_MAX_PIXELS = 50_000_000
 DEFAULT_MAX_BYTES = 256 * 2**20
 
+
+# The first bytes of the formats that are read, and of other formats, which error messages name.
 SIGNATURE = re.compile(
     rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<GIF>GIF8[79]a)|(?P<BMP>BM)"
     rb"|(?P<WEBP>RIFF....WEBP)|(?P<TIFF>II[*+]\0|MM\0[*+])",
@@ -58,12 +63,17 @@ OTHER_SIGNATURE = re.compile(
 
 
 def has_signature(head: bytes, others: Sequence[OtherFormat] = ()) -> bool:
-    """Tell whether a file that begins like this is of one of our formats; TGA can't be told by that."""
+    """Return whether a file's first bytes are the signature of an image format. TGA files have no signature.
+
+    Args:
+        head: first bytes of the file.
+        others: formats to recognize besides `FORMATS`.
+    """
     return SIGNATURE.match(head) is not None or any(matches_format(head, kind) is True for kind in others)
 
 
 def matches_format(head: bytes, kind: OtherFormat) -> bool | None:
-    """Ask a reader of Pillow's whether a file that begins like this is its own; None when it can't tell."""
+    """Return whether Pillow's reader of a format accepts a file's first bytes, None if the format has no signature."""
     from PIL import Image
 
     importlib.import_module(OTHER_READERS[kind])

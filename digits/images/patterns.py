@@ -1,4 +1,4 @@
-"""Which of the files that are found have a row: patterns, extensions, and what the files begin with."""
+"""Patterns: select the files of a folder by patterns, extensions and first bytes."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -7,29 +7,30 @@ from digits.errors import UsageError
 from digits.images.formats import EXTENSIONS, OTHER_EXTENSIONS, OtherFormat, has_signature
 
 Head = Callable[[], bytes | None]
-"""Gives the first bytes of a file; None when they can't be read."""
+"""Function that returns the first bytes of a file, or None if the file cannot be read."""
 
 HEAD_BYTES = 16
+"""Number of bytes by which the format of a file is recognized."""
 _TOKEN = re.compile(
     r"(?:(?<=/)|\A)\*\*/|/\*\*\Z|\*+|\?|\[(?P<no>[!^]?)(?P<set>\]?[^]]*)\]|\\(?P<escaped>.)|.", re.DOTALL
 )
 
 
 class Selection:
-    """What a user wants of a folder.
+    """Selection of the files of a folder.
+
+    A pattern without `/` is matched against names at any depth, a pattern with `/` against the path relative to the
+    folder. A pattern that matches a folder applies to everything in it. `*` and `?` do not match `/`, `**` does.
 
     Args:
-        include: patterns; a file must match one of them, whatever its extension.
-        exclude: patterns; what matches one of them is left out.
-        all_files: take every file, not only those with an image's extension.
-        by_content: take the files that begin as a picture does, whatever their names.
-        others: formats whose files are pictures too.
-
-    A pattern without `/` is matched against the names at any depth, one with `/` against the path from the folder on;
-    a pattern that matches a folder stands for all that is in it. `*` and `?` do not match `/`, `**` does.
+        include: patterns of which a file must match one; its extension then does not matter.
+        exclude: patterns of the files and folders to leave out; they take precedence over `include`.
+        all_files: whether to select every file, not only those with the extension of an image.
+        by_content: whether to select the files that begin with the signature of an image format, whatever their names.
+        others: additional image formats, with their extensions.
 
     Raises:
-        UsageError: a pattern is malformed.
+        UsageError: if a pattern is malformed.
     """
 
     def __init__(
@@ -41,57 +42,65 @@ class Selection:
         by_content: bool = False,
         others: Sequence[OtherFormat] = (),
     ) -> None:
-        self._includes, self._excludes = _compiled(include), _compiled(exclude)
+        self._includes, self._excludes = _compile(include), _compile(exclude)
         self._all_files = all_files or self._includes is not None
         self._by_content = by_content
         self._others = others
-        endings = (*EXTENSIONS, *(ending for kind in others for ending in OTHER_EXTENSIONS[kind]))
-        self._endings = tuple(ending.encode() for ending in endings)
+        extensions = (*EXTENSIONS, *(extension for kind in others for extension in OTHER_EXTENSIONS[kind]))
+        self._extensions = tuple(extension.encode() for extension in extensions)
 
     def excludes(self, path: bytes) -> bool:
-        """Tell whether a file, or a folder (with `/` at its end), is left out with all that is in it."""
+        """Return whether a path matches an exclude pattern; the path of a folder has a final `/`."""
         return self._excludes is not None and _matches(self._excludes, path)
 
     def reason_to_skip(self, path: bytes, head: Head) -> str | None:
-        """Say why a file has no row: `excluded`, `not-included` or `other-file`; None when it has one."""
+        """Return why a file is not selected, or None if it is selected.
+
+        Args:
+            path: path relative to the folder.
+            head: function that returns the first bytes of the file; called only if they are needed.
+
+        Returns:
+            `excluded`, `not-included`, `other-file` or None.
+        """
         if self.excludes(path):
             return "excluded"
         if self._includes is not None and not _matches(self._includes, path):
             return "not-included"
-        return None if self._is_wanted(path, head) else "other-file"
+        return None if self._is_image(path, head) else "other-file"
 
-    def _is_wanted(self, path: bytes, head: Head) -> bool:
+    def _is_image(self, path: bytes, head: Head) -> bool:
         if self._by_content:
             start = head()
             return start is None or has_signature(start, self._others)
-        return self._all_files or path.lower().endswith(self._endings)
+        return self._all_files or path.lower().endswith(self._extensions)
 
 
 def _matches(pattern: re.Pattern[str], path: bytes) -> bool:
     return pattern.fullmatch(path.decode("utf-8", "surrogateescape")) is not None
 
 
-def _compiled(patterns: Iterable[str]) -> re.Pattern[str] | None:
-    texts = [f"(?:{_as_expression(pattern)})" for pattern in patterns]
+def _compile(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    texts = [f"(?:{_to_expression(pattern)})" for pattern in patterns]
     return re.compile("|".join(texts), re.DOTALL) if texts else None
 
 
-def _as_expression(pattern: str) -> str:
-    """Write a pattern as a regular expression; each byte that is not UTF-8 is one character, in names too."""
+def _to_expression(pattern: str) -> str:
+    """Return a pattern as a regular expression, in which a byte that is not UTF-8 is one character, as in paths."""
     body = pattern.strip("/")
     anywhere = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
     below = "/.*" if pattern.endswith("/") else "(?:/.*)?"
-    expression = anywhere + "".join(map(_as_part, _TOKEN.finditer(body))) + below
+    expression = anywhere + "".join(map(_to_part, _TOKEN.finditer(body))) + below
     try:
         re.compile(expression)
     except re.error as error:
-        raise UsageError(f"the pattern {pattern!r} can't be read: {error}") from error
+        raise UsageError(f"the pattern {pattern!r} is malformed: {error}") from error
     if not body:
         raise UsageError(f"the pattern {pattern!r} matches nothing: expected a name or a path, such as '*.png'")
     return expression
 
 
-def _as_part(match: re.Match[str]) -> str:
+def _to_part(match: re.Match[str]) -> str:
     text = match[0]
     if match["set"]:
         members = re.sub(r"([\\\[\]&~|^])", r"\\\1", match["set"])

@@ -1,6 +1,7 @@
-"""What a picture is besides the digit in it: blank, several digits, or a thing rather than a mark on paper.
+"""Screening: detect blank pages, several digits and photos of objects.
 
-The network sees one mark, cut out and centred; what was left out of the picture only the normalisation knows.
+The network sees one digit, cut out and centred. Only the normalization sees the rest of the image, so the screening
+scores what the normalization found.
 """
 
 from math import sqrt
@@ -16,23 +17,25 @@ if TYPE_CHECKING:
 
 
 NOT_A_DIGIT = 1000.0
-"""Added to the novelty of a picture without a mark or with several: far more than a head takes back, which says less
-than -20 of one MNIST digit in eleven."""
-SHADOW, UNEVEN = 0.04, 0.12
-"""Light on paper falls nearly as on a plane; what is left of it is measured as a root mean square, as a share of white.
-Ordinary photographs stay below the first, above which a picture is odd; the deepest shadows stay below the second,
-above which it is a thing rather than paper."""
-_PER_UNEVENNESS = 100.0
+"""Screening score of an image without ink, with several digits, or of an object. The network's own score, to which it
+is added, cannot offset it: the lowest of MNIST's digits is about -30."""
+
+SHADOW_LIMIT, OBJECT_LIMIT = 0.04, 0.12
+"""Limits of `measure_unevenness`. Ordinary photos of paper stay below the first, above which the screening score rises.
+The deepest shadows on paper stay below the second, above which the image is taken for a photo of an object."""
+
+_SCORE_PER_UNEVENNESS = 100.0
 
 
 class ScreenedImage(NamedTuple):
-    """A picture as the network sees it, and what the network does not see.
+    """Network input with what the screening found in the rest of the image.
 
     Args:
-        pixels: the network's input.
-        oddity: what to add to its novelty.
-        dark_on_light: whether ink is darker than paper, as far as that was looked at.
-        contrast: of the page, darkest to lightest, in 0..255; None: that of `pixels`.
+        pixels: normalized image, (h, w) uint8.
+        screening_score: screening's part of the out-of-distribution score (column `novelty`), 0 or more.
+        dark_on_light: whether the ink is darker than the paper; false if this was not determined.
+        contrast: difference between the lightest and the darkest pixel of the image, 0 to 255; None if it is that of
+            `pixels`.
     """
 
     pixels: Pixels
@@ -42,11 +45,14 @@ class ScreenedImage(NamedTuple):
 
 
 def screen(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> ScreenedImage:
-    """Normalise a picture as `digits.images.normalize.normalize` does, and say how odd it is.
+    """Normalize an image as `digits.images.normalize.normalize` does, and score how unlike a digit the rest of it is.
+
+    An image in MNIST's form gets the score 0 in the mode `auto`. In the mode `none`, only a blank image gets a score
+    above 0.
 
     Args:
-        pixels: (H, W) uint8, 0 is black.
-        mode: how to normalise; a picture that is not brought into MNIST's form is odd only when it is blank.
+        pixels: greyscale image, (H, W) uint8; 0 is black.
+        mode: mode of normalization.
         shape: height and width of the result.
     """
     if mode == "auto" and shape == SHAPE and has_mnist_form(pixels):
@@ -58,16 +64,20 @@ def screen(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SH
     if ink is None:
         return ScreenedImage(np.zeros(shape, np.uint8), NOT_A_DIGIT)
     uneven = measure_unevenness(ink.coarse_paper)
-    odd = _PER_UNEVENNESS * max(0, uneven - SHADOW) + NOT_A_DIGIT * (uneven > UNEVEN or bool(ink.others))
+    is_no_digit = uneven > OBJECT_LIMIT or bool(ink.others)
+    score = _SCORE_PER_UNEVENNESS * max(0, uneven - SHADOW_LIMIT) + NOT_A_DIGIT * is_no_digit
     darkest, lightest, *_ = opencv().minMaxLoc(ink.page)
-    return ScreenedImage(place_ink(ink, shape), odd, ink.dark_on_light, int(lightest - darkest))
+    return ScreenedImage(place_ink(ink, shape), score, ink.dark_on_light, int(lightest - darkest))
 
 
 def measure_unevenness(paper: Pixels) -> float:
-    """Give the root mean square of what a plane leaves of (H, W) uint8 paper: 0 to 1, 0 for any even slope of light.
+    """Return how unevenly paper is lit: the root mean square deviation from the best-fitting plane, 0 to 1.
 
-    The least-squares plane over a grid takes from the variance what each axis explains by itself; both follow from the
-    picture's moments.
+    Light on paper falls off nearly linearly, so that paper scores close to 0. The variance that the least-squares plane
+    explains is the sum of the variances that each axis explains, and both follow from the image's moments.
+
+    Args:
+        paper: grey levels of the paper without the ink, (H, W) uint8.
     """
     cv2 = opencv()
     (height, width), moments = paper.shape, cv2.moments(paper)
@@ -79,5 +89,10 @@ def measure_unevenness(paper: Pixels) -> float:
 
 
 def _explained(covariance: float, size: int) -> float:
-    """Give the variance that a slope along an axis of so many pixels explains: theirs is (size² - 1) / 12."""
+    """Return the variance that a slope along an axis explains. The variance of the pixel positions is (size² - 1) / 12.
+
+    Args:
+        covariance: covariance of grey level and position along the axis.
+        size: number of pixels along the axis.
+    """
     return 12 * covariance**2 / (size**2 - 1) if size > 1 else 0.0

@@ -1,4 +1,4 @@
-"""Where a plan's images are read from: a folder, or an archive."""
+"""Source: read listed images from a folder or an archive through one interface."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,18 @@ from digits.images.folder import DirectoryReader, Entry, read_entry
 
 
 class Source(Protocol):
-    """Gives the bytes of what was listed."""
+    """Folder or archive whose listed images can be read."""
 
     def read(self, entry: Entry, *, max_bytes: int) -> bytes:
-        """Read an image.
+        """Return the content of a listed image.
+
+        Args:
+            entry: entry of the image.
+            max_bytes: largest size to read.
 
         Raises:
-            DecodeError: it can't be read; the error holds the status of its row.
-            StoreError: nothing can be read as it was listed.
+            DecodeError: if the image cannot be read; the error holds the status of its row.
+            StoreError: if the archive changed after it was listed.
         """
 
 
@@ -27,11 +31,15 @@ class _Folder(DirectoryReader):
 
 @contextmanager
 def open_source(path: Path, archive: tuple[int, int, int] | None) -> Iterator[Source]:
-    """Open a folder, or the archive that has this identity.
+    """Open a folder or an archive for reading.
+
+    Args:
+        path: path of the folder or archive.
+        archive: identity of the archive when it was listed; None for a folder.
 
     Raises:
-        OSError: it can't be opened.
-        StoreError: the archive is not the one that was listed.
+        OSError: if it cannot be opened.
+        StoreError: if the archive changed after it was listed.
     """
     if archive is None:
         with _Folder(path) as folder:

@@ -286,10 +286,10 @@ def _listing_of(
 ) -> Listing | FileList:
     selection = _selection_of(options)
     if options.files_from is None:
-        return Listing(root, recursive=options.recursive, selection=selection, ours=own_files, scratch=scratch)
+        return Listing(root, recursive=options.recursive, selection=selection, own_files=own_files, scratch=scratch)
     names = read_file_list(options.files_from)
     aliases = (source.absolute(),)
-    return FileList(root, names, aliases=aliases, recursive=options.recursive, selection=selection, ours=own_files)
+    return FileList(root, names, aliases=aliases, recursive=options.recursive, selection=selection, own_files=own_files)
 
 
 def _selection_of(options: PredictionConfig) -> Selection:

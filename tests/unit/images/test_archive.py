@@ -330,7 +330,7 @@ def test_an_archive_that_is_cut_is_refused(job: Job, ending: str) -> None:
     whole = archive.read_bytes()
     for share in (0.0, 0.3, 0.45):
         archive.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(UsageError, match="expected a zip or tar archive that is whole, but: "):
+        with pytest.raises(UsageError, match="expected an intact zip or tar archive, but: "):
             job.run(archive)
     assert not job.out.exists()
 

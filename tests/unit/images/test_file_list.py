@@ -123,10 +123,10 @@ def test_other_options_hold_for_named_files(tmp_path: Path) -> None:
     names = [b"a.png", b"b.dat", b"x/c.png", b"p.csv", b"work/d.png", b"gone.dat", b"gone.png"]
     ours = [tmp_path / "p.csv", tmp_path / "work"]
     every = [b"a.png", b"b.dat", b"gone.dat", b"gone.png", b"x/c.png"]
-    assert named(tmp_path, *names, ours=ours) == (every, {"output": 2})
-    assert named(tmp_path, *names, ours=ours, recursive=False)[1] == {"output": 2, "sub-folder": 1}
+    assert named(tmp_path, *names, own_files=ours) == (every, {"output": 2})
+    assert named(tmp_path, *names, own_files=ours, recursive=False)[1] == {"output": 2, "sub-folder": 1}
     excluding = Selection(all_files=True, exclude=["*.dat", "x"])
-    assert named(tmp_path, *names, ours=ours, selection=excluding) == (
+    assert named(tmp_path, *names, own_files=ours, selection=excluding) == (
         [b"a.png", b"gone.png"],
         {"excluded": 3, "output": 2},
     )

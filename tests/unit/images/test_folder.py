@@ -151,7 +151,7 @@ def test_our_own_output_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(inside)
     ours = [tmp_path / "link" / name for name in ("p.csv", "p.summary.json", "work")]
     for root in (inside, tmp_path / "link"):
-        listing = Listing(root, selection=Selection(all_files=True), ours=[*ours, tmp_path / "elsewhere.csv"])
+        listing = Listing(root, selection=Selection(all_files=True), own_files=[*ours, tmp_path / "elsewhere.csv"])
         assert [entry.path for entry in listing] == [b".q.tmp", b"a.png"]
         assert listing.skipped == {"output": 4}
 

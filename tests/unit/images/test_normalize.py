@@ -22,7 +22,7 @@ from digits.images.types import Pixels
 @pytest.fixture(scope="module")
 def digits() -> Pixels:
     """Real digits: the test images of the sample in the package, (1000, 28, 28) uint8."""
-    with (resources.files("digits") / "sample" / "mnist-sample.npz").open("rb") as file, np.load(file) as arrays:
+    with (resources.files("digits.data") / "sample" / "mnist-sample.npz").open("rb") as file, np.load(file) as arrays:
         images: Pixels = arrays["x_test"]
     return images
 
