@@ -43,7 +43,8 @@ def review(
     with Review(Store(artifact_root(artifacts)), table, source=images, size=sample) as opened:
         title = f"{table.name} reviewed"
         if export:
-            title = f"{opened.export(export):,} images written to {export}; fill in the column label, then --import it"
+            count = opened.export_sheet(export)
+            title = f"{count:,} images written to {export}; fill in the column label, then --import it"
         elif import_:
             done = opened.import_sheet(import_)
             title = f"{done.new:,} labels imported from {import_}; {done.known:,} were known before"
@@ -51,7 +52,7 @@ def review(
             from digits.review import web
 
             print_notice("Ctrl-C ends the review; the same command resumes it")
-            web.serve(opened, port=port, tell=lambda address: print_notice(f"review at {address}"), browse=browser)
+            web.serve(opened, port=port, on_ready=lambda address: print_notice(f"review at {address}"), browse=browser)
         _print_review(title, opened, json=json)
 
 
@@ -70,5 +71,5 @@ def _print_review(title: str, review: "Review", *, json: bool) -> None:
         for name, found in accuracies.items()
         if found
     }
-    known = {"labelled before": f"{review.selection.known:,}"} if review.selection.known else {}
+    known = {"labelled before": f"{review.known:,}"} if review.known else {}
     print_pairs(title, {**done, **known, **estimates, "labels": review.log.path})

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from digits.data.labels import SKIP
-from digits.review.sampling import FLAGGED, STRATA, Image, ReviewQueue, Stratum
+from digits.review.sampling import FLAGGED, STRATA, PredictedImage, ReviewQueue, Stratum
 from digits.store.records import Record
 
 LEVEL = 0.95
 
 
-# What the answers say
-
-
 class Estimate(NamedTuple):
-    """A share of right rows among `population`, with its interval at 95 % confidence.
+    """Share of correct rows among `population` rows, with its 95 % confidence interval from `low` to `high`.
 
-    `judged` images rest on a person's answer; `right` is the table's verdict on those that was confirmed.
+    `judged` is the number of rows with a label; `right` is the number of rows whose prediction the label confirms.
     """
 
     right: int
@@ -31,13 +28,13 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class ReviewProgress:
-    """How far a review is.
+    """Progress of a review.
 
     Args:
-        done: answers by stratum, skipped ones included.
-        total: images by stratum.
-        confident: the accuracy of the table's `ok` rows; None before the first answer.
-        table: the accuracy of all its rows; None until every flagged image has an answer.
+        done: number of answered images per stratum, including skipped ones.
+        total: number of images per stratum.
+        confident: accuracy of the rows with the status `ok`; None before the first label of the sample.
+        table: accuracy of all rows; None until every flagged image has an answer.
     """
 
     done: Mapping[Stratum, int]
@@ -46,39 +43,39 @@ class ReviewProgress:
     table: Estimate | None
 
     def as_record(self) -> Record:
-        """Give it as JSON values."""
+        """Return the progress as JSON values."""
         estimates = {"confident": self.confident, "table": self.table}
         return {**vars(self), **{name: found and found._asdict() for name, found in estimates.items()}}
 
 
 def measure_progress(
-    selection: ReviewQueue, label_of: Callable[[str], str | None], *, is_gone: Callable[[str], bool] = lambda _: False
+    queue: ReviewQueue, label_of: Callable[[str], str | None], *, is_gone: Callable[[str], bool] = lambda _: False
 ) -> ReviewProgress:
-    """Count what was answered, and estimate how often the table is right.
+    """Count the answers of a review, and estimate the accuracy of its table.
 
-    The estimate for `ok` rows rests on the sample alone, and in it on the images before the first one that has no
-    answer yet: so it is a simple random sample whenever one stops, whatever was labelled for other reasons. An image
-    that was skipped or is gone is not judged. The flagged rows are asked about in the order of their value, so they
-    say nothing about each other: an accuracy of all rows is given when every one of them has an answer.
+    The estimate for rows with the status `ok` uses the sample only, and only its images before the first one without an
+    answer. These are a simple random sample whenever the person stops, whichever other images have labels. Images that
+    were skipped or are missing are not judged. Flagged rows are shown in the order of their error probability, so the
+    first of them are not a random sample; the accuracy of all rows needs an answer to each flagged row.
 
     Args:
-        selection: what was asked.
-        label_of: gives the label of an image by its SHA-256, None where there is none.
-        is_gone: tells the images that can't be looked at any more.
+        queue: queue of the review.
+        label_of: function from an image's SHA-256 to its label, or None if it has none.
+        is_gone: function from an image's SHA-256 to whether its file is missing or changed.
     """
-    images = {stratum: selection.of(stratum) for stratum in STRATA}
+    images = {stratum: queue.of(stratum) for stratum in STRATA}
     labels = {image.sha256: label_of(image.sha256) for chosen in images.values() for image in chosen}
-    confident = _of_sample(images["sample"], labels, selection.confident, is_gone)
+    confident = _of_sample(images["sample"], labels, queue.confident, is_gone)
     return ReviewProgress(
         done={stratum: sum(labels[image.sha256] is not None for image in images[stratum]) for stratum in STRATA},
         total={stratum: len(images[stratum]) for stratum in STRATA},
         confident=confident,
-        table=_of_table([image for stratum in FLAGGED for image in images[stratum]], labels, confident, selection),
+        table=_of_table([image for stratum in FLAGGED for image in images[stratum]], labels, confident, queue),
     )
 
 
 def _of_sample(
-    sample: Sequence[Image], labels: Mapping[str, str | None], population: int, is_gone: Callable[[str], bool]
+    sample: Sequence[PredictedImage], labels: Mapping[str, str | None], population: int, is_gone: Callable[[str], bool]
 ) -> Estimate | None:
     judged = right = 0
     for image in sample:
@@ -92,15 +89,15 @@ def _of_sample(
 
 
 def _of_table(
-    flagged: Sequence[Image], labels: Mapping[str, str | None], confident: Estimate | None, selection: ReviewQueue
+    flagged: Sequence[PredictedImage], labels: Mapping[str, str | None], confident: Estimate | None, queue: ReviewQueue
 ) -> Estimate | None:
-    """Put the strata together: the flagged ones are known one by one, but for the skipped, which may be either."""
-    said = [(labels[image.sha256], image.suggestion) for image in flagged]
-    if None in (label for label, _ in said) or (selection.confident and confident is None):
+    """Combine the strata: each flagged image has an answer; a skipped one may be right or wrong."""
+    answers = [(labels[image.sha256], image.suggestion) for image in flagged]
+    if None in (label for label, _ in answers) or (queue.confident and confident is None):
         return None
-    skipped = sum(label == SKIP for label, _ in said)
-    right = sum(label == suggestion for label, suggestion in said)
-    total = selection.confident + len(flagged)
+    skipped = sum(label == SKIP for label, _ in answers)
+    right = sum(label == suggestion for label, suggestion in answers)
+    total = queue.confident + len(flagged)
     if not total or skipped == total:
         return None
     ok = confident or Estimate(0, 0, 0, 0, 0, 0)
@@ -116,12 +113,17 @@ def _of_table(
 
 
 def estimate(right: int, judged: int, population: int) -> Estimate:
-    """Estimate a share from a simple random sample without replacement.
+    """Estimate a share from a simple random sample without replacement, with its 95 % confidence interval.
 
-    The interval is exact: from the smallest to the largest number of right ones in the population that makes a sample
-    with so many, or one that is further off, as likely as 2.5 %. That is Clopper's and Pearson's for a finite
-    population (T. Wright, Exact Confidence Bounds when Sampling from Small Finite Universes, 1991): it covers the truth
-    in at least 95 of 100 samples, and is a point when all were judged.
+    The interval is exact: it contains each number of correct rows in the population for which a sample like this one or
+    a more extreme one has a probability above 2.5 % on either side. It is the Clopper-Pearson interval for a finite
+    population (T. Wright, Exact Confidence Bounds when Sampling from Small Finite Universes, 1991). It covers the true
+    share in at least 95 of 100 samples, and is a point when all rows were judged.
+
+    Args:
+        right: number of correct rows in the sample.
+        judged: number of rows in the sample, at least 1.
+        population: number of rows in the population.
     """
     tail = (1 - LEVEL) / 2
     most_wrong, most_right = judged - right, population - (judged - right)
@@ -133,7 +135,7 @@ def estimate(right: int, judged: int, population: int) -> Estimate:
 
 
 def _first(numbers: range, holds: Callable[[int], bool]) -> int:
-    """Give the first of ascending numbers for which something holds that holds for all after it."""
+    """Return the first number for which a condition holds that holds for all later numbers too (binary search)."""
     low, high = 0, len(numbers) - 1
     while low < high:
         middle = (low + high) // 2
@@ -142,7 +144,10 @@ def _first(numbers: range, holds: Callable[[int], bool]) -> int:
 
 
 def _at_least(seen: int, drawn: int, marked: int, population: int) -> float:
-    """Give the chance of at least `seen` marked ones among `drawn` of a population with `marked` (hypergeometric)."""
+    """Return the probability of at least `seen` marked items among `drawn` from a population with `marked` of them.
+
+    It is the upper tail of the hypergeometric distribution.
+    """
     last = min(drawn, marked)
     first = max(seen, drawn + marked - population)
     whole = _log_choose(population, drawn)

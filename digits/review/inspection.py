@@ -1,4 +1,4 @@
-"""One image under the glass: every step from its file to what the network sees, and what the network says of it."""
+"""Inspection: show every step from an image file to the network's input, and the prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +21,13 @@ from digits.store.artifacts import Store
 from digits.store.files import write_file
 
 TILE = 224
+"""Side of a step in the drawing, in pixels."""
 KEPT, LEFT_OUT = (234, 88, 12), (37, 99, 235)
+"""Colours of the boxes around ink that was kept and ink that was left out."""
 
 
 class Step(NamedTuple):
-    """What became of the image so far: a word or two, and (H, W) or (H, W, 3) uint8 to look at."""
+    """Step of the preprocessing: its name, and its image as (H, W) or (H, W, 3) uint8."""
 
     name: str
     pixels: Pixels
@@ -33,38 +35,43 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What is to be known of one image.
+    """Inspection of one image.
 
     Args:
-        width: of the picture, in pixels, upright.
-        height: of the picture, in pixels, upright.
-        steps: from the file's picture to the network's input, the last one.
-        chances: each class's name and probability, in the model's order.
-        findings: sentences about what was seen on the way.
-        status: as in the table of a prediction that asks for no certainty.
-        novelty: as in the table.
+        width: width of the image in pixels, after rotation by its orientation tag.
+        height: height of the image in pixels, after rotation by its orientation tag.
+        steps: steps from the decoded image to the network's input, which is the last.
+        probabilities: name and probability of each class, in the model's order.
+        findings: sentences about the ink and the paper.
+        status: status as in the table of a prediction without `max_error`.
+        novelty: out-of-distribution score as in the table; None if the model has none.
     """
 
     width: int
     height: int
     steps: tuple[Step, ...]
-    chances: tuple[Bar, ...]
+    probabilities: tuple[Bar, ...]
     findings: tuple[str, ...]
     status: Status
     novelty: float | None
 
     @property
     def best(self) -> Bar:
-        """The most likely class."""
-        return max(self.chances, key=lambda chance: chance.share)
+        """Most likely class."""
+        return max(self.probabilities, key=lambda bar: bar.share)
 
 
 def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> Inspection:
-    """Decode, normalise and predict one image as a prediction of a folder does, and keep what each step gave.
+    """Decode, normalize and predict one image as in the prediction of a folder, and keep the result of each step.
+
+    Args:
+        content: bytes of the image file.
+        predictor: model that predicts the image.
+        mode: normalization of the image.
 
     Raises:
-        DecodeError: the bytes give no picture.
-        ModelError: the network can't be run.
+        DecodeError: if the bytes cannot be decoded.
+        ModelError: if the network cannot be run.
     """
     shape, names = predictor.model.input_shape, predictor.model.class_names
     picture = decode(content, min_side=MIN_SIDE)
@@ -75,8 +82,8 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> 
     return Inspection(
         width=picture.width,
         height=picture.height,
-        steps=(Step("the picture", picture.pixels), *between, Step("what the network sees", pixels)),
-        chances=tuple(Bar(name, float(share)) for name, share in zip(names, shares, strict=True)),
+        steps=(Step("image", picture.pixels), *between, Step("network input", pixels)),
+        probabilities=tuple(Bar(name, float(share)) for name, share in zip(names, shares, strict=True)),
         findings=findings,
         status=prediction_status(float(shares.max()), novelty, threshold=0),
         novelty=novelty,
@@ -85,13 +92,13 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> 
 
 def _steps_between(pixels: Pixels, mode: Mode, shape: tuple[int, int]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
     if mode == "none":
-        return (), ("It is only scaled to the network's size, as --normalize none asks for.",)
+        return (), ("The image is only scaled to the network's input size, because of --normalize none.",)
     if mode == "auto" and shape == SHAPE and has_mnist_form(pixels):
-        return (), ("It is in MNIST's form already: light on black, 28x28, centred. Nothing is changed.",)
+        return (), ("The image is already in MNIST's form: light on black, 28 x 28, centred. Nothing is changed.",)
     ink = find_ink(pixels)
     if ink is None:
-        return (), ("No ink was found: the page is blank, or nothing stands out from it.",)
-    steps = (Step("ink found", _marked(ink)), Step("paper without it", ink.paper), Step("ink kept", ink.levels))
+        return (), ("No ink was found: the page is blank or has too little contrast.",)
+    steps = (Step("ink found", _mark_boxes(ink)), Step("paper", ink.paper), Step("ink kept", ink.levels))
     return steps, tuple(_findings(ink))
 
 
@@ -100,14 +107,16 @@ def _findings(ink: Ink) -> Sequence[str]:
     top, left, bottom, right = ink.box
     found = [f"The ink is {darker} on {lighter} paper, in a box of {right - left} x {bottom - top} pixels (orange)."]
     if ink.others:
-        found.append(f"{len(ink.others)} more of about a digit's size were left out (blue): is it one digit?")
+        found.append(
+            f"{len(ink.others)} further marks of a digit's size were left out (blue): check that it is one digit."
+        )
     if ink.tight:
-        found.append("The ink fills the picture from edge to edge: its proportions were probably lost.")
+        found.append("The ink fills the image from edge to edge: its proportions were probably lost.")
     return found
 
 
-def _marked(ink: Ink) -> Pixels:
-    """Draw the boxes of what was kept and of what was left out onto the page: (h, w, 3) uint8."""
+def _mark_boxes(ink: Ink) -> Pixels:
+    """Return the page, as (H, W, 3) uint8, with boxes around the ink that was kept and the marks that were left out."""
     page = np.repeat(ink.page[..., np.newaxis], 3, axis=2)
     for box, colour in ((ink.box, KEPT), *((box, LEFT_OUT) for box in ink.others)):
         _outline(page, box, colour)
@@ -121,32 +130,32 @@ def _outline(page: Pixels, box: Box, colour: tuple[int, int, int]) -> None:
 
 
 def draw_inspection(inspection: Inspection) -> bytes:
-    """Draw the steps side by side, and a bar for each class below them, as PNG."""
+    """Return a drawing, as PNG, of the steps side by side, and a bar per class below them."""
     captions = [f"{step.name}\n{step.pixels.shape[1]} x {step.pixels.shape[0]}" for step in inspection.steps]
     captions[0] = f"{inspection.steps[0].name}\n{inspection.width} x {inspection.height}"
     steps = contact_sheet([step.pixels for step in inspection.steps], captions, columns=len(captions), tile=TILE)
-    return with_bars(steps, inspection.chances)
+    return with_bars(steps, inspection.probabilities)
 
 
 def inspect(
     store: Store, image: Path, *, model: str = "champion", out: Path | None = None, mode: Mode = "auto"
 ) -> tuple[Inspection, Path]:
-    """Look at how one image is predicted, and draw it.
+    """Inspect how one image is predicted, and write the drawing.
 
     Args:
-        store: where models are.
-        image: a file.
-        model: `champion` or a version's number.
-        out: the picture; None: below the store, where no prediction of a folder comes across it.
-        mode: as in `PredictionConfig.normalize`.
+        store: artifact store.
+        image: path of the image file.
+        model: `champion`, `challenger` or the number of a version.
+        out: path of the drawing, a PNG; None for a path below the artifact root.
+        mode: normalization of the image, as in `PredictionConfig.normalize`.
 
     Returns:
-        What was found, and where the picture is.
+        The inspection, and the path of the drawing.
 
     Raises:
-        UsageError: the file can't be read, or gives no picture.
-        RegistryError: there is no such model.
-        StoreError: the disk is full, or can't be written to.
+        UsageError: if the file cannot be read or decoded.
+        RegistryError: if there is no such model.
+        StoreError: if the disk is full or not writable.
     """
     predictor = Predictor(open_model(store, model))
     with os_errors_as(UsageError, image, "could not be read", "expected an image file"):
@@ -156,6 +165,6 @@ def inspect(
     except DecodeError as error:
         raise UsageError(f"{image}: {error.status}: {error}") from error
     place = out or store.inspections / f"{image.name}.png"
-    with os_errors_as(StoreError, place, "the picture could not be written", "choose another path with --out"):
+    with os_errors_as(StoreError, place, "the drawing could not be written", "choose another path with --out"):
         write_file(place, draw_inspection(inspection))
     return inspection, place

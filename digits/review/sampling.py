@@ -1,8 +1,8 @@
-"""Which images of a table a person should look at, in which order, and what the answers say about all of them.
+"""Sampling: choose the images of a table that a person should label, and their order.
 
-Three strata: the rows that are flagged `uncertain` or `not-a-digit`, all of which are worth a look, and a random
-sample of the others, the `ok` ones, which shows how far those can be trusted. Everything here is computed; nothing is
-read or written.
+There are three strata: all rows with the status `uncertain`, all rows with the status `not-a-digit`, and a random
+sample of the rows with the status `ok`, from which the accuracy of those rows is estimated. The functions neither read
+nor write files.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ Stratum = Literal["uncertain", "not-a-digit", "sample"]
 STRATA: tuple[Stratum, ...] = ("uncertain", "not-a-digit", "sample")
 FLAGGED: tuple[Stratum, ...] = ("uncertain", "not-a-digit")
 FLAGGED_BETWEEN = 2
-"""Flagged images asked about before the next one of the sample: whoever stops early has done some of both."""
+"""Number of flagged images between two images of the sample, so that a person who stops early has labelled both."""
 
 
-class Image(NamedTuple):
-    """A row of the table with a prediction."""
+class PredictedImage(NamedTuple):
+    """Row of a table with a prediction."""
 
     sha256: str
     path: str
@@ -36,63 +36,66 @@ class Image(NamedTuple):
 
     @property
     def suggestion(self) -> str:
-        """What the table says of it, as a label."""
+        """Label that agrees with the table."""
         return NOT_A_DIGIT if self.status == NOT_A_DIGIT else self.prediction
 
 
 class QueuedImage(NamedTuple):
-    """An image to look at, and why."""
+    """Image of the review queue, and the stratum it was chosen from."""
 
-    image: Image
+    image: PredictedImage
     stratum: Stratum
 
 
 @dataclass(frozen=True)
 class ReviewQueue:
-    """What to look at.
+    """Review queue: images to label, in order.
 
     Args:
-        queue: in the order in which it is asked about.
-        confident: the distinct images with the status `ok`, from which the sample was drawn.
-        known: distinct images that were left out, since they were labelled for another model version.
+        images: images to label, in the order in which they are shown.
+        confident: number of distinct images with the status `ok`, from which the sample was drawn.
+        known: number of distinct images that were left out because they have a label from another model version.
     """
 
-    queue: tuple[QueuedImage, ...]
+    images: tuple[QueuedImage, ...]
     confident: int
     known: int
 
-    def of(self, stratum: Stratum) -> list[Image]:
-        """Give the images of a stratum, in their order."""
-        return [picked.image for picked in self.queue if picked.stratum == stratum]
+    def of(self, stratum: Stratum) -> list[PredictedImage]:
+        """Return the images of a stratum, in order."""
+        return [queued.image for queued in self.images if queued.stratum == stratum]
 
 
 def build_queue(
-    images: Iterable[Image], *, size: int, is_known: Callable[[Image], bool] = lambda _: False
+    images: Iterable[PredictedImage], *, size: int, is_known: Callable[[PredictedImage], bool] = lambda _: False
 ) -> ReviewQueue:
-    """Choose what to look at, the same for the same table.
+    """Return the review queue of a table; the same table has the same queue.
 
-    Of images with the same content one is taken. The flagged ones are sorted by their value: the chance that the table
-    is wrong about them. The sample is in random order, by a hash of model version and content: that order does not
-    change when the folder grows or a larger sample is asked for, so that what was answered stays of use; another model
-    version is measured on another sample.
+    Images with the same content are shown once. Flagged images are sorted by the probability that the table is wrong
+    about them, highest first. The sample is in random order, by a hash of model version and content. That order does
+    not change when the folder grows or the sample becomes larger, so earlier answers remain valid. Another model
+    version gets another sample.
 
     Args:
-        images: the table's rows.
-        size: of the sample.
-        is_known: tells the images that were labelled for another model version. They are asked about no more, and
-            this version may have been trained on them, so an estimate must not rest on them.
+        images: rows of the table.
+        size: number of images in the sample.
+        is_known: function that returns whether an image has a label from another model version. Such images are left
+            out: this version may have been trained on them, so an estimate must not rest on them.
     """
-    flagged: list[Image] = []
+    flagged: list[PredictedImage] = []
     counts: Counter[str] = Counter()
     sample = heapq.nsmallest(size, _confident(images, is_known, flagged, counts), key=_rank)
     flagged.sort(key=lambda image: (-error_probability(image), image.sha256))
-    return ReviewQueue(tuple(_interleaved(flagged, sample)), counts["confident"], counts["known"])
+    return ReviewQueue(tuple(_interleave(flagged, sample)), counts["confident"], counts["known"])
 
 
 def _confident(
-    images: Iterable[Image], is_known: Callable[[Image], bool], flagged: list[Image], counts: Counter[str]
-) -> Iterator[Image]:
-    """Give the confident images as they come, and put the others where they belong."""
+    images: Iterable[PredictedImage],
+    is_known: Callable[[PredictedImage], bool],
+    flagged: list[PredictedImage],
+    counts: Counter[str],
+) -> Iterator[PredictedImage]:
+    """Yield the images with the status `ok`, append flagged ones to `flagged`, and count `ok` and known ones."""
     seen: set[bytes] = set()
     for image in images:
         content = bytes.fromhex(image.sha256)
@@ -108,22 +111,22 @@ def _confident(
             flagged.append(image)
 
 
-def error_probability(image: Image) -> float:
-    """Give the chance that the table is wrong about a flagged image, as far as the model can tell.
+def error_probability(image: PredictedImage) -> float:
+    """Return the probability that the table is wrong about a flagged image, as estimated by the model.
 
-    An uncertain one is wrong as often as its confidence says. The novelty of what is taken for no digit is a logit,
-    0 where it is as likely a digit.
+    For an uncertain prediction it is one minus the confidence. The novelty of an image flagged as `not-a-digit` is the
+    logit of the probability that it is none; it is 0 where both are equally likely.
     """
     if image.status == NOT_A_DIGIT:
         return 1 / (1 + math.exp(min(image.novelty or 0, 700)))
     return 1 - image.confidence
 
 
-def _rank(image: Image) -> bytes:
+def _rank(image: PredictedImage) -> bytes:
     return hashlib.sha256(f"sample {image.model_version} {image.sha256}".encode()).digest()
 
 
-def _interleaved(flagged: Sequence[Image], sample: Sequence[Image]) -> Iterator[QueuedImage]:
+def _interleave(flagged: Sequence[PredictedImage], sample: Sequence[PredictedImage]) -> Iterator[QueuedImage]:
     others = iter(sample)
     for start in range(0, len(flagged), FLAGGED_BETWEEN):
         for image in flagged[start : start + FLAGGED_BETWEEN]:

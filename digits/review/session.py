@@ -1,4 +1,4 @@
-"""The review of a table: the images to look at, their pictures, and the answers in the label log."""
+"""Session: the review of one table, with its queue, its images, and its answers in the label log."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from digits.images.decode import MIN_SIDE, DecodeError, decode
 from digits.images.folder import Entry, entry_for, resolve_source, unescape_path
 from digits.images.formats import OTHER_EXTENSIONS, Mode
 from digits.images.normalize import normalize
-from digits.images.patterns import Selection as Selected
+from digits.images.patterns import Selection
 from digits.images.source import Source, open_source
 from digits.outputs.drawing import grey_png
 from digits.outputs.summary import summary_path
@@ -25,7 +25,7 @@ from digits.outputs.table import read_table
 from digits.prediction.config import PredictionConfig
 from digits.prediction.service import open_model
 from digits.review.estimates import ReviewProgress, measure_progress
-from digits.review.sampling import Image, QueuedImage, Selection, build_queue
+from digits.review.sampling import PredictedImage, QueuedImage, ReviewQueue, build_queue
 from digits.review.spreadsheet import read_sheet, write_sheet
 from digits.status import PREDICTED
 from digits.store.artifacts import Store
@@ -33,49 +33,49 @@ from digits.store.files import hash_file, write_file
 from digits.store.records import read_record
 
 SAMPLE = 200
-"""Confident images that are asked about: enough to tell 99 from 96 %."""
+"""Default number of images in the random sample, enough to distinguish an accuracy of 99 % from one of 96 %."""
 _LIMITS = PredictionConfig()
 
 
 class Pictures(NamedTuple):
-    """PNG files of what there is to see of an image: its picture, and what the network sees."""
+    """PNG files of an image: the whole image, and the network's input."""
 
     whole: bytes
     seen: bytes
 
 
 class ImportCounts(NamedTuple):
-    """What became of a sheet: answers that were appended, and those that were in the log already."""
+    """Number of labels of a spreadsheet that are new, and of labels that were in the log before."""
 
     new: int
     known: int
 
 
 class Review:
-    """A table under review; any threads.
+    """Review of a table; a context manager. Thread-safe.
 
     Args:
-        store: where the label log is, and the models.
-        table: as `digits predict` wrote it.
-        source: the folder or archive of its images; None: as the summary beside the table says.
-        size: of the random sample of confident images.
+        store: artifact store with the label log and the models.
+        table: path of a table that `digits predict` wrote.
+        source: folder or archive of the images; None for the one in the summary next to the table.
+        size: number of images in the random sample of rows with the status `ok`.
 
     Raises:
-        UsageError: the table or its images can't be found, or it is not about digits.
-        StoreError: the label log can't be read, or is damaged.
+        UsageError: if the table or its images cannot be found, or the table is not about digits.
+        StoreError: if the label log cannot be read or is damaged.
     """
 
     def __init__(self, store: Store, table: Path, *, source: Path | None = None, size: int = SAMPLE) -> None:
         self.table = table
         self.log = LabelLog(store.labels)
-        self.selection = self._select(size)
+        self._queue = self._build_queue(size)
         self._store = store
         self._digest = hash_file(table)
-        self._named = source
+        self._given_source = source
         self._lock = RLock()
         self._stack = ExitStack()
         self._gone: dict[str, str] = {}
-        self._by_hash = {picked.image.sha256: picked for picked in self.queue}
+        self._by_hash = {queued.image.sha256: queued for queued in self.queue}
 
     def __enter__(self) -> Self:
         self._files = self._stack.enter_context(_open(self.source))
@@ -86,107 +86,121 @@ class Review:
 
     @property
     def queue(self) -> Sequence[QueuedImage]:
-        """The images to look at, in order."""
-        return self.selection.queue
+        """Images to label, in order."""
+        return self._queue.images
+
+    @property
+    def known(self) -> int:
+        """Number of distinct images that were left out because they have a label from another model version."""
+        return self._queue.known
 
     @cached_property
     def source(self) -> Path:
-        """The folder or archive of the images."""
-        return self._named or _source_of(self.table)
+        """Folder or archive of the images."""
+        return self._given_source or _source_of(self.table)
 
     def progress(self) -> ReviewProgress:
-        """Say how far it is, with the answers of others too."""
+        """Return the progress of the review, including answers that other processes have saved."""
         with self._lock:
             self.log.refresh()
-            return measure_progress(self.selection, self._label_of, is_gone=self._gone.__contains__)
+            return measure_progress(self._queue, self._label_of, is_gone=self._gone.__contains__)
 
     def first_unanswered(self) -> int:
-        """Give the place in the queue of the first image that has no answer; its length where all have."""
-        places = (place for place, picked in enumerate(self.queue) if self.answer_to(picked) is None)
+        """Return the index in the queue of the first image without an answer, or the length if all have one."""
+        places = (place for place, queued in enumerate(self.queue) if self.answer_to(queued) is None)
         return next(places, len(self.queue))
 
-    def answer_to(self, picked: QueuedImage) -> Answer | None:
-        """Give the answer that counts on an image."""
-        return self.log.current_answer(picked.image.sha256)
+    def answer_to(self, queued: QueuedImage) -> Answer | None:
+        """Return the current answer to an image; None if it has none."""
+        return self.log.current_answer(queued.image.sha256)
 
-    def history(self, most: int) -> list[Answer]:
-        """Give the last answers on images of the queue, the oldest first."""
+    def history(self, limit: int) -> list[Answer]:
+        """Return the last answers to images of the queue, at most `limit`, oldest first."""
         with self._lock:
-            return [answer for answer in self.log.answers() if answer.sha256 in self._by_hash][-most:]
+            return [answer for answer in self.log.answers() if answer.sha256 in self._by_hash][-limit:]
 
-    def pictures(self, picked: QueuedImage) -> Pictures:
-        """Give an image as a person and as the network sees it.
+    def pictures(self, queued: QueuedImage) -> Pictures:
+        """Return the pictures of an image to show to a person.
 
-        Only bytes with the hash of the table's row are decoded, so ones that a worker has decoded before, under limits
-        of time and memory; what a browser is given is drawn anew from their pixels.
+        Only bytes with the hash in the table are decoded: a worker has decoded them before, under limits of time and
+        memory. The PNG files are encoded from the decoded pixels, so a browser never receives the file itself.
 
         Raises:
-            DecodeError: it is gone, or has changed since it was predicted.
+            DecodeError: if the file is missing or has changed since it was predicted.
         """
-        content = self._content(picked.image)
+        content = self._content(queued.image)
         pixels = decode(content, max_pixels=_LIMITS.max_pixels, min_side=MIN_SIDE, others=tuple(OTHER_EXTENSIONS))
         return Pictures(grey_png(pixels.pixels), grey_png(normalize(pixels.pixels, self._mode)))
 
-    def answer(self, sha256: str, label: str, *, name: str) -> None:
-        """Append an answer to the log; one with a name that is there already changes nothing.
+    def answer(self, sha256: str, label: str, *, answer_id: str) -> None:
+        """Append an answer to the label log.
+
+        Args:
+            sha256: SHA-256 of the image.
+            label: one of `digits.data.labels.LABELS`.
+            answer_id: unique id of the answer; an answer with an id that is already in the log changes nothing.
 
         Raises:
-            UsageError: there is no such label, or no such image to review.
-            DecodeError: the image is gone or has changed, so nothing can be said of it.
-            StoreError: the log can't be written to.
+            UsageError: if the label is unknown or the review has no such image.
+            DecodeError: if the file of the image is missing or has changed.
+            StoreError: if the log is not writable.
         """
-        picked = self._by_hash.get(sha256)
-        if picked is None or label not in LABELS:
+        queued = self._by_hash.get(sha256)
+        if queued is None or label not in LABELS:
             raise UsageError(f"expected an image of this review and a label, found {sha256!r} and {label!r}")
         with self._lock:
             if label != SKIP:
-                self.log.save_image(sha256, self._content(picked.image))
-            self.log.append([self._answer(picked, label, name)])
+                self.log.save_image(sha256, self._content(queued.image))
+            self.log.append([self._answer(queued, label, answer_id)])
 
-    def undo(self, answer: str, *, name: str) -> None:
-        """Take an answer back, by its name.
+    def undo(self, answer_id: str, *, undo_id: str) -> None:
+        """Undo an answer by its id.
+
+        Args:
+            answer_id: id of the answer.
+            undo_id: unique id of this entry in the log.
 
         Raises:
-            StoreError: the log can't be written to.
+            StoreError: if the log is not writable.
         """
         with self._lock:
-            self.log.append([Undo(name, _now(), answer)])
+            self.log.append([Undo(undo_id, _now(), answer_id)])
 
-    def export(self, path: Path) -> int:
-        """Write the queue as a sheet, with the labels that are known; give the number of its rows.
+    def export_sheet(self, path: Path) -> int:
+        """Write the queue as a spreadsheet, with the labels so far, and return the number of its rows.
 
         Raises:
-            UsageError: the name does not end in .csv.
-            StoreError: it can't be written.
+            UsageError: if the name does not end in `.csv`.
+            StoreError: if the file cannot be written.
         """
         if path.suffix.lower() != ".csv":
             raise UsageError(f"{path}: expected a name that ends in .csv, found {path.suffix!r}")
-        with os_errors_as(StoreError, path, "the sheet could not be written", "choose another path"):
-            write_file(path, write_sheet((picked, self._label_of(picked.image.sha256)) for picked in self.queue))
+        with os_errors_as(StoreError, path, "the spreadsheet could not be written", "choose another path"):
+            write_file(path, write_sheet((queued, self._label_of(queued.image.sha256)) for queued in self.queue))
         return len(self.queue)
 
     def import_sheet(self, path: Path) -> ImportCounts:
-        """Append what a sheet says and the log does not; all of it or nothing.
+        """Append the labels of a spreadsheet that are not in the log: all of them, or none and an error.
 
         Raises:
-            UsageError: it can't be read, or a row of it can't be meant; the rows are named.
-            StoreError: the log can't be written to.
+            UsageError: if the file cannot be read or has invalid rows; the message has their numbers.
+            StoreError: if the log is not writable.
         """
-        with os_errors_as(UsageError, path, "the sheet could not be read", "expected an edited sheet"):
+        with os_errors_as(UsageError, path, "the spreadsheet could not be read", "expected an edited spreadsheet"):
             content = path.read_bytes()
         with self._lock:
             self.log.refresh()
             lines = read_sheet(content, name=str(path), fault_of=self._fault)
             new = [line for line in lines if line.label != self._label_of(line.sha256)]
             chosen = [(self._by_hash[line.sha256], line.label) for line in new]
-            for picked, label in chosen:
+            for queued, label in chosen:
                 if label != SKIP:
-                    self.log.save_image(picked.image.sha256, self._content(picked.image))
-            self.log.append([self._answer(picked, label, token_hex(16)) for picked, label in chosen])
+                    self.log.save_image(queued.image.sha256, self._content(queued.image))
+            self.log.append([self._answer(queued, label, token_hex(16)) for queued, label in chosen])
         return ImportCounts(len(new), len(lines) - len(new))
 
-    def _select(self, size: int) -> Selection:
-        def is_known(image: Image) -> bool:
+    def _build_queue(self, size: int) -> ReviewQueue:
+        def is_known(image: PredictedImage) -> bool:
             answer = self.log.current_answer(image.sha256)
             return answer is not None and answer.model_version != image.model_version
 
@@ -197,20 +211,20 @@ class Review:
         return answer.label if answer else None
 
     def _fault(self, sha256: str) -> str | None:
-        """Say why an image can't be labelled; None where it can."""
-        picked = self._by_hash.get(sha256)
-        if picked is None:
+        """Return why an image cannot be labelled; None if it can."""
+        queued = self._by_hash.get(sha256)
+        if queued is None:
             return f"this review has no image with the SHA-256 {sha256[:64] or '(none)'!r}"
         try:
-            self._content(picked.image)
+            self._content(queued.image)
         except DecodeError as error:
-            return f"{picked.image.path}: {error}; empty its label"
+            return f"{queued.image.path}: {error}; clear its label"
         return None
 
-    def _answer(self, picked: QueuedImage, label: str, name: str) -> Answer:
-        image, stratum = picked
+    def _answer(self, queued: QueuedImage, label: str, answer_id: str) -> Answer:
+        image, stratum = queued
         return Answer(
-            name,
+            answer_id,
             _now(),
             image.sha256,
             label,
@@ -222,11 +236,11 @@ class Review:
             self._digest,
         )
 
-    def _content(self, image: Image) -> bytes:
-        """Give the bytes that were predicted: those that were kept with a label, else those in the folder."""
-        kept = self.log.read_image(image.sha256)
-        if kept is not None:
-            return kept
+    def _content(self, image: PredictedImage) -> bytes:
+        """Return the bytes that were predicted: those that were saved with a label, else those of the file."""
+        saved = self.log.read_image(image.sha256)
+        if saved is not None:
+            return saved
         with self._lock:
             try:
                 content = self._files.read(image.path, image.sha256)
@@ -238,7 +252,7 @@ class Review:
 
     @cached_property
     def _mode(self) -> Mode:
-        """How the model's images are normalised; that of a model that is gone can only be guessed."""
+        """Normalization mode of the model; `auto` if the model no longer exists."""
         try:
             return open_model(self._store, str(self.queue[0].image.model_version)).resolve_mode("auto")
         except DigitsError:
@@ -249,22 +263,22 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _images(table: Path) -> Iterator[Image]:
-    """Give the rows of a table with a prediction.
+def _images(table: Path) -> Iterator[PredictedImage]:
+    """Yield the rows of a table that have a prediction.
 
     Raises:
-        UsageError: a row can't be ours, or is about other classes than digits.
+        UsageError: if `digits predict` cannot have written a row, or a row has a class that is not a digit.
     """
     for number, row in enumerate(read_table(table), 2):
         if row["status"] in PREDICTED:
             yield _image(row, f"{table}, row {number}")
 
 
-def _image(row: Mapping[str, Any], place: str) -> Image:
+def _image(row: Mapping[str, Any], place: str) -> PredictedImage:
     if row["prediction"] not in DIGITS:
         raise UsageError(f"{place}: only digits can be reviewed, found the class {row['prediction']!r}")
     try:
-        return Image(
+        return PredictedImage(
             bytes.fromhex(row["sha256"]).hex(),
             row["path"],
             row["status"],
@@ -274,43 +288,45 @@ def _image(row: Mapping[str, Any], place: str) -> Image:
             int(row["model_version"]),
         )
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{place}: expected a row as `digits predict` writes it, but: {error}") from error
+        raise UsageError(f"{place}: expected a row as `digits predict` writes it: {error}") from error
 
 
 def _source_of(table: Path) -> Path:
-    """Find out where a table's images are.
+    """Return the folder or archive of a table's images, from the summary next to the table.
 
     Raises:
-        UsageError: nothing beside the table says so, or they are not there any more.
+        UsageError: if the summary is missing or damaged, or the images are missing.
     """
     summary = summary_path(table)
     try:
         source = Path(read_record(summary)["source"])
     except (OSError, CorruptArtifactError, KeyError) as error:
-        said = "is not there" if isinstance(error, OSError) else "is damaged"
-        raise UsageError(f"{summary}: it should say where the images are, but {said}; give --images") from error
+        problem = "is missing" if isinstance(error, OSError) else "is damaged"
+        raise UsageError(
+            f"{summary}: the summary, which has the path of the images, {problem}; use --images"
+        ) from error
     if not source.exists():
-        raise UsageError(f"{source}: the images were there, says {summary.name}, but are not; give --images")
+        raise UsageError(f"{source}: the images that {summary.name} refers to are missing; use --images")
     return source
 
 
 class _Files:
-    """A folder or an archive whose images are found by the paths of a table."""
+    """Images of a folder or an archive, found by the paths of a table."""
 
     def __init__(self, source: Source, entry_for: Callable[[bytes], Entry]) -> None:
         self._source = source
         self._entry_of = entry_for
 
     def read(self, path: str, sha256: str) -> bytes:
-        """Read an image.
+        """Return the bytes of an image.
 
         Raises:
-            DecodeError: it is gone, can't be read, or is not the one that has this hash.
+            DecodeError: if the file is missing, cannot be read, or has another hash.
         """
         try:
             content = self._source.read(self._entry_of(unescape_path(path)), max_bytes=_LIMITS.max_bytes)
         except (OSError, KeyError, UsageError) as error:
-            raise DecodeError("vanished", "the file is not there any more") from error
+            raise DecodeError("vanished", "the file is missing") from error
         if hashlib.sha256(content).hexdigest() != sha256:
             raise DecodeError("changed", "the file has changed since it was predicted")
         return content
@@ -321,7 +337,7 @@ def _open(source: Path) -> Iterator[_Files]:
     """Open a folder, an archive, or the folder of a single image.
 
     Raises:
-        UsageError: it can't be opened.
+        UsageError: if it cannot be opened.
     """
     root, name = resolve_source(source)
     if name is None or not is_archive(source):
@@ -329,5 +345,5 @@ def _open(source: Path) -> Iterator[_Files]:
             yield _Files(folder, lambda path: entry_for(root, path))
         return
     with Archive(source) as archive:
-        members = {entry.path: entry for entry in ArchiveListing(archive, selection=Selected(all_files=True))}
+        members = {entry.path: entry for entry in ArchiveListing(archive, selection=Selection(all_files=True))}
         yield _Files(archive, members.__getitem__)

@@ -1,4 +1,4 @@
-"""A review as a spreadsheet: the images to look at with a column for the label, and what came back from an editor."""
+"""Spreadsheet: write the images of a review as CSV with a column for labels, and read it after editing."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ _LISTED = 5
 
 
 class SheetLine(NamedTuple):
-    """A line of a sheet with a label in it: its number, the header's being 1."""
+    """Line of a spreadsheet with a label; the header has number 1."""
 
     number: int
     sha256: str
@@ -37,7 +37,7 @@ class SheetLine(NamedTuple):
 
 
 def write_sheet(queue: Iterable[tuple[QueuedImage, str | None]]) -> bytes:
-    """Give a sheet of images, each with its label, which is None where there is none yet."""
+    """Return a spreadsheet, as CSV, of images with their labels; None is an empty label."""
     rows = [
         (image.sha256, image.path, image.status, image.prediction, image.confidence, stratum, label)
         for (image, stratum), label in queue
@@ -48,30 +48,30 @@ def write_sheet(queue: Iterable[tuple[QueuedImage, str | None]]) -> bytes:
 
 
 def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | None]) -> list[SheetLine]:
-    """Read the labels of a sheet, whatever a spreadsheet has made of it: all of them, or an error that says why not.
+    """Read the labels of a spreadsheet: all of them, or none and an error.
 
-    Taken as they are meant: a byte order mark, UTF-16, semicolons or tabs, other line ends, other columns and another
-    order of them, empty rows, spaces, `7.0` and `7,0`, letters of any case, `n` and `s`.
+    Common changes by spreadsheet programs are accepted: a byte order mark, UTF-16, semicolons or tabs, other line ends,
+    further columns in any order, empty rows, spaces, `7.0` and `7,0`, upper and lower case, `n` and `s`.
 
     Args:
-        content: the file's bytes.
-        name: what to call it.
-        fault_of: says why an image can't be labelled, by its SHA-256; None where it can.
+        content: bytes of the file.
+        name: name of the file for error messages.
+        fault_of: function from an image's SHA-256 to the reason why it cannot be labelled, or None.
 
     Raises:
-        UsageError: a label that is none, an image that can't be labelled, two labels for one image;
-            the rows are named.
+        UsageError: if a label is invalid, an image cannot be labelled, or an image has two labels; the message has the
+            numbers of the rows.
     """
     lines: list[SheetLine] = []
     faults: list[str] = []
     labels: dict[str, SheetLine] = {}
-    for number, sha256, said in _cells(_text(content), name):
-        label = _label_of(said)
-        fault = _fault(said, label) or fault_of(sha256)
+    for number, sha256, cell in _cells(_text(content), name):
+        label = _label_of(cell)
+        fault = _fault(cell, label) or fault_of(sha256)
         if fault is None and label is not None:
             first = labels.setdefault(sha256, SheetLine(number, sha256, label))
             if first.label != label:
-                fault = f"another label, {said!r}, for the image of row {first.number}"
+                fault = f"another label, {cell!r}, for the image of row {first.number}"
             elif first.number == number:
                 lines.append(first)
         if fault:
@@ -83,14 +83,14 @@ def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | Non
 
 
 def _text(content: bytes) -> str:
-    """Decode a sheet; only hashes and labels matter, which are ASCII in any encoding."""
+    """Decode a spreadsheet; only hashes and labels matter, which are ASCII in any encoding."""
     if content.startswith(_UTF_16):
         return content.decode("utf-16", "replace")
     return content.decode("utf-8-sig", "replace")
 
 
 def _cells(text: str, name: str) -> Iterator[tuple[int, str, str]]:
-    """Give row number, hash and label of the rows that have a label."""
+    """Yield row number, SHA-256 and label of the rows with a label."""
     header = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -99,21 +99,21 @@ def _cells(text: str, name: str) -> Iterator[tuple[int, str, str]]:
         if not {"sha256", "label"} <= set(columns):
             raise UsageError(
                 f"{name}: expected the columns sha256 and label, found {', '.join(columns) or 'nothing'}; "
-                "`digits review TABLE --export` writes such a sheet"
+                "`digits review TABLE --export` writes such a file"
             )
         for number, row in enumerate(rows, 2):
             cells = dict(zip(columns, row, strict=False))
             if cells.get("label", "").strip():
                 yield number, cells.get("sha256", "").strip().lower(), cells["label"]
     except csv.Error as error:
-        raise UsageError(f"{name}: expected a CSV file, but: {error}") from error
+        raise UsageError(f"{name}: expected a CSV file: {error}") from error
 
 
-def _label_of(said: str) -> str | None:
-    plain = unicodedata.normalize("NFKC", said).strip().lower()
+def _label_of(cell: str) -> str | None:
+    plain = unicodedata.normalize("NFKC", cell).strip().lower()
     number = _WHOLE.fullmatch(plain)
     return number[1] if number else _WORDS.get(re.sub(r"[\s_-]+", "", plain))
 
 
-def _fault(said: str, label: str | None) -> str | None:
-    return None if label else f"{said!r} is no label; expected one of {', '.join(LABELS)}, or nothing"
+def _fault(cell: str, label: str | None) -> str | None:
+    return None if label else f"{cell!r} is not a label; expected one of {', '.join(LABELS)}, or an empty cell"

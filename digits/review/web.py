@@ -1,8 +1,8 @@
-"""The page of `digits review`: a web server for one person on this machine, and nobody else.
+"""Web page of a review: a server for one person on this machine.
 
-It listens on the loopback address only. Every request must carry the token that is in the printed address: the page in
-its query, all else in a header, which no other page can send. The name by which the server is called must be a local
-one, so that no name of a stranger's can be made to point here (DNS rebinding). The page loads nothing from anywhere.
+The server listens on the loopback address only. Every request must have the token of the printed address: the page in
+its query, all other requests in a header, which no other web page can send. The `Host` header must be a local name, as
+a protection against DNS rebinding. The page loads nothing from other servers.
 """
 
 import base64
@@ -33,10 +33,11 @@ from digits.review.session import Review
 ADDRESS = "127.0.0.1"
 PAGE = Path(__file__).with_name("review.html")
 TOKEN_HEADER = "X-Digits-Token"  # noqa: S105 - its name
-NO_TOKEN = "open the address that `digits review` has printed: it has the token"  # noqa: S105 - a sentence
+NO_TOKEN = "open the address that `digits review` printed, which contains the token"  # noqa: S105 - a sentence
 HISTORY = 200
-"""Answers of earlier sittings that can be taken back by undo."""
-MOST_ITEMS = 100
+"""Number of answers of earlier sessions that can be undone."""
+MAX_ITEMS = 100
+"""Largest number of images per request."""
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 _FIXED_HEADERS = {
     "Cache-Control": "no-store",
@@ -49,7 +50,7 @@ _FIXED_HEADERS = {
 
 
 class Event(BaseModel):
-    """Something the person did: an answer (`sha256` and `label`), or an answer's `undoes`; `id` is made by the page."""
+    """Event from the page: an answer (`sha256`, `label`), or the undoing of one (`undoes`); the page makes the `id`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,8 +60,13 @@ class Event(BaseModel):
     undoes: str = Field("", max_length=64)
 
 
-def application(review: Review, token: str) -> FastAPI:
-    """Give the server's application for a review that is open."""
+def create_app(review: Review, token: str) -> FastAPI:
+    """Return the web application for an open review.
+
+    Args:
+        review: open review.
+        token: secret that every request must contain.
+    """
     page = PAGE.read_text("utf-8")
     headers = {**_FIXED_HEADERS, "Content-Security-Policy": _policy(page)}
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -68,12 +74,12 @@ def application(review: Review, token: str) -> FastAPI:
     app.add_exception_handler(DigitsError, _refuse)
 
     @app.middleware("http")
-    async def guard(request: Request, go_on: Callable[..., Any]) -> Response:
-        """Ask for the token before anything else of a request is read."""
-        place = request.query_params if request.url.path == "/" else request.headers
-        given = place.get("token" if request.url.path == "/" else TOKEN_HEADER, "")
-        may = secrets.compare_digest(given.encode(), token.encode())
-        response: Response = await go_on(request) if may else JSONResponse({"error": NO_TOKEN}, 403)
+    async def require_token(request: Request, respond: Callable[..., Any]) -> Response:
+        """Check the token before anything else of a request is read."""
+        values = request.query_params if request.url.path == "/" else request.headers
+        given = values.get("token" if request.url.path == "/" else TOKEN_HEADER, "")
+        is_valid = secrets.compare_digest(given.encode(), token.encode())
+        response: Response = await respond(request) if is_valid else JSONResponse({"error": NO_TOKEN}, 403)
         response.headers.update(headers)
         return response
 
@@ -81,35 +87,35 @@ def application(review: Review, token: str) -> FastAPI:
     def show() -> HTMLResponse:
         return HTMLResponse(page)
 
-    app.include_router(_reading(review), prefix="/api")
-    app.include_router(_answering(review), prefix="/api")
+    app.include_router(_read_routes(review), prefix="/api")
+    app.include_router(_answer_routes(review), prefix="/api")
     return app
 
 
-def _reading(review: Review) -> APIRouter:
-    """Give what the page shows: the review as a whole, its images by their places in the queue, their pictures."""
+def _read_routes(review: Review) -> APIRouter:
+    """Return the routes of what the page shows: the review, its images by their index in the queue, their pictures."""
     router = APIRouter()
 
     @router.get("/review")
     def begin() -> dict[str, Any]:
-        places = {picked.image.sha256: place for place, picked in enumerate(review.queue)}
+        places = {queued.image.sha256: place for place, queued in enumerate(review.queue)}
         return {
             "table": review.table.name,
             "images": len(review.queue),
             "first": review.first_unanswered(),
-            "known": review.selection.known,
+            "known": review.known,
             "history": [{"place": places[one.sha256], "id": one.id} for one in review.history(HISTORY)],
             "progress": review.progress().as_record(),
         }
 
     @router.get("/images")
-    def describe(start: Annotated[int, Query(ge=0)], count: Annotated[int, Query(ge=1, le=MOST_ITEMS)]) -> list[Any]:
+    def describe(start: Annotated[int, Query(ge=0)], count: Annotated[int, Query(ge=1, le=MAX_ITEMS)]) -> list[Any]:
         return [_described(review, place) for place in range(start, min(start + count, len(review.queue)))]
 
     @router.get("/images/{place}")
     def draw(place: int) -> dict[str, str]:
         if not 0 <= place < len(review.queue):
-            raise HTTPException(404, "there is no such image")
+            raise HTTPException(404, "the review has no such image")
         try:
             pictures = review.pictures(review.queue[place])
         except DecodeError as error:
@@ -119,35 +125,35 @@ def _reading(review: Review) -> APIRouter:
     return router
 
 
-def _answering(review: Review) -> APIRouter:
-    """Give what takes the answers, one at a time, and says how far the review is."""
+def _answer_routes(review: Review) -> APIRouter:
+    """Return the route that takes the answers, one at a time, and returns the progress."""
     router = APIRouter()
 
     @router.post("/answers")
     def take(event: Event) -> dict[str, Any]:
         if event.undoes:
-            review.undo(event.undoes, name=event.id)
+            review.undo(event.undoes, undo_id=event.id)
         else:
-            review.answer(event.sha256, event.label, name=event.id)
+            review.answer(event.sha256, event.label, answer_id=event.id)
         return review.progress().as_record()
 
     return router
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
-    """Tell an expected error: 409 where the same request will fail again, 503 where it may be mended meanwhile."""
+    """Return an expected error: 409 if the same request would fail again, 503 if a repetition may succeed."""
     return JSONResponse({"error": str(error)}, 409 if isinstance(error, (DecodeError, UsageError)) else 503)
 
 
 def _described(review: Review, place: int) -> dict[str, Any]:
-    picked = review.queue[place]
-    answer = review.answer_to(picked)
-    image = picked.image._asdict()
-    return {**image, "suggestion": picked.image.suggestion, "stratum": picked.stratum, "label": answer and answer.label}
+    queued = review.queue[place]
+    answer = review.answer_to(queued)
+    image = queued.image._asdict()
+    return {**image, "suggestion": queued.image.suggestion, "stratum": queued.stratum, "label": answer and answer.label}
 
 
 def _policy(page: str) -> str:
-    """Allow the page its own script and style, by their hashes, pictures that it holds itself, and this server."""
+    """Return the content security policy: the page's own script and style, embedded pictures, and this server."""
     allowed: Mapping[str, str] = {kind: _hashed(text) for kind, text in _INLINE.findall(page)}
     return (
         f"default-src 'none'; script-src {allowed['script']}; style-src {allowed['style']}; img-src data:; "
@@ -159,21 +165,21 @@ def _hashed(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: bool) -> None:
+def serve(review: Review, *, port: int, on_ready: Callable[[str], None], browse: bool) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
-        review: must be open.
-        port: 0 for a free one.
-        tell: is given the page's address once the server listens.
-        browse: open it in the user's browser, where there is a screen.
+        review: open review.
+        port: port to listen on; 0 for a free one.
+        on_ready: function that is called with the page's address once the server listens.
+        browse: whether to open the page in the user's browser, if there is a screen.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: if the port is unavailable.
     """
     token = secrets.token_urlsafe(24)
     config = uvicorn.Config(
-        application(review, token),
+        create_app(review, token),
         log_level="critical",
         access_log=False,
         server_header=False,
@@ -187,7 +193,7 @@ def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: boo
             listening.bind((ADDRESS, port))
         listening.listen()
         address = f"http://{ADDRESS}:{listening.getsockname()[1]}/?token={token}"
-        tell(address)
+        on_ready(address)
         if browse and _has_screen():
             webbrowser.open(address)
         server.run(sockets=[listening])
@@ -195,7 +201,7 @@ def serve(review: Review, *, port: int, tell: Callable[[str], None], browse: boo
 
 @contextmanager
 def _ended_by_interrupt(server: uvicorn.Server) -> Iterator[None]:
-    """Have Ctrl-C end the server from the first: before it listens to signals itself, asyncio's handler loses one."""
+    """Let Ctrl-C end the server from the start: before uvicorn handles signals, asyncio's handler loses one."""
 
     def end(*_: object) -> None:
         server.should_exit = True
@@ -208,5 +214,5 @@ def _ended_by_interrupt(server: uvicorn.Server) -> Iterator[None]:
 
 
 def _has_screen() -> bool:
-    """Tell whether a browser would be a window; one in the terminal would be in the way."""
+    """Return whether there is a screen; without one, a browser would open in the terminal."""
     return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

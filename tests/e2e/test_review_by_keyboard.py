@@ -109,8 +109,8 @@ def test_to_the_end(browser: Any, scans: Scans) -> None:
             right += truth == image["suggestion"]
             press(browser, truth)
         saved(browser)
-        wait_for_text(browser, "Nothing is left to look at")
-        wait_for_text(browser, "All rows, flags included")
+        wait_for_text(browser, "No images left to label")
+        wait_for_text(browser, "All rows, including flagged ones")
         press(browser, "u")
         assert ready(browser)["place"] == total - 1
         press(browser, scans.truth[ready(browser)["sha256"]])
@@ -150,7 +150,7 @@ def test_a_file_that_changed_is_passed_over(browser: Any, scans: Scans) -> None:
         second = browser.execute_script("return item(20)")
         (scans.table.parent / "scans" / second["path"]).write_bytes(b"changed")
         browser.execute_script("show(20)")
-        wait_for_text(browser, f"{second['path']}: the file has changed since it was predicted; passed over")
+        wait_for_text(browser, f"{second['path']}: the file has changed since it was predicted; skipped")
         assert ready(browser)["place"] == 21
 
 

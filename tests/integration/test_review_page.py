@@ -243,7 +243,7 @@ def test_the_same_without_a_browser(tmp_path: Path) -> None:
     assert found["table"]["population"] == found["table"]["judged"] == 100
     assert found["table"]["low"] == found["table"]["share"] == found["table"]["high"]
     assert (
-        f"0 labels taken from {sheet}, {len(lines)} were known"
+        f"0 labels imported from {sheet}; {len(lines)} were known before"
         in command("review", str(scans.table), "--import", str(sheet), root=scans.root).stdout
     )
     sheet.write_text(sheet.read_text().replace(".0", ".5", 1))
@@ -251,4 +251,4 @@ def test_the_same_without_a_browser(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "nothing was imported: row 2: " in done.stderr
     done = command("review", str(scans.table), "--import", str(sheet), "--export", str(sheet), root=scans.root)
-    assert (done.returncode, done.stderr) == (2, "digits: give --export or --import, not both\n")
+    assert (done.returncode, done.stderr) == (2, "digits: --export and --import cannot be combined; choose one\n")

@@ -183,7 +183,7 @@ def review(started: Any, scans: Scans) -> int:
         while image := _next(started):
             keys.send_keys(scans.truth[image["sha256"]])
             labelled += 1
-        browser.wait_for_text(started, "Nothing is left to look at")
+        browser.wait_for_text(started, "No images left to label")
         browser.wait_for_text(started, "all saved")
     return labelled
 

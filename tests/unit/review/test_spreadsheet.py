@@ -1,4 +1,4 @@
-"""A review as a spreadsheet, and what spreadsheets make of it."""
+"""Tests of the spreadsheet of a review, and of changes that spreadsheet programs make to it."""
 
 import csv
 import hashlib
@@ -8,44 +8,44 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from digits.errors import UsageError
-from digits.review.sampling import Image, QueuedImage
+from digits.review.sampling import PredictedImage, QueuedImage
 from digits.review.spreadsheet import SheetLine, read_sheet, write_sheet
 
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(6)]
 QUEUE = [
-    QueuedImage(Image(sha256, f"a {number}, b.png", "uncertain", str(number), 0.5, None, 1), "uncertain")
+    QueuedImage(PredictedImage(sha256, f"a {number}, b.png", "uncertain", str(number), 0.5, None, 1), "uncertain")
     for number, sha256 in enumerate(HASHES)
 ]
 EMPTY = write_sheet((picked, None) for picked in QUEUE)
 
 
 def filled(labels: Sequence[str]) -> list[list[str]]:
-    """Give the rows of the sheet with labels in it, as a spreadsheet holds them."""
+    """Return the rows of the spreadsheet with these labels."""
     header, *rows = csv.reader(io.StringIO(EMPTY.decode(), newline=""))
     return [header, *([*row[:-1], label] for row, label in zip(rows, labels, strict=False))]
 
 
 def saved(rows: Sequence[Sequence[str]], *, delimiter: str = ",", end: str = "\r\n") -> str:
-    """Give rows as a spreadsheet saves them."""
+    """Return rows as a spreadsheet program saves them."""
     file = io.StringIO(newline="")
     csv.writer(file, delimiter=delimiter, lineterminator=end).writerows(rows)
     return file.getvalue()
 
 
 def read(content: bytes, fault_of: Callable[[str], str | None] = lambda _: None) -> list[SheetLine]:
-    """Read a sheet."""
+    """Read a spreadsheet."""
     return read_sheet(content, name="sheet.csv", fault_of=fault_of)
 
 
 def labels_of(content: bytes) -> list[tuple[int, str]]:
-    """Read a sheet; give rows and labels."""
+    """Return the row numbers and labels of a spreadsheet."""
     lines = read(content)
     assert [line.sha256 for line in lines] == [HASHES[line.number - 2] for line in lines]
     return [(line.number, line.label) for line in lines]
 
 
-def test_the_sheet_to_the_byte() -> None:
-    """What a person needs to find the image, and an empty column to fill in, or the label that is known."""
+def test_a_spreadsheet_has_columns_that_identify_the_image_and_a_column_for_the_label() -> None:
+    """Byte for byte. The label is empty or known."""
     sheet = write_sheet([(QUEUE[1], None), (QUEUE[2], "7")])
     assert sheet.decode() == (
         "sha256,path,status,prediction,confidence,selection,label\n"
@@ -54,8 +54,8 @@ def test_the_sheet_to_the_byte() -> None:
     )
 
 
-def test_an_untouched_sheet_says_nothing() -> None:
-    """No label, no line."""
+def test_an_unedited_spreadsheet_has_no_labels() -> None:
+    """A row without a label is ignored."""
     assert read(EMPTY) == []
 
 
@@ -68,33 +68,33 @@ def test_an_untouched_sheet_says_nothing() -> None:
         *((form, "skip") for form in ("skip", "Skip", "s", "S ")),
     ],
 )
-def test_what_can_be_meant_is_taken(said: str, label: str) -> None:
+def test_common_spellings_of_a_label_are_accepted(said: str, label: str) -> None:
     """Numbers as spreadsheets write them, words in any case."""
     assert labels_of(saved(filled(["", said])).encode()) == [(3, label)]
 
 
 @pytest.mark.parametrize("said", ["10", "-1", "7.5", "77", "seven", "07", "7e0", "1.0.0", "O", "=7", "?"])
-def test_what_can_not_be_meant_is_refused_with_its_row(said: str) -> None:
-    """Rows are numbered as the spreadsheet shows them."""
+def test_an_invalid_label_is_an_error_with_its_row(said: str) -> None:
+    """Rows are numbered as a spreadsheet program shows them."""
     with pytest.raises(UsageError) as caught:
         read(saved(filled(["3", "", said])).encode())
     assert str(caught.value).startswith(
-        f"sheet.csv: nothing was imported: row 4: {said!r} is no label; expected one of"
+        f"sheet.csv: nothing was imported: row 4: {said!r} is not a label; expected one of"
     )
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-def test_however_it_was_saved(delimiter: str, end: str, encoding: str) -> None:
-    """Delimiters, line ends and encodings of the programs that people have; a name may not survive, a label does."""
+def test_all_common_delimiters_line_ends_and_encodings_are_read(delimiter: str, end: str, encoding: str) -> None:
+    """A file name may be damaged by a wrong encoding; a label is not."""
     rows = filled(["1", "2"])
     rows[1][1] = "Z\u00fcrich.png"
     assert labels_of(saved(rows, delimiter=delimiter, end=end).encode(encoding)) == [(2, "1"), (3, "2")]
 
 
-def test_columns_may_be_moved_added_and_removed_and_rows_too() -> None:
-    """Sorted, with remarks, without what nobody needed, with empty lines at the end."""
+def test_columns_and_rows_may_be_moved_added_and_removed() -> None:
+    """Sorted, with remarks, without other columns, with empty lines at the end."""
     rows = [
         ["Label", "remark", " SHA256 "],
         ["5", "sure", HASHES[1].upper()],
@@ -106,23 +106,23 @@ def test_columns_may_be_moved_added_and_removed_and_rows_too() -> None:
     assert read(saved(rows).encode()) == [SheetLine(2, HASHES[1], "5")]
 
 
-def test_faults_are_all_told_but_for_very_many() -> None:
-    """One bad row is enough to import nothing."""
+def test_the_error_lists_five_faults_and_counts_the_others() -> None:
+    """One invalid row is enough to import nothing."""
     with pytest.raises(UsageError) as caught:
         read(saved(filled(["x"] * 6)).encode())
     assert str(caught.value).count("row ") == 5
     assert str(caught.value).endswith("; and 1 more")
 
 
-def test_an_image_that_can_not_be_labelled_is_refused() -> None:
-    """For the reason that is given."""
+def test_an_image_that_cannot_be_labelled_is_an_error_with_the_reason() -> None:
+    """Unless its label is empty."""
     with pytest.raises(UsageError, match=r"sheet.csv: nothing was imported: row 2: it is gone$"):
         read(saved(filled(["1", ""])).encode(), lambda _: "it is gone")
     assert read(EMPTY, lambda _: "it is gone") == []
 
 
-def test_two_labels_for_an_image_are_refused() -> None:
-    """The same one twice is taken once."""
+def test_two_labels_for_an_image_are_an_error() -> None:
+    """The same label twice counts once."""
     rows = filled(["1", "2"])
     assert read(saved([*rows, rows[1]]).encode()) == [SheetLine(2, HASHES[0], "1"), SheetLine(3, HASHES[1], "2")]
     with pytest.raises(UsageError, match=r"row 4: another label, '3', for the image of row 2"):
@@ -130,20 +130,20 @@ def test_two_labels_for_an_image_are_refused() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"a,b\n1,2\n", b"sha256\n", b"\x89PNG\r\n\x1a\n\0\0"])
-def test_other_files_are_refused(content: bytes) -> None:
-    """With what was expected, and where such a sheet comes from."""
+def test_a_file_that_is_no_spreadsheet_of_a_review_is_an_error(content: bytes) -> None:
+    """It has the expected columns and the command that writes such a file."""
     with pytest.raises(UsageError, match="expected the columns sha256 and label, found"):
         read(content)
 
 
-def test_a_row_without_a_hash_is_refused() -> None:
-    """Somebody has cut it off."""
+def test_a_row_without_a_hash_is_an_error() -> None:
+    """The cell was deleted."""
     with pytest.raises(UsageError, match="row 2: no such image"):
         read(b"label,sha256\n7\n", lambda sha256: None if sha256 in HASHES else "no such image")
 
 
-def test_a_cell_without_end_is_refused() -> None:
-    """A quote that is never closed would swallow what follows."""
+def test_a_quote_that_is_never_closed_is_an_error() -> None:
+    """It would hide all rows after it."""
     content = b'sha256,label\n"' + b"x" * 200_000
-    with pytest.raises(UsageError, match="expected a CSV file, but"):
+    with pytest.raises(UsageError, match="expected a CSV file: "):
         read(content)
