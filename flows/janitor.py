@@ -1,39 +1,40 @@
-"""The janitor: runs whose process is gone are told to be crashed, and what nobody needs any more is removed."""
+"""Janitor flow: set dead runs to Crashed, and remove old files from the artifact root."""
 
 from pathlib import Path
 
 from prefect import flow
 
 from digits.maintenance.retention import RetentionConfig
-from flows.runs import WATCHED, told
+from flows.runs import HOOKS, with_final_message
 from tasks.cleaning import sweep_store
 from tasks.reaping import reap_runs
 from tasks.reporting import publish_cleaning
 
-LONGEST_SECONDS = 3600
+TIMEOUT_SECONDS = 3600
 
 
 @flow(
     name="janitor",
     flow_run_name="janitor",
-    timeout_seconds=LONGEST_SECONDS,
-    **WATCHED,
+    timeout_seconds=TIMEOUT_SECONDS,
+    **HOOKS,
 )
-@told
+@with_final_message
 def clean_up(
     retention: RetentionConfig = RetentionConfig(),  # noqa: B008 - frozen
     artifacts: Path | None = None,
 ) -> tuple[int, str]:
-    """Set runs to Crashed whose process is gone, and remove what nothing refers to and nobody has used for long.
+    """Set runs to Crashed whose process is gone, and remove files that nothing has used for a long time.
 
-    What a model version or its report refers to is never removed, and no table of predictions is.
+    Prediction tables, and everything that a model version or its report refers to, are never removed.
 
     Args:
-        retention: How long things are kept.
-        artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
+        retention: Retention periods.
+        artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
+            project.
     """
-    rows = reap_runs()
+    runs = reap_runs()
     removed = sweep_store(retention, artifacts)
-    publish_cleaning(rows, removed)
-    crashed = sum(row["what"] == "crashed" for row in rows)
+    publish_cleaning(runs, removed)
+    crashed = sum(run.crashed for run in runs)
     return crashed + len(removed), f"{crashed} runs set to Crashed, {len(removed)} things removed"

@@ -1,4 +1,4 @@
-"""The prediction flows: from a folder of images, or an inbox, to a table with one row an image."""
+"""Prediction flows: turn a folder of images, or an inbox, into a table with one row per image."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -8,43 +8,43 @@ from prefect import flow
 from digits.errors import PlanGoneError
 from digits.outputs.summary import PredictionSummary
 from digits.prediction.config import PredictionConfig
+from digits.prediction.plan import Plan
 from digits.settings import artifact_root
 from digits.store.artifacts import Store
-from flows.runs import WATCHED, short, told
+from flows.runs import HOOKS, short_path, with_final_message
 from tasks.prediction import (
-    Plan,
     compare_tables,
+    discard_plan,
     inbox_lock,
-    leave_as_it_is,
     merge_predictions,
     name_run,
     plan_predictions,
     plan_shadow,
     predict_shards,
-    require_version,
-    workers,
+    require_model,
+    worker_pool,
 )
 from tasks.reporting import publish_predictions
 
-LONGEST_SECONDS = 24 * 3600
+TIMEOUT_SECONDS = 24 * 3600
 
 
 def run_name() -> str:
-    """Name a run before its images are counted, such as `predict scans/2026-11 with model champion`."""
+    """Return the name of a run before its images are counted, such as `predict scans/2026-11 with model champion`."""
     from prefect.runtime import flow_run
 
     folder = flow_run.parameters.get("folder")
-    what = short(Path(folder)) if folder else "inbox"
-    return f"predict {what} with model {flow_run.parameters['model']}"
+    source = short_path(Path(folder)) if folder else "inbox"
+    return f"predict {source} with model {flow_run.parameters['model']}"
 
 
 @flow(
     name="predict",
     flow_run_name=run_name,
-    timeout_seconds=LONGEST_SECONDS,
-    **WATCHED,
+    timeout_seconds=TIMEOUT_SECONDS,
+    **HOOKS,
 )
-@told
+@with_final_message
 def predict_folder(
     folder: Path,
     model: str = "champion",
@@ -53,37 +53,38 @@ def predict_folder(
     artifacts: Path | None = None,
     shadow: str | None = None,
 ) -> tuple[PredictionSummary, str]:
-    """Predict every image of a folder, and write a table with one row an image.
+    """Predict every image of a folder, and write a table with one row per image.
 
-    A run that was killed is continued by the next one with the same parameters.
+    A run with the same parameters as an interrupted one resumes it. Paths are those of the worker's machine.
 
     Args:
-        folder: A folder of images, a zip or tar archive of them, or one image file, on the worker.
-        model: `champion`, or the number of a model version.
-        out: The table to write, on the worker; its extension says its format: `.csv`, `.parquet` or `.jsonl`. Empty:
-            `predictions/<folder>-<plan>/predictions.csv` under the artifact root.
-        options: How the folder becomes a table.
-        artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
-        shadow: Another version's number, or `challenger`, the newest version: predicts the folder too, and a table
-            beside the other one, `<table>.shadow.csv`, has the images on which they differ.
+        folder: Folder of images, zip or tar archive of images, or one image file.
+        model: Model version: `champion`, or the number of a version.
+        out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
+            `predictions/<folder>-<digest>/predictions.csv` under the artifact root.
+        options: Selection of files, limits for reading them, and contents of the table.
+        artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
+            project.
+        shadow: Second model version, a number or `challenger` (the newest version), that predicts the folder too. The
+            images on which the two versions differ are written beside the table, to `<table>.shadow.csv`.
     """
     if shadow:
-        require_version(shadow, artifacts)
-    with workers(folder, model, options.processes, artifacts):
-        summary = _plan_and_carry_out(folder, model, out, options, artifacts)
+        require_model(shadow, artifacts)
+    with worker_pool(folder, model, options.processes, artifacts):
+        summary = _predict(folder, model, out, options, artifacts)
         if shadow:
-            planned = plan_shadow(folder, shadow, summary.out, options, artifacts)
-            summary = compare_tables(summary, _shards_and_table(planned))
-        return _told(summary)
+            plan = plan_shadow(folder, shadow, summary.out, options, artifacts)
+            summary = compare_tables(summary, _carry_out(plan))
+        return _publish(summary)
 
 
 @flow(
     name="predict",
     flow_run_name=run_name,
-    timeout_seconds=LONGEST_SECONDS,
-    **WATCHED,
+    timeout_seconds=TIMEOUT_SECONDS,
+    **HOOKS,
 )
-@told
+@with_final_message
 def predict_inbox(
     folder: Path | None = None,
     model: str = "champion",
@@ -91,50 +92,52 @@ def predict_inbox(
     options: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
     artifacts: Path | None = None,
 ) -> tuple[PredictionSummary | None, str]:
-    """Predict what is new or changed in an inbox since the champion last predicted it; the table has all its images.
+    """Predict the new and changed images of an inbox, into a table with one row for each of its images.
 
-    While another run is at the same inbox, there is nothing to do.
+    Nothing is done while another run predicts the same inbox. Paths are those of the worker's machine.
 
     Args:
-        folder: The inbox, on the worker; it is made if it is not there. Empty: `inbox/` under the artifact root.
-        model: `champion`, or the number of a model version; when it is another one, all images are predicted anew.
-        out: The table to keep, on the worker; its extension says its format: `.csv`, `.parquet` or `.jsonl`. Empty:
-            `predictions/<folder>-<plan>/predictions.csv` under the artifact root.
-        options: How images become rows; `incremental` is on.
-        artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
+        folder: Inbox; it is created if it is missing. Empty: `inbox/` under the artifact root.
+        model: Model version: `champion`, or the number of a version. All images are predicted again when it changes.
+        out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
+            `predictions/<folder>-<digest>/predictions.csv` under the artifact root.
+        options: Selection of files, limits for reading them, and contents of the table; `incremental` is always on.
+        artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
+            project.
     """
     folder = folder or Store(artifact_root(artifacts)).inbox
-    with inbox_lock(folder, artifacts) as ours:
-        if not ours:
-            return None, f"another run is at {folder} already"
+    with inbox_lock(folder, artifacts) as held:
+        if not held:
+            return None, f"another run is predicting {folder}"
         options = options.model_copy(update={"incremental": True})
         plan = plan_predictions(folder, model, out, options, artifacts)
         if plan.is_up_to_date:
-            return None, leave_as_it_is(plan)
-        with workers(folder, model, options.processes, artifacts):
-            return _told(_carry_out(plan, folder))
+            return None, discard_plan(plan)
+        with worker_pool(folder, model, options.processes, artifacts):
+            return _publish(_predict_plan(plan, folder))
 
 
-def _plan_and_carry_out(
+def _predict(
     folder: Path, model: str, out: Path | None, options: PredictionConfig, artifacts: Path | None
 ) -> PredictionSummary:
+    """Plan and predict, and plan again if another run replaced the table in between."""
     while True:
         plan = plan_predictions(folder, model, out, options, artifacts)
         with suppress(PlanGoneError):
-            return _carry_out(plan, folder)
+            return _predict_plan(plan, folder)
 
 
-def _carry_out(plan: Plan, folder: Path) -> PredictionSummary:
-    name_run(f"predict {short(folder)} {plan.images:,} images with model {plan.model.version}")
-    return _shards_and_table(plan)
+def _predict_plan(plan: Plan, folder: Path) -> PredictionSummary:
+    name_run(f"predict {short_path(folder)} {plan.images:,} images with model {plan.model.version}")
+    return _carry_out(plan)
 
 
-def _shards_and_table(plan: Plan) -> PredictionSummary:
+def _carry_out(plan: Plan) -> PredictionSummary:
     started = predict_shards(plan)
     return merge_predictions(plan, started)
 
 
-def _told(summary: PredictionSummary) -> tuple[PredictionSummary, str]:
+def _publish(summary: PredictionSummary) -> tuple[PredictionSummary, str]:
     publish_predictions(summary)
     sentence = f"{summary.images:,} images are in {summary.out}"
     if shadow := summary.shadow:

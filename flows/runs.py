@@ -1,4 +1,4 @@
-"""What all flows share: they end in a sentence that a person can act on, and tell of failures and recoveries."""
+"""Runs: the final message of every flow run, and the events about failed, crashed and recovered runs."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -14,18 +14,19 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from digits.errors import DigitsError
-from digits.server.reaping import is_bad, label_run
-from tasks.edge import tell
+from digits.server.reaping import ended_badly, label_run
+from tasks.edge import emit
 
 P = ParamSpec("P")
 R = TypeVar("R")
-NAMED_PARTS = 2
+NAME_PARTS = 2
 
 
-def told(function: Callable[P, tuple[R, str]]) -> Callable[P, R]:
-    """Have a flow end in a sentence: the second part of its result, or the message of an expected error.
+def with_final_message(function: Callable[P, tuple[R, str]]) -> Callable[P, R]:
+    """Decorate a flow function so that its run ends with one sentence as its message.
 
-    The traceback of an expected error goes to the run's log. It begins with saying which process it is.
+    The sentence is the second part of the function's result, or the message of an expected error, whose traceback goes
+    to the log of the run. Before it starts, the run records its process in a label.
     """
 
     @wraps(function)
@@ -41,21 +42,21 @@ def told(function: Callable[P, tuple[R, str]]) -> Callable[P, R]:
     return cast("Callable[P, R]", run)
 
 
-def short(path: Path) -> str:
-    """Give the last parts of a path, by which people know a folder: `scans/2026-11`."""
-    return "/".join(path.absolute().parts[-NAMED_PARTS:]).lstrip("/")
+def short_path(path: Path) -> str:
+    """Return the last parts of a path, for the name of a run: `scans/2026-11`."""
+    return "/".join(path.absolute().parts[-NAME_PARTS:]).lstrip("/")
 
 
 def announce_failure(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Emit `digits.run.failed`, or `digits.run.crashed`; a hook of every flow."""
+    """Emit `digits.run.failed` or `digits.run.crashed`."""
     kind = "crashed" if state.type == StateType.CRASHED else "failed"
-    tell(f"digits.run.{kind}", f"digits.flow.{flow.name}", flow.name, run=flow_run.name, message=state.message or "")
+    emit(f"digits.run.{kind}", f"digits.flow.{flow.name}", flow.name, run=flow_run.name, message=state.message or "")
 
 
 def announce_recovery(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Emit `digits.run.recovered` when the deployment's run before this one had failed; a hook of every flow."""
-    if flow_run.deployment_id and (before := _run_before(flow_run)) and is_bad(before):
-        tell(
+    """Emit `digits.run.recovered` if the previous run of the same deployment failed or crashed."""
+    if flow_run.deployment_id and (before := _previous_run(flow_run)) and ended_badly(before):
+        emit(
             "digits.run.recovered",
             f"digits.flow.{flow.name}",
             flow.name,
@@ -65,7 +66,7 @@ def announce_recovery(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]
         )
 
 
-def _run_before(run: FlowRun) -> FlowRun | None:
+def _previous_run(run: FlowRun) -> FlowRun | None:
     with get_client(sync_client=True) as client:
         ended: Sequence[FlowRun] = client.read_flow_runs(
             flow_run_filter=FlowRunFilter.model_validate(
@@ -81,9 +82,9 @@ def _run_before(run: FlowRun) -> FlowRun | None:
     return ended[0] if ended else None
 
 
-WATCHED: dict[str, Any] = {
+HOOKS: dict[str, Any] = {
     "on_failure": [announce_failure],
     "on_crashed": [announce_failure],
     "on_completion": [announce_recovery],
 }
-"""The hooks of every flow."""
+"""Hooks of every flow."""

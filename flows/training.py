@@ -1,4 +1,4 @@
-"""The training flow: from named datasets to a registered model and, if it is good enough, a new champion."""
+"""Training flow: from named datasets to a registered model and, if it beats the champion, a new champion."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from digits.data.config import ArraysConfig
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import Preset, PromotionPolicy, TrainingRun
 from digits.training.config import ModelConfig, TrainingConfig
-from flows.runs import WATCHED, told
+from flows.runs import HOOKS, with_final_message
 from tasks.reporting import publish_training, publish_versions
 from tasks.training import (
     average_models,
@@ -18,7 +18,7 @@ from tasks.training import (
     evaluate_model,
     export_model,
     find_unchanged_run,
-    preprocess,
+    prepare_arrays,
     promote_model,
     register_model,
     report_model,
@@ -27,11 +27,11 @@ from tasks.training import (
 )
 
 DEFAULTS = TrainingRun()
-LONGEST_SECONDS = 12 * 3600
+TIMEOUT_SECONDS = 12 * 3600
 
 
 def run_name() -> str:
-    """Name a flow run after what it trains, such as `train mnist cnn 5 epochs`."""
+    """Return the name of a run, such as `train mnist cnn 5 epochs`."""
     from prefect.runtime import flow_run
 
     values = flow_run.parameters
@@ -44,10 +44,10 @@ def run_name() -> str:
 @flow(
     name="train",
     flow_run_name=run_name,
-    timeout_seconds=LONGEST_SECONDS,
-    **WATCHED,
+    timeout_seconds=TIMEOUT_SECONDS,
+    **HOOKS,
 )
-@told
+@with_final_message
 def train(
     datasets: tuple[str, ...] = DEFAULTS.datasets,
     preset: Preset = DEFAULTS.preset,
@@ -57,30 +57,34 @@ def train(
     promotion: PromotionPolicy = DEFAULTS.promotion,
     artifacts: Path | None = None,
 ) -> tuple[Outcome, str]:
-    """Train a model, evaluate it, register it, and promote it to champion if it is better.
+    """Train a model, evaluate and register it, and promote it if it beats the champion.
 
-    When neither data, configuration nor code have changed since a run before, there is nothing to do. A step whose
-    result is in the artifact store already is not run again.
+    Nothing is done when data, configuration and code are unchanged since an earlier run. Steps whose result is in the
+    artifact store are not repeated. Paths are those of the worker's machine.
 
     Args:
-        datasets: What to train on: `mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels that
-            `digits review` has kept; beside others it may have none yet), or paths on the worker of an `.npz`, of a
-            folder with IDX files, or of a folder of labelled images (`<root>/<class>/*.png`). Several are joined.
-        preset: What fills the empty fields below: `default`, `quick` to train, or `best`.
-        model: Which network, and its sizes. A network chosen here brings its own recommended values.
-        training: How the weights are fitted. Empty fields take the recommended value.
-        arrays: How the images are split, and when they must not be trained on.
-        promotion: When the new model takes the champion's place.
-        artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
+        datasets: Dataset to train on: `mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels saved by
+            `digits review`), or the path of an `.npz` file, of a folder with IDX files, or of a folder of labelled
+            images (`<folder>/<class>/*.png`). Several datasets are joined.
+        preset: Preset that supplies every option you do not set: `default` for images from any source; `quick` for
+            images in MNIST's own form, trained in seconds; `best` for the average of three larger networks, which
+            takes several times as long to train and to predict. If you choose an architecture, its defaults are used
+            instead.
+        model: Network architecture and layer sizes.
+        training: Fit of the weights: epochs, optimizer, loss, augmentation and additional training images.
+        arrays: Conversion of datasets to arrays, and the limits that they must meet to be trained on.
+        promotion: Promotion policy: limits that a challenger must meet to replace the champion.
+        artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
+            project.
     """
     run = TrainingRun(
         datasets=datasets, preset=preset, model=model, training=training, arrays=arrays, promotion=promotion
     ).resolved()
     run = drop_empty_reviewed(run, artifacts)
-    if standing := find_unchanged_run(run, artifacts):
-        return standing, " ".join(standing.reasons)
+    if unchanged := find_unchanged_run(run, artifacts):
+        return unchanged, " ".join(unchanged.reasons)
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
-    prepared = preprocess(sources, run.arrays, artifacts)
+    prepared = prepare_arrays(sources, run.arrays, artifacts)
     parent = starting_point(run.training, artifacts)
     networks = [build_network(prepared, run.model, member.seed, parent, artifacts) for member in run.members()]
     members = [train_network(one, prepared, how, artifacts) for one, how in zip(networks, run.members(), strict=True)]

@@ -1,4 +1,4 @@
-"""The tuning flow: from named datasets and a search space to the best settings that were found within a budget."""
+"""Tuning flow: from named datasets and a search space to the best settings found within a budget."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,16 +8,17 @@ from pydantic import Field
 
 from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import Dimension
-from flows.runs import WATCHED, told
-from tasks.training import download_dataset, preprocess
-from tasks.tuning import TuningResult, begin_study, conclude_study, publish_study, run_trials
+from digits.pipeline.study import TuningResult
+from flows.runs import HOOKS, with_final_message
+from tasks.training import download_dataset, prepare_arrays
+from tasks.tuning import begin_study, conclude_study, publish_study, run_trials
 
-LONGEST_SECONDS = 7 * 24 * 3600
+TIMEOUT_SECONDS = 7 * 24 * 3600
 TRIALS = 20
 
 
 def run_name() -> str:
-    """Name a flow run after what it tunes, such as `tune mnist-sample mlp 20 trials`."""
+    """Return the name of a run, such as `tune mnist-sample mlp 20 trials`."""
     from prefect.runtime import flow_run
 
     values = flow_run.parameters
@@ -29,10 +30,10 @@ def run_name() -> str:
 @flow(
     name="tune",
     flow_run_name=run_name,
-    timeout_seconds=LONGEST_SECONDS,
-    **WATCHED,
+    timeout_seconds=TIMEOUT_SECONDS,
+    **HOOKS,
 )
-@told
+@with_final_message
 def tune(
     run: TrainingRun = TrainingRun(),  # noqa: B008 - frozen
     space: dict[str, Dimension] | None = None,
@@ -42,24 +43,25 @@ def tune(
     out: Path | None = None,
     artifacts: Path | None = None,
 ) -> tuple[TuningResult, str]:
-    """Search hyperparameters with which a network has a lower loss on the validation images.
+    """Search for settings with a lower loss on the validation images, and write the best ones to a file.
 
-    The first trial has the settings as they are. A study of the same settings, data, space and seed goes on, also one
-    that was killed; several runs may share one.
+    The first trial uses the settings as they are. A study of the same settings, data, search space and seed is resumed,
+    also if its last run was killed, and several runs can work on it at once. Paths are those of the worker's machine.
 
     Args:
-        run: What is tuned, as the flow `train` has it.
-        space: What is searched, by dotted names such as `training.learning_rate`; empty: what is worth it for the
-            network.
-        trials: How many the study is to have, those of earlier runs included.
-        minutes: After which no epoch is begun.
-        seed: Of the search; another one begins another study.
-        out: The configuration file to write, on the worker; empty: `studies/<study>/best.toml` under the artifact root.
-        artifacts: The artifact root on the worker; empty: its `DIGITS_ARTIFACTS`, or `artifacts/` of the project.
+        run: Settings of a training run.
+        space: Search space: a range or the choices for each setting, by dotted names such as
+            `training.learning_rate`. Empty: the settings worth tuning for the network.
+        trials: Total number of trials, including earlier runs.
+        minutes: Time budget in minutes; no new epoch starts after it.
+        seed: Random seed of the search. Another seed begins another study.
+        out: Configuration file to write. Default: `studies/<study>/best.toml` under the artifact root.
+        artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
+            project.
     """
     run = run.resolved()
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
-    prepared = preprocess(sources, run.arrays, artifacts)
+    prepared = prepare_arrays(sources, run.arrays, artifacts)
     study = begin_study(run, space, prepared, seed, artifacts)
     run_trials(study, trials, minutes)
     tuned = conclude_study(study, out)

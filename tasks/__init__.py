@@ -1,1 +1,1 @@
-"""The Prefect steps: thin, they translate between Prefect and the library, and compute nothing."""
+"""Prefect tasks: thin steps that translate between Prefect and the library, and compute nothing."""

@@ -1,4 +1,4 @@
-"""What every task needs at the edge between Prefect and the library: the store, the log, the progress, the events."""
+"""Edge: what tasks share between Prefect and the library: store, log, progress and events."""
 
 import logging
 import time
@@ -20,33 +20,33 @@ library_log = logging.getLogger("digits")
 
 
 class _PublishedBar:
-    """A bar in the UI's progress artifact, and a line in the log when it is over."""
+    """A bar that updates a progress artifact in the Prefect UI, and writes a line to the log at its end."""
 
     def __init__(self, artifact: UUID, label: str, total: int, part: tuple[int, int]) -> None:
         self._artifact, self._label, self._total, self._part = artifact, label, max(total, 1), part
         self._done = 0
-        self._told = time.monotonic()
+        self._updated = time.monotonic()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:  # noqa: ARG002 - a progress artifact shows a share only
+    def advance(self, steps: int = 1, note: str = "") -> None:  # noqa: ARG002 - a progress artifact has no text
         self._done += steps
-        if time.monotonic() - self._told > SECONDS_BETWEEN_UPDATES:
-            self._tell(min(self._done / self._total, 1))
+        if time.monotonic() - self._updated > SECONDS_BETWEEN_UPDATES:
+            self._update(min(self._done / self._total, 1))
 
     def close(self, note: str = "") -> None:
-        self._tell(1)
+        self._update(1)
         library_log.info("%s: %s", self._label, note or "done")
 
-    def _tell(self, share: float) -> None:
+    def _update(self, share: float) -> None:
         number, count = self._part
         update_progress_artifact(self._artifact, progress=100 * (number + share) / count)
-        self._told = time.monotonic()
+        self._updated = time.monotonic()
 
 
 class PublishedProgress:
-    """A live progress artifact in the Prefect UI for a task's work, all its parts together.
+    """Progress of a task as one progress artifact in the Prefect UI, for all parts of its work together.
 
     Args:
-        key: of the Prefect artifact.
+        key: key of the Prefect artifact.
     """
 
     def __init__(self, key: str) -> None:
@@ -54,7 +54,7 @@ class PublishedProgress:
         self._artifact: UUID | None = None
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
-        """Begin a piece of work."""
+        """Start a part of the work; see `digits.progress.Progress.start`."""
         number, count = part
         if self._artifact is None:
             self._artifact = cast(
@@ -64,12 +64,12 @@ class PublishedProgress:
 
 
 def progress_for(key: str) -> Progress:
-    """Return where a task reports its progress: `current_progress`, or a Prefect artifact of this key."""
+    """Return where a task reports its progress: `current_progress`, else a Prefect artifact of this key."""
     return current_progress.get() or PublishedProgress(key)
 
 
 def log_to_run() -> None:
-    """Have the library's log go to the run's log; in each process that runs tasks."""
+    """Send the log of the library to the log of the flow run; needed in each process that runs tasks."""
     library_log.setLevel(logging.INFO)
     if not any(isinstance(handler, APILogHandler) for handler in library_log.handlers):
         handler = APILogHandler()
@@ -78,18 +78,18 @@ def log_to_run() -> None:
 
 
 def open_store(root: Path | None) -> Store:
-    """Open the artifact store at a root, or at the configured one, with the library's log going to the run's log."""
+    """Open the artifact store at a root, None for the configured one, and send the library's log to the run."""
     log_to_run()
     return Store(artifact_root(root))
 
 
-def tell(event: str, resource: str, name: str, **payload: object) -> None:
+def emit(event: str, resource: str, name: str, **payload: object) -> None:
     """Emit a Prefect event; docs/operations.md lists them.
 
     Args:
-        event: such as `digits.model.promoted`.
-        resource: the identifier of what it is about, such as `digits.model.7`.
-        name: of the resource, for people.
+        event: name of the event, such as `digits.model.promoted`.
+        resource: identifier of its subject, such as `digits.model.7`.
+        name: name of its subject, for display.
         payload: JSON values.
     """
     emit_event(event, resource={"prefect.resource.id": resource, "prefect.resource.name": name}, payload=payload)

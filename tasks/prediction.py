@@ -1,4 +1,4 @@
-"""The Prefect steps of batch prediction: plan, groups of shards, table."""
+"""Tasks of prediction: plan, predict groups of shards, write the table."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -18,17 +18,17 @@ from digits.prediction import publish, service
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan, remove_plan
 from digits.prediction.pool import run_workers
-from tasks.edge import library_log, log_to_run, open_store, progress_for, tell
+from tasks.edge import emit, library_log, log_to_run, open_store, progress_for
 
 
 @contextmanager
-def workers(folder: Path, model: str, processes: int | None, root: Path | None) -> Iterator[None]:
-    """Start the worker processes of a flow, which load the model while the folder is listed.
+def worker_pool(folder: Path, model: str, processes: int | None, root: Path | None) -> Iterator[None]:
+    """Start the worker pool of a flow, whose workers load the model while the folder is listed.
 
     Args:
         folder: folder to be predicted.
         model: `champion` or the number of a version.
-        processes: number of processes; None: one per usable CPU.
+        processes: number of workers; None: one per usable CPU.
         root: artifact root.
     """
     with service.worker_pool(open_store(root), folder, model=model, processes=processes):
@@ -37,13 +37,12 @@ def workers(folder: Path, model: str, processes: int | None, root: Path | None) 
 
 @contextmanager
 def inbox_lock(folder: Path, root: Path | None) -> Iterator[bool]:
-    """Have an inbox for oneself, if nobody else is at it, and tell whether that is so; make it if there is none.
+    """Lock an inbox, and create it if it is missing; yield whether the lock is held, or another run holds it.
 
-    The kernel ends the turn of a run that was killed.
+    The kernel releases the lock of a run that was killed.
     """
-    store = open_store(root)
-    with service.inbox_lock(store, folder) as ours:
-        yield ours
+    with service.inbox_lock(open_store(root), folder) as held:
+        yield held
 
 
 @task(name="plan", task_run_name="plan {folder.name}", cache_policy=NO_CACHE)
@@ -54,41 +53,41 @@ def plan_predictions(folder: Path, model: str, out: Path | None, options: Predic
 
 @task(name="plan shadow", task_run_name="plan {folder.name} with model {shadow}", cache_policy=NO_CACHE)
 def plan_shadow(folder: Path, shadow: str, out: Path, options: PredictionConfig, root: Path | None) -> Plan:
-    """Plan the prediction with another version too."""
+    """Plan the prediction of the folder with a second model version."""
     return service.plan_shadow(open_store(root), folder, shadow=shadow, out=out, options=options)
 
 
 @task(name="compare", task_run_name="compare the tables of two versions", cache_policy=NO_CACHE)
 def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
-    """Write where another version's table differs, and drop that table."""
+    """Write the rows on which the table of a second version differs, and remove that table."""
     log_to_run()
     return service.compare_tables(summary, other)
 
 
-def require_version(name: str, root: Path | None) -> None:
-    """See that a version is there before anything is predicted with another one."""
+def require_model(name: str, root: Path | None) -> None:
+    """Check that a model version exists and is intact, before anything is predicted."""
     service.open_model(open_store(root), name)
 
 
 def name_run(name: str) -> None:
-    """Give the flow run a better name, now that more is known."""
+    """Rename the flow run."""
     context = FlowRunContext.get()
     if context and context.flow_run:
         with get_client(sync_client=True) as client:
             client.update_flow_run(context.flow_run.id, name=name)
 
 
-def leave_as_it_is(plan: Plan) -> str:
-    """Tell that an inbox has nothing new, and drop the plan that found so; give the sentence."""
+def discard_plan(plan: Plan) -> str:
+    """Remove the plan of an inbox without new images, and emit an event; return a sentence about it."""
     sentence = f"nothing is new in {plan.source}: its {plan.rows:,} images are in {plan.out}"
     library_log.info("%s", sentence)
     remove_plan(plan.path)
-    tell("digits.inbox.empty", f"digits.inbox.{plan.source.name}", str(plan.source), table=str(plan.out))
+    emit("digits.inbox.empty", f"digits.inbox.{plan.source.name}", str(plan.source), table=str(plan.out))
     return sentence
 
 
 def group_name() -> str:
-    """Name a task after its shards, counted from 1: `predict shards 3-4 of 32`."""
+    """Return the name of a task run with its shards, counted from 1: `predict shards 3-4 of 32`."""
     from prefect.runtime import task_run
 
     shards: range = task_run.parameters["shards"]
@@ -103,29 +102,24 @@ def group_name() -> str:
     cache_policy=NO_CACHE,
 )
 def predict_group(plan: Plan, shards: range) -> int:
-    """Make the part files of neighbouring shards in a worker process; give the number of images."""
+    """Predict consecutive shards in a worker process, and commit their part files; return the number of images."""
     log_to_run()
     run_workers(plan, service.current_pool(), shards=shards)
     return sum(map(plan.images_in, shards))
 
 
 def predict_shards(plan: Plan) -> float:
-    """Have the flow's task runner make all part files, a task a group of shards, with the workers that there are.
+    """Predict all shards of a plan, with one task per group of shards; return the start time in seconds (Unix time).
 
-    One task more than there are workers is under way, so that none of these waits for Prefect.
-
-    Args:
-        plan: what is committed is not done again.
-
-    Returns:
-        When it began, as seconds since the epoch.
+    Shards that are committed already are skipped. The number of submitted tasks is one more than that of workers, so
+    that no worker waits for Prefect.
     """
-    started, most = time.time(), service.current_pool().size
+    started, workers = time.time(), service.current_pool().size
     ended = SimpleQueue[PrefectFuture[int]]()
-    groups = iter(plan.groups(most))
+    groups = iter(plan.groups(workers))
     bar = progress_for("prediction-progress").start("Predicting", plan.images)
     try:
-        running = _submit(plan, islice(groups, most + 1), ended)
+        running = _submit(plan, islice(groups, workers + 1), ended)
         while running:
             bar.advance(ended.get().result())
             running += _submit(plan, islice(groups, 1), ended) - 1
@@ -135,7 +129,7 @@ def predict_shards(plan: Plan) -> float:
 
 
 def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFuture[int]]) -> int:
-    """Begin a task for each group, which comes to the queue when it has ended; give their number."""
+    """Submit a task for each group, and put it on the queue when it has ended; return the number of tasks."""
     futures = [predict_group.submit(plan, group) for group in groups]
     for future in futures:
         future.add_done_callback(ended.put)
@@ -144,6 +138,6 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 
 @task(name="merge", task_run_name="write the table", cache_policy=NO_CACHE)
 def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
-    """Verify the parts and publish the table; what was done before `started` counts as taken over."""
+    """Verify the part files and publish the table; parts older than `started` count as reused."""
     log_to_run()
     return publish.merge_predictions(plan, service.current_pool(), started=started)

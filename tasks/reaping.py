@@ -1,14 +1,15 @@
-"""The Prefect step of reaping."""
+"""Task of reaping."""
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from digits.server import reaping
+from digits.server.reaping import ReapedRun
 from tasks.edge import log_to_run
 
 
 @task(name="reap", task_run_name="reap runs whose process is gone", cache_policy=NO_CACHE)
-def reap_runs() -> list[dict[str, object]]:
-    """Set the runs to Crashed whose process is gone; give a row for each, and for each that can't be judged."""
+def reap_runs() -> list[ReapedRun]:
+    """Set the runs to Crashed whose process is gone."""
     log_to_run()
-    return reaping.reap()
+    return reaping.reap_runs()

@@ -1,6 +1,6 @@
-"""What the operator reads in the Prefect UI: Prefect artifacts and events, from reports and tables of the library."""
+"""Tasks of reporting: publish reports and tables of the library as Prefect artifacts, and emit events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ from digits.outputs.summary import PredictionSummary, draw_trend, read_picture
 from digits.outputs.version_tables import promotion_rows, version_rows
 from digits.pipeline import champion
 from digits.pipeline.champion import Outcome
+from digits.server.reaping import ReapedRun
 from digits.store.artifacts import ArtifactRef
 from digits.store.registry import Registry
-from tasks.edge import library_log, open_store, tell
+from tasks.edge import emit, library_log, open_store
 
-NEWEST = 50
-"""Model versions in the table; the older ones are in `digits models`."""
-
+MAX_ROWS = 50
+"""Largest number of rows in a published table; `digits models` lists all model versions."""
 
 RETRIES = 5
 BACKOFF = exponential_backoff(backoff_factor=2)
-"""For tasks that talk to the Prefect server only, which may be restarting: after 2, 4, 8, 16, 32 seconds."""
+"""Waiting times of 2, 4, 8, 16 and 32 seconds, for tasks that only need the Prefect server, which may be restarting."""
 
 
 @task(
@@ -39,7 +39,7 @@ BACKOFF = exponential_backoff(backoff_factor=2)
     retry_delay_seconds=BACKOFF,
 )
 def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -> None:
-    """Put the model's report, and the decision on it, where the UI shows them, and tell of the decision."""
+    """Publish the report of a model and the promotion decision, and emit an event about the decision."""
     store = open_store(root)
     report = champion.report_with_decision(store, outcome)
     create_markdown_artifact(report, key="model-report", description=f"Model version {outcome.version}")
@@ -49,7 +49,7 @@ def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -
     verdict = "promoted" if outcome.promoted else "refused"
     page = champion.render_decision(store, made, arrays)
     create_markdown_artifact(page, key="decision", description=f"Model version {outcome.version}: {verdict}")
-    tell(
+    emit(
         f"digits.model.{verdict}",
         f"digits.model.{outcome.version}",
         f"model version {outcome.version}",
@@ -70,11 +70,11 @@ def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -
     retry_delay_seconds=BACKOFF,
 )
 def publish_versions(root: Path | None) -> None:
-    """Put the tables of model versions and of promotions where the UI shows them."""
+    """Publish the tables of model versions and of promotions."""
     registry = Registry(open_store(root))
     rows, promotions = version_rows(registry), promotion_rows(registry)
-    create_table_artifact(rows[-NEWEST:], key="model-versions", description="Model versions, newest last")
-    create_table_artifact(promotions[-NEWEST:], key="promotions", description="Changes of champion, newest last")
+    create_table_artifact(rows[-MAX_ROWS:], key="model-versions", description="Model versions, newest last")
+    create_table_artifact(promotions[-MAX_ROWS:], key="promotions", description="Changes of the champion, newest last")
 
 
 @task(
@@ -85,11 +85,11 @@ def publish_versions(root: Path | None) -> None:
     retry_delay_seconds=BACKOFF,
 )
 def publish_predictions(summary: PredictionSummary) -> None:
-    """Put the summary of a prediction run where the UI shows it, and tell of the table, and of drift."""
-    said = {name: value for name, value in summary.as_record().items() if name not in ("drift", "trend")}
-    report = prediction_markdown(said, read_picture(summary))
+    """Publish the summary of a prediction run, and emit events about its table and about drift."""
+    values = {name: value for name, value in summary.as_record().items() if name not in ("drift", "trend")}
+    report = prediction_markdown(values, read_picture(summary))
     create_markdown_artifact(report, key="predictions", description=str(summary.out))
-    tell(
+    emit(
         "digits.predictions.written",
         f"digits.predictions.{summary.source.name}",
         str(summary.out),
@@ -102,16 +102,16 @@ def publish_predictions(summary: PredictionSummary) -> None:
 
 
 def _publish_drift(summary: PredictionSummary, drift: Drift) -> None:
-    """Put a run's drift as a table, and that of the last runs as a picture, where the UI shows it; tell of a shift."""
+    """Publish the drift of a run as a table and that of the last runs as a chart; emit an event if there is drift."""
     rows = [{**asdict(shift), "feature": FEATURE_NAMES[shift.feature]} for shift in drift.shifts]
-    description = drift.sentence or f"{drift.images:,} pictures are like the model's test images"
+    description = drift.sentence or f"{drift.images:,} images are like the model's test images"
     create_table_artifact(rows, key="drift", description=f"{summary.out}: {description}")
     if picture := draw_trend(summary):
         markdown = f"![Drift (PSI) of the last runs]({data_uri(picture)})\n"
         create_markdown_artifact(markdown, key="drift-trend", description=str(summary.out))
     if drift.drifted:
         library_log.warning("drift: %s", drift.sentence)
-        tell(
+        emit(
             "digits.drift",
             f"digits.predictions.{summary.source.name}",
             str(summary.out),
@@ -129,10 +129,10 @@ def _publish_drift(summary: PredictionSummary, drift: Drift) -> None:
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_cleaning(crashed: Sequence[Mapping[str, object]], removed: Sequence[Removed]) -> None:
-    """Put what the janitor did where the UI shows it."""
+def publish_cleaning(runs: Sequence[ReapedRun], removed: Sequence[Removed]) -> None:
+    """Publish what the janitor did, one row per run or removed file."""
     rows: list[dict[str, Any]] = [
-        *map(dict, crashed),
+        *({"what": "crashed" if run.crashed else "left", "which": run.name, "why": run.reason} for run in runs),
         *({"what": "removed", "which": one.path, "why": one.reason} for one in removed),
     ]
-    create_table_artifact(rows[:NEWEST], key="janitor", description=f"{len(rows)} things put in order")
+    create_table_artifact(rows[:MAX_ROWS], key="janitor", description=f"{len(rows)} runs and files")

@@ -1,4 +1,4 @@
-"""The Prefect step of rolling back."""
+"""Task of rolling back."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from digits.store.registry import Promotion, Registry
-from tasks.edge import open_store, tell
+from tasks.edge import emit, open_store
 
 
 @task(name="roll back", task_run_name="roll back", cache_policy=NO_CACHE)
 def roll_back(version: int | None, reason: str, root: Path | None) -> Promotion:
-    """Make a former champion the champion again, and tell of it."""
-    entry = Registry(open_store(root)).rollback(version, reason=reason)
-    tell(
+    """Make a former champion the champion again, and emit an event about it."""
+    promotion = Registry(open_store(root)).roll_back(version, reason=reason)
+    emit(
         "digits.model.rolled-back",
-        f"digits.model.{entry.version}",
-        f"model version {entry.version}",
-        champion=entry.version,
-        reasons=list(entry.reasons),
+        f"digits.model.{promotion.version}",
+        f"model version {promotion.version}",
+        champion=promotion.version,
+        reasons=list(promotion.reasons),
     )
-    return entry
+    return promotion

@@ -1,4 +1,4 @@
-"""The Prefect steps of training: each is a call of the library's stage of the same purpose."""
+"""Tasks of training: each calls the pipeline step of the same name."""
 
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,22 @@ from digits.training.config import ModelConfig, TrainingConfig
 from tasks.edge import open_store, progress_for
 
 RETRY_AFTER_SECONDS: list[float] = [60, 300, 900]
-"""A mirror that is down at night is often back in a quarter of an hour."""
+"""Waiting times between the attempts to download a dataset: a mirror that is down is often back in 15 minutes."""
 
 
-def _may_heal(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - called by Prefect
-    """Tell whether it was the network, and nobody sits at a terminal and waits."""
+def _is_worth_retrying(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - called by Prefect
+    """Check whether a download failed in a run of a deployment; at a terminal, the user should not wait."""
     return deployment.id is not None and isinstance(state.result(raise_on_failure=False), DownloadError)
 
 
-@task(name="look", task_run_name="look for what has changed", cache_policy=NO_CACHE)
+@task(name="check", task_run_name="check for changes", cache_policy=NO_CACHE)
 def find_unchanged_run(run: TrainingRun, root: Path | None) -> Outcome | None:
-    """Tell that data, configuration and code are those of a run whose model was decided on."""
+    """Return the outcome of an earlier run with the same data, configuration and code, if there is one."""
     return champion.find_unchanged_run(open_store(root), run)
 
 
 def drop_empty_reviewed(run: TrainingRun, root: Path | None) -> TrainingRun:
-    """Leave `reviewed` out while nothing is labelled and there is other data."""
+    """Drop the dataset `reviewed` if there are no labels yet and the run has other data."""
     return steps.drop_empty_reviewed(open_store(root), run)
 
 
@@ -46,24 +46,24 @@ def drop_empty_reviewed(run: TrainingRun, root: Path | None) -> TrainingRun:
     cache_policy=NO_CACHE,
     retries=len(RETRY_AFTER_SECONDS),
     retry_delay_seconds=RETRY_AFTER_SECONDS,
-    retry_condition_fn=_may_heal,
+    retry_condition_fn=_is_worth_retrying,
 )
 def download_dataset(source: str, normalize: Mode, root: Path | None) -> ArtifactRef:
-    """Have a dataset in the store; when all its routes fail, a scheduled run tries them again later."""
+    """Store a dataset; if every source of it fails, a run of a deployment retries later."""
     return steps.download_dataset(
         open_store(root), source, normalize=normalize, progress=current_progress.get() or SILENT
     )
 
 
 @task(name="preprocess", task_run_name="preprocess", cache_policy=NO_CACHE)
-def preprocess(datasets: list[ArtifactRef], config: ArraysConfig, root: Path | None) -> ArtifactRef:
-    """Check the images, split them, and store them as arrays."""
+def prepare_arrays(datasets: list[ArtifactRef], config: ArraysConfig, root: Path | None) -> ArtifactRef:
+    """Check the images, split them into training, validation and test images, and store them as arrays."""
     return steps.prepare_arrays(open_store(root), datasets, config)
 
 
 @task(name="start", task_run_name="start from {config.start}", cache_policy=NO_CACHE)
 def starting_point(config: TrainingConfig, root: Path | None) -> ArtifactRef | None:
-    """Give the fitted model that the training goes on from, if it does not begin anew."""
+    """Return the model whose weights the training starts from, None to start from random weights."""
     return steps.starting_point(open_store(root), config)
 
 
@@ -71,13 +71,13 @@ def starting_point(config: TrainingConfig, root: Path | None) -> ArtifactRef | N
 def build_network(
     arrays: ArtifactRef, config: ModelConfig, seed: int, parent: ArtifactRef | None, root: Path | None
 ) -> ArtifactRef:
-    """Build the network, untrained or with the weights that it goes on from."""
+    """Build the network, with random weights or those of the starting point."""
     return steps.build_network(open_store(root), arrays, config, seed=seed, parent=parent)
 
 
 @task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
 def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, root: Path | None) -> ArtifactRef:
-    """Fit the network, or go on from the last finished epoch of a run that was killed."""
+    """Fit the network, or resume after the last finished epoch of a run that was killed."""
     return steps.train_network(open_store(root), network, arrays, config, progress=progress_for("training-progress"))
 
 
@@ -85,7 +85,7 @@ def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingCon
 def average_models(
     members: list[ArtifactRef], arrays: ArtifactRef, config: TrainingConfig, root: Path | None
 ) -> ArtifactRef:
-    """Average the members of a preset in one model; a single one is the model."""
+    """Combine the members into one model that averages their probabilities; return a single member as it is."""
     return steps.average_models(open_store(root), members, arrays, config)
 
 
@@ -97,19 +97,19 @@ def export_model(model: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> 
 
 @task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_model(exported: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
-    """Measure the exported model on the test images."""
+    """Evaluate the exported model on the test images."""
     return steps.evaluate_model(open_store(root), exported, arrays)
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def report_model(evaluation: ArtifactRef, root: Path | None) -> ArtifactRef:
-    """Draw and write the model's report."""
+    """Write the report of the model."""
     return steps.report_model(open_store(root), evaluation)
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE)
 def register_model(evaluation: ArtifactRef, report: ArtifactRef, root: Path | None) -> tuple[ModelVersion, bool]:
-    """Give the model a number, unless it has one."""
+    """Register the model as a version; return the version, and whether it is new."""
     return steps.register_model(open_store(root), evaluation, report)
 
 
@@ -117,5 +117,5 @@ def register_model(evaluation: ArtifactRef, report: ArtifactRef, root: Path | No
 def promote_model(
     version: ModelVersion, new: bool, arrays: ArtifactRef, run: TrainingRun, root: Path | None
 ) -> Outcome:
-    """Compare the model with the champion, and make it champion if the policy says so."""
+    """Compare the model with the champion, and promote it if the promotion policy allows it."""
     return champion.promote_model(open_store(root), version, arrays, run, new=new)

@@ -1,4 +1,4 @@
-"""The Prefect steps of tuning: a study, its trials one after the other, what came of it."""
+"""Tasks of tuning: find or begin a study, run its trials one after the other, and report the result."""
 
 from pathlib import Path
 
@@ -16,24 +16,22 @@ from digits.store.artifacts import ArtifactRef
 from tasks.edge import log_to_run, open_store, progress_for
 from tasks.reporting import BACKOFF, RETRIES
 
-__all__ = ["TuningResult", "begin_study", "conclude_study", "publish_study", "run_trials"]
-
 
 @task(name="study", task_run_name="begin or find the study", cache_policy=NO_CACHE)
 def begin_study(
     run: TrainingRun, space: dict[str, Dimension] | None, arrays: ArtifactRef, seed: int, root: Path | None
 ) -> Study:
-    """Find the study of the same settings, data, space and seed, with its trials; or begin it."""
+    """Find the study of the same settings, data, search space and seed, or begin it."""
     return study_module.begin_study(open_store(root), run, space, arrays, seed=seed)
 
 
 def run_trials(study: Study, trials: int, minutes: float | None) -> None:
-    """Run a task a trial until the study has enough, or the time is over.
+    """Run one task per trial, until the study has enough trials or the time budget is spent.
 
     Args:
-        study: trials that a dead process has left are finished first.
-        trials: that the study is to have.
-        minutes: after which no epoch is begun; None: as long as it takes.
+        study: study; the unfinished trials of dead processes are finished first.
+        trials: total number of trials, including earlier runs.
+        minutes: time budget in minutes; None: no limit.
     """
     budget = Budget.starting_now(trials, minutes)
     while not budget.is_spent:
@@ -44,7 +42,7 @@ def run_trials(study: Study, trials: int, minutes: float | None) -> None:
 
 
 def trial_name() -> str:
-    """Name a task after what is tried: `trial 7: learning rate 0.004, dropout 0.2`."""
+    """Return the name of a task run with the settings of its trial: `trial 7: learning rate 0.004, dropout 0.2`."""
     from prefect.runtime import task_run
 
     trial: Trial = task_run.parameters["trial"]
@@ -53,7 +51,7 @@ def trial_name() -> str:
 
 @task(name="trial", task_run_name=trial_name, cache_policy=NO_CACHE)
 def run_trial(study: Study, trial: Trial, budget: Budget) -> State[Trial]:
-    """Fit a trial's network, or go on with it; the state of the task says how it ended."""
+    """Fit the network of a trial, or resume its fit; the task's final state shows how the trial ended."""
     log_to_run()
     ended = study_module.run_trial(study, trial, budget, progress_for("tuning-progress"))
     name = None if ended.state is TrialState.COMPLETE else str(ended.state).capitalize()
@@ -62,7 +60,7 @@ def run_trial(study: Study, trial: Trial, budget: Budget) -> State[Trial]:
 
 @task(name="conclude", task_run_name="write the best settings and the report", cache_policy=NO_CACHE)
 def conclude_study(study: Study, out: Path | None) -> TuningResult:
-    """Write the best settings as a configuration file, and the study's report."""
+    """Write the best settings to a configuration file, and write the report of the study."""
     log_to_run()
     return study_module.conclude_study(study, out)
 
@@ -75,7 +73,7 @@ def conclude_study(study: Study, out: Path | None) -> TuningResult:
     retry_delay_seconds=BACKOFF,
 )
 def publish_study(tuned: TuningResult) -> None:
-    """Put the study's report and the table of its trials where the UI shows them."""
+    """Publish the report of a study and the table of its trials as Prefect artifacts."""
     report = tuned.report.with_suffix(".md").read_text("utf-8")
     create_markdown_artifact(report, key="study-report", description=f"Study {tuned.study}")
     create_table_artifact(trial_rows(tuned.trials), key="trials", description=f"Trials of study {tuned.study}")

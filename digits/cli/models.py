@@ -74,7 +74,7 @@ def rollback(
     if runtime.is_tracked(required=False):
         promotion = runtime.load_flow("flows/rollback.py:rollback")(version, reason, artifacts)
     else:
-        promotion = _registry(artifacts).rollback(version, reason=reason)
+        promotion = _registry(artifacts).roll_back(version, reason=reason)
     _print_promotion(promotion, json=json)
 
 

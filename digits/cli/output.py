@@ -1,4 +1,7 @@
-"""What the console command draws and prints: bars, tables, summaries."""
+"""Terminal output of the commands: text, tables, JSON and progress bars.
+
+Results go to standard output, notices and bars to standard error.
+"""
 
 import json
 import sys
@@ -22,28 +25,28 @@ from rich.text import Text
 
 from digits.progress import Bar
 
-UNLIMITED = 160
-"""Characters a line where the output is no terminal, so that nothing in a log is cut off."""
+FILE_WIDTH = 160
+"""Characters per line where the output is not a terminal, so that nothing is cut off in a log."""
 
-SHOWN_RATE = 10
-"""Steps a second that are worth telling."""
+MIN_RATE_SHOWN = 10
+"""Steps per second from which on a bar shows the rate."""
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNLIMITED)
-err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else UNLIMITED)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else FILE_WIDTH)
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else FILE_WIDTH)
 
 
-class _Rate(ProgressColumn):
-    """How many steps a second are done, where they are many."""
+class _RateColumn(ProgressColumn):
+    """Column of a bar with the steps per second, empty where they are few."""
 
     def render(self, task: Task) -> Text:
-        """Draw it."""
+        """Return the rate as text."""
         rate = task.speed or 0
-        return Text(f"{rate:,.0f}/s" if rate >= SHOWN_RATE else "")
+        return Text(f"{rate:,.0f}/s" if rate >= MIN_RATE_SHOWN else "")
 
 
 class _TerminalBar:
-    def __init__(self, drawing: Progress, task: TaskID, label: str) -> None:
-        self._drawing, self._task, self._label = drawing, task, label
+    def __init__(self, drawing: Progress, task: TaskID) -> None:
+        self._drawing, self._task = drawing, task
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self._drawing.update(self._task, advance=steps, note=note)
@@ -54,26 +57,26 @@ class _TerminalBar:
 
 
 class TerminalProgress:
-    """A bar on standard error for each piece of work; where that is no terminal, its last state only."""
+    """Progress bars on standard error, one for each piece of work; if that is no terminal, only their last state."""
 
-    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - a bar a part
-        """Begin a bar below what was printed so far."""
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - a bar per part
+        """Start a bar below what was printed before."""
         drawing = Progress(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
-            _Rate(),
+            _RateColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=err,
         )
         task = drawing.add_task(label, total=total, note="")
         drawing.start()
-        return _TerminalBar(drawing, task, label)
+        return _TerminalBar(drawing, task)
 
 
 def print_notice(text: str) -> None:
-    """Tell the user something that is not the command's result, on standard error."""
+    """Print text for the user that is not the result of the command."""
     err.print(text, markup=False)
 
 
@@ -83,12 +86,12 @@ def join_counts(counts: Mapping[str, int]) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a result for programs."""
+    """Print a result as JSON; values that JSON has no form for are written as strings."""
     sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
 
 
 def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
-    """Print a summary: a title and one line a fact."""
+    """Print a title, and below it one line per name and value."""
     out.print(f"[bold]{title}[/bold]")
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
@@ -104,7 +107,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def print_status(status: Mapping[str, Any]) -> None:
-    """Print the state of a system: what needs a person first, then the facts, deployments, and last runs."""
+    """Print the state of a system: what needs attention, then its parts, deployments and last runs.
+
+    Args:
+        status: fields of a `digits.server.status.Status`, as JSON values.
+    """
     for sentence in status["attention"]:
         out.print(f"[bold red]needs attention[/bold red]: {escape(sentence)}")
     if not status["attention"]:

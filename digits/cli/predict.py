@@ -172,9 +172,9 @@ def predict(
 def read_options(**options: Any) -> "PredictionConfig":
     """Return the settings of a prediction; options that are None take their defaults."""
     from digits.prediction.config import PredictionConfig
-    from digits.settings import overlaid, parse
+    from digits.settings import merge_settings, parse
 
-    return parse(PredictionConfig, overlaid({}, options), source="options")
+    return parse(PredictionConfig, merge_settings({}, options), source="options")
 
 
 def predict_tracked(
@@ -290,11 +290,11 @@ def inspect(
         store, path.absolute(), model=model, out=out, mode=normalize or "auto"
     )
     if json:
-        chances = {chance.name: chance.share for chance in inspection.chances}
+        chances = {chance.name: chance.share for chance in inspection.probabilities}
         answer = {"prediction": inspection.best.name, "status": inspection.status, "novelty": inspection.novelty}
         print_json({**answer, "probabilities": chances, "picture": picture})
         return
-    likely = sorted(inspection.chances, key=lambda chance: -chance.share)[:CLASSES_SHOWN]
+    likely = sorted(inspection.probabilities, key=lambda chance: -chance.share)[:CLASSES_SHOWN]
     print_pairs(
         path.name,
         {

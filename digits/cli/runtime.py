@@ -75,10 +75,10 @@ def prepare_prefect() -> None:
     Prefect does not log to the terminal, a temporary server may take two minutes to start and sends no usage
     statistics, and the password of the user's own server is used for talking to it.
     """
-    from digits.server.api import password
+    from digits.server.api import configured_password
 
-    if word := password():
-        os.environ["PREFECT_API_AUTH_STRING"] = word
+    if password := configured_password():
+        os.environ["PREFECT_API_AUTH_STRING"] = password
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault(STARTUP_VARIABLE, "120")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -86,7 +86,7 @@ def prepare_prefect() -> None:
 
 def find_api() -> tuple[str | None, str | None]:
     """Return the address of the configured Prefect API, and why it cannot be used; None where there is nothing."""
-    from digits.server.api import Access, access, configured_api, shown
+    from digits.server.api import Access, check_access, configured_api, hide_secrets
 
     api = configured_api()
     if api is None:
@@ -95,8 +95,8 @@ def find_api() -> tuple[str | None, str | None]:
         Access.OPEN: None,
         Access.DENIED: "requires another password (PREFECT_API_AUTH_STRING)",
         Access.ABSENT: "does not answer",
-    }[access(api)]
-    return api, problem and f"the Prefect API at {shown(api)} {problem}"
+    }[check_access(api)]
+    return api, problem and f"the Prefect API at {hide_secrets(api)} {problem}"
 
 
 def is_tracked(*, required: bool) -> bool:

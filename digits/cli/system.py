@@ -90,12 +90,12 @@ def start_system(system: "System", port: int) -> dict[str, object]:
         OperationsError: if a part cannot be started. What was started stays, and the next `up` continues from it.
     """
     from digits.cli.output import print_notice
-    from digits.server.api import shown
+    from digits.server.api import hide_secrets
     from digits.server.deployments import ensure_deployments
     from digits.server.services import ensure_server, ensure_worker
 
     project = runtime.require_flows()
-    with system.turn():
+    with system.exclusive():
         found = system.api()[0] is not None
         starting = "starting a Prefect server (5 to 20 s, the first time longer)"
         print_notice("looking for the configured Prefect server" if found else starting)
@@ -107,14 +107,14 @@ def start_system(system: "System", port: int) -> dict[str, object]:
         started = ensure_worker(system, api, project)
         crashed = _reap()
     return {
-        "ui": shown(api).removesuffix("/api"),
+        "ui": hide_secrets(api).removesuffix("/api"),
         "server": ("running already" if found else "started") + ("" if ours else ", not by digits"),
         "worker": "started" if started else "running already",
         "deployments": "deployed" if deployed else "as they were",
         **({"crashed": ", ".join(crashed)} if crashed else {}),
         "state": system.state,
         "artifacts": system.root,
-        "to track runs of your own": f"export PREFECT_API_URL={shown(api)}",
+        "to track runs of your own": f"export PREFECT_API_URL={hide_secrets(api)}",
     }
 
 
@@ -122,12 +122,12 @@ def stop_system(system: "System") -> dict[str, object]:
     """Stop the worker and the server that `digits up` started; return the facts, by their names."""
     if not system.state.is_dir():
         return {"nothing": f"was started from {system.state}"}
-    with system.turn():
+    with system.exclusive():
         record = system.server.record()
         worker = system.worker.stop()
         crashed: list[str] = []
         if record:
-            _use_api(record["api"])
+            _use_api(record.api)
             crashed = _reap()
         server = system.server.stop()
     return {
@@ -148,7 +148,7 @@ def clean_system(system: "System") -> dict[str, object]:
     if api:
         _require_api(system)
         crashed = ", ".join(_reap()) or "none"
-    removed = retention.sweep(Store(system.root), RetentionConfig())
+    removed = retention.sweep_store(Store(system.root), RetentionConfig())
     return {
         "runs set to crashed": crashed,
         "removed": f"{len(removed)} files and directories, {sum(one.bytes for one in removed) / 1e6:,.1f} MB",
@@ -166,7 +166,7 @@ def submit(
     """
     from digits.cli.output import print_notice
     from digits.errors import OperationsError
-    from digits.server.api import shown
+    from digits.server.api import hide_secrets
 
     api = _require_api(system)
     from prefect.deployments import run_deployment
@@ -177,8 +177,10 @@ def submit(
     try:
         run: Any = run_deployment("predict/folder", parameters=parameters, timeout=0)
     except ObjectNotFound as error:
-        raise OperationsError(f"{shown(api)} has no deployment predict/folder; create it with `digits up`") from error
-    place = f"{shown(api).removesuffix('/api')}/runs/flow-run/{run.id}"
+        raise OperationsError(
+            f"{hide_secrets(api)} has no deployment predict/folder; create it with `digits up`"
+        ) from error
+    place = f"{hide_secrets(api).removesuffix('/api')}/runs/flow-run/{run.id}"
     print_notice(f"submitted: {place}")
     return place, _wait(run.id)
 
@@ -245,9 +247,9 @@ def _require_api(system: "System") -> str:
 
 
 def _reap() -> list[str]:
-    from digits.server.reaping import reap
+    from digits.server.reaping import reap_runs
 
-    return [str(row["which"]) for row in reap() if row["what"] == "crashed"]
+    return [run.name for run in reap_runs() if run.crashed]
 
 
 def _print_facts(title: str, facts: dict[str, object], *, json: bool) -> None:

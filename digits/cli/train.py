@@ -12,7 +12,7 @@ from digits.cli.app import Artifacts, AsJson
 if TYPE_CHECKING:
     from digits.pipeline.champion import Outcome
     from digits.pipeline.config import TrainingRun
-    from digits.pipeline.study import Tuned
+    from digits.pipeline.study import TuningResult
 
 BEST_SHOWN = 5
 
@@ -212,10 +212,10 @@ def tune(
 def read_run(options: dict[str, Any], path: Path | None) -> "TrainingRun":
     """Return the settings of a training run: a configuration file, overridden by command-line options."""
     from digits.pipeline.config import TrainingRun
-    from digits.settings import load_toml, overlaid, parse
+    from digits.settings import load_toml, merge_settings, parse
 
     settings = load_toml(path) if path else {}
-    return parse(TrainingRun, overlaid(settings, options), source=str(path or "options"))
+    return parse(TrainingRun, merge_settings(settings, options), source=str(path or "options"))
 
 
 def train_model(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
@@ -250,7 +250,7 @@ def describe_outcome(outcome: "Outcome") -> dict[str, object]:
     }
 
 
-def print_study(tuned: "Tuned", trials: int, *, json: bool) -> None:
+def print_study(tuned: "TuningResult", trials: int, *, json: bool) -> None:
     """Print the best trials of a study, and how to train with the best settings."""
     from digits.cli.output import join_counts, print_json, print_pairs, print_table
     from digits.pipeline.study_report import best_rows

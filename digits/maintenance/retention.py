@@ -50,7 +50,7 @@ class Removed:
     reason: str
 
 
-def sweep(store: Store, config: RetentionConfig) -> list[Removed]:
+def sweep_store(store: Store, config: RetentionConfig) -> list[Removed]:
     """Remove what is past its time, and tell what that was; one process at a time, and safe beside any run.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Whether a Prefect API is configured, and whether it answers, found without importing Prefect (1.5 to 2 s)."""
+"""Prefect API: whether one is configured, and whether it answers, found without importing Prefect (1.5 to 2 s)."""
 
 import base64
 import http.client
@@ -12,27 +12,42 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+HIDDEN = "***"
+
+
+class Access(Enum):
+    """Access to a Prefect API: open to this process, denied for want of a password, or no answer."""
+
+    OPEN = "open"
+    DENIED = "denied"
+    ABSENT = "absent"
+
 
 def configured_api(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Give `PREFECT_API_URL` from the environment, or from the active profile; None when neither has one."""
+    """Return `PREFECT_API_URL` from the environment, else from the active Prefect profile, else None."""
     return environment.get("PREFECT_API_URL") or _profile_value(environment)
 
 
-def shown(url: str) -> str:
-    """Give an address as it may be shown: what may be secret of it, a user's name and password or a query, is `***`."""
+def configured_password(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the password of the API as `USER:PASSWORD`: the client's, else the server's, else None."""
+    return environment.get("PREFECT_API_AUTH_STRING") or environment.get("PREFECT_SERVER_API_AUTH_STRING")
+
+
+def hide_secrets(url: str) -> str:
+    """Return an address for display: user name, password, query and fragment, which may be secret, become `***`."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return "***"
+        return HIDDEN
     _, at, host = parts.netloc.rpartition("@")
-    if "@" in parts.path:  # a slash in a password that was not escaped
-        return "***"
-    hidden = {name: "***" for name in ("query", "fragment") if getattr(parts, name)}
-    return urlunsplit(parts._replace(netloc=f"***@{host}" if at else host, **hidden))
+    if "@" in parts.path:  # the password contains a slash that is not escaped
+        return HIDDEN
+    hidden = {name: HIDDEN for name in ("query", "fragment") if getattr(parts, name)}
+    return urlunsplit(parts._replace(netloc=f"{HIDDEN}@{host}" if at else host, **hidden))
 
 
 def answers(url: str, *, seconds: float = 3) -> bool:
-    """Tell whether a Prefect API is there; one that wants a password is."""
+    """Check whether a Prefect API answers at an address, also if it requires a password."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=seconds):  # noqa: S310 - the operator's own URL
             return True
@@ -42,29 +57,16 @@ def answers(url: str, *, seconds: float = 3) -> bool:
         return False
 
 
-class Access(Enum):
-    """Whether a Prefect API lets us in."""
+def check_access(url: str, environment: Mapping[str, str] = os.environ, *, seconds: float = 3) -> Access:
+    """Return this process's access to a Prefect API.
 
-    OPEN = "open"
-    DENIED = "denied"
-    ABSENT = "absent"
-
-
-def password(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Give what to talk to the API with, `USER:PASSWORD`; that of a server of one's own when no other is given."""
-    return environment.get("PREFECT_API_AUTH_STRING") or environment.get("PREFECT_SERVER_API_AUTH_STRING")
-
-
-def access(url: str, environment: Mapping[str, str] = os.environ, *, seconds: float = 3) -> Access:
-    """Tell whether a Prefect API is there and takes our password; its health page, unlike others, asks for none.
-
-    Prefect Cloud has keys instead,
-    which Prefect itself looks for: that it answers is all that is asked.
+    The health page requires no password, so another page is requested. Prefect Cloud uses keys, which Prefect itself
+    finds; it counts as open if it answers.
     """
     if "/accounts/" in url:
         return Access.OPEN if answers(url, seconds=seconds) else Access.ABSENT
-    word = password(environment)
-    headers = {"Authorization": f"Basic {base64.b64encode(word.encode()).decode()}"} if word else {}
+    password = configured_password(environment)
+    headers = {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"} if password else {}
     try:
         request = urllib.request.Request(f"{url.rstrip('/')}/admin/version", headers=headers)  # noqa: S310 - as above
         with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
@@ -76,6 +78,7 @@ def access(url: str, environment: Mapping[str, str] = os.environ, *, seconds: fl
 
 
 def _profile_value(environment: Mapping[str, str]) -> str | None:
+    """Return `PREFECT_API_URL` of the active profile; None if there is none, or the file cannot be read."""
     home = Path(environment.get("PREFECT_HOME") or "~/.prefect").expanduser()
     path = Path(environment.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import OperationsError
-from digits.server.services import POOL, System, prefect
+from digits.server.services import POOL, System, run_prefect
 from digits.store.files import hash_file, write_file
 from digits.store.records import digest_of
 
@@ -14,10 +14,18 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def ensure_deployments(system: System, api: str, project: Path) -> bool:
-    """Make the work pool and the deployments of prefect.yaml, unless all is as it was left; tell whether it was made.
+    """Create the work pool and the deployments of prefect.yaml, unless they exist and nothing has changed.
+
+    Args:
+        system: system whose state directory records what is deployed.
+        api: address of the Prefect API.
+        project: directory with prefect.yaml and the flows.
+
+    Returns:
+        Whether anything was deployed.
 
     Raises:
-        OperationsError: Prefect refused.
+        OperationsError: if there is no prefect.yaml, or Prefect refuses it.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -33,13 +41,13 @@ def ensure_deployments(system: System, api: str, project: Path) -> bool:
         known = deployments_by_name(client)
     if note.is_file() and note.read_text() == wanted and known.keys() >= set(DEPLOYMENTS):
         return False
-    prefect(["--no-prompt", "deploy", "--all"], api, project)
+    run_prefect(["--no-prompt", "deploy", "--all"], api, project)
     write_file(note, wanted.encode())
     return True
 
 
 def deployments_by_name(client: Any) -> dict[str, Any]:
-    """Give what is deployed, by `FLOW/DEPLOYMENT`."""
+    """Return the Prefect deployments, by `FLOW/DEPLOYMENT`."""
     flows = {flow.id: flow.name for flow in client.read_flows()}
     return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in client.read_deployments()}
 
@@ -48,7 +56,7 @@ def _fingerprint(api: str, project: Path) -> str:
     """Return a digest of what is deployed and where: prefect.yaml, the flows and their settings, and the project."""
     declaration = project / "prefect.yaml"
     if not declaration.is_file():
-        raise OperationsError(f"{declaration}: there is no such file, and it has the deployments; restore it")
+        raise OperationsError(f"{declaration}: there is no such file, and it declares the deployments; restore it")
     settings = [*_PACKAGE.glob("*/config.py"), _PACKAGE / "maintenance" / "retention.py"]
     sources = [declaration, *sorted((project / "flows").glob("*.py")), *sorted(settings)]
     return digest_of([api, str(project), sys.executable, *map(hash_file, sources)])

@@ -1,10 +1,12 @@
-"""Runs that claim to be at work while their process is gone: found, looked at once more, and set to Crashed.
+"""Reaping: set runs to Crashed that are Running although their process is gone.
 
-A worker that is killed with its runs can't report them: they stay Running, and hold the slot of their deployment.
+A worker that is killed together with its runs cannot report them. They stay Running, and hold the slot of their
+deployment. Therefore each run records its process in a label, by which others on the same machine can find it.
 """
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -18,30 +20,45 @@ if TYPE_CHECKING:
 FLOWS = ("train", "tune", "rollback", "predict", "janitor")
 LABEL = "digits.process"
 UNLABELLED_SECONDS = 15 * 60
-"""After which a run that has not said which process it is will not any more: its first act is to say so."""
+"""Seconds after which a run without the label counts as dead: setting the label is the first thing that a run does."""
 _PAGE = 200
-_AT_WORK = ("RUNNING", "PENDING", "CANCELLING")
+_ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
 logger = logging.getLogger(__name__)
 
 
 class Verdict(Enum):
-    """What is to be done about a run that claims to be at work."""
+    """Verdict on an active run; the value is its reason."""
 
     LEAVE = "its process is there"
     CRASH = "its process is gone"
-    UNKNOWN = "its process can't be seen from here"
+    UNKNOWN = "its process is on another machine, so it cannot be checked from here"
+
+
+@dataclass(frozen=True)
+class ReapedRun:
+    """A run that was set to Crashed, or left because its process runs on another machine.
+
+    Args:
+        name: name of the flow run.
+        crashed: whether it was set to Crashed.
+        reason: reason for the state, or for leaving it.
+    """
+
+    name: str
+    crashed: bool
+    reason: str
 
 
 def judge(state: str, age: float, *, labelled: bool, alive: bool | None) -> Verdict:
     """Decide about a run.
 
     Args:
-        state: that it claims.
-        age: seconds for which it has.
-        labelled: whether it has said which process it is.
-        alive: whether that process is there; None: it can't be seen.
+        state: Prefect's type of the state, such as `RUNNING`.
+        age: seconds since the run entered that state.
+        labelled: whether the run has recorded its process.
+        alive: whether that process exists; None if this cannot be seen from this machine.
     """
-    if state not in _AT_WORK or alive:
+    if state not in _ACTIVE or alive:
         return Verdict.LEAVE
     if not labelled:
         return Verdict.CRASH if age > UNLABELLED_SECONDS else Verdict.LEAVE
@@ -49,7 +66,7 @@ def judge(state: str, age: float, *, labelled: bool, alive: bool | None) -> Verd
 
 
 def label_run() -> None:
-    """Say which process the flow run is, so that others can tell whether it is there."""
+    """Record the process of the current flow run in a label, by which others can check that it is alive."""
     from prefect.client.orchestration import get_client
     from prefect.context import FlowRunContext
 
@@ -59,26 +76,26 @@ def label_run() -> None:
             client.update_flow_run_labels(context.flow_run.id, {LABEL: this_process()})
 
 
-def reap() -> list[dict[str, object]]:
-    """Set the runs to Crashed whose process is gone; give a row for each, and for each that can't be judged."""
+def reap_runs() -> list[ReapedRun]:
+    """Set the runs to Crashed whose process is gone; return them, and the runs that cannot be judged from here."""
     from prefect.client.orchestration import get_client
 
-    rows: list[dict[str, object]] = []
+    reaped = []
     with get_client(sync_client=True) as client:
-        for run in list(runs_at_work(client)):
-            verdict = verdict_on(run)
-            if verdict is Verdict.CRASH and (row := _crash(client, run)):
-                rows.append(row)
+        for run in list(active_runs(client)):
+            verdict = judge_run(run)
+            if verdict is Verdict.CRASH and (crashed := _crash(client, run)):
+                reaped.append(crashed)
             elif verdict is Verdict.UNKNOWN:
-                rows.append({"what": "left", "which": run.name, "why": verdict.value})
-    return rows
+                reaped.append(ReapedRun(run.name, crashed=False, reason=verdict.value))
+    return reaped
 
 
-def runs_at_work(client: "SyncPrefectClient") -> Iterator["FlowRun"]:
-    """Give the runs of our flows that claim to be at work."""
+def active_runs(client: "SyncPrefectClient") -> Iterator["FlowRun"]:
+    """Yield the runs of the project's flows that are running, pending or being cancelled."""
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
 
-    chosen = FlowRunFilter.model_validate({"state": {"type": {"any_": list(_AT_WORK)}}})
+    chosen = FlowRunFilter.model_validate({"state": {"type": {"any_": list(_ACTIVE)}}})
     offset = 0
     while page := client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
@@ -90,8 +107,8 @@ def runs_at_work(client: "SyncPrefectClient") -> Iterator["FlowRun"]:
         offset += len(page)
 
 
-def verdict_on(run: "FlowRun") -> Verdict:
-    """Look for a run's process, and decide."""
+def judge_run(run: "FlowRun") -> Verdict:
+    """Look for the process of a run, and decide about the run."""
     if run.state is None:
         return Verdict.LEAVE
     process = run.labels.get(LABEL)
@@ -101,19 +118,20 @@ def verdict_on(run: "FlowRun") -> Verdict:
     return judge(run.state.type.value, age, labelled=bool(process), alive=alive if isinstance(alive, bool) else None)
 
 
-def _crash(client: "SyncPrefectClient", run: "FlowRun") -> dict[str, object] | None:
-    """Read the run again, and set it to Crashed if it still is where it was and its process still gone."""
+def ended_badly(run: "FlowRun") -> bool:
+    """Check whether a run failed or crashed."""
+    return run.state is not None and run.state.type.value in ("FAILED", "CRASHED")
+
+
+def _crash(client: "SyncPrefectClient", run: "FlowRun") -> ReapedRun | None:
+    """Read the run once more, and set it to Crashed if its state is unchanged and its process still gone."""
     from prefect.states import Crashed
 
     now = client.read_flow_run(run.id)
-    if now.state is None or run.state is None or now.state.id != run.state.id or verdict_on(now) is not Verdict.CRASH:
+    if now.state is None or run.state is None or now.state.id != run.state.id or judge_run(now) is not Verdict.CRASH:
         return None
-    why = f"the process of this run ({now.labels.get(LABEL, 'which never began')}) is gone; the next run goes on"
-    client.set_flow_run_state(run.id, Crashed(message=why))
-    logger.warning("%s: set to Crashed, since %s", now.name, why)
-    return {"what": "crashed", "which": now.name, "why": why}
-
-
-def is_bad(run: "FlowRun") -> bool:
-    """Tell whether a run ended as none should."""
-    return run.state is not None and run.state.type.value in ("FAILED", "CRASHED")
+    process = now.labels.get(LABEL, "which never began")
+    reason = f"the process of this run ({process}) is gone; the next run continues its work"
+    client.set_flow_run_state(run.id, Crashed(message=reason))
+    logger.warning("%s: set to Crashed: %s", now.name, reason)
+    return ReapedRun(now.name, crashed=True, reason=reason)

@@ -1,12 +1,12 @@
-"""A running system at one machine: a Prefect server and a worker, started, found, described and stopped.
+"""Services: start, find and stop the processes of a local Prefect system, a server and a worker.
 
-    <state>/server.lock, worker.lock   held by the process itself for as long as it lives, so that the kernel tells
-                                       whether it does; with its number and address in it
-    <state>/server.log, worker.log     what it says
-    <state>/prefect/                   its Prefect home: the database, if it is SQLite
-    <state>/deployed                   what was deployed last, so that nothing is deployed twice
+    <state>/server.lock, worker.lock   locked by the process for as long as it lives, so the kernel knows whether it
+                                       does; holds the process number and the address of the API
+    <state>/server.log, worker.log     output of the process
+    <state>/prefect/                   Prefect home, with the database if it is SQLite
+    <state>/deployed                   digest of what was deployed last
 
-Nobody but its owner can read the directory.
+Only its owner can read the state directory.
 """
 
 import json
@@ -20,47 +20,59 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from digits.errors import OperationsError
 from digits.maintenance.processes import descendants, is_running
-from digits.server.api import Access, access, configured_api, password, shown
+from digits.server.api import Access, check_access, configured_api, configured_password, hide_secrets
 from digits.store.files import locked
 
 POOL = "digits"
 STATE_VARIABLE = "DIGITS_STATE"
-MOST_RUNS = 4
-"""At once on one worker; others wait."""
+MAX_RUNS = 4
+"""Runs at once on one worker; others wait."""
 _START_SECONDS, _STOP_SECONDS = 120, 20
 _POLL_SECONDS = 0.2
 _LOG_LINES = 8
 
 
 def state_directory(option: Path | None, root: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """Say where the state of the system is: the option, then `DIGITS_STATE`, then `system/` of the artifact root."""
+    """Return the state directory of the system: the option, then `DIGITS_STATE`, then `system/` under the root."""
     chosen = option or environment.get(STATE_VARIABLE)
     return Path(chosen).expanduser().absolute() if chosen else root / "system"
 
 
+class ServiceRecord(NamedTuple):
+    """Process number of a service, and the address of the Prefect API that it belongs to."""
+
+    pid: int
+    api: str
+
+
 @dataclass(frozen=True)
 class Service:
-    """A process that `up` starts, by its name in the state directory."""
+    """A process that `digits up` starts.
+
+    Args:
+        state: state directory.
+        name: name of the service, `server` or `worker`.
+    """
 
     state: Path
     name: str
 
     @property
     def log(self) -> Path:
-        """The file with what it says."""
+        """File with the output of the process."""
         return self.state / f"{self.name}.log"
 
     @property
     def lock(self) -> Path:
-        """The file that it holds locked while it lives."""
+        """File that the process keeps locked while it lives."""
         return self.state / f"{self.name}.lock"
 
-    def record(self) -> dict[str, Any] | None:
-        """Give what was written of the process, if it lives."""
+    def record(self) -> ServiceRecord | None:
+        """Return the record of the process, None if it does not live or is only just being started."""
         try:
             with locked(self.lock, wait=False, shared=True, flags=os.O_RDONLY) as lock:
                 if lock.held:
@@ -68,10 +80,10 @@ class Service:
         except FileNotFoundError:
             return None
         written = self.lock.read_text("utf-8")
-        return dict(json.loads(written)) if written else None  # it is just being started
+        return ServiceRecord(**json.loads(written)) if written else None
 
     def start(
-        self, command: list[str], environment: Mapping[str, str], directory: Path, **about: object
+        self, command: list[str], environment: Mapping[str, str], *, directory: Path, api: str
     ) -> "subprocess.Popen[bytes]":
         """Start the process in a session of its own, and pass it the lock.
 
@@ -79,7 +91,7 @@ class Service:
             command: program and arguments.
             environment: environment variables of the process.
             directory: working directory of the process.
-            about: JSON values to record beside its process number.
+            api: address of the Prefect API, for the record.
         """
         with locked(self.lock, flags=os.O_RDWR | os.O_CREAT | os.O_TRUNC) as lock, self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -92,38 +104,41 @@ class Service:
                 start_new_session=True,
                 pass_fds=[lock.descriptor],
             )
-            os.write(lock.descriptor, json.dumps({"pid": process.pid, **about}).encode())
+            os.write(lock.descriptor, json.dumps(ServiceRecord(process.pid, api)._asdict()).encode())
         return process
 
     def stop(self) -> bool:
-        """End it and what it started, kindly first; tell whether it was there.
+        """Stop the process and all that it started; return whether it was running.
 
-        Prefect's worker now and then loses the signal while it starts a run, and a run has a session of its own: what
-        is not asked kindly is ended one by one.
+        Prefect's worker sometimes misses a SIGTERM while it starts a run, and each run has a session of its own.
+        Therefore processes that are still there after a while are killed one by one.
+
+        Raises:
+            OperationsError: if the process does not end.
         """
         record = self.record()
         if record is None:
             return False
         with suppress(ProcessLookupError):
-            os.killpg(record["pid"], signal.SIGTERM)
+            os.killpg(record.pid, signal.SIGTERM)
         if wait_until(lambda: self.record() is None, _STOP_SECONDS):
             return True
-        processes = [record["pid"], *descendants(record["pid"])]
+        processes = [record.pid, *descendants(record.pid)]
         for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         if wait_until(lambda: self.record() is None and not any(map(is_running, processes)), _STOP_SECONDS):
             return True
-        raise OperationsError(f"the {self.name} (process {record['pid']}) does not end; see {self.log}")
+        raise OperationsError(f"the {self.name} (process {record.pid}) does not end; see {self.log}")
 
-    def last_words(self) -> str:
-        """Give the end of its log, for an error message."""
+    def log_tail(self) -> str:
+        """Return the last lines of the log, for an error message."""
         lines = self.log.read_text("utf-8", "replace").splitlines()
         return "\n".join([f"{self.log} ends:", *lines[-_LOG_LINES:]])
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until something is so, at most so long; tell whether it is."""
+    """Wait until a condition holds, at most for so many seconds; return whether it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -134,11 +149,11 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 @dataclass(frozen=True)
 class System:
-    """A server and a worker, and where their state is.
+    """A local Prefect system: a server, a worker, and their state.
 
     Args:
-        state: the directory.
-        root: of the artifacts that the worker's runs use.
+        state: state directory.
+        root: artifact root that the worker's runs use.
     """
 
     state: Path
@@ -146,7 +161,7 @@ class System:
 
     @property
     def server(self) -> Service:
-        """The Prefect server, if `up` started one."""
+        """The Prefect server, if `digits up` started one."""
         return Service(self.state, "server")
 
     @property
@@ -155,13 +170,20 @@ class System:
         return Service(self.state, "worker")
 
     def api(self) -> tuple[str | None, bool]:
-        """Give the address of the Prefect API, and whether the server is ours: ours if it lives, or the configured."""
+        """Return the address of the Prefect API, and whether its server is one that `digits up` started.
+
+        That server takes precedence over the configured API. The address is None if there is neither.
+        """
         record = self.server.record()
-        return (record["api"], True) if record else (configured_api(), False)
+        return (record.api, True) if record else (configured_api(), False)
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Be the only `up` or `down` at this state."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock of the state directory, and create the directory if it is missing.
+
+        Raises:
+            OperationsError: if another process holds the lock.
+        """
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.state.chmod(0o700)
         with locked(self.state / "turn.lock", wait=False) as lock:
@@ -171,41 +193,51 @@ class System:
 
 
 def client_environment(api: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Give the environment of a process that talks to the API."""
-    word = password(environment)
-    given = {"PREFECT_API_AUTH_STRING": word} if word else {}
+    """Return the environment variables of a process that uses a Prefect API."""
+    password = configured_password(environment)
+    given = {"PREFECT_API_AUTH_STRING": password} if password else {}
     return {**environment, "PREFECT_API_URL": api, **given}
 
 
 def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
-    """Find the server, or start one; give its address and whether it is ours.
+    """Find the Prefect server, or start one.
+
+    Args:
+        system: system that the server belongs to.
+        port: port of a server that is started.
+        project: working directory of a server that is started.
+
+    Returns:
+        The address of the API, and whether its server is one that `digits up` started.
 
     Raises:
-        OperationsError: it does not answer, wants another password, or its port is taken.
+        OperationsError: if the server does not answer or requires another password, or its port is in use.
     """
     api, ours = system.api()
     if api is None:
         api, ours = _start_server(system, port, project), True
-    wait_until(lambda: access(api) is not Access.ABSENT, _START_SECONDS if ours else 0)
+    wait_until(lambda: check_access(api) is not Access.ABSENT, _START_SECONDS if ours else 0)
     require_access(system, api)
     return api, ours
 
 
 def require_access(system: System, api: str) -> None:
-    """See that the API answers and takes our password.
+    """Check that a Prefect API answers and accepts the configured password.
 
     Raises:
-        OperationsError: it does not.
+        OperationsError: if it does not.
     """
-    found = access(api)
+    found = check_access(api)
     if found is Access.ABSENT:
         ours = system.server.record()
-        where = f"see {system.server.log}" if ours else "start it, or unset PREFECT_API_URL to have one of our own"
-        raise OperationsError(f"the Prefect server at {shown(api)} does not answer; {where}")
+        remedy = (
+            f"see {system.server.log}" if ours else "start it, or unset PREFECT_API_URL to use a server of your own"
+        )
+        raise OperationsError(f"the Prefect server at {hide_secrets(api)} does not answer; {remedy}")
     if found is Access.DENIED:
         raise OperationsError(
-            f"the Prefect server at {shown(api)} wants another password: set PREFECT_API_AUTH_STRING to the value that "
-            "PREFECT_SERVER_API_AUTH_STRING had when the server was started"
+            f"the Prefect server at {hide_secrets(api)} requires another password: set PREFECT_API_AUTH_STRING to the "
+            "value that PREFECT_SERVER_API_AUTH_STRING had when the server was started"
         )
 
 
@@ -220,18 +252,18 @@ def _start_server(system: System, port: int, project: Path) -> str:
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # In memory, which is Prefect's default, the slots of runs that die after a restart would never be given back.
+        # By default leases are kept in memory: the slots of runs that die after a restart would never be released.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    kept = os.umask(0o077)
+    mask = os.umask(0o077)
     try:
-        process = system.server.start(command, environment, project, api=api)
+        process = system.server.start(command, environment, directory=project, api=api)
     finally:
-        os.umask(kept)
-    wait_until(lambda: process.poll() is not None or access(api) is not Access.ABSENT, _START_SECONDS)
+        os.umask(mask)
+    wait_until(lambda: process.poll() is not None or check_access(api) is not Access.ABSENT, _START_SECONDS)
     if process.poll() is not None:
-        raise OperationsError(f"the Prefect server did not start; {system.server.last_words()}")
+        raise OperationsError(f"the Prefect server did not start; {system.server.log_tail()}")
     return api
 
 
@@ -241,23 +273,23 @@ def _require_free(host: str, port: int, api: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise OperationsError(_who_is_there(port, api, error)) from error
+            raise OperationsError(_port_problem(port, api, error)) from error
 
 
-def _who_is_there(port: int, api: str, error: OSError) -> str:
-    if access(api) is not Access.ABSENT:
+def _port_problem(port: int, api: str, error: OSError) -> str:
+    if check_access(api) is not Access.ABSENT:
         return (
-            f"a Prefect server that `digits up` has not started is at port {port}: set PREFECT_API_URL={api} to use "
-            "it, or give another --port"
+            f"port {port} is in use by a Prefect server that `digits up` did not start: set PREFECT_API_URL={api} to "
+            "use it, or choose another --port"
         )
-    return f"port {port} can't be used ({error.strerror}): give another --port"
+    return f"port {port} is unavailable ({error.strerror}): choose another --port"
 
 
-def prefect(arguments: list[str], api: str, project: Path) -> None:
-    """Run a command of Prefect's.
+def run_prefect(arguments: list[str], api: str, project: Path) -> None:
+    """Run a `prefect` command in the project.
 
     Raises:
-        OperationsError: with the end of what it said.
+        OperationsError: if it fails; with the end of its output.
     """
     command = [sys.executable, "-m", "prefect", *arguments]
     done = subprocess.run(
@@ -270,44 +302,46 @@ def prefect(arguments: list[str], api: str, project: Path) -> None:
         check=False,
     )
     if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LOG_LINES:])
-        raise OperationsError(f"`prefect {' '.join(arguments)}` failed:\n{said}")
+        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LOG_LINES:])
+        raise OperationsError(f"`prefect {' '.join(arguments)}` failed:\n{output}")
 
 
 def ensure_worker(system: System, api: str, project: Path) -> bool:
-    """Find the worker, or start one for this API; tell whether it was started.
+    """Find the worker of a Prefect API, or start one; return whether it was started.
 
     Raises:
-        OperationsError: it ended at once, or another API's worker is running.
+        OperationsError: if it ends at once, or a worker of another API is running.
     """
     record = system.worker.record()
-    if record and record["api"] == api:
+    if record and record.api == api:
         return False
     if record:
-        theirs = shown(record["api"])
-        raise OperationsError(f"the worker that runs is one of {theirs}, not of {shown(api)}; run `digits down` first")
+        raise OperationsError(
+            f"the running worker belongs to {hide_secrets(record.api)}, not to {hide_secrets(api)}; run `digits down` "
+            "first"
+        )
     environment = {
-        **_without_secrets_of_the_server(client_environment(api)),
+        **_without_server_settings(client_environment(api)),
         "PREFECT_HOME": str(system.state / "prefect"),
         "DIGITS_ARTIFACTS": str(system.root),
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
     }
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    limit = ["--limit", str(MOST_RUNS), "--name", f"digits-{socket.gethostname()}"]
-    process = system.worker.start([*command, *limit], environment, project, api=api)
+    limit = ["--limit", str(MAX_RUNS), "--name", f"digits-{socket.gethostname()}"]
+    process = system.worker.start([*command, *limit], environment, directory=project, api=api)
     wait_until(lambda: process.poll() is not None or online_workers() > 0, _START_SECONDS)
     if process.poll() is not None:
-        raise OperationsError(f"the worker did not start; {system.worker.last_words()}")
+        raise OperationsError(f"the worker did not start; {system.worker.log_tail()}")
     return True
 
 
-def _without_secrets_of_the_server(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what a worker, and so each run, has no need of: the server's database and password."""
+def _without_server_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the server's settings, so that no run can read its database and password."""
     return {name: value for name, value in environment.items() if not name.startswith("PREFECT_SERVER_")}
 
 
 def online_workers() -> int:
-    """Count the workers of our pool that have been heard of lately."""
+    """Return the number of workers of the pool that are online."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:

@@ -1,4 +1,4 @@
-"""How a running system is: server, worker, deployments, runs, champion, and what needs a person."""
+"""Status of a system: server, worker, deployments, runs, champion, and what needs attention."""
 
 import os
 import shutil
@@ -8,27 +8,31 @@ from datetime import datetime
 from typing import Any
 
 from digits.errors import DigitsError
-from digits.server.api import Access, access, shown
-from digits.server.attention import (
-    MOST_AHEAD,
-    ON_DEMAND,
-    RUNS_SHOWN,
-    Deployment,
-    Findings,
-    Run,
-    attention,
-    is_late,
-    is_old,
-)
+from digits.server.api import Access, check_access, hide_secrets
+from digits.server.attention import Findings, Run, is_known_to_scheduler, is_late, list_attention
 from digits.server.deployments import DEPLOYMENTS
 from digits.server.services import POOL, System
 from digits.store.artifacts import Store
 from digits.store.registry import ModelVersion, Registry
 
+RUNS_SHOWN = 8
+MAX_SCHEDULED_RUNS = 200
+"""Scheduled runs to read: the server creates at most 100 per schedule, so the next night is among them."""
+ON_DEMAND = "on demand"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployment, for display: its schedule, and when it runs next."""
+
+    name: str
+    schedule: str
+    following: str
+
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a system; what is None could not be asked for."""
+    """The state of a system; deployments and runs are empty if the server cannot be asked."""
 
     api: str | None
     server: str
@@ -40,71 +44,75 @@ class Status:
 
 
 def read_status(system: System) -> Status:
-    """Ask the server, the registry and the disk."""
+    """Read the state of a system from its server, the registry and the disk."""
     api, ours = system.api()
-    found = access(api) if api else None
-    champion = _champion(system)
+    access = check_access(api) if api else None
+    champion = _read_champion(system)
     free = shutil.disk_usage(next(path for path in (system.root, *system.root.parents) if path.exists())).free
-    if found is not Access.OPEN or api is None:
-        seen = Findings(found, api, champion=champion, free=free)
-        worker = "running" if system.worker.record() else "not running"
-        return Status(shown(api) if api else None, "not there", worker, _told(champion), attention=attention(seen))
-    return _ask(api, ours, champion, free)
+    if access is Access.OPEN and api:
+        return _ask_server(api, ours, champion, free)
+    return Status(
+        api=hide_secrets(api) if api else None,
+        server="not there",
+        worker="running" if system.worker.record() else "not running",
+        champion=_describe_champion(champion),
+        attention=list_attention(Findings(access, api, champion=champion, free=free)),
+    )
 
 
-def _ask(api: str, ours: bool, champion: "ModelVersion | DigitsError | None", free: int) -> Status:
+def _ask_server(api: str, ours: bool, champion: ModelVersion | DigitsError | None, free: int) -> Status:
     from prefect.client.orchestration import get_client
 
     from digits.server.deployments import deployments_by_name
-    from digits.server.reaping import FLOWS, Verdict, is_bad, runs_at_work, verdict_on
+    from digits.server.reaping import FLOWS, Verdict, active_runs, ended_badly, judge_run
     from digits.server.services import online_workers
 
     with get_client(sync_client=True) as client:
-        named = deployments_by_name(client)
-        known = {one.id: one for one in named.values()}
-        deployments = {one.id: name for name, one in named.items()}
-        ours_only = {key: name for key, name in deployments.items() if name in DEPLOYMENTS}
+        by_name = deployments_by_name(client)
+        names = {one.id: name for name, one in by_name.items()}
+        known = {name: by_name[name] for name in DEPLOYMENTS if name in by_name}
         begun = {"start_time": {"is_null_": False}}
         recent = _runs(client, FLOWS, begun, "START_TIME_DESC", RUNS_SHOWN)
         last = [
             run
-            for key in ours_only
-            for run in _runs(client, FLOWS, {**begun, "deployment_id": {"any_": [key]}}, "START_TIME_DESC", 1)
+            for one in known.values()
+            for run in _runs(client, FLOWS, {**begun, "deployment_id": {"any_": [one.id]}}, "START_TIME_DESC", 1)
         ]
-        waiting = _runs(
-            client, FLOWS, {"state": {"type": {"any_": ["SCHEDULED"]}}}, "NEXT_SCHEDULED_START_TIME_ASC", MOST_AHEAD
+        scheduled = _runs(
+            client,
+            FLOWS,
+            {"state": {"type": {"any_": ["SCHEDULED"]}}},
+            "NEXT_SCHEDULED_START_TIME_ASC",
+            MAX_SCHEDULED_RUNS,
         )
-        gone = [run.name for run in runs_at_work(client) if verdict_on(run) is Verdict.CRASH]
+        dead = [run.name for run in active_runs(client) if judge_run(run) is Verdict.CRASH]
         workers = online_workers()
-    rows = [
-        Deployment(name, _schedule(known[key].schedules), _following(key, waiting))
-        for key, name in sorted(ours_only.items(), key=lambda item: DEPLOYMENTS.index(item[1]))
-    ]
-    made = {deployment.name: deployment for deployment in rows}
-    seen = Findings(
+    found = Findings(
         Access.OPEN,
         api,
         workers=workers,
-        missing=sorted(set(DEPLOYMENTS) - set(made)),
-        bad=[_run(run, deployments) for run in last if is_bad(run)],
-        late=sum(is_late(run) for run in waiting),
+        missing=sorted(set(DEPLOYMENTS) - set(known)),
+        failed=[_run(run, names) for run in last if ended_badly(run)],
+        late=sum(is_late(run) for run in scheduled),
         unscheduled=[
-            deployments[key]
-            for key in ours_only
-            if _schedule(known[key].schedules) != ON_DEMAND and not _following(key, waiting) and is_old(known[key])
+            name
+            for name, one in known.items()
+            if _schedule(one.schedules) != ON_DEMAND and not _next_run(one.id, scheduled) and is_known_to_scheduler(one)
         ],
-        gone=gone,
+        dead=dead,
         champion=champion,
         free=free,
     )
     return Status(
-        shown(api),
-        f"{'started by digits up' if ours else 'not ours'}, {_database(ours)}",
-        f"{workers} online in the pool {POOL}" if workers else "none online",
-        _told(champion),
-        rows,
-        [_run(run, deployments) for run in recent],
-        attention(seen),
+        api=hide_secrets(api),
+        server=f"{'started by digits up' if ours else 'not ours'}, {_database(ours)}",
+        worker=f"{workers} online in the pool {POOL}" if workers else "none online",
+        champion=_describe_champion(champion),
+        deployments=[
+            Deployment(name, _schedule(one.schedules), _next_run(one.id, scheduled)) for name, one in known.items()
+        ],
+        runs=[_run(run, names) for run in recent],
+        attention=list_attention(found),
     )
 
 
@@ -137,8 +145,10 @@ def _schedule(schedules: Sequence[Any]) -> str:
     return ", ".join(f"{getattr(one, 'cron', one)} {getattr(one, 'timezone', '')}" for one in active) or ON_DEMAND
 
 
-def _following(key: Any, waiting: Sequence[Any]) -> str:
-    times = [run.expected_start_time for run in waiting if run.deployment_id == key and run.expected_start_time]
+def _next_run(deployment: Any, scheduled: Sequence[Any]) -> str:
+    times = [
+        run.expected_start_time for run in scheduled if run.deployment_id == deployment and run.expected_start_time
+    ]
     return _time(min(times)) if times else ""
 
 
@@ -151,15 +161,15 @@ def _database(ours: bool) -> str:
     return "PostgreSQL" if url and url.startswith("postgresql") else "SQLite"
 
 
-def _champion(system: System) -> "ModelVersion | DigitsError | None":
+def _read_champion(system: System) -> ModelVersion | DigitsError | None:
     try:
         return Registry(Store(system.root)).champion()
     except DigitsError as error:
         return error
 
 
-def _told(champion: "ModelVersion | DigitsError | None") -> str:
+def _describe_champion(champion: ModelVersion | DigitsError | None) -> str:
     if isinstance(champion, ModelVersion):
         facts = champion.facts
         return f"version {champion.number}, {facts.accuracy:.2%} on {' + '.join(facts.datasets)}"
-    return "none" if champion is None else "can't be told"
+    return "none" if champion is None else "unknown"

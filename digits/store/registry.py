@@ -358,7 +358,7 @@ class Registry:
             self._append(self._decisions, entry.number, entry.as_record())
         return entry
 
-    def rollback(self, version: int | None = None, *, reason: str = "") -> Promotion:
+    def roll_back(self, version: int | None = None, *, reason: str = "") -> Promotion:
         """Make a former champion the champion again.
 
         Args:

@@ -92,8 +92,8 @@ def test_clear_words_where_it_can_not_start(system: RunningSystem, tmp_path: Pat
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", other.port))
         taken.listen()
-        assert "give another --port" in other.digits("up", "--port", str(other.port), code=7)
-    assert "has not started" in other.digits("up", "--port", str(system.port), code=7)
+        assert "choose another --port" in other.digits("up", "--port", str(other.port), code=7)
+    assert "did not start" in other.digits("up", "--port", str(system.port), code=7)
     gone = f"http://127.0.0.1:{free_port()}/api"
     assert "does not answer" in other.digits("up", code=7, PREFECT_API_URL=gone)
     assert "was not running" in other.digits("down")

@@ -28,7 +28,7 @@ from typing import Any
 
 from digits import api
 from digits.errors import DigitsError, PlanGoneError, RegistryError
-from digits.maintenance.retention import RetentionConfig, sweep, with_ancestors
+from digits.maintenance.retention import RetentionConfig, sweep_store, with_ancestors
 from digits.outputs.summary import picture_path, summary_path
 from digits.pipeline.config import TrainingRun
 from digits.prediction import publish, service
@@ -119,7 +119,7 @@ def _promote(place: Place, draws: random.Random) -> Record:
 
 
 def _rollback(place: Place, _: random.Random) -> Record:
-    return {"changes": [_changed(place, "rollback", lambda: Registry(place.store).rollback())]}
+    return {"changes": [_changed(place, "rollback", lambda: Registry(place.store).roll_back())]}
 
 
 def _predict(place: Place, _: random.Random) -> Record:
@@ -148,7 +148,7 @@ def _predict_and_promote(place: Place, draws: random.Random) -> Record:
 
 
 def _janitor(place: Place, _: random.Random) -> Record:
-    return {"removed": [one.path for one in sweep(place.store, RetentionConfig())]}
+    return {"removed": [one.path for one in sweep_store(place.store, RetentionConfig())]}
 
 
 def _train(place: Place, draws: random.Random) -> Record:

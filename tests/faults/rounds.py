@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import DigitsError, error_class_for
-from digits.maintenance.retention import RetentionConfig, sweep
+from digits.maintenance.retention import RetentionConfig, sweep_store
 from digits.store.artifacts import Store
 from digits.store.files import find_temporary_files
 from tests.faults.shim import ERRORS, Shim
@@ -142,7 +142,7 @@ class Bench:
                     os.utime(path, (time.time() - LONG_AGO,) * 2)
         for path in find_temporary_files(store):
             os.utime(path, (time.time() - LONG_AGO,) * 2)
-        sweep(Store(store), RetentionConfig())
+        sweep_store(Store(store), RetentionConfig())
 
     def round(self, fault: Fault, draws: random.Random) -> Outcome:
         """Disturb a run and judge what it leaves, then what the next run makes of that."""

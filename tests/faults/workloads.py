@@ -198,10 +198,10 @@ def _resumed_epochs(_place: Place, said: str) -> int:
 
 
 def _sweep(place: Place) -> int:
-    from digits.maintenance.retention import RetentionConfig, sweep
+    from digits.maintenance.retention import RetentionConfig, sweep_store
 
     try:
-        sweep(Store(place.store), RetentionConfig())
+        sweep_store(Store(place.store), RetentionConfig())
     except DigitsError as error:
         sys.stderr.write(f"digits: {error}\n")
         return error.exit_code

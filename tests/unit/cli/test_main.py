@@ -1,6 +1,8 @@
-"""The console command's own words; what the commands do is tested end to end."""
+"""Help, error messages and start-up of the command; what the commands do is tested end to end."""
 
 import os
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -9,49 +11,67 @@ from typer.testing import CliRunner
 from digits.cli.main import app, bypass_proxy_locally, is_out_of_memory, server_error_message
 from digits.errors import UsageError
 
+COMMANDS = [
+    [],
+    ["train"],
+    ["tune"],
+    ["models"],
+    ["models", "show"],
+    ["promote"],
+    ["rollback"],
+    ["predict"],
+    ["inspect"],
+    ["review"],
+    ["up"],
+    ["down"],
+    ["status"],
+    ["janitor"],
+    ["verify"],
+    ["repair"],
+    ["demo"],
+]
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        ["train"],
-        ["tune"],
-        ["predict"],
-        ["models"],
-        ["models", "show"],
-        ["promote"],
-        ["rollback"],
-        ["inspect"],
-        ["review"],
-        ["demo"],
-    ],
-)
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help(command: list[str]) -> None:
-    """Which is also when Typer looks at the commands' options."""
+    """Typer only looks at the options of a command when the command is used."""
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0, result.output
     assert "Usage" in result.output
 
 
+def test_help_and_the_server_package_import_nothing_that_is_slow() -> None:
+    """`digits --help` and the check for a Prefect API have to be quick."""
+    code = """
+import importlib, pkgutil, sys
+import digits.cli.main, digits.server
+for module in pkgutil.iter_modules(digits.server.__path__):
+    importlib.import_module(f"digits.server.{module.name}")
+slow = {"keras", "numpy", "onnxruntime", "optuna", "pandas", "prefect", "pydantic", "rich", "scipy", "tensorflow"}
+print(sorted(slow & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("command", ["train", "tune"])
 @pytest.mark.parametrize("option", ["--recipe quick", "--recipe=quick"])
-def test_an_old_option_is_refused_with_its_new_name(command: str, option: str) -> None:
-    """As a usage error, in one sentence."""
+def test_an_old_option_is_a_usage_error_with_the_new_name(command: str, option: str) -> None:
     result = CliRunner().invoke(app, [command, *option.split()])
     assert isinstance(result.exception, UsageError)
     assert str(result.exception) == "--recipe was renamed: use --preset"
 
 
-def test_a_server_that_went_away_is_a_sentence_without_its_address() -> None:
-    """Which may have a password in it; what is no fault of the server's is left to be looked into."""
-    words = server_error_message(httpx.ConnectError("http://user:secret@127.0.0.1/api refused"))
-    assert words is not None
-    assert words.startswith("the Prefect server no longer answers (ConnectError)")
+def test_a_lost_server_is_reported_without_its_address() -> None:
+    """The address may contain a password. Other errors are not caught."""
+    message = server_error_message(httpx.ConnectError("http://user:secret@127.0.0.1/api refused"))
+    assert message is not None
+    assert message.startswith("the Prefect server no longer answers (ConnectError)")
     assert server_error_message(ValueError("another")) is None
 
 
-def test_want_of_memory_is_known_in_each_of_its_forms() -> None:
-    """Values, libraries, locks and threads; what else goes wrong is left to be looked into."""
+def test_running_out_of_memory_is_recognized_in_each_of_its_forms() -> None:
+    """For values, libraries, locks and threads."""
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(ImportError("lib.so: failed to map segment from shared object"))
     assert is_out_of_memory(RuntimeError("can't start new thread"))
@@ -66,10 +86,9 @@ def test_want_of_memory_is_known_in_each_of_its_forms() -> None:
         ({"NO_PROXY": "ignored", "no_proxy": "example.org"}, "example.org,127.0.0.1,localhost"),
     ],
 )
-def test_no_proxy_stands_before_this_machine(
+def test_this_machine_is_excluded_from_the_proxy(
     monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: str
 ) -> None:
-    """Whatever else is reached without one."""
     environment = {"HTTP_PROXY": "http://127.0.0.1:9", **before}
     monkeypatch.setattr(os, "environ", environment)
     bypass_proxy_locally()

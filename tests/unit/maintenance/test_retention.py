@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from digits.errors import CorruptArtifactError, StoreError
-from digits.maintenance.retention import DAY, HOUR, RetentionConfig, sweep, unused, with_ancestors
+from digits.maintenance.retention import DAY, HOUR, RetentionConfig, sweep_store, unused, with_ancestors
 from digits.store.artifacts import MANIFEST, ArtifactRef, Recipe, Store
 from digits.store.records import write_record
 from digits.store.registry import ModelFacts, Registry
@@ -55,14 +55,14 @@ def test_what_a_version_is_made_from_stays_for_ever(store: Store) -> None:
     every = store.refs()
     for ref in every:
         age(store.path(ref))
-    removed = sweep(store, CONFIG)
+    removed = sweep_store(store, CONFIG)
     kept = set(store.refs())
     assert kept == with_ancestors(store, lines["kept"])
     assert data in kept
     assert {one.path for one in removed} == {f"{ref.kind}/{ref.digest}" for ref in every.keys() - kept}
     assert {one.reason for one in removed} == {"in no model version, and long unused"}
     assert all(one.bytes > 5 for one in removed)
-    assert sweep(store, CONFIG) == []
+    assert sweep_store(store, CONFIG) == []
 
 
 def test_what_was_found_lately_stays_with_its_ancestors(store: Store) -> None:
@@ -72,9 +72,9 @@ def test_what_was_found_lately_stays_with_its_ancestors(store: Store) -> None:
     for ref in (data, arrays):
         age(store.path(ref))
     make(store, "arrays", data)
-    assert sweep(store, CONFIG) == []
+    assert sweep_store(store, CONFIG) == []
     age(store.path(arrays))
-    assert len(sweep(store, CONFIG)) == 2
+    assert len(sweep_store(store, CONFIG)) == 2
 
 
 def test_an_artifact_that_is_found_meanwhile_is_not_removed(store: Store) -> None:
@@ -100,10 +100,10 @@ def test_what_kills_leave_goes_when_it_is_old(store: Store, place: str, seconds:
     path = store.root / place
     path.parent.mkdir(parents=True)
     path.write_bytes(b"123")
-    assert sweep(store, CONFIG) == []
+    assert sweep_store(store, CONFIG) == []
     age(path.parent if path.parent.parent != store.predictions else path, seconds)
     age(path, seconds)
-    (removed,) = sweep(store, CONFIG)
+    (removed,) = sweep_store(store, CONFIG)
     assert place.startswith(removed.path)
     assert removed.bytes >= 3
     assert not path.exists()
@@ -114,9 +114,9 @@ def test_plans_that_nobody_went_on_with_go(store: Store) -> None:
     plan = store.plans / "abc"
     (plan / "parts").mkdir(parents=True)
     write_record(plan / "plan.json", {})
-    assert sweep(store, CONFIG) == []
+    assert sweep_store(store, CONFIG) == []
     age(plan)
-    assert [one.path for one in sweep(store, CONFIG)] == ["work/predictions/abc"]
+    assert [one.path for one in sweep_store(store, CONFIG)] == ["work/predictions/abc"]
     assert not plan.exists()
 
 
@@ -127,7 +127,7 @@ def test_a_draft_goes_with_what_was_left_in_it(store: Store) -> None:
     for name in ("listing", ".plan.json.0123456789abcdef.tmp"):
         (draft / name).write_text("half")
     age(draft)
-    sweep(store, CONFIG)
+    sweep_store(store, CONFIG)
     assert not draft.exists()
 
 
@@ -138,7 +138,7 @@ def test_tables_and_what_is_not_ours_stay(store: Store) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"1")
         age(path, 400 * DAY)
-    assert sweep(store, CONFIG) == []
+    assert sweep_store(store, CONFIG) == []
     assert all(path.exists() for path in paths)
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_record_keeps_everything(store: Store) -> None:
     record = store.registry / "versions" / "000001.json"
     record.write_bytes(record.read_bytes().replace(b'"x"', b'"y"'))
     with pytest.raises(CorruptArtifactError, match="000001"):
-        sweep(store, CONFIG)
+        sweep_store(store, CONFIG)
     assert store.has(other)
 
 
@@ -167,7 +167,7 @@ def test_what_can_not_be_removed_is_an_error(store: Store, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(StoreError, match="Read-only"):
-        sweep(store, CONFIG)
+        sweep_store(store, CONFIG)
 
 
 def test_what_can_not_be_read_is_an_error(store: Store) -> None:
@@ -176,7 +176,7 @@ def test_what_can_not_be_read_is_an_error(store: Store) -> None:
     manifest.unlink()
     manifest.mkdir()
     with pytest.raises(StoreError, match="could not be cleaned"):
-        sweep(store, CONFIG)
+        sweep_store(store, CONFIG)
 
 
 def test_the_oldest_go_first() -> None:

@@ -21,7 +21,7 @@ def registry(tmp_path: Path) -> Registry:
         registry.register(artifacts={"model": f"{number}" * 64}, weights_sha256=f"w{number}", facts=facts)
     registry.promote(1, reasons=["The first.", "Good enough."])
     registry.promote(2, reasons=["Better."])
-    registry.rollback()
+    registry.roll_back()
     return registry
 
 

@@ -265,7 +265,7 @@ def test_a_version_is_decided_on_once_per_policy(lab: Lab, champion: ModelVersio
     assert (again.promoted, again.decision) == (False, None)
     assert again.reasons == ("Nothing changed: this model is version 2 already.",)
     assert lab.decide(strong, new=False).promoted
-    lab.registry.rollback()
+    lab.registry.roll_back()
     rerun = lab.decide(strong, new=False, promotion={**POLICY, "min_accuracy": 0.71})
     assert (rerun.promoted, rerun.champion) == (False, 1)
 

@@ -1,4 +1,4 @@
-"""Whether a Prefect API is configured and answers, against files and a server that are real."""
+"""Configuration and answers of a Prefect API, with real files and a real server."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digits.server.api import answers, configured_api, shown
+from digits.server.api import answers, configured_api, hide_secrets
 
 PROFILES = """
 active = "local"
@@ -26,7 +26,7 @@ LOCAL = "http://127.0.0.1:4200/api"
 
 @contextmanager
 def serving(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Run a server on a free port; give its API's address."""
+    """Run a server on a free port; yield the address of its API."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -46,7 +46,7 @@ def serving(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
 
 
 def status(code: int) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Give a handler that answers `/api/health`, and only that, with a status."""
+    """Return a handler that answers `/api/health` with a status, and all else with an error."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(code if handler.path == "/api/health" else 500)
@@ -59,7 +59,7 @@ def status(code: int) -> Callable[[BaseHTTPRequestHandler], None]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A Prefect home with three profiles."""
+    """Return a Prefect home with three profiles."""
     (tmp_path / "profiles.toml").write_text(PROFILES)
     return tmp_path
 
@@ -67,27 +67,24 @@ def home(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("code", "there"), [(200, True), (401, True), (403, True), (404, True), (500, False), (503, False)]
 )
-def test_a_server_that_answers_is_there(code: int, there: bool) -> None:
-    """One that wants a password is there, one that fails is not."""
+def test_a_server_answers_unless_it_fails_also_if_it_requires_a_password(code: int, there: bool) -> None:
     with serving(status(code)) as url:
         assert answers(url) is there
 
 
-def test_a_slash_at_the_end_of_the_address_does_no_harm() -> None:
-    """People write addresses both ways."""
+def test_an_address_may_end_with_a_slash() -> None:
     with serving(status(200)) as url:
         assert answers(url + "/")
 
 
-def test_nobody_there_is_no_answer() -> None:
-    """A port that nobody listens on refuses at once."""
+def test_a_closed_port_does_not_answer() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         assert not answers(f"http://127.0.0.1:{taken.getsockname()[1]}/api")
 
 
-def test_a_server_that_says_nothing_is_not_waited_for() -> None:
-    """The time is bounded: a prediction must not hang on a dead server."""
+def test_a_silent_server_is_waited_for_only_a_limited_time() -> None:
+    """A prediction must not hang on a dead server."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -96,8 +93,7 @@ def test_a_server_that_says_nothing_is_not_waited_for() -> None:
         assert time.monotonic() - begun < 2
 
 
-def test_a_server_that_speaks_something_else_is_no_answer() -> None:
-    """Some other program has the port."""
+def test_a_server_of_another_protocol_does_not_answer() -> None:
     with serving(lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")) as url:
         assert not answers(url)
 
@@ -105,38 +101,37 @@ def test_a_server_that_speaks_something_else_is_no_answer() -> None:
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1", "http://", "http://127.0.0.1:port/api", "ftp.example", "http://[::1/api"]
 )
-def test_what_is_no_address_is_no_answer(url: str) -> None:
-    """A typing error in a profile is not a traceback."""
+def test_an_invalid_address_does_not_answer(url: str) -> None:
+    """A typing error in a profile must not end in a traceback."""
     assert not answers(url, seconds=0.1)
 
 
-def test_the_environment_goes_before_the_profile(home: Path) -> None:
-    """As in Prefect."""
+def test_the_environment_overrides_the_profile(home: Path) -> None:
+    """The same order as Prefect's."""
     environment = {"PREFECT_HOME": str(home), "PREFECT_API_URL": "http://else:4200/api"}
     assert configured_api(environment) == "http://else:4200/api"
 
 
-def test_the_active_profile_counts(home: Path) -> None:
-    """The one the file names, or the one the environment names."""
+def test_the_active_profile_is_that_of_the_environment_or_the_file(home: Path) -> None:
     assert configured_api({"PREFECT_HOME": str(home)}) == LOCAL
     named = configured_api({"PREFECT_HOME": str(home), "PREFECT_PROFILE": "cloud"})
     assert named == "https://api.prefect.cloud/api/accounts/1/workspaces/2"
 
 
 @pytest.mark.parametrize("profile", ["ephemeral", "absent"])
-def test_a_profile_without_an_address_is_no_configuration(home: Path, profile: str) -> None:
-    """The ephemeral profile names no API: that is how a fresh installation looks."""
+def test_without_an_address_in_the_profile_no_api_is_configured(home: Path, profile: str) -> None:
+    """The ephemeral profile of a new installation has no address."""
     assert configured_api({"PREFECT_HOME": str(home), "PREFECT_PROFILE": profile}) is None
 
 
-def test_profiles_may_lie_elsewhere(home: Path, tmp_path: Path) -> None:
-    """The variable for the file goes before the home."""
+def test_the_variable_for_the_profiles_file_overrides_the_home(home: Path) -> None:
     environment = {"PREFECT_HOME": "/absent", "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
     assert configured_api(environment) == LOCAL
 
 
-def test_the_default_home_is_in_the_users_home(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a variable: `~/.prefect/profiles.toml`."""
+def test_the_default_profiles_file_is_in_the_user_s_home(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     user = tmp_path / "anna"
     (user / ".prefect").mkdir(parents=True)
     (home / "profiles.toml").rename(user / ".prefect" / "profiles.toml")
@@ -157,15 +152,15 @@ def test_the_default_home_is_in_the_users_home(home: Path, tmp_path: Path, monke
         b'active = "a"\n[profiles.a]\nPREFECT_API_URL = 4200',
     ],
 )
-def test_profiles_that_can_not_be_meant_are_no_configuration(tmp_path: Path, content: bytes | None) -> None:
-    """Absent, empty, damaged or of another shape: Prefect will complain where it is used, predicting goes on."""
+def test_with_an_invalid_profiles_file_no_api_is_configured(tmp_path: Path, content: bytes | None) -> None:
+    """Prefect reports it where Prefect is used; predictions do not depend on it."""
     if content is not None:
         (tmp_path / "profiles.toml").write_bytes(content)
     assert configured_api({"PREFECT_HOME": str(tmp_path)}) is None
 
 
 @pytest.mark.parametrize(
-    ("address", "seen"),
+    ("address", "shown"),
     [
         (LOCAL, LOCAL),
         ("http://[::1]:4200/api", "http://[::1]:4200/api"),
@@ -176,6 +171,6 @@ def test_profiles_that_can_not_be_meant_are_no_configuration(tmp_path: Path, con
         ("http://[CANARY", "***"),
     ],
 )
-def test_an_address_is_shown_without_what_may_be_secret(address: str, seen: str) -> None:
-    """Host, port and path are what an operator needs to see."""
-    assert shown(address) == seen
+def test_secrets_in_an_address_are_hidden(address: str, shown: str) -> None:
+    """Host, port and path stay."""
+    assert hide_secrets(address) == shown

@@ -139,7 +139,7 @@ def test_promotions_and_rollbacks_are_appended_to_the_log(registry: Registry) ->
     with_versions(registry, 2)
     registry.promote(1, reasons=["first"])
     registry.promote(2, reasons=["better", "by far"])
-    entry = registry.rollback()
+    entry = registry.roll_back()
     assert champion_number(registry) == 1
     assert [(e.number, e.action, e.version, e.reasons) for e in registry.promotions()] == [
         (1, "promote", 1, ("first",)),
@@ -152,10 +152,10 @@ def test_promotions_and_rollbacks_are_appended_to_the_log(registry: Registry) ->
 def test_a_rollback_without_a_former_champion_is_an_error(registry: Registry) -> None:
     """The champion and the log stay as they are."""
     with pytest.raises(RegistryError, match=r"before the current one \(none\)"):
-        registry.rollback()
+        registry.roll_back()
     with_versions(registry, 1).promote(1, reasons=[])
     with pytest.raises(RegistryError, match=r"before the current one \(1\)"):
-        registry.rollback()
+        registry.roll_back()
     assert champion_number(registry) == 1
     assert len(registry.promotions()) == 1
 
@@ -245,7 +245,7 @@ def test_a_version_is_decided_by_a_decision_under_the_policy_or_by_having_been_c
     assert not registry.is_decided(1, {"a": 2})
     registry.promote(2, reasons=[])
     registry.promote(3, reasons=[])
-    registry.rollback()
+    registry.roll_back()
     assert registry.is_decided(3, {"a": 2})
 
 
@@ -284,11 +284,11 @@ def test_a_rollback_to_a_version_undoes_all_promotions_since(registry: Registry)
     with_versions(registry, 3)
     for number in (1, 2, 3):
         registry.promote(number, reasons=[])
-    entry = registry.rollback(1, reason="the scanner was changed")
+    entry = registry.roll_back(1, reason="the scanner was changed")
     assert entry.reasons == ("rolled back from version 3", "the scanner was changed")
     assert champion_number(registry) == 1
     with pytest.raises(RegistryError, match=r"before the current one \(1\)"):
-        registry.rollback()
+        registry.roll_back()
 
 
 @pytest.mark.parametrize("number", [3, 4, 99])
@@ -298,7 +298,7 @@ def test_a_rollback_leads_to_former_champions_only(registry: Registry, number: i
     for champion in (1, 2, 3):
         registry.promote(champion, reasons=[])
     with pytest.raises(RegistryError, match=f"version {number} is none of the champions before version 3, .* 1, 2;"):
-        registry.rollback(number)
+        registry.roll_back(number)
     assert champion_number(registry) == 3
 
 
@@ -329,7 +329,7 @@ def test_the_registry_and_its_log_agree(tmp_path_factory: pytest.TempPathFactory
     registry = with_versions(Registry(Store(tmp_path_factory.mktemp("root"))), 3)
     for action in actions:
         try:
-            entry = registry.promote(action, reasons=[]) if action else registry.rollback()
+            entry = registry.promote(action, reasons=[]) if action else registry.roll_back()
         except RegistryError:
             continue
         assert entry.version == champion_number(registry) == champion_stack(registry.promotions())[-1]
@@ -418,7 +418,7 @@ def test_a_promotion_happens_or_does_not_whichever_write_fails(tmp_path: Path) -
 def _promote_and_roll_back(registry: Registry) -> None:
     if champion_number(registry) == 1:
         registry.promote(2, reasons=["again"])
-    assert registry.rollback().version == 1
+    assert registry.roll_back().version == 1
 
 
 def _failure_of(work: Callable[[], object]) -> str:
