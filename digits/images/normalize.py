@@ -1,12 +1,18 @@
-"""Any grey picture of a digit into the form that MNIST's digits have: one function for training and prediction.
+"""Normalization: convert a grey image of a digit to the form of MNIST's digits, for training and prediction.
 
-MNIST's form (LeCun et al. 1998): light ink on black, its box scaled so that the longest side is 20 of 28 pixels, and
-its centre of mass at the centre of the field.
+MNIST's form (LeCun et al. 1998): light ink on black, 28x28 pixels; the longer side of the ink's box has 20 pixels, and
+the ink's centre of mass is at the centre of the image.
 
-The steps, which `find_ink` leaves to be looked at: shrink what is large; at a coarse scale, tell ink from paper by what
-stands out from its surroundings, take the paper away, shadows with it, cut at Otsu's threshold, drop frames and specks;
-cut what is left out of the page and stretch it from paper to ink. `place` takes a strong slant away, scales and
-centres. OpenCV does the work on pixels and is loaded with the first picture that needs it.
+`find_ink` separates the ink from the paper:
+
+1. Shrink a large image to the page.
+2. On a coarse copy of the page, find the polarity of the ink and the level of the paper at each pixel.
+3. Subtract the paper with its shadows, and binarize by Otsu's threshold.
+4. Choose the connected parts that are the digit, without frames and specks.
+5. Cut these parts out of the page, and stretch their levels so that paper is 0 and full ink 255.
+
+`place_ink` reduces a strong slant, scales the ink's box and centres it. OpenCV is loaded for the first image that needs
+one of these steps.
 """
 
 from collections.abc import Mapping
@@ -27,85 +33,103 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
 Values = npt.NDArray[np.float32]
 Components = npt.NDArray[np.uint16]
 Box = tuple[int, int, int, int]
-"""Top, left, bottom, right; the last two are the first row and column outside."""
+"""Top, left, bottom and right of a box; bottom and right are the first row and column outside it."""
 
 SHAPE = (28, 28)
-SPEC: Mapping[str, Any] = {
-    "recipe": "mnist",
-    "version": 3,
-    "box": 20,
-    "field": 28,
-    "mode": "auto",
-}
-"""What is stored with a model, so that its images are always brought into the form it was trained on."""
+SPEC: Mapping[str, Any] = {"recipe": "mnist", "version": 3, "box": 20, "field": 28, "mode": "auto"}
+"""Normalization that is stored with a model, so that images are always converted to the form it was trained on."""
 
-# What MNIST's form allows, in pixels: the longest side of the box, and how far off the middle the centre of mass is.
-_BOX = (18, 20)
-_OFF_CENTRE = 0.55
 _MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).astype(np.float32)
 
-# The longest side of the page, of the picture in which paper and digit are found, and of that whose medians are taken.
-_LARGEST, _COARSE, _COARSEST = 160, 64, 20
 
-# When paper is taken to be of one level: the picture is as small as this, its border differs by as few levels, or two
-# levels explain as much of its variance.
-_SMALL = 24
-_PLAIN = 8
-_TWO_LEVELS = 0.97
+@dataclass(frozen=True, slots=True)
+class _Constants:
+    """Constants of the normalization. Lengths are in pixels, levels are grey levels of 0 to 255.
 
-# Levels of ink: the least at which it is full; below which it has to be as many times stronger than what is around it;
-# the least that counts for its box; which share of its levels full ink is not below, and what share of it is noise.
-_LEAST_CONTRAST = 12
-_FAINT, _OVER_NOISE = 24, 7.5
-_LEAST_INK = 32
-_FULL_INK = 0.95
-_PAPER_NOISE = 0.1
+    Args:
+        box: least and greatest length of the longer side of the ink's box in MNIST's form.
+        off_centre: largest distance of the centre of mass from the centre in MNIST's form, along an axis.
+        page_side: largest side of the page, the image in which the ink is cut out.
+        coarse_side: largest side of the coarse image, in which paper and digit are found.
+        median_side: largest side of the image whose medians are computed.
+        small_side: largest side of an image whose paper is taken to be even.
+        plain_range: largest range of levels along the border of a page whose paper is taken to be even.
+        two_levels: least share of the variance that two levels explain in a page whose paper is taken to be even.
+        least_contrast: least level of full ink.
+        faint: level below which full ink must stand out from the noise.
+        over_noise: least ratio of faint full ink to the mean strength of the rest of the page.
+        least_ink: least level of a pixel inside the ink's box.
+        full_ink: quantile of the ink's levels that is taken for full ink.
+        paper_noise: share of full ink below which a level is noise of the paper.
+        darkest_paper: least level of paper to divide by, so that noise in the dark does not count.
+        dark_noise: level that is added before taking a logarithm, so that noise in the dark does not count.
+        least_variance: variance below which the skewness is taken to be 0.
+        reach: distance from the ink within which fainter pixels belong to it.
+        margin: margin about the ink, in pixels of the coarse image, that is cut out of the page with it.
+        stroke: side of the wide window for morphology, as a share of the longer side; wider than any stroke.
+        narrow_stroke: side of the narrow window for morphology, as a share of the longer side.
+        neighbourhood: side of the window of the paper's median, as a share of the longer side.
+        surroundings: side of the window of the mean for the polarity, as a share of the longer side.
+        edge: width of the image's edge, in which frames are looked for, as a share of the side.
+        line: least share of ink in a row or column that is taken for a line of a frame.
+        inside: share of a part's area away from the edge below which the part is taken for a frame.
+        speck: share of the main part's area below which another part is a speck.
+        apart: distance from the main part beyond which another part does not belong to it, as a share of its side.
+        digit: share of the main part's area from which another part may be a second digit.
+        most_parts: largest number of parts that are weighed.
+        strong_slant: slant that nearly all of MNIST's digits stay below, in columns per row.
+        most_unslanted: largest slant that is removed from a strong one, in columns per row.
+    """
 
-# Levels that keep noise in the dark from counting: the darkest that paper is divided by, and what logarithms start at.
-_DARKEST_PAPER = 16
-_DARK_NOISE = 32
-_LEAST_VARIANCE = 1e-9
+    box: tuple[int, int] = (18, 20)
+    off_centre: float = 0.55
+    page_side: int = 160
+    coarse_side: int = 64
+    median_side: int = 20
+    small_side: int = 24
+    plain_range: int = 8
+    two_levels: float = 0.97
+    least_contrast: int = 12
+    faint: int = 24
+    over_noise: float = 7.5
+    least_ink: int = 32
+    full_ink: float = 0.95
+    paper_noise: float = 0.1
+    darkest_paper: int = 16
+    dark_noise: int = 32
+    least_variance: float = 1e-9
+    reach: int = 2
+    margin: int = 2
+    stroke: float = 0.3
+    narrow_stroke: float = 0.2
+    neighbourhood: float = 0.6
+    surroundings: float = 0.35
+    edge: float = 0.12
+    line: float = 0.6
+    inside: float = 0.15
+    speck: float = 0.06
+    apart: float = 0.1
+    digit: float = 0.3
+    most_parts: int = 24
+    strong_slant: float = 0.5
+    most_unslanted: float = 0.7
 
-# Pixels about the ink that was kept: how far its rims reach, and, in the coarse picture, what is cut out with it.
-_REACH = 2
-_MARGIN = 2
 
-# Windows, as shares of the longer side: two wider than strokes, the median of the paper, the mean for the polarity.
-_STROKE = 0.3
-_NARROW_STROKE = 0.2
-_NEIGHBOURHOOD = 0.6
-_SURROUNDINGS = 0.35
-
-# Frames: how wide a picture's edge is, how much of a row there is ink where it is a line, and how much of a part has to
-# be away from the edge, all as shares.
-_EDGE = 0.12
-_LINE = 0.6
-_INSIDE = 0.15
-
-# Parts beside the main one: smaller than this share of its area they are specks, further than this share of its side
-# they do not belong to it, and those as large as this share may be another digit. No more are weighed than so many.
-_SPECK = 0.06
-_APART = 0.1
-_DIGIT = 0.3
-_MOST_PARTS = 24
-
-# Columns a row: the slant that nearly all of MNIST's digits stay below, and the most that is taken from a stronger one.
-_STRONG_SLANT = 0.5
-_MOST_UNSLANTED = 0.7
+_C = _Constants()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ink:
-    """The ink of a picture, and how it was found.
+    """Ink of an image, with the intermediate results of finding it.
 
     Args:
-        page: (h, w) uint8, the picture at the size it was looked at.
-        coarse_paper: uint8, what it would be without ink, at the scale where that was found; `paper` is at the page's.
-        levels: (h, w) uint8, the ink that was kept: 255 where it is full, 0 where there is none.
-        box: of the ink that was kept.
-        dark_on_light: whether ink is darker than paper.
-        others: boxes of what was left out, but is as large as a digit beside this one may be.
-        tight: the ink's box is the whole, square picture, so that its proportions may have been lost.
+        page: image at the scale in which the ink was cut out, (h, w) uint8.
+        coarse_paper: paper without the ink, uint8 at the coarse scale; `paper` has the page's scale.
+        levels: ink of the digit, (h, w) uint8: 255 for full ink, 0 for none.
+        box: box of the digit's ink.
+        dark_on_light: whether the ink is darker than the paper.
+        others: boxes of other parts that are large enough to be a second digit.
+        tight: whether the ink's box is the whole of a square image, so that its proportions may have been lost.
     """
 
     page: Pixels
@@ -118,21 +142,21 @@ class Ink:
 
     @property
     def paper(self) -> Pixels:
-        """What the page would be without ink: (h, w) uint8."""
+        """Page without the ink, (h, w) uint8."""
         return _enlarged(self.coarse_paper, self.page)
 
 
 def normalize(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> Pixels:
-    """Bring a picture into the form of a network's input.
+    """Convert an image to the form of a network's input.
 
     Args:
-        pixels: (H, W) uint8, 0 is black.
-        mode: `auto` leaves a picture in MNIST's form as it is and brings any other into it, `mnist` brings every one
-            into it, `none` only scales it to the shape.
+        pixels: grey image, (H, W) uint8; 0 is black.
+        mode: `auto` converts an image to MNIST's form unless it has this form, `mnist` converts every image, `none`
+            only scales it to the shape.
         shape: height and width of the result.
 
     Returns:
-        The shape, uint8; all 0 when there is no ink.
+        Normalized image of the shape, uint8; all 0 if no ink was found. It is `pixels` itself if nothing changes.
     """
     if mode == "auto" and shape == SHAPE and has_mnist_form(pixels):
         return pixels
@@ -143,18 +167,18 @@ def normalize(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] =
 
 
 def has_mnist_form(pixels: Pixels) -> bool:
-    """Tell whether a picture needs no normalisation: 28x28, light on black, a box of 20 pixels, centred by mass."""
+    """Return whether an image has MNIST's form: 28x28, light on black, a box of 20 pixels, centred by mass."""
     if pixels.shape != SHAPE:
         return False
-    least, greatest = _BOX
+    least, greatest = _C.box
     if not least <= max(_span(pixels.tobytes()), _span(pixels.tobytes("F"))) <= greatest:
         return False
     mass, row, column = map(float, _MOMENTS @ pixels.ravel().astype(np.float32))
-    return max(abs(row / mass - SHAPE[0] / 2), abs(column / mass - SHAPE[1] / 2)) <= _OFF_CENTRE
+    return max(abs(row / mass - SHAPE[0] / 2), abs(column / mass - SHAPE[1] / 2)) <= _C.off_centre
 
 
 def _span(content: bytes) -> int:
-    """Count the lines of 28 pixels from the first to the last that is not black."""
+    """Return the number of lines, of 28 pixels each, from the first to the last that is not black."""
     last = len(content.rstrip(b"\0")) - 1
     first = len(content) - len(content.lstrip(b"\0"))
     return last // 28 - first // 28 + 1
@@ -168,7 +192,7 @@ def _scaled(pixels: Pixels, shape: tuple[int, int]) -> Pixels:
 
 @cache
 def opencv() -> Any:
-    """Give OpenCV, kept to one thread, as there is one process a CPU; the first call loads it."""
+    """Load OpenCV and limit it to one thread, since there is one worker process per CPU. Return the module."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -176,18 +200,18 @@ def opencv() -> Any:
 
 
 def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
-    """Separate the ink of one digit from its paper; None where there is none, as on a blank page.
+    """Return the ink of one digit without its paper, None if there is no ink, as on a blank page.
 
-    Paper, polarity and which parts are the digit are found at a coarse scale, the ink itself at that of the page. The
-    paper is one level where the picture shows it to be: a border of one level, or two levels in all; and where the
-    picture is small, so cut tightly, and ink may cover most of it. Elsewhere it is whatever surrounds the strokes.
+    Paper, polarity and the parts that are the digit are found at a coarse scale, the ink itself at the page's scale.
+    The paper is taken to be even, of one level, if the border of the image has one level, if the image has two levels
+    in all, or if it is small, so that ink may cover most of it. Otherwise the paper is estimated at each pixel.
 
     Args:
-        pixels: (H, W) uint8 of any size.
-        even: take the paper to be of one level whatever it looks like.
+        pixels: grey image, (H, W) uint8 of any size.
+        even: whether to take the paper to be even in any case.
     """
-    page = _shrunk(pixels, _LARGEST)
-    coarse = _shrunk(page, _COARSE)
+    page = _shrunk(pixels, _C.page_side)
+    coarse = _shrunk(page, _C.coarse_side)
     framed = not (even or _is_even(page))
     paper, dark_on_light = _uneven_paper(coarse) if framed else _even_paper(coarse)
     strength = _strength(coarse, paper, dark_on_light)
@@ -195,7 +219,7 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     if chosen is None:
         return None
     kept, others = chosen
-    factor = _factor(page, _COARSE)
+    factor = _factor(page, _C.coarse_side)
     found = _whole_levels(strength, kept) if factor == 1 else _fine_levels(page, paper, kept, dark_on_light)
     if found is None:
         return None
@@ -210,7 +234,7 @@ def _times(box: Box, factor: int) -> Box:
 
 
 def _shrunk(pixels: Pixels, largest: int) -> Pixels:
-    """Average a picture down by a whole factor, so that its longer side is at most so long; a rest is cut off."""
+    """Shrink an image by a whole factor so that its longer side is at most `largest`, and cut off the remainder."""
     height, width = pixels.shape
     factor = _factor(pixels, largest)
     if factor == 1:
@@ -223,7 +247,7 @@ def _shrunk(pixels: Pixels, largest: int) -> Pixels:
 
 
 def _factor(pixels: Pixels, largest: int) -> int:
-    """Say by what to divide the sides so that the longer one is at most so long."""
+    """Return the whole factor by which to divide the sides so that the longer one is at most `largest`."""
     longest: int = max(pixels.shape)
     return -(-longest // largest)
 
@@ -237,15 +261,15 @@ def _enlarged(coarse: Pixels, page: Pixels) -> Pixels:
 
 
 def _is_even(page: Pixels) -> bool:
-    if max(page.shape) <= _SMALL:
+    if max(page.shape) <= _C.small_side:
         return True
     darkest, lightest, *_ = opencv().minMaxLoc(_border(page))
-    return bool(lightest - darkest <= _PLAIN) or _separation(_sampled(page)) >= _TWO_LEVELS
+    return bool(lightest - darkest <= _C.plain_range) or _separation(_sampled(page)) >= _C.two_levels
 
 
 def _sampled(page: Pixels) -> Pixels:
-    """Take some of the pixels, as they are: averages would blur two levels into many."""
-    factor = _factor(page, _COARSE)
+    """Return every n-th pixel of a large page. Averages, as in `_shrunk`, would turn two levels into many."""
+    factor = _factor(page, _C.coarse_side)
     return page if factor == 1 else page[::factor, ::factor].copy()
 
 
@@ -254,9 +278,9 @@ def _border(page: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _otsu(page: Pixels) -> Pixels:
-    """Part the pixels in two where that is best, and say which are above: 0 or 1.
+    """Binarize an image: 1 above the best threshold, 0 below.
 
-    N. Otsu: A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
+    Source: N. Otsu, A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1979).
     """
     cv2 = opencv()
     above: Pixels
@@ -265,7 +289,7 @@ def _otsu(page: Pixels) -> Pixels:
 
 
 def _separation(page: Pixels) -> float:
-    """Give Otsu's eta, the share of the variance that is between the two parts: 1 where there are but two levels."""
+    """Return Otsu's eta, the share of the variance that the two classes explain: 1 for an image with two levels."""
     cv2 = opencv()
     above = _otsu(page)
     (mean,), (deviation,) = cv2.meanStdDev(page)
@@ -276,7 +300,7 @@ def _separation(page: Pixels) -> float:
 
 
 def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
-    """Take the median of the side of the threshold that is paper."""
+    """Return even paper, the median of the pixels on the paper's side of the threshold, and whether ink is darker."""
     light = _otsu(page)
     dark_on_light = _more_light(light) > 0
     side = light if dark_on_light else 1 - light
@@ -284,42 +308,48 @@ def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
 
 
 def _more_light(light: Pixels) -> float:
-    """Weigh light against dark, the border as much as the whole, as there is more paper than ink: -1 to 1."""
+    """Return the balance of light and dark pixels, -1 to 1; above 0, the light ones are probably the paper.
+
+    There is more paper than ink. The border, which is nearly all paper, has as much weight as the whole image.
+    """
     border = _border(light)
     return float(np.count_nonzero(light) / light.size + np.count_nonzero(border) / border.size - 1)
 
 
 def _quantile(values: Pixels, mask: Pixels, share: float) -> int:
-    """Give the level that a share of the values where the mask is not 0 does not exceed."""
+    """Return the quantile of the values where the mask is not 0."""
     cumulated = opencv().calcHist([values], [0], mask, [256], [0, 256]).cumsum()
     return int(cumulated.searchsorted(cumulated[-1] * share))
 
 
 def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
-    """Estimate the paper under the ink, with the light that falls on it.
+    """Return the paper at each pixel, with its shadows, and whether ink is darker.
 
-    A morphological closing (opening, for light ink) fills strokes in; the smaller of two errs less: one with a window
-    wider than any stroke, and one with a narrow window whose rest is removed by a median over most of the picture.
+    A morphological closing fills in dark strokes; an opening, light ones. Of two estimates, the one nearer to the ink
+    errs less: one has a window wider than any stroke; the other has a narrow window, and a median over most of the
+    image removes the strokes that it leaves.
     """
     cv2 = opencv()
     side = max(page.shape)
     dark_on_light = _stands_out_dark(page)
     kind, nearer_ink = (cv2.MORPH_CLOSE, cv2.min) if dark_on_light else (cv2.MORPH_OPEN, cv2.max)
-    wide, narrow = (cv2.morphologyEx(page, kind, _window(_odd(side * share))) for share in (_STROKE, _NARROW_STROKE))
-    paper: Pixels = nearer_ink(wide, _median(narrow, _NEIGHBOURHOOD))
+    wide, narrow = (
+        cv2.morphologyEx(page, kind, _window(_odd(side * share))) for share in (_C.stroke, _C.narrow_stroke)
+    )
+    paper: Pixels = nearer_ink(wide, _median(narrow, _C.neighbourhood))
     return paper, dark_on_light
 
 
 def _stands_out_dark(page: Pixels) -> bool:
-    """Tell whether ink is dark: what stands out from its surroundings is, so the differences are skewed to that side.
+    """Return whether ink is darker than paper, which skews the differences of pixels from their surroundings.
 
-    Two measures of the surroundings, a mean and a median, as each fails on other pictures; and the majority.
-    Differences are taken of logarithms, as light multiplies.
+    The surroundings are measured by a mean and by a median, which fail on different images. The balance of light and
+    dark pixels also counts. Logarithms are compared, since illumination multiplies.
     """
     cv2 = opencv()
     table = _logarithms()
     values = cv2.LUT(page, table)
-    mean = cv2.blur(values, (_odd(max(page.shape) * _SURROUNDINGS),) * 2)
+    mean = cv2.blur(values, (_odd(max(page.shape) * _C.surroundings),) * 2)
     median = cv2.LUT(_median(page, 1 / 2), table)
     skewness = _skewness(values - mean) + _skewness(values - median)
     return skewness < 0.5 * _more_light(_otsu(page))
@@ -327,12 +357,12 @@ def _stands_out_dark(page: Pixels) -> bool:
 
 @cache
 def _logarithms() -> Values:
-    return np.log(np.arange(256, dtype=np.float32) + _DARK_NOISE)
+    return np.log(np.arange(256, dtype=np.float32) + _C.dark_noise)
 
 
 def _median(page: Pixels, share: float) -> Pixels:
-    """Give the median of each pixel's surroundings, to a share of the picture's side, found at a coarser scale."""
-    coarse = _shrunk(page, _COARSEST)
+    """Return the median around each pixel, computed at a coarser scale, in a window of a share of the longer side."""
+    coarse = _shrunk(page, _C.median_side)
     median: Pixels = opencv().medianBlur(coarse, _odd(max(coarse.shape) * share))
     return _enlarged(median, page)
 
@@ -342,7 +372,7 @@ def _skewness(values: Values) -> float:
     count = len(flat)
     mean, square, cube = float(flat.mean()), float(flat @ flat) / count, float((flat * flat) @ flat) / count
     variance = square - mean**2
-    return (cube - 3 * mean * square + 2 * mean**3) / variance**1.5 if variance > _LEAST_VARIANCE else 0.0
+    return (cube - 3 * mean * square + 2 * mean**3) / variance**1.5 if variance > _C.least_variance else 0.0
 
 
 def _odd(length: float) -> int:
@@ -355,13 +385,13 @@ def _window(side: int) -> Pixels:
 
 
 def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
-    """Say by how much each pixel differs from its paper towards the ink; in shadow, as much as it would in light."""
+    """Return by how much each pixel differs from its paper towards the ink, in shadow as much as it would in light."""
     cv2 = opencv()
     if not dark_on_light:
         lighter: Pixels = cv2.subtract(page, paper)
         return lighter
     usual = cv2.mean(paper)[0]
-    lit: Pixels = cv2.divide(cv2.subtract(paper, page), np.maximum(paper, _DARKEST_PAPER), scale=usual)
+    lit: Pixels = cv2.divide(cv2.subtract(paper, page), np.maximum(paper, _C.darkest_paper), scale=usual)
     return lit
 
 
@@ -373,21 +403,21 @@ def _mask(strength: Pixels, *, framed: bool) -> Pixels:
 
 
 def _erase_edge_lines(mask: Pixels) -> None:
-    """Erase, in place, rows and columns near an edge that are ink for the most part, and what is outside of them."""
+    """Erase, in place, lines of a frame near the edges: rows and columns that are mostly ink, and all outside them."""
     cv2 = opencv()
     for side, axis in ((mask, 1), (mask.T, 0)):
         sums = cv2.reduce(mask, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().tolist()
-        near, most = max(1, int(len(side) * _EDGE)), _LINE * side.shape[1]
+        near, most = max(1, int(len(side) * _C.edge)), _C.line * side.shape[1]
         first = max((line + 1 for line in range(near) if sums[line] > most), default=0)
         last = max((line + 1 for line in range(near) if sums[-1 - line] > most), default=0)
         side[:first] = side[len(side) - last :] = 0
 
 
 def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tuple[Box, ...]] | None:
-    """Keep the connected part with the most ink, central and not along the border, and parts of some size close to it.
+    """Choose the main connected part, which has much ink and is central, and the parts close to it that are no specks.
 
     Returns:
-        (h, w) uint8 of 0 and 1, and the boxes of parts left out that are large; None where there is no ink.
+        Mask of the chosen parts, (h, w) uint8 of 0 and 1, and the boxes of other large parts; None if there is no ink.
     """
     cv2 = opencv()
     count, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
@@ -397,18 +427,18 @@ def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tu
         return mask, ()
     parts = _parts(labels, strength, stats, centres, framed=framed)
     main = max(parts, key=lambda part: part.score)
-    reach = _APART * max(main.box[2] - main.box[0], main.box[3] - main.box[1])
+    reach = _C.apart * max(main.box[2] - main.box[0], main.box[3] - main.box[1])
     others = [part for part in parts if part is not main and not part.frame]
-    near = [part for part in others if part.area >= _SPECK * main.area and _gap(part.box, main.box) <= reach]
+    near = [part for part in others if part.area >= _C.speck * main.area and _gap(part.box, main.box) <= reach]
     kept: npt.NDArray[np.bool_] = labels == main.label
     for part in near:
         kept |= labels == part.label
-    large = tuple(part.box for part in others if part.area >= _DIGIT * main.area and part not in near)
+    large = tuple(part.box for part in others if part.area >= _C.digit * main.area and part not in near)
     return kept.view(np.uint8), large
 
 
 class _Part(NamedTuple):
-    """A connected part of the ink; `frame` says that hardly a pixel of it is not close to an edge of the picture."""
+    """Connected part of the ink. `frame` is true if nearly all of it is close to an edge of the image."""
 
     label: int
     box: Box
@@ -425,29 +455,30 @@ def _parts(
     *,
     framed: bool,
 ) -> list[_Part]:
-    """Weigh the ink of each part: half as much in a corner, less the longer it is in contact with the border.
+    """Return the largest parts with their scores.
 
-    Where there are very many, as in noise, only the largest count.
+    The score is the amount of ink, which counts half in a corner, less the more of the part touches the border, and a
+    tenth in a frame. An image of noise has very many parts, so only the largest are scored.
     """
     count, (height, width) = len(stats), labels.shape
-    rows, columns = (max(2, int(side * _EDGE)) for side in labels.shape)
+    rows, columns = (max(2, int(side * _C.edge)) for side in labels.shape)
     inside = np.bincount(labels[rows:-rows, columns:-columns].ravel(), minlength=count).tolist()
     border = np.bincount(_border(labels), minlength=count).tolist()
     ink = np.bincount(labels.ravel(), strength.ravel(), count).tolist()
     sizes, middles = stats.tolist(), centres.tolist()
-    largest = sorted(range(1, count), key=lambda label: -sizes[label][4])[:_MOST_PARTS]
+    largest = sorted(range(1, count), key=lambda label: -sizes[label][4])[: _C.most_parts]
     parts = []
     for label in sorted(largest):
         (left, top, wide, high, area), (across, down) = sizes[label], middles[label]
         off = hypot(across / width - 0.5, down / height - 0.5) / sqrt(0.5)
-        frame = framed and inside[label] < _INSIDE * area
+        frame = framed and inside[label] < _C.inside * area
         score = ink[label] * (1 - off / 2) / (1 + 2 * border[label] / max(wide, high)) * (0.1 if frame else 1)
         parts.append(_Part(label, (top, left, top + high, left + wide), area, frame, score))
     return parts
 
 
 def _gap(box: Box, other: Box) -> int:
-    """Count the pixels between two boxes, along the axis where they are further apart."""
+    """Return the number of pixels between two boxes, along the axis on which they are further apart."""
     return max(box[0] - other[2], box[1] - other[3], other[0] - box[2], other[1] - box[3])
 
 
@@ -457,12 +488,12 @@ def _whole_levels(strength: Pixels, kept: Pixels) -> tuple[Pixels, Box] | None:
 
 
 def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool) -> tuple[Pixels, Box] | None:
-    """Give `_levels` at the page's scale, and their box, of a cut about what was kept so that little is computed."""
+    """Return `_levels` and their box at the page's scale, computed for the surroundings of the chosen parts only."""
     cv2 = opencv()
-    factor = _factor(page, _COARSE)
+    factor = _factor(page, _C.coarse_side)
     left, top, width, height = cv2.boundingRect(kept)
-    rows = slice(max(0, top - _MARGIN), min(top + height + _MARGIN, len(kept)))
-    columns = slice(max(0, left - _MARGIN), min(left + width + _MARGIN, kept.shape[1]))
+    rows = slice(max(0, top - _C.margin), min(top + height + _C.margin, len(kept)))
+    columns = slice(max(0, left - _C.margin), min(left + width + _C.margin, kept.shape[1]))
     window = slice(rows.start * factor, rows.stop * factor), slice(columns.start * factor, columns.stop * factor)
     cut = page[window]
     strength = _strength(cut, _enlarged(paper[rows, columns], cut), dark_on_light)
@@ -477,18 +508,18 @@ def _fine_levels(page: Pixels, paper: Pixels, kept: Pixels, dark_on_light: bool)
     return whole, (top + down, left + across, bottom + down, right + across)
 
 
-def _levels(strength: Pixels, kept: Pixels, reach: int = _REACH) -> Pixels | None:
-    """Map the paper to 0 and full ink to 255, in reach of what was kept; None where even that is too faint to be ink.
+def _levels(strength: Pixels, kept: Pixels, reach: int = _C.reach) -> Pixels | None:
+    """Stretch the strength near the chosen parts so that paper is 0 and full ink 255; return None if it is too faint.
 
-    Faint ink counts where the rest of the page is smooth, so that it can't be noise. A little above the paper is
-    noise, and 0 too.
+    Faint ink is accepted if the rest of the page is so smooth that it cannot be noise. Levels a little above the paper
+    are noise and become 0.
     """
     cv2 = opencv()
-    full = _quantile(strength, kept, _FULL_INK)
-    near = cv2.dilate(kept, _window(2 * max(_REACH, reach) + 1))
-    if full < _LEAST_CONTRAST or (full < _FAINT and full < _OVER_NOISE * cv2.mean(strength, mask=1 - near)[0]):
+    full = _quantile(strength, kept, _C.full_ink)
+    near = cv2.dilate(kept, _window(2 * max(_C.reach, reach) + 1))
+    if full < _C.least_contrast or (full < _C.faint and full < _C.over_noise * cv2.mean(strength, mask=1 - near)[0]):
         return None
-    floor = int(full * _PAPER_NOISE)
+    floor = int(full * _C.paper_noise)
     above = np.maximum(strength, floor) - floor
     levels: Pixels = cv2.multiply(above, near, scale=255 / (full - floor))
     return levels
@@ -496,16 +527,23 @@ def _levels(strength: Pixels, kept: Pixels, reach: int = _REACH) -> Pixels | Non
 
 def _box_of(levels: Pixels) -> Box:
     cv2 = opencv()
-    _, ink = cv2.threshold(levels, _LEAST_INK - 1, 1, cv2.THRESH_BINARY)
+    _, ink = cv2.threshold(levels, _C.least_ink - 1, 1, cv2.THRESH_BINARY)
     left, top, width, height = cv2.boundingRect(ink)
     return top, left, top + height, left + width
 
 
 def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
-    """Scale the ink's box to the size that MNIST's have, and set its centre of mass at the field's centre.
+    """Scale the ink's box to MNIST's size, and place its centre of mass at the centre of an empty image.
 
-    Where ink fills a square picture from edge to edge, its box was probably stretched to it, as some sets do; it gets
-    the width that MNIST's boxes have.
+    If the ink fills a square image, its box was probably stretched to the square, as in some datasets. It then gets the
+    width that MNIST's boxes have.
+
+    Args:
+        ink: ink of a digit.
+        shape: height and width of the result.
+
+    Returns:
+        Normalized image of the shape, uint8.
     """
     cv2 = opencv()
     top, left, bottom, right = ink.box
@@ -523,16 +561,16 @@ def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
 
 
 def _upright(levels: Pixels) -> Pixels:
-    """Take from a strong slant what is more than nearly all of MNIST's digits have, and cut anew.
+    """Reduce a strong slant to one that MNIST's digits have, and return the cut-out ink.
 
     The slant is that of the least-squares line through the ink's rows, from the second moments.
     """
     cv2 = opencv()
     moments = cv2.moments(levels)
     slant = moments["mu11"] / moments["mu02"] if moments["mu02"] else 0.0
-    if abs(slant) <= _STRONG_SLANT:
+    if abs(slant) <= _C.strong_slant:
         return levels
-    excess = copysign(min(abs(slant) - _STRONG_SLANT, _MOST_UNSLANTED), slant)
+    excess = copysign(min(abs(slant) - _C.strong_slant, _C.most_unslanted), slant)
     height, width = levels.shape
     room = ceil(abs(excess) * height)
     start = room if excess > 0 else 0
@@ -543,15 +581,16 @@ def _upright(levels: Pixels) -> Pixels:
 
 
 def _usual_width(levels: Pixels) -> float:
-    """Guess how wide a box was, as a share of its height: ink fills the more of a stretched one, the narrower it was.
+    """Estimate the original width of a stretched box, as a share of its height, from the share that ink fills.
 
-    The power law is the least-squares fit to MNIST's training digits.
+    The narrower the box was, the more of the stretched one the ink fills. The power law is the least-squares fit to
+    MNIST's training digits.
     """
     share = float(levels.mean()) / 255
     return float(min(1.0, 0.44 * share**-0.43))
 
 
 def _offset(moments: Mapping[str, float], axis: str, size: int, length: int) -> int:
-    """Say where a box begins whose mass is to be centred, without leaving the field."""
+    """Return where a box starts along an axis if its centre of mass is centred, inside the image."""
     centre = moments[axis] / max(moments["m00"], 1)
     return min(max(round(length / 2 - centre), 0), length - size)
