@@ -1,12 +1,12 @@
-"""Prediction: plan a folder, predict its shards in worker processes, publish one table.
+"""Prediction: plan a folder, predict its shards in worker processes, and publish one table.
 
 - `config`: settings of prediction
-- `incremental`: reuse of rows from an earlier table
-- `limits`: limits of time and memory per image
+- `incremental`: reuse and replacement of rows of an earlier table
+- `limits`: time and memory limits per image
 - `plan`: the plan of a run: shards, part files, locks
-- `planning`: listing a folder and creating its plan
+- `planning`: listing of a folder and creation of its plan
 - `pool`: the pool of worker processes
-- `publish`: merging part files and publishing the table
-- `service`: prediction with a registered model
+- `publish`: merging of part files and publication of the table
+- `service`: prediction with a model of the registry
 - `worker`: the worker process
 """

@@ -1,4 +1,4 @@
-"""Service: prediction with models of the registry and directories of the artifact store."""
+"""Service: predict with models of the registry, with plans, tables and locks below the artifact root."""
 
 import re
 import shutil

@@ -27,6 +27,7 @@ from digits.images.folder import Entry, escape_path
 from digits.images.normalize import opencv
 from digits.images.screening import ScreenedImage, screen
 from digits.images.source import Source, open_source
+from digits.images.types import Pixels
 from digits.model.drift import (
     MAX_SAMPLED_IMAGES,
     Counts,
@@ -109,7 +110,7 @@ class _ReadImage(NamedTuple):
 
     path: str
     sha256: str | None
-    pixels: npt.NDArray[np.uint8] | None
+    pixels: Pixels | None
     width: int | None = None
     height: int | None = None
     status: Status = "ok"
@@ -172,7 +173,7 @@ class _Worker:
         """Write a shard's part file and commit it."""
         started = time.time()
         planned = self._plan.model
-        predictor = _predictor(planned.directory, planned.version, planned.digest)
+        predictor = _load_predictor(planned.directory, planned.version, planned.digest)
         self._limits.limit_memory()
         entries, failed = self._plan.entries(shard), self._plan.failed_images(shard)
         rows, tally = list[Row](), _Tally()
@@ -256,7 +257,7 @@ class _Worker:
 
 def _drift_counts(
     images: Sequence[_ReadImage],
-    pixels: npt.NDArray[np.uint8],
+    pixels: Pixels,
     probabilities: npt.NDArray[np.float32],
     novelty: Sequence[float | None] | None,
     reference: Reference,
@@ -273,7 +274,7 @@ def _drift_counts(
 
 
 @lru_cache(maxsize=1)
-def _predictor(directory: Path, version: int, digest: str) -> Predictor:
+def _load_predictor(directory: Path, version: int, digest: str) -> Predictor:
     """Load the model of a plan; the model that was loaded last is kept in memory."""
     model = OnnxModel.load(directory, version=version)
     if model.digest != digest:
@@ -349,7 +350,7 @@ def preload(directory: str, version: int, digest: str, *, photos: bool) -> None:
         photos: whether to load OpenCV, which images in MNIST's form do not need.
     """
     with suppress(DigitsError):  # the first shard raises it again, where it is reported
-        _predictor(Path(directory), version, digest)
+        _load_predictor(Path(directory), version, digest)
     if photos:
         opencv()
 

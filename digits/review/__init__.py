@@ -1,9 +1,9 @@
 """Review: people label predictions, and the accuracy of a table is estimated.
 
 - `estimates`: accuracy estimates with confidence intervals
-- `inspection`: how one image is read and predicted, as a picture
-- `sampling`: which images to show first
+- `inspection`: drawing of the steps from one image file to its prediction
+- `sampling`: choice and order of the images to label
 - `session`: a review of a table
-- `spreadsheet`: labels in a spreadsheet
-- `web`: the web page of a review
+- `spreadsheet`: export and import of labels
+- `web`: web page of a review
 """
