@@ -1,4 +1,4 @@
-"""Archives of pictures: the table that the unpacked folder would give, and nothing that a hostile archive wants."""
+"""Archives: the same tables as from the unpacked folder, and safe reading of hostile archives."""
 
 import bz2
 import io
@@ -34,41 +34,41 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 class Job:
-    """Archives to be predicted again and again."""
+    """Prediction of archives with one model."""
 
     def __init__(self, root: Path, model: OnnxModel) -> None:
         self.root, self.model, self.out = root, model, root / "out" / "p.csv"
         self.options: dict[str, Any] = {"shard_size": 4}
 
     def arguments(self) -> dict[str, Any]:
-        """Give what is asked for, but for the source."""
+        """Return the arguments of a prediction, without the source."""
         options = PredictionConfig(**self.options)
         return {"model": self.model, "out": self.out, "work": self.root / "work", "options": options}
 
     def plan(self, source: Path) -> Plan:
-        """Only plan."""
+        """Return the plan of a prediction."""
         return plan_predictions(source, **self.arguments())
 
     def run(self, source: Path) -> PredictionSummary:
-        """Do it all."""
+        """Predict a source and return the summary."""
         return predict_folder(source, **self.arguments())
 
     def lines(self, source: Path) -> list[str]:
-        """Predict, and read the table."""
+        """Predict a source and return the lines of the table."""
         self.run(source)
         return self.out.read_text().splitlines()
 
 
 @pytest.fixture
 def job(tmp_path: Path, model: OnnxModel, make_pictures: MakePictures) -> Job:
-    """Ten pictures in a folder and its sub-folder."""
+    """Return a job with ten images in a folder and its subfolder."""
     make_pictures(tmp_path / "in", 7)
     make_pictures(tmp_path / "in" / "0003", 3)
     return Job(tmp_path, model)
 
 
 def pack(folder: Path, archive: Path, *, shuffled: bool = True) -> Path:
-    """Pack a folder, in an order that is not that of the paths."""
+    """Pack a folder into an archive, by default not in the order of the paths."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     if shuffled:
         random.Random(1).shuffle(paths)  # noqa: S311
@@ -93,8 +93,8 @@ def pack(folder: Path, archive: Path, *, shuffled: bool = True) -> Path:
 
 
 @pytest.mark.parametrize("ending", ARCHIVE_EXTENSIONS)
-def test_an_archive_gives_what_its_folder_gives(job: Job, ending: str) -> None:
-    """Byte for byte; a compressed tar in its own order."""
+def test_the_table_of_an_archive_is_that_of_its_folder(job: Job, ending: str) -> None:
+    """It has the same bytes; for a compressed tar file, the rows are in the order of the archive."""
     expected = job.lines(job.root / "in")
     found = job.lines(pack(job.root / "in", job.root / f"scans{ending}"))
     if ending in (".zip", ".tar"):
@@ -106,8 +106,8 @@ def test_an_archive_gives_what_its_folder_gives(job: Job, ending: str) -> None:
     assert len(expected) == 11
 
 
-def test_an_ending_is_that_of_a_name(job: Job) -> None:
-    """In any case; another file is one image."""
+def test_an_archive_is_recognized_by_its_extension(job: Job) -> None:
+    """The extension may be in upper case. A file with another extension is a single image."""
     shutil.copy(pack(job.root / "in", job.root / "scans.zip"), job.root / "SCANS.ZIP")
     assert job.run(job.root / "SCANS.ZIP").statuses == {"ok": 10}
     shutil.copy(job.root / "scans.zip", job.root / "scans.png")
@@ -116,8 +116,8 @@ def test_an_ending_is_that_of_a_name(job: Job) -> None:
 
 @pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
 @pytest.mark.parametrize("start", [0, 1])
-def test_a_killed_run_is_continued(job: Job, ending: str, start: int) -> None:
-    """From whichever shard, with the same bytes."""
+def test_a_killed_run_is_resumed(job: Job, ending: str, start: int) -> None:
+    """It resumes from any shard, and the table has the same bytes."""
     archive = pack(job.root / "in", job.root / f"scans{ending}")
     expected = job.lines(archive)
     job.out.unlink()
@@ -129,8 +129,8 @@ def test_a_killed_run_is_continued(job: Job, ending: str, start: int) -> None:
 
 
 @pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
-def test_an_archive_that_changes_is_noticed(job: Job, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it is read and while it is read; the same command then begins anew."""
+def test_an_archive_that_changes_is_an_error(job: Job, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes before or while it is read. The same command then starts again with the new archive."""
     archive = pack(job.root / "in", job.root / f"scans{ending}")
     plan = job.plan(archive)
     os.utime(archive, ns=(0, 0))
@@ -147,14 +147,14 @@ def test_an_archive_that_changes_is_noticed(job: Job, ending: str, monkeypatch: 
 
 
 def listed(archive: Path, **options: Any) -> tuple[list[bytes], dict[str, int]]:
-    """List the paths, and count what is left out."""
+    """Return the paths in a listing of an archive, and the number of skipped members by reason."""
     with Archive(archive) as opened:
         members = ArchiveListing(opened, **options)
         return [entry.path for entry in members], dict(members.skipped)
 
 
 def status_of(archive: Path, path: bytes, max_bytes: int = 10_000) -> str:
-    """Give the status that a member's row would have."""
+    """Return the status of reading a member."""
     with Archive(archive) as opened:
         (entry,) = (
             entry for entry in ArchiveListing(opened, selection=Selection(all_files=True)) if entry.path == path
@@ -167,7 +167,7 @@ def status_of(archive: Path, path: bytes, max_bytes: int = 10_000) -> str:
 
 
 def write_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    """Write a zip file; a name that is there twice has dots at its end."""
+    """Write a zip file of names and contents."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -175,7 +175,7 @@ def write_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_D
 
 
 def write_tar(path: Path, *members: tuple[bytes, bytes, bytes], mode: str = "w") -> Path:
-    """Write a tar file of names, kinds and contents."""
+    """Write a tar file of names, types and contents."""
     with tarfile.open(path, mode, encoding="utf-8", errors="surrogateescape") as archive:  # type: ignore[call-overload]
         for name, kind, content in members:
             info = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
@@ -184,8 +184,8 @@ def write_tar(path: Path, *members: tuple[bytes, bytes, bytes], mode: str = "w")
     return path
 
 
-def test_members_of_a_tar_that_have_no_row(tmp_path: Path) -> None:
-    """Links, folders, devices, unsafe names, copies: counted, never followed."""
+def test_members_of_a_tar_file_are_skipped_by_reason(tmp_path: Path) -> None:
+    """Of members with the same path, the last is listed."""
     file = tarfile.REGTYPE
     archive = write_tar(
         tmp_path / "a.tar",
@@ -214,8 +214,8 @@ def test_members_of_a_tar_that_have_no_row(tmp_path: Path) -> None:
     assert listed(archive, selection=Selection(include=["*.txt"], exclude=["x"]))[0] == [b"notes.txt"]
 
 
-def test_members_of_a_zip_that_have_no_row(tmp_path: Path) -> None:
-    """The same."""
+def test_members_of_a_zip_file_are_skipped_by_reason(tmp_path: Path) -> None:
+    """Of members with the same path, the last is listed."""
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for name in ("/absolute.png", "../up.png", "notes.txt", "\u00fc.png", "folder/"):
@@ -237,20 +237,20 @@ def test_members_of_a_zip_that_have_no_row(tmp_path: Path) -> None:
         assert opened.read(next(iter(ArchiveListing(opened))), max_bytes=10) == b"last"
 
 
-def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
-    """The bytes are kept, as in a folder."""
+def test_names_that_are_not_utf_8_keep_their_bytes(tmp_path: Path) -> None:
+    """The paths are the same as in a folder."""
     archive = write_zip(tmp_path / "a.zip", {"aXb.png": b"1"})
     archive.write_bytes(archive.read_bytes().replace(b"aXb", b"a\xffb"))
     assert listed(archive)[0] == [b"a\xffb.png"]
     assert status_of(archive, b"a\xffb.png") == "ok"
 
 
-def test_members_by_content(tmp_path: Path) -> None:
-    """In a zip and in tars; what can't be looked at has a row."""
+def test_members_are_selected_by_content(tmp_path: Path) -> None:
+    """A member that cannot be read is listed, so that its row reports it."""
     members = {"a": PNG + bytes(9000), "b.png": b"text", "c": PNG}
     zipped = write_zip(tmp_path / "a.zip", members)
     content = bytearray(zipped.read_bytes())
-    content[content.rindex(b"PK\1\2") + 10] = 99  # of c: a method that nobody knows
+    content[content.rindex(b"PK\1\2") + 10] = 99  # an unknown compression method for c
     zipped.write_bytes(content)
     selection = Selection(by_content=True)
     assert listed(zipped, selection=selection) == ([b"a", b"c"], {"other-file": 1})
@@ -263,8 +263,8 @@ def test_members_by_content(tmp_path: Path) -> None:
     ("field", "value", "status"),
     [(8, 1, "unsupported"), (10, 99, "unsupported"), (16, 255, "unreadable"), (42, 7, "unreadable")],
 )
-def test_a_member_that_can_not_be_unpacked(tmp_path: Path, field: int, value: int, status: str) -> None:
-    """Encrypted, of an unknown method, with another checksum, at another place: a row, and its neighbour is well."""
+def test_a_member_that_cannot_be_unpacked_has_a_status(tmp_path: Path, field: int, value: int, status: str) -> None:
+    """It is encrypted, has an unknown method, a wrong checksum or a wrong position. Other members can be read."""
     archive = write_zip(tmp_path / "a.zip", {"a.png": b"one" * 50, "b.png": b"two" * 50})
     content = bytearray(archive.read_bytes())
     content[content.index(b"PK\1\2") + field] ^= value
@@ -274,14 +274,14 @@ def test_a_member_that_can_not_be_unpacked(tmp_path: Path, field: int, value: in
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
-def test_damage_in_a_member_is_found(tmp_path: Path, method: int) -> None:
-    """At every byte of it."""
+def test_damage_in_a_member_is_detected(tmp_path: Path, method: int) -> None:
+    """Any byte of the member may be damaged."""
     archive = write_zip(tmp_path / "a.zip", {"a.png": random.Random(0).randbytes(40)}, method)  # noqa: S311
     intact = archive.read_bytes()
     assert status_of(archive, b"a.png") == "ok"
-    for place in range(35, intact.index(b"PK\1\2")):
+    for position in range(35, intact.index(b"PK\1\2")):
         content = bytearray(intact)
-        content[place] ^= 0x80
+        content[position] ^= 0x80
         archive.write_bytes(content)
         assert status_of(archive, b"a.png") in ("unreadable", "ok")
         with Archive(archive) as opened:
@@ -290,22 +290,22 @@ def test_damage_in_a_member_is_found(tmp_path: Path, method: int) -> None:
                 assert opened.read(entry, max_bytes=100) == random.Random(0).randbytes(40)  # noqa: S311
 
 
-def test_a_zip_that_swells_is_not_unpacked(tmp_path: Path) -> None:
-    """What it says is checked, and what it is: nothing beyond the limit is held in memory."""
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """Both the recorded and the actual size are limited, and so is the memory."""
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_BZIP2) as packed:
         packed.writestr("a.png", bytes(60_000_000))
     assert status_of(archive, b"a.png") == "too-large"
     content = bytearray(archive.read_bytes())
-    place = content.index(b"PK\1\2") + 24
-    content[place : place + 4] = (1000).to_bytes(4, "little")
+    position = content.index(b"PK\1\2") + 24
+    content[position : position + 4] = (1000).to_bytes(4, "little")
     archive.write_bytes(content)
     with faults.memory_below(5_000_000):
         assert status_of(archive, b"a.png") == "unreadable"
 
 
-def test_a_tar_with_an_endless_header_is_refused(tmp_path: Path) -> None:
-    """It would be read into memory as a whole."""
+def test_a_tar_file_with_a_huge_header_is_refused(tmp_path: Path) -> None:
+    """`tarfile` would read the header into memory."""
     archive = tmp_path / "a.tar.bz2"
     info = tarfile.TarInfo("long")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 400_000_000
@@ -314,8 +314,8 @@ def test_a_tar_with_an_endless_header_is_refused(tmp_path: Path) -> None:
         listed(archive)
 
 
-def test_a_sparse_member_is_not_guessed(tmp_path: Path) -> None:
-    """Its bytes are not those in the archive."""
+def test_a_sparse_member_is_unsupported(tmp_path: Path) -> None:
+    """Its content is not stored in the archive as it is."""
     archive = tmp_path / "a.tar"
     info = tarfile.TarInfo("a.png")
     info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
@@ -324,8 +324,8 @@ def test_a_sparse_member_is_not_guessed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ARCHIVE_EXTENSIONS)
-def test_an_archive_that_is_cut_is_refused(job: Job, ending: str) -> None:
-    """Wherever: rows that are missing without a word would be worse."""
+def test_a_truncated_archive_is_refused(job: Job, ending: str) -> None:
+    """Otherwise, rows would be missing silently."""
     archive = pack(job.root / "in", job.root / f"scans{ending}")
     whole = archive.read_bytes()
     for share in (0.0, 0.3, 0.45):
@@ -335,8 +335,8 @@ def test_an_archive_that_is_cut_is_refused(job: Job, ending: str) -> None:
     assert not job.out.exists()
 
 
-def test_a_tar_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
-    """Python's reader would end there as if that was all."""
+def test_a_tar_file_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    """`tarfile` would silently end there."""
     members = [(name, tarfile.REGTYPE, b"1") for name in (b"a.png", b"b.png", b"c.png")]
     archive = write_tar(tmp_path / "a.tar", *members)
     content = bytearray(archive.read_bytes())
@@ -347,8 +347,10 @@ def test_a_tar_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
-def test_a_tar_that_lost_bytes_after_it_was_listed(job: Job, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a failing disk, which changes no modification time: the rows say so."""
+def test_members_of_a_tar_file_that_lost_bytes_are_unreadable(
+    job: Job, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing disk loses bytes without changing the modification time."""
     archive = pack(job.root / "in", job.root / f"scans{ending}")
     with Archive(archive) as opened:
         entries = list(ArchiveListing(opened))
@@ -358,8 +360,8 @@ def test_a_tar_that_lost_bytes_after_it_was_listed(job: Job, ending: str, monkey
     assert caught.value.status == "unreadable"
 
 
-def test_a_disk_that_fails_is_not_the_archives_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is the disk's."""
+def test_a_disk_error_is_not_reported_as_a_damaged_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's error is raised."""
     archive = write_zip(tmp_path / "a.zip", {"a.png": b"1"})
 
     def fail(*_: object) -> None:
@@ -370,8 +372,8 @@ def test_a_disk_that_fails_is_not_the_archives_fault(tmp_path: Path, monkeypatch
         listed(archive)
 
 
-def test_large_zips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the fields that hold more than 32 bits."""
+def test_members_of_a_zip64_file_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large zip files have fields of more than 32 bits."""
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 10)
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
     archive = write_zip(tmp_path / "a.zip", {"a.png": b"one" * 50, "b.png": b"two" * 50})
@@ -380,7 +382,7 @@ def test_large_zips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    """Also where the archive is not the one that is expected."""
+    """This also holds if the archive changed after it was listed."""
     archive = write_zip(tmp_path / "a.zip", {"a.png": b"1"})
     before = len(list(Path("/proc/self/fd").iterdir()))
     assert status_of(archive, b"a.png") == "ok"
@@ -389,15 +391,15 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_files_from_are_of_folders(job: Job) -> None:
-    """An archive has none."""
+def test_a_file_list_cannot_be_used_with_an_archive(job: Job) -> None:
+    """It lists the files of a folder."""
     job.options["files_from"] = Path("list")
     with pytest.raises(UsageError, match="expected the folder of the files that list lists"):
         job.run(pack(job.root / "in", job.root / "a.zip"))
 
 
-def test_entries_fit_the_listing(tmp_path: Path) -> None:
-    """Whatever the numbers are."""
+def test_the_entry_of_a_member_encodes_its_position(tmp_path: Path) -> None:
+    """The encoded position is larger than an inode number usually is."""
     archive = write_zip(tmp_path / "a.zip", {"a.png": b"1"})
     with Archive(archive) as opened:
         (entry,) = ArchiveListing(opened)

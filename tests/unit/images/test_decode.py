@@ -1,4 +1,4 @@
-"""One picture from bytes to grey pixels: every kind rightly, or refused with a status."""
+"""Decoding: image files to grey pixels, or an error with a status."""
 
 import io
 import struct
@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from digits.images import decode as decode_module
-from digits.images import formats
 from digits.images.decode import Decoded, DecodeError, decode
-from digits.images.formats import FORMATS, OTHER_EXTENSIONS, OtherFormat, has_signature
+from digits.images.formats import FORMATS, OTHER_EXTENSIONS, OTHER_READERS, OtherFormat, has_signature
 from digits.status import PREDICTED, STATUSES
 from tests.support import data, faults
 
@@ -28,7 +27,7 @@ GREY = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """Give a picture's bytes in a format."""
+    """Return an image's bytes in a format."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -37,7 +36,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def png(
     depth: int, colour: int, rows: list[bytes], width: int, *chunks: tuple[bytes, bytes], filtered: bool = False
 ) -> bytes:
-    """Give a PNG of any depth and colour type, byte by byte: Pillow can't write all of them."""
+    """Return a PNG of any depth and colour type, of which Pillow cannot write all."""
     header = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
     data = zlib.compress(b"".join(rows if filtered else [b"\0" + row for row in rows]))
     parts = [(b"IHDR", header), *chunks, (b"IDAT", data), (b"IEND", b"")]
@@ -45,20 +44,20 @@ def png(
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """Give a chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def refused(content: bytes, **options: Any) -> DecodeError:
-    """Decode what must be refused."""
+    """Return the error that a file is refused with."""
     with pytest.raises(DecodeError) as caught:
         decode(content, **options)
     return caught.value
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
-def test_grey_pictures_come_back_exactly(kind: str) -> None:
-    """The lossless formats."""
+def test_lossless_formats_are_decoded_exactly(kind: str) -> None:
+    """The image is grey."""
     decoded = decode(encoded(Image.fromarray(GREY), kind))
     assert decoded.pixels.tolist() == GREY.tolist()
     assert decoded.pixels.dtype == np.uint8
@@ -66,8 +65,8 @@ def test_grey_pictures_come_back_exactly(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"quality": 100})])
-def test_lossy_formats_are_close(kind: str, options: dict[str, Any]) -> None:
-    """A smooth ramp, which they keep well."""
+def test_lossy_formats_are_decoded_closely(kind: str, options: dict[str, Any]) -> None:
+    """The image is a smooth ramp, which they preserve well."""
     ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
     pixels = decode(encoded(Image.fromarray(ramp), kind, **options)).pixels
     assert np.abs(pixels.astype(int) - ramp).max() <= 6
@@ -90,8 +89,8 @@ def test_lossy_formats_are_close(kind: str, options: dict[str, Any]) -> None:
         ("P", 7, 7),
     ],
 )
-def test_every_mode_of_png(mode: str, colour: Any, expected: int) -> None:
-    """Depths are scaled, not clipped; what is transparent lies on white."""
+def test_each_mode_of_png_is_converted_to_grey(mode: str, colour: Any, expected: int) -> None:
+    """Depths are scaled, not clipped, and transparent pixels are on white."""
     image = Image.new(mode, (3, 2), colour)
     if mode == "P":
         image.putpalette([level for index in range(256) for level in (index, index, index)])
@@ -112,28 +111,28 @@ def test_every_mode_of_png(mode: str, colour: Any, expected: int) -> None:
         ("RGBA", "WEBP", (0, 0, 0, 0), 255),
     ],
 )
-def test_other_formats_and_modes(mode: str, kind: str, colour: Any, expected: int) -> None:
-    """Numbers without a stated range are taken as 0..1, 0..255 or 0..65535."""
+def test_modes_of_other_formats_are_converted_to_grey(mode: str, kind: str, colour: Any, expected: int) -> None:
+    """Numbers without a fixed range have the range 0 to 1, 0 to 255 or 0 to 65535."""
     options = {"quality": 100} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
     pixels = decode(encoded(Image.new(mode, (8, 8), colour), kind, **options)).pixels
     assert np.abs(pixels.astype(int) - expected).max() <= 1
 
 
-def test_numbers_out_of_every_range_are_stretched() -> None:
-    """From the least to the greatest; what is no number counts as the least."""
+def test_numbers_outside_all_ranges_are_scaled_from_least_to_greatest() -> None:
+    """NaN counts as the least."""
     values = np.array([[-10.0, 0.0, 10.0, np.nan]], np.float32)
     assert decode(encoded(Image.fromarray(values), "TIFF")).pixels.tolist() == [[0, 128, 255, 0]]
 
 
-def test_a_picture_without_a_number_is_refused() -> None:
-    """Nothing but NaN."""
+def test_an_image_without_a_finite_number_is_unreadable() -> None:
+    """Each of its pixels is NaN."""
     error = refused(encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF"))
     assert (error.status, str(error)) == ("unreadable", "it holds no finite number")
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_a_transparent_grey_of_any_depth_is_white(depth: int) -> None:
-    """The colour in tRNS is in the file's own depth, whatever Pillow makes of the pixels."""
+    """The colour in tRNS has the depth of the file, not that of Pillow's pixels."""
     rows = {1: b"\x40", 2: b"\x10", 4: b"\x01", 8: b"\x00\x01", 16: b"\x00\x00\x00\x01"}
     transparent = (b"tRNS", b"\x00\x00")
     pixels = decode(png(depth, 0, [rows[depth]], 2, transparent)).pixels
@@ -142,14 +141,14 @@ def test_a_transparent_grey_of_any_depth_is_white(depth: int) -> None:
 
 
 def test_a_transparent_colour_of_16_bit_is_white() -> None:
-    """Pillow keeps eight bits of the pixels, but all sixteen of the colour."""
+    """Pillow reduces the pixels to 8 bit, but not the colour in tRNS."""
     row = struct.pack(">6H", 256, 512, 768, 0, 0, 0)
     pixels = decode(png(16, 2, [row], 2, (b"tRNS", struct.pack(">3H", 256, 512, 768)))).pixels
     assert pixels.tolist() == [[255, 0]]
 
 
-def test_transparency_of_a_palette() -> None:
-    """One alpha an entry."""
+def test_transparent_colours_of_a_palette_are_white() -> None:
+    """The palette has an alpha value per entry."""
     image = Image.new("P", (2, 1))
     image.putpalette([0, 0, 0, 50, 50, 50])
     image.putpixel((1, 0), 1)
@@ -158,8 +157,8 @@ def test_transparency_of_a_palette() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_applied(kind: str, orientation: int) -> None:
-    """All eight of EXIF, in every format that has it."""
+def test_the_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    """All eight orientations, in each format with EXIF data."""
     image = Image.fromarray(np.kron(np.array([[0, 90], [180, 255]], np.uint8), np.ones((8, 16), np.uint8)))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -174,8 +173,8 @@ def test_the_orientation_is_applied(kind: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
-def test_the_first_frame_counts_and_others_are_noted(kind: str) -> None:
-    """Animations and pages."""
+def test_the_first_frame_is_decoded_and_others_are_reported(kind: str) -> None:
+    """Frames are those of an animation or pages."""
     first, second = Image.new("L", (4, 4), 10), Image.new("L", (4, 4), 200)
     options = {"lossless": True} if kind == "WEBP" else {}
     decoded = decode(encoded(first, kind, save_all=True, append_images=[second], **options))
@@ -183,8 +182,8 @@ def test_the_first_frame_counts_and_others_are_noted(kind: str) -> None:
     assert decoded.pixels.tolist() == [[10] * 4] * 4
 
 
-def test_a_damaged_second_frame_does_no_harm() -> None:
-    """Only the first is looked at."""
+def test_a_damaged_second_frame_is_ignored() -> None:
+    """Only the first frame is decoded."""
     frames = [Image.fromarray(np.full((4, 4), level, np.uint8)) for level in (10, 200)]
     content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(content[:-12]).pixels.tolist() == [[10] * 4] * 4
@@ -207,16 +206,16 @@ def test_a_damaged_second_frame_does_no_harm() -> None:
         (b"\xff\xd8\xff", "unreadable", "damaged JPEG"),
     ],
 )
-def test_what_is_no_picture_of_ours(content: bytes, status: str, says: str) -> None:
-    """Each with the status that tells the user what to do."""
+def test_a_file_in_no_supported_format_is_refused(content: bytes, status: str, says: str) -> None:
+    """The status and the message tell the user what to do."""
     error = refused(content)
     assert error.status == status
     assert says in str(error)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_cut_off_file_is_unreadable(kind: str) -> None:
-    """The message is the same each time: no address of an object is in it."""
+def test_a_truncated_file_is_unreadable(kind: str) -> None:
+    """The message is the same each time, without the address of an object."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
     content = encoded(Image.fromarray(noise), kind)[:-600]
     first, second = refused(content), refused(content)
@@ -225,8 +224,8 @@ def test_a_cut_off_file_is_unreadable(kind: str) -> None:
     assert str(first).isprintable()
 
 
-def test_errors_are_one_plain_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a reader says: no address, no line break, not too long."""
+def test_an_error_message_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no memory address and no line break, whatever Pillow's message is."""
 
     def fail(*_: object) -> None:
         raise ValueError("bad\n\x1b[0m <Chunk object at 0x7f0a> " + "x" * 999)
@@ -238,14 +237,14 @@ def test_errors_are_one_plain_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_wrong_checksum_is_unreadable() -> None:
-    """A bit flipped in the header."""
+    """A bit in the header is flipped."""
     content = bytearray(encoded(Image.fromarray(GREY)))
     content[17] ^= 1
     assert refused(bytes(content)).status == "unreadable"
 
 
 def test_too_many_pixels_are_not_decoded() -> None:
-    """The limit is on what the header says; the size is known all the same."""
+    """The number is that of the header, and the error holds width and height."""
     content = png(8, 0, [b""] * 30_000, 30_000)
     error = refused(content)
     assert (error.status, error.width, error.height) == ("too-large", 30_000, 30_000)
@@ -255,8 +254,10 @@ def test_too_many_pixels_are_not_decoded() -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning])
-def test_running_out_of_memory_is_the_pictures_fault(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets a row; others go on."""
+def test_an_image_that_exhausts_the_memory_is_too_large(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is that of the image and does not end the run."""
 
     def fail(*_: object) -> None:
         raise error
@@ -266,14 +267,14 @@ def test_running_out_of_memory_is_the_pictures_fault(error: type[Exception], mon
 
 
 def test_the_statuses_are_a_closed_list() -> None:
-    """Those with a prediction are among them."""
+    """The list includes the statuses with a prediction."""
     assert set(PREDICTED) < set(STATUSES)
     assert len(STATUSES) == 12
 
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Have threads take turns all the time."""
+    """Make threads switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -281,8 +282,8 @@ def hasty_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hasty_threads")
-def test_warning_filters_survive_threads() -> None:
-    """They belong to the process: concurrent decoding must leave them as they were."""
+def test_concurrent_decoding_keeps_the_warning_filters() -> None:
+    """The filters belong to the process, so threads could overwrite each other's."""
     content, before = encoded(Image.fromarray(GREY)), list(warnings.filters)
     threads = [threading.Thread(target=lambda: [decode(content) for _ in range(30)]) for _ in range(4)]
     for thread in threads:
@@ -298,18 +299,18 @@ def test_warning_filters_survive_threads() -> None:
     changes=st.lists(st.tuples(st.integers(8, 400), st.integers(0, 255)), min_size=1, max_size=6),
 )
 def test_mutated_files_are_decoded_or_refused(kind: str, changes: list[tuple[int, int]]) -> None:
-    """Nothing but a picture or a DecodeError comes of them."""
+    """The outcome is an image or a `DecodeError`."""
     noise = np.random.default_rng(1).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     content = bytearray(encoded(Image.fromarray(noise), kind))
-    for place, value in changes:
-        content[place % len(content)] = value
+    for position, value in changes:
+        content[position % len(content)] = value
     with suppress(DecodeError):
         decoded = decode(bytes(content), max_pixels=1_000_000)
         assert decoded.pixels.shape == (decoded.height, decoded.width)
 
 
-def pillows_own(content: bytes) -> Decoded:
-    """Decode as Pillow does, for modes that need no scaling."""
+def decoded_by_pillow(content: bytes) -> Decoded:
+    """Return an image as Pillow decodes it, for modes that need no scaling."""
     with Image.open(io.BytesIO(content)) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGBA")
     canvas = Image.new("RGBA", image.size, "white")
@@ -329,13 +330,13 @@ def compared_with_pillow(files: Mapping[str, bytes]) -> list[str]:
         with Image.open(io.BytesIO(content)) as opened:
             scaled = opened.mode.startswith("I") or "transparency" in opened.info
         if not scaled:
-            difference = np.abs(decoded.pixels.astype(int) - pillows_own(content).pixels).max()
+            difference = np.abs(decoded.pixels.astype(int) - decoded_by_pillow(content).pixels).max()
             assert difference <= 1, path
     return refused
 
 
 def test_pngsuite_has_the_pixels_that_pillow_decodes() -> None:
-    """The corrupt files are refused, and two that Pillow cannot read either."""
+    """The corrupt files are refused, and two files that Pillow cannot read."""
     refused = compared_with_pillow(data.contents("pngsuite"))
     assert len(refused) == 22
     assert [path for path in refused if not Path(path).name.startswith("x")] == [
@@ -345,20 +346,20 @@ def test_pngsuite_has_the_pixels_that_pillow_decodes() -> None:
 
 
 def test_photographs_have_the_pixels_that_pillow_decodes() -> None:
-    """In all eight EXIF orientations."""
+    """The photographs have all eight EXIF orientations."""
     folder = data.larger_set("odd-images/exif-orientation")
     assert compared_with_pillow({path.name: path.read_bytes() for path in sorted(folder.glob("*.jpg"))}) == []
 
 
-def by_pillow(content: bytes) -> object:
-    """Decode without the short ways: what comes of it, in a form that can be compared."""
+def outcome_with_pillow(content: bytes) -> object:
+    """Return the outcome of decoding a PNG with Pillow instead of libspng."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("digits.images.decode._plain_png", lambda *_: None)
         return outcome(content)
 
 
 def outcome(content: bytes, **options: Any) -> object:
-    """Decode; give pixels and sizes, or the status and its reason."""
+    """Return the pixels and sizes of a decoded file, or the status and message of its error."""
     try:
         decoded = decode(content, **options)
     except DecodeError as error:
@@ -368,23 +369,23 @@ def outcome(content: bytes, **options: Any) -> object:
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 4, 8]), st.randoms(use_true_random=False))
 def test_plain_pngs_are_decoded_to_pillows_pixels(width: int, height: int, depth: int, random: Any) -> None:
-    """Every depth, every filter."""
+    """Libspng decodes each depth and each filter as Pillow does."""
     noise = [bytes([random.randrange(5)]) + random.randbytes((width * depth + 7) // 8) for _ in range(height)]
     content = png(depth, 0, noise, width, filtered=True)
-    assert decoded_shortly(content)
-    assert outcome(content) == by_pillow(content)
+    assert is_decoded_without_pillow(content)
+    assert outcome(content) == outcome_with_pillow(content)
 
 
-def decoded_shortly(content: bytes) -> bool:
-    """Tell whether Pillow isn't asked."""
+def is_decoded_without_pillow(content: bytes) -> bool:
+    """Return whether a file is decoded without Pillow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("digits.images.decode._decode", None)
         return not isinstance(outcome(content)[0], str)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("damage", ["adler", "no-adler", "crc", "header-crc", "short", "few-rows", "filter", "width"])
-def test_a_damaged_plain_png_is_judged_by_pillow(damage: str) -> None:
-    """The short way never reads what Pillow refuses."""
+def test_a_damaged_plain_png_is_refused_as_by_pillow(damage: str) -> None:
+    """Libspng alone would read some of the damaged files."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 9), dtype=np.uint8)
     rows = [b"\0" + row.tobytes() for row in noise]
     data = zlib.compress(b"".join(rows))
@@ -399,13 +400,13 @@ def test_a_damaged_plain_png_is_judged_by_pillow(damage: str) -> None:
     content = bytearray(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", changed) + chunk(b"IEND", b""))
     if damage.endswith("crc"):
         content[30 if damage == "header-crc" else -14] ^= 1
-    assert outcome(bytes(content)) == by_pillow(bytes(content))
+    assert outcome(bytes(content)) == outcome_with_pillow(bytes(content))
 
 
 @pytest.mark.parametrize(("size", "scale"), [((895, 900), 4), ((896, 900), 8), ((640, 480), 4), ((224, 300), 2)])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_large_photos_are_decoded_reduced(size: tuple[int, int], scale: int, orientation: int) -> None:
-    """At the smallest scale that leaves the shorter side 112 pixels; upright, and with the sizes of the whole."""
+def test_large_photos_are_decoded_at_a_reduced_scale(size: tuple[int, int], scale: int, orientation: int) -> None:
+    """The scale is the smallest at which the shorter side has 112 pixels. The image is upright, its sizes are whole."""
     columns, rows = np.meshgrid(np.linspace(0, 120, size[0]), np.linspace(0, 120, size[1]))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -419,39 +420,39 @@ def test_large_photos_are_decoded_reduced(size: tuple[int, int], scale: int, ori
 
 
 def photo_of(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
-    """Give a slope of light, with grain that reduced decoding has to average as well."""
+    """Return a photo of a gradient with noise, which decoding at a reduced scale averages."""
     columns, rows = np.meshgrid(np.linspace(0, 110, size[0]), np.linspace(20, 120, size[1]))
     grain = np.random.default_rng(5).integers(0, 6, (size[1], size[0]))
     return Image.fromarray((columns + rows + grain).astype(np.uint8)).convert(mode)
 
 
-def asked_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Decode a file, and tell whether Pillow had a part in it."""
-    asked = []
-    long_way = decode_module._decode
+def uses_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Decode a file, and return whether Pillow was used."""
+    calls = []
+    decode_with_pillow = decode_module._decode
     with monkeypatch.context() as patch:
-        patch.setattr(decode_module, "_decode", lambda *given: asked.append(True) or long_way(*given))
+        patch.setattr(decode_module, "_decode", lambda *given: calls.append(True) or decode_with_pillow(*given))
         decode(content, min_side=112)
-    return bool(asked)
+    return bool(calls)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("size", [(640, 480), (641, 479), (300, 224), (1200, 1001)])
-def test_a_jpeg_without_metadata_is_decoded_the_short_way(
+def test_a_jpeg_without_metadata_is_decoded_without_pillow(
     size: tuple[int, int], mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without Pillow, to what the long way gives, which is within two levels of Pillow's at full size, averaged."""
+    """The pixels are the same as with Pillow, and within 2 levels of the average of the whole image."""
     content = encoded(photo_of(size, mode), "JPEG", quality=90)
-    assert not asked_pillow(content, monkeypatch)
-    short = decode(content, min_side=112)
+    assert not uses_pillow(content, monkeypatch)
+    without = decode(content, min_side=112)
     monkeypatch.setattr(decode_module, "_plain_jpeg", lambda *_: None)
-    long = decode(content, min_side=112)
-    assert np.array_equal(short.pixels, long.pixels)
-    assert (short.width, short.height) == (long.width, long.height) == size
-    scale = round(size[0] / short.pixels.shape[1])
+    with_pillow = decode(content, min_side=112)
+    assert np.array_equal(without.pixels, with_pillow.pixels)
+    assert (without.width, without.height) == (with_pillow.width, with_pillow.height) == size
+    scale = round(size[0] / without.pixels.shape[1])
     whole = np.asarray(Image.fromarray(decode(content).pixels).reduce(scale)).astype(int)
-    inside = (slice(0, size[1] // scale), slice(0, size[0] // scale))  # at the rim libjpeg repeats pixels, Pillow cuts
-    assert np.abs(short.pixels.astype(int) - whole)[inside].max() <= 2
+    inside = (slice(0, size[1] // scale), slice(0, size[0] // scale))  # libjpeg repeats pixels at the rim, Pillow cuts
+    assert np.abs(without.pixels.astype(int) - whole)[inside].max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -464,45 +465,43 @@ def test_a_jpeg_without_metadata_is_decoded_the_short_way(
         pytest.param({"progressive": True}, id="progressive"),
     ],
 )
-def test_a_jpeg_with_anything_else_in_it_is_shown_to_pillow(
-    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Orientation and kind are Pillow's to say; the pixels are the same where it says nothing of them."""
+def test_a_jpeg_with_metadata_is_read_by_pillow(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow reads the orientation and the kind of the file. The pixels are the same as without metadata."""
     content = encoded(photo_of((640, 480)), "JPEG", quality=90, **options)
-    assert asked_pillow(content, monkeypatch)
+    assert uses_pillow(content, monkeypatch)
     plain = encoded(photo_of((640, 480)), "JPEG", quality=90)
     assert np.array_equal(decode(content, min_side=112).pixels, decode(plain, min_side=112).pixels)
 
 
-def test_a_jpeg_that_is_cut_off_in_its_header_is_shown_to_pillow() -> None:
-    """Wherever: what is said of it is what Pillow says."""
+def test_a_jpeg_with_a_truncated_header_has_pillows_error() -> None:
+    """The header is truncated at various lengths."""
     content = encoded(photo_of((640, 480)), "JPEG")
     for length in range(3, content.index(b"\xff\xda"), 40):
         assert outcome(content[:length], min_side=112) == outcome(content[:length])
 
 
-def test_a_plain_png_that_is_a_bomb() -> None:
-    """Its data is not unpacked beyond what the picture's size may need."""
+def test_a_decompression_bomb_in_a_plain_png_is_refused() -> None:
+    """Its data is not decompressed beyond what an image of its size can need."""
     bomb = chunk(b"IDAT", zlib.compress(bytes(100_000_000)))
     header = struct.pack(">IIBBBBB", 9, 9, 8, 0, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + bomb + chunk(b"IEND", b"")
     with faults.memory_below(10_000_000):
-        assert outcome(content) == by_pillow(content)
+        assert outcome(content) == outcome_with_pillow(content)
 
 
-def test_other_photos_are_decoded_whole() -> None:
-    """Small ones, those of a rare kind, and those that are damaged; all of them when nothing else is asked for."""
+def test_small_rare_and_damaged_photos_are_decoded_whole() -> None:
+    """Without `min_side`, so is any photo."""
     small = encoded(Image.linear_gradient("L").resize((223, 400)).convert("RGB"), "JPEG")
     rare = encoded(Image.new("CMYK", (300, 300)), "JPEG")
-    cut_off = encoded(Image.linear_gradient("L").resize((600, 600)), "JPEG")[:-3000]
-    for content in (small, rare, cut_off):
+    truncated = encoded(Image.linear_gradient("L").resize((600, 600)), "JPEG")[:-3000]
+    for content in (small, rare, truncated):
         assert outcome(content, min_side=112) == outcome(content)
     assert decode(encoded(Image.new("RGB", (500, 400)), "JPEG")).pixels.shape == (400, 500)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
-def test_large_pictures_of_numbers_are_made_grey_in_strips(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same pixels, in whatever pieces."""
+def test_large_images_of_numbers_are_converted_in_strips(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pixels do not depend on the size of the strips."""
     values = np.random.default_rng(0).integers(0, 65536, (30, 20)).astype({"I;16": "<u2", "I": "<i4", "F": "<f4"}[mode])
     content = encoded(Image.fromarray(values), "TIFF")
     whole = decode(content).pixels
@@ -512,8 +511,8 @@ def test_large_pictures_of_numbers_are_made_grey_in_strips(mode: str, monkeypatc
 
 
 @pytest.mark.parametrize("kind", sorted(OTHER_EXTENSIONS))
-def test_other_formats_are_read_where_they_are_asked_for(kind: OtherFormat) -> None:
-    """Else they are refused; and what is asked for changes nothing for the rest."""
+def test_other_formats_are_read_on_request(kind: OtherFormat) -> None:
+    """Otherwise they are refused. A request does not affect files in the usual formats."""
     image = Image.fromarray(np.kron(GREY, np.ones((8, 8), np.uint8)))
     image = image.convert({"AVIF": "RGB", "ICO": "RGBA", "QOI": "RGB"}.get(kind, "L"))
     options = {"AVIF": {"quality": 100, "subsampling": "4:4:4"}, "ICO": {"sizes": [image.size]}}.get(kind, {})
@@ -527,6 +526,6 @@ def test_other_formats_are_read_where_they_are_asked_for(kind: OtherFormat) -> N
     assert outcome(encoded(image.convert("L")), others=(kind,)) == outcome(encoded(image.convert("L")))
 
 
-def test_the_lists_of_other_formats_agree() -> None:
-    """The configuration has one of its own, so as not to load Pillow."""
-    assert get_args(formats.OtherFormat) == get_args(OtherFormat) == tuple(OTHER_EXTENSIONS)
+def test_each_other_format_has_a_reader_and_extensions() -> None:
+    """The type and the two tables have the same formats in the same order."""
+    assert get_args(OtherFormat) == tuple(OTHER_EXTENSIONS) == tuple(OTHER_READERS)

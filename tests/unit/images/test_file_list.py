@@ -1,4 +1,4 @@
-"""Lists of files that a user gives: every file a row, nothing from outside of the folder."""
+"""File lists: an entry per listed file, and none from outside the folder."""
 
 import io
 import os
@@ -17,14 +17,14 @@ from tests.support.faults import without_root
 
 
 def make(root: Path, *names: str) -> None:
-    """Make files with their names in them."""
+    """Create files whose content is their name."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
 
 
 def named(root: Path, *names: bytes, **options: object) -> tuple[list[bytes], dict[str, int]]:
-    """List the paths, and count what is left out."""
+    """Return the paths in a listing of named files, and the number of skipped names by reason."""
     listing = FileList(root, names, **options)  # type: ignore[arg-type]
     return [entry.path for entry in listing], dict(listing.skipped)
 
@@ -39,33 +39,33 @@ def named(root: Path, *names: bytes, **options: object) -> tuple[list[bytes], di
         (b"", []),
     ],
 )
-def test_a_list_is_lines_or_ended_by_nul(
+def test_paths_in_a_list_are_lines_or_ended_by_nul(
     tmp_path: Path, content: bytes, names: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a file, or the standard input."""
+    """The list is read from a file or from standard input."""
     (tmp_path / "list").write_bytes(content)
     assert read_file_list(tmp_path / "list") == names
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     assert read_file_list(Path("-")) == names
 
 
-def test_a_list_that_is_not_there(tmp_path: Path) -> None:
-    """It is named."""
+def test_a_missing_list_is_an_error(tmp_path: Path) -> None:
+    """The message names the list."""
     with pytest.raises(
         UsageError, match=r"nowhere: could not be read \(No such file or directory\); expected a list of files"
     ):
         read_file_list(tmp_path / "nowhere")
 
 
-def test_named_files_are_what_a_listing_has(tmp_path: Path) -> None:
-    """The same entries in the same order, each once, however they are written."""
+def test_named_files_have_the_entries_of_a_folder_listing(tmp_path: Path) -> None:
+    """The order is the same, and each file is listed once, even if it is named in several ways."""
     make(tmp_path, "a/1.png", "a.png", "a0.png", "b.txt")
     names = [b"a0.png", b"./a.png", b"a//1.png", b"b.txt", b"a/../a.png", os.fsencode(tmp_path / "a0.png")]
     assert list(FileList(tmp_path, names)) == list(Listing(tmp_path, selection=Selection(all_files=True)))
 
 
-def test_absolute_names(tmp_path: Path) -> None:
-    """Below the folder, as it is or as the user calls it; with as many slashes as they like."""
+def test_absolute_paths_below_the_folder_are_listed(tmp_path: Path) -> None:
+    """The paths may begin with the folder's real path or an alias, and have repeated slashes."""
     make(tmp_path, "in/a.png", "in2/b.png")
     link = tmp_path / "link"
     link.symlink_to("in")
@@ -76,8 +76,8 @@ def test_absolute_names(tmp_path: Path) -> None:
     assert named(Path("/"), os.fsencode(tmp_path / "in/a.png"))[0] == [os.fsencode(tmp_path / "in/a.png")[1:]]
 
 
-def test_what_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
-    """Upwards, through links, and what is no file."""
+def test_names_that_lead_out_of_the_folder_are_skipped(tmp_path: Path) -> None:
+    """They lead upwards or through links. Names of other things than files are skipped too."""
     make(tmp_path, "secret.png", "in/a.png", "in/x/b.png")
     inside = tmp_path / "in"
     (inside / "up").symlink_to("..")
@@ -88,17 +88,17 @@ def test_what_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert named(inside, *names) == ([b"x/b.png"], {"outside": 2, "link": 2, "fifo": 1, "folder": 2})
 
 
-def test_a_missing_file_has_its_row(world_readable: Path) -> None:
-    """As one that vanished; one that may not be read is denied."""
+def test_missing_and_denied_files_are_listed(world_readable: Path) -> None:
+    """Reading them gives the status `vanished` or `denied`."""
     make(world_readable, "a.png", "closed/b.png")
     (world_readable / "closed").chmod(0)
     names = [b"a.png/c.png", b"closed/b.png", b"gone.png", b"gone/d.png", b"e" * 300]
-    with without_root(), DirectoryReader(world_readable) as beneath:
+    with without_root(), DirectoryReader(world_readable) as reader:
         entries = list(FileList(world_readable, names))
         statuses = {}
         for entry in entries:
             with pytest.raises(DecodeError) as caught:
-                read_entry(beneath, entry, max_bytes=100)
+                read_entry(reader, entry, max_bytes=100)
             statuses[entry.path[:8]] = caught.value.status
     (world_readable / "closed").chmod(0o755)
     assert entries[1] == Entry(b"closed/b.png", DENIED_SIZE, 0, 0)
@@ -106,8 +106,8 @@ def test_a_missing_file_has_its_row(world_readable: Path) -> None:
                         b"gone/d.p": "vanished", b"eeeeeeee": "vanished"}  # fmt: skip
 
 
-def test_the_process_that_can_open_nothing_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is no file's fault."""
+def test_exhausted_descriptors_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not reported as a missing file."""
 
     def directory(*_: object) -> int:
         raise OSError(24, "Too many open files")
@@ -117,16 +117,16 @@ def test_the_process_that_can_open_nothing_stops(tmp_path: Path, monkeypatch: py
         named(tmp_path, b"a.png")
 
 
-def test_other_options_hold_for_named_files(tmp_path: Path) -> None:
-    """Patterns, content, sub-folders, our own output."""
+def test_selection_and_own_files_apply_to_named_files(tmp_path: Path) -> None:
+    """So does the option for subfolders."""
     make(tmp_path, "a.png", "b.dat", "x/c.png", "p.csv", "work/d.png")
     names = [b"a.png", b"b.dat", b"x/c.png", b"p.csv", b"work/d.png", b"gone.dat", b"gone.png"]
-    ours = [tmp_path / "p.csv", tmp_path / "work"]
+    own = [tmp_path / "p.csv", tmp_path / "work"]
     every = [b"a.png", b"b.dat", b"gone.dat", b"gone.png", b"x/c.png"]
-    assert named(tmp_path, *names, own_files=ours) == (every, {"output": 2})
-    assert named(tmp_path, *names, own_files=ours, recursive=False)[1] == {"output": 2, "sub-folder": 1}
+    assert named(tmp_path, *names, own_files=own) == (every, {"output": 2})
+    assert named(tmp_path, *names, own_files=own, recursive=False)[1] == {"output": 2, "sub-folder": 1}
     excluding = Selection(all_files=True, exclude=["*.dat", "x"])
-    assert named(tmp_path, *names, own_files=ours, selection=excluding) == (
+    assert named(tmp_path, *names, own_files=own, selection=excluding) == (
         [b"a.png", b"gone.png"],
         {"excluded": 3, "output": 2},
     )

@@ -1,4 +1,4 @@
-"""Folders that anybody may have filled: listed in order, read without surprises, every name coming back."""
+"""Folder: listing in byte order, paths as text, and reading of unchanged files."""
 
 import errno
 import os
@@ -46,7 +46,7 @@ HOSTILE = [
 
 
 def make(root: Path, *names: bytes) -> None:
-    """Make files, whatever their names."""
+    """Create files whose content is their name."""
     for name in names:
         path = root / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def make(root: Path, *names: bytes) -> None:
 
 
 def listed(root: Path, **options: object) -> list[bytes]:
-    """List a folder's paths."""
+    """Return the paths in a listing of a folder."""
     return [entry.path for entry in Listing(root, **options)]  # type: ignore[arg-type]
 
 
@@ -77,15 +77,15 @@ def listed(root: Path, **options: object) -> list[bytes]:
         (b"./a", "././a"),
     ],
 )
-def test_the_escape_is_the_contract(path: bytes, text: str) -> None:
-    """As architecture and docs say."""
+def test_paths_are_escaped_as_documented(path: bytes, text: str) -> None:
+    """See docs/predictions.md."""
     assert escape_path(path) == text
     assert unescape_path(text) == path
 
 
 @given(st.binary(max_size=30) | st.text("=+-@./%\n\u0085éa", max_size=12).map(str.encode))
-def test_every_name_comes_back(path: bytes) -> None:
-    """No two names are written alike, none has a control character, none starts a formula."""
+def test_any_path_can_be_unescaped(path: bytes) -> None:
+    """No escaped path has a control character or starts a formula."""
     text = escape_path(path)
     assert unescape_path(text) == path
     assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)
@@ -94,22 +94,22 @@ def test_every_name_comes_back(path: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", ["%", "a%4", "%zz", "% 1", "\ud800"])
-def test_what_is_no_escaped_path(text: str) -> None:
-    """It is refused, not guessed."""
+def test_text_that_is_not_an_escaped_path_is_refused(text: str) -> None:
+    """A `%` must be followed by two hexadecimal digits."""
     with pytest.raises(UsageError, match="is not an escaped path"):
         unescape_path(text)
 
 
-def test_the_order_is_that_of_the_paths_bytes(tmp_path: Path) -> None:
-    """Not that of a walk: `a.png` before `a/`, which comes before `a0.png`."""
+def test_files_are_listed_in_byte_order_of_their_paths(tmp_path: Path) -> None:
+    """For example, `a.png` is listed before `a/1.png`, and that before `a0.png`."""
     names = [b"a/1.png", b"a.png", b"a0.png", b"a-/x.png", b"a/b/2.png", b"B.png", b"\xff/1.png", *HOSTILE]
     make(tmp_path, *names)
     assert listed(tmp_path) == sorted(names)
     assert listed(tmp_path, recursive=False) == sorted(name for name in names if b"/" not in name)
 
 
-def test_entries_tell_what_stat_tells(tmp_path: Path) -> None:
-    """Size, modification time and inode, so that a change is seen without reading."""
+def test_entries_have_size_modification_time_and_inode(tmp_path: Path) -> None:
+    """With these, a change is detected without reading the file."""
     make(tmp_path, b"x/a.png")
     (entry,) = Listing(tmp_path)
     status = (tmp_path / "x" / "a.png").stat()
@@ -117,8 +117,8 @@ def test_entries_tell_what_stat_tells(tmp_path: Path) -> None:
     assert entry_for(tmp_path / "x", b"a.png")[1:] == entry[1:]
 
 
-def test_all_else_is_counted_by_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links, also to files and folders within, FIFOs, sockets, devices, other files."""
+def test_skipped_entries_are_counted_by_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links are skipped even if they lead to files in the folder. A second iteration counts anew."""
     make(tmp_path, b"a.png", b"notes.txt", b"png", b"deep/b.jpg")
     (tmp_path / "link.png").symlink_to("a.png")
     (tmp_path / "dangling.png").symlink_to("nowhere.png")
@@ -137,27 +137,27 @@ def test_all_else_is_counted_by_reason(tmp_path: Path, monkeypatch: pytest.Monke
     assert listing.skipped["link"] == 3
 
 
-def test_a_device_is_not_opened() -> None:
-    """The null device, among others."""
+def test_devices_are_skipped() -> None:
+    """They are counted as `device`."""
     listing = Listing(Path("/dev"), recursive=False, selection=Selection(all_files=True))
     list(listing)
     assert listing.skipped["device"] > 0
 
 
-def test_our_own_output_is_left_out(tmp_path: Path) -> None:
-    """The table, what stands beside it, temporary files of both, the work folder, also through a link."""
+def test_own_files_are_skipped(tmp_path: Path) -> None:
+    """They are the table, files beside it, their temporary files and a work folder, also if named through a link."""
     inside = tmp_path / "in"
     make(inside, b"a.png", b"p.csv", b"p.summary.json", b".p.csv.0123456789abcdef.tmp", b"work/x.png", b".q.tmp")
     (tmp_path / "link").symlink_to(inside)
-    ours = [tmp_path / "link" / name for name in ("p.csv", "p.summary.json", "work")]
+    own = [tmp_path / "link" / name for name in ("p.csv", "p.summary.json", "work")]
     for root in (inside, tmp_path / "link"):
-        listing = Listing(root, selection=Selection(all_files=True), own_files=[*ours, tmp_path / "elsewhere.csv"])
+        listing = Listing(root, selection=Selection(all_files=True), own_files=[*own, tmp_path / "elsewhere.csv"])
         assert [entry.path for entry in listing] == [b".q.tmp", b"a.png"]
         assert listing.skipped == {"output": 4}
 
 
-def test_folders_nested_beyond_the_longest_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deeper than Python's stack, and than a path the kernel would take."""
+def test_very_deep_folders_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are nested deeper than Python's stack allows, and their path is longer than the kernel accepts."""
     monkeypatch.chdir(tmp_path)
     for _ in range(1200):
         Path("deeply").mkdir()
@@ -170,8 +170,8 @@ def test_folders_nested_beyond_the_longest_path(tmp_path: Path, monkeypatch: pyt
         Path("deeply").rmdir()
 
 
-def test_a_folder_within_itself_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a bind mount can make it."""
+def test_a_folder_inside_itself_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bind mount can create such a loop."""
     make(tmp_path, b"a/b.png")
     real = DirectoryReader.directory
     monkeypatch.setattr(DirectoryReader, "directory", lambda self, path: real(self, path.replace(b"a/a", b"")))
@@ -181,8 +181,8 @@ def test_a_folder_within_itself_is_cut(tmp_path: Path, monkeypatch: pytest.Monke
     assert listing.skipped["loop"] == 1
 
 
-def test_a_folder_that_is_there_twice_is_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a bind mount beside it makes it: both have their rows."""
+def test_a_folder_that_appears_twice_is_not_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bind mount beside a folder lists the files under both paths."""
     make(tmp_path, b"a/b.png")
     (tmp_path / "c").mkdir()
     real = DirectoryReader.directory
@@ -190,13 +190,13 @@ def test_a_folder_that_is_there_twice_is_no_loop(tmp_path: Path, monkeypatch: py
     assert listed(tmp_path) == [b"a/b.png", b"c/b.png"]
 
 
-def test_what_may_not_be_read_is_reported(world_readable: Path) -> None:
-    """A folder that may not be read is counted; one that may not be entered still tells its files."""
+def test_entries_without_permission_are_reported(world_readable: Path) -> None:
+    """An unreadable folder is counted. The files of a folder that may only be read are listed as denied."""
     make(world_readable, b"locked/a.png", b"names-only/b.png", b"mine.png")
     (world_readable / "locked").chmod(0)
     (world_readable / "names-only").chmod(0o744)
     (world_readable / "mine.png").chmod(0)
-    with without_root(), DirectoryReader(world_readable) as beneath:
+    with without_root(), DirectoryReader(world_readable) as reader:
         listing = Listing(world_readable)
         entries = list(listing)
         assert listing.skipped["unreadable-folder"] == 1
@@ -204,7 +204,7 @@ def test_what_may_not_be_read_is_reported(world_readable: Path) -> None:
         assert entries[1].size == DENIED_SIZE
         for entry in entries:
             with pytest.raises(DecodeError) as caught:
-                read_entry(beneath, entry, max_bytes=100)
+                read_entry(reader, entry, max_bytes=100)
             assert caught.value.status == "denied"
     (world_readable / "locked").chmod(0o755)
 
@@ -213,7 +213,7 @@ def test_what_may_not_be_read_is_reported(world_readable: Path) -> None:
 def test_a_folder_that_vanishes_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[OSError]
 ) -> None:
-    """Between its name being read and its being opened."""
+    """It vanishes after its name was read and before it is opened."""
     make(tmp_path, b"a/b.png", b"c.png")
     real = DirectoryReader.directory
 
@@ -229,7 +229,7 @@ def test_a_folder_that_vanishes_is_counted(
 
 
 def test_a_source_is_a_folder_or_a_file(tmp_path: Path) -> None:
-    """Also through a link, as the user named it."""
+    """The source may be named through a link."""
     make(tmp_path, b"in/a.txt")
     (tmp_path / "link").symlink_to(tmp_path / "in")
     (tmp_path / "one").symlink_to(tmp_path / "in" / "a.txt")
@@ -237,8 +237,8 @@ def test_a_source_is_a_folder_or_a_file(tmp_path: Path) -> None:
     assert resolve_source(tmp_path / "one") == (tmp_path.resolve() / "in", b"a.txt")
 
 
-def test_a_source_that_is_neither(world_readable: Path) -> None:
-    """Missing, a FIFO, or closed to us: said at once, in one sentence."""
+def test_a_source_that_is_neither_or_cannot_be_read_is_an_error(world_readable: Path) -> None:
+    """The sources are missing, a FIFO, and a folder without permission."""
     os.mkfifo(world_readable / "fifo")
     (world_readable / "closed").mkdir(mode=0)
     with pytest.raises(UsageError, match="No such file"):
@@ -250,19 +250,19 @@ def test_a_source_that_is_neither(world_readable: Path) -> None:
 
 
 def replaced_by_fifo(path: Path) -> None:
-    """Put a FIFO in a file's place: opening it for reading would wait forever."""
+    """Replace a file by a FIFO. A blocking open of it would never return."""
     path.unlink()
     os.mkfifo(path)
 
 
 def replaced_by_link(path: Path) -> None:
-    """Put a link in a file's place."""
+    """Replace a file by a link."""
     path.rename(path.with_name("real.png"))
     path.symlink_to("real.png")
 
 
 def folder_replaced_by_link(path: Path) -> None:
-    """Put a link in the place of a file's folder."""
+    """Replace a file's folder by a link."""
     path.parent.rename(path.parent.with_name("real"))
     path.parent.symlink_to("real")
 
@@ -279,32 +279,36 @@ def folder_replaced_by_link(path: Path) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "changed"),
     ],
 )
-def test_a_file_that_is_not_what_was_listed(
+def test_a_file_that_changed_after_it_was_listed_is_not_read(
     tmp_path: Path, change: Callable[[Path], object], status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its row says so, and nothing else is read in its place."""
+    """The error has the status, and no other file is read instead."""
     make(tmp_path, b"in/a.png")
     (entry,) = Listing(tmp_path)
     change(tmp_path / "in" / "a.png")
     monkeypatch.setattr("digits.images.folder.os.read", None)
-    with DirectoryReader(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
-        read_entry(beneath, entry, max_bytes=100)
+    with DirectoryReader(tmp_path) as reader, pytest.raises(DecodeError) as caught:
+        read_entry(reader, entry, max_bytes=100)
     assert caught.value.status == status
 
 
-def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Growing, or being cut to nothing."""
+def test_a_file_that_changes_its_size_while_it_is_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grows, or becomes empty."""
     make(tmp_path, b"a.png")
     (entry,) = Listing(tmp_path)
     for content in (b"", b"a.png and more"):
         monkeypatch.setattr("digits.images.folder.os.read", lambda *_, content=content: content)
-        with DirectoryReader(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
-            read_entry(beneath, entry, max_bytes=100)
+        with DirectoryReader(tmp_path) as reader, pytest.raises(DecodeError) as caught:
+            read_entry(reader, entry, max_bytes=100)
         assert caught.value.status == "changed"
 
 
-def test_a_file_that_is_overwritten_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By as many bytes: half of them old, half of them new."""
+def test_a_file_that_is_overwritten_while_it_is_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size stays the same, but its modification time changes."""
     make(tmp_path, b"a.png")
     (entry,) = Listing(tmp_path)
     real = os.read
@@ -314,71 +318,75 @@ def test_a_file_that_is_overwritten_while_it_is_read(tmp_path: Path, monkeypatch
         return real(descriptor, size)
 
     monkeypatch.setattr("digits.images.folder.os.read", read)
-    with DirectoryReader(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
-        read_entry(beneath, entry, max_bytes=100)
+    with DirectoryReader(tmp_path) as reader, pytest.raises(DecodeError) as caught:
+        read_entry(reader, entry, max_bytes=100)
     assert caught.value.status == "changed"
 
 
-def test_short_reads_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the kernel may give them."""
+def test_short_reads_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may return fewer bytes than requested."""
     make(tmp_path, b"abc.png")
     (entry,) = Listing(tmp_path)
     real = os.read
     monkeypatch.setattr("digits.images.folder.os.read", lambda descriptor, size: real(descriptor, min(size, 2)))
-    with DirectoryReader(tmp_path) as beneath:
-        assert read_entry(beneath, entry, max_bytes=100) == b"abc.png"
+    with DirectoryReader(tmp_path) as reader:
+        assert read_entry(reader, entry, max_bytes=100) == b"abc.png"
 
 
-def test_a_file_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut short between two reads."""
+def test_a_file_that_is_truncated_between_two_reads_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second read returns nothing."""
     make(tmp_path, b"abc.png")
     (entry,) = Listing(tmp_path)
     pieces = iter([b"abc", b""])
     monkeypatch.setattr("digits.images.folder.os.read", lambda *_: next(pieces))
-    with DirectoryReader(tmp_path) as beneath, pytest.raises(DecodeError) as caught:
-        read_entry(beneath, entry, max_bytes=100)
+    with DirectoryReader(tmp_path) as reader, pytest.raises(DecodeError) as caught:
+        read_entry(reader, entry, max_bytes=100)
     assert caught.value.status == "changed"
 
 
-def test_the_limit_on_bytes(tmp_path: Path) -> None:
-    """A file over it is not opened."""
+def test_a_file_above_the_size_limit_is_too_large(tmp_path: Path) -> None:
+    """A file of exactly the limit is read."""
     make(tmp_path, b"a.png")
     (entry,) = Listing(tmp_path)
-    with DirectoryReader(tmp_path) as beneath:
-        assert read_entry(beneath, entry, max_bytes=5) == b"a.png"
+    with DirectoryReader(tmp_path) as reader:
+        assert read_entry(reader, entry, max_bytes=5) == b"a.png"
         with pytest.raises(DecodeError, match="5 bytes are over the limit of 4") as caught:
-            read_entry(beneath, entry, max_bytes=4)
+            read_entry(reader, entry, max_bytes=4)
     assert caught.value.status == "too-large"
 
 
-def test_a_failing_disk_and_a_failing_process_are_not_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unreadable file has its row; but when no file can be opened, the run must stop."""
+def test_a_disk_error_is_that_of_a_file_but_exhausted_descriptors_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unreadable file has a row; the run must stop if no file can be opened."""
     make(tmp_path, b"a.png")
     (entry,) = Listing(tmp_path)
-    with DirectoryReader(tmp_path) as beneath:
+    with DirectoryReader(tmp_path) as reader:
         for number, expected in ((errno.EIO, DecodeError), (errno.EMFILE, OSError)):
-            monkeypatch.setattr(beneath, "file", lambda _, number=number: (_ for _ in ()).throw(OSError(number, "x")))
+            monkeypatch.setattr(reader, "file", lambda _, number=number: (_ for _ in ()).throw(OSError(number, "x")))
             with pytest.raises(expected):
-                read_entry(beneath, entry, max_bytes=100)
+                read_entry(reader, entry, max_bytes=100)
 
 
 def open_descriptors() -> int:
-    """Count our open files."""
+    """Return the number of open files of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    """After listing, reading and failing in many folders."""
+    """This holds after listing, reading and failing in several folders."""
     make(tmp_path, b"a/b/1.png", b"a/c/2.png", b"d/3.png")
     before = open_descriptors()
     entries = list(Listing(tmp_path))
     (tmp_path / "d" / "3.png").unlink()
     (tmp_path / "d").rmdir()
-    with DirectoryReader(tmp_path) as beneath:
+    with DirectoryReader(tmp_path) as reader:
         for entry in entries[:2]:
-            read_entry(beneath, entry, max_bytes=100)
+            read_entry(reader, entry, max_bytes=100)
         with pytest.raises(DecodeError):
-            read_entry(beneath, entries[2], max_bytes=100)
+            read_entry(reader, entries[2], max_bytes=100)
         with pytest.raises(FileNotFoundError):
-            beneath.directory(b"a/b/nowhere/at/all")
+            reader.directory(b"a/b/nowhere/at/all")
     assert open_descriptors() == before

@@ -1,4 +1,4 @@
-"""Sorting more records than are held in memory."""
+"""Sorting of listings that are too large for memory."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from tests.support.faults import no_space
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have so few in memory that most are put aside."""
+    """Limit the records in memory, so that most are written to the file."""
     monkeypatch.setattr(folder, "RECORDS_PER_RUN", 5)
     monkeypatch.setattr(folder, "RECORDS_PER_BLOCK", 2)
 
 
 @pytest.fixture
 def file() -> Iterator[BinaryIO]:
-    """Where they are put."""
+    """Yield a temporary file."""
     with tempfile.TemporaryFile(buffering=0) as made:
         yield made
 
@@ -32,14 +32,14 @@ def file() -> Iterator[BinaryIO]:
 @given(records=st.lists(st.binary(max_size=4), max_size=40), more=st.lists(st.binary(max_size=4), max_size=40))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.usefixtures("few")
-def test_the_order_is_that_of_sorted(file: BinaryIO, records: list[bytes], more: list[bytes]) -> None:
-    """Whatever bytes are in them, and although others are put into the same file before they are read."""
+def test_records_are_sorted(file: BinaryIO, records: list[bytes], more: list[bytes]) -> None:
+    """Records are any bytes, and two sorts may share a file."""
     first, second = sort_records(records, file), sort_records(more, file)
     assert [*zip_longest(first, second)] == [*zip_longest(sorted(records), sorted(more))]
 
 
-def test_few_records_never_see_the_file() -> None:
-    """They stay in memory."""
+def test_a_few_records_are_sorted_in_memory() -> None:
+    """The file is not written."""
     with tempfile.TemporaryFile(buffering=0) as file:
         ordered = sort_records(map(bytes, ([3], [1], [2])), file)
         assert file.tell() == 0
@@ -47,8 +47,8 @@ def test_few_records_never_see_the_file() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_no_more_than_a_run_is_in_memory(file: BinaryIO) -> None:
-    """The rest is in the file by the time that all have been taken."""
+def test_at_most_one_run_is_in_memory(file: BinaryIO) -> None:
+    """All other records are in the file before the first is returned."""
     records = [b"%03d" % number for number in range(100)]
     ordered = sort_records(reversed(records), file)
     assert file.tell() >= sum(map(len, records))
@@ -56,8 +56,8 @@ def test_no_more_than_a_run_is_in_memory(file: BinaryIO) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_short_writes_are_put_together() -> None:
-    """As the kernel makes them when a disk is nearly full."""
+def test_short_writes_are_completed() -> None:
+    """The kernel makes them if a disk is nearly full."""
 
     class Short:
         def __init__(self, real: BinaryIO) -> None:
@@ -75,8 +75,8 @@ def test_short_writes_are_put_together() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_folder_of_more_files_than_are_sorted_at_once(tmp_path: Path) -> None:
-    """It is listed as ever, folders within it too; nothing is left of what was put aside."""
+def test_a_folder_of_more_files_than_fit_in_memory_is_listed_in_order(tmp_path: Path) -> None:
+    """So are its subfolders, and no temporary file is left."""
     names = [f"{number:02}/{inner}.png" for number in range(7) for inner in range(8)]
     names += [f"{number:02}.png" for number in range(20)] + ["odd\n.png", "odd \n.png"]
     for name in names:
@@ -91,15 +91,15 @@ def test_a_folder_of_more_files_than_are_sorted_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_what_can_not_be_put_aside_is_no_unreadable_folder(tmp_path: Path) -> None:
-    """It is an error, for the caller to tell."""
+def test_a_missing_scratch_directory_is_an_error(tmp_path: Path) -> None:
+    """The listed folder is not reported as unreadable."""
     with pytest.raises(FileNotFoundError):
         list(Listing(tmp_path, scratch=tmp_path / "nowhere"))
 
 
 @pytest.mark.usefixtures("few")
-def test_a_full_disk_is_no_unreadable_folder_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is left out of the listing without a word."""
+def test_a_full_disk_while_sorting_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file is silently missing from the listing."""
     for number in range(7):
         (tmp_path / f"{number}.png").touch()
     monkeypatch.setattr(folder, "_write", lambda *_: no_space())

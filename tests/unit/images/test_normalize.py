@@ -1,4 +1,4 @@
-"""Pictures of digits into MNIST's form, and MNIST's own left alone."""
+"""Normalization: images of digits converted to MNIST's form."""
 
 import json
 import subprocess
@@ -21,39 +21,39 @@ from digits.images.types import Pixels
 
 @pytest.fixture(scope="module")
 def digits() -> Pixels:
-    """Real digits: the test images of the sample in the package, (1000, 28, 28) uint8."""
+    """Return the test images of the bundled sample, (1000, 28, 28) uint8."""
     with (resources.files("digits.data") / "sample" / "mnist-sample.npz").open("rb") as file, np.load(file) as arrays:
         images: Pixels = arrays["x_test"]
     return images
 
 
-def far(first: Pixels, second: Pixels) -> float:
-    """Tell by how many levels two pictures differ on average."""
+def difference(first: Pixels, second: Pixels) -> float:
+    """Return by how many grey levels two images differ on average."""
     return float(np.abs(first.astype(int) - second).mean())
 
 
 def large(digit: Pixels, side: int = 280) -> Pixels:
-    """Scale a digit up, smoothly."""
+    """Return a digit, smoothly enlarged."""
     return np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def box_and_centre(pixels: Pixels) -> tuple[int, float, float]:
-    """Measure the longest side of the ink's box, and the centre of mass."""
+    """Return the longer side of the ink's box, and the row and column of the centre of mass."""
     rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
     side = max(int(np.ptp(rows)), int(np.ptp(columns))) + 1
     mass = pixels.sum()
-    places = np.arange(len(pixels))
-    return side, float(pixels.sum(axis=1) @ places / mass), float(pixels.sum(axis=0) @ places / mass)
+    positions = np.arange(len(pixels))
+    return side, float(pixels.sum(axis=1) @ positions / mass), float(pixels.sum(axis=0) @ positions / mass)
 
 
-def test_mnist_comes_through_unchanged(digits: Pixels) -> None:
-    """Every one of a thousand: not even copied."""
+def test_mnist_images_are_returned_unchanged(digits: Pixels) -> None:
+    """None of 1,000 images is copied."""
     assert all(normalize(digit) is digit for digit in digits)
 
 
-def test_an_inverted_digit_comes_back_almost_the_same(digits: Pixels) -> None:
-    """Dark ink on white paper."""
-    differences = [far(normalize(255 - digit), digit) for digit in digits[:100]]
+def test_an_inverted_digit_is_normalized_to_almost_the_same_image(digits: Pixels) -> None:
+    """Inverted, it is dark ink on white paper."""
+    differences = [difference(normalize(255 - digit), digit) for digit in digits[:100]]
     assert np.mean(differences) < 5
     assert max(differences) < 25
 
@@ -61,22 +61,24 @@ def test_an_inverted_digit_comes_back_almost_the_same(digits: Pixels) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(large, id="huge"),
-        pytest.param(lambda d: large(d, 600), id="so huge that it is reduced first"),
-        pytest.param(lambda d: 255 - large(d), id="huge and inverted"),
+        pytest.param(large, id="large"),
+        pytest.param(lambda d: large(d, 600), id="so large that it is reduced first"),
+        pytest.param(lambda d: 255 - large(d), id="large and inverted"),
         pytest.param(lambda d: np.pad(large(d), ((0, 300), (200, 0))), id="off-centre"),
         pytest.param(lambda d: (255 - large(d)) // 4 + 100, id="faint pencil on grey paper"),
         pytest.param(lambda d: large(d)[10:270, 10:270], id="cropped"),
     ],
 )
-def test_what_should_not_matter_does_not(digits: Pixels, change: Callable[[Pixels], Pixels]) -> None:
-    """Size, polarity, place and contrast."""
-    differences = [far(normalize(change(digit)), digit) for digit in digits[:30]]
+def test_size_polarity_position_and_contrast_make_little_difference(
+    digits: Pixels, change: Callable[[Pixels], Pixels]
+) -> None:
+    """The normalized image is close to the original digit."""
+    differences = [difference(normalize(change(digit)), digit) for digit in digits[:30]]
     assert np.mean(differences) < 8
 
 
 def test_the_result_has_mnists_form(digits: Pixels) -> None:
-    """Longest side 20, the centre of mass in the middle."""
+    """The longer side of the box is about 20 pixels, and the centre of mass is at the centre of the image."""
     for digit in digits[:50]:
         side, row, column = box_and_centre(normalize(np.pad(large(digit), ((0, 99), (50, 0)))))
         assert 18 <= side <= 20
@@ -84,8 +86,8 @@ def test_the_result_has_mnists_form(digits: Pixels) -> None:
         assert abs(column - 14) < 1
 
 
-def test_a_colour_gradient_on_paper_is_no_ink() -> None:
-    """Paper that is not quite white, with a stroke."""
+def test_a_gradient_on_the_paper_is_not_taken_for_ink() -> None:
+    """The paper is darker on one side, with one stroke."""
     paper = np.tile(np.linspace(200, 255, 100).astype(np.uint8), (100, 1))
     paper[20:80, 48:52] = 20
     side, _, _ = box_and_centre(normalize(paper))
@@ -94,28 +96,28 @@ def test_a_colour_gradient_on_paper_is_no_ink() -> None:
 
 @pytest.mark.parametrize("blank", [np.zeros((28, 28)), np.full((1, 1), 255), np.full((50, 40), 128), np.eye(30) * 9])
 def test_a_blank_page_is_all_background(blank: npt.NDArray[np.float64]) -> None:
-    """One colour, or so faint that it is no ink."""
+    """The pages have one level, or marks that are too faint to be ink."""
     assert not normalize(blank.astype(np.uint8)).any()
 
 
-def test_mnist_mode_brings_even_mnist_into_form(digits: Pixels) -> None:
-    """It is forced, and makes little difference."""
+def test_the_mode_mnist_normalizes_even_mnist_images(digits: Pixels) -> None:
+    """The result is close to the original."""
     digit = digits[0]
     forced = normalize(digit, "mnist")
     assert forced is not digit
-    assert far(forced, digit) < 10
+    assert difference(forced, digit) < 10
 
 
-def test_none_mode_only_scales(digits: Pixels) -> None:
-    """Polarity and place are kept."""
+def test_the_mode_none_only_scales(digits: Pixels) -> None:
+    """Polarity and position stay as they are."""
     digit = digits[0]
     assert normalize(digit, "none") is digit
-    assert far(normalize(255 - large(digit), "none"), 255 - digit) < 8
+    assert difference(normalize(255 - large(digit), "none"), 255 - digit) < 8
 
 
 @pytest.mark.parametrize("mode", ["auto", "mnist", "none"])
-def test_other_input_sizes(mode: Mode, digits: Pixels) -> None:
-    """The network says what it takes."""
+def test_the_result_has_the_requested_shape(mode: Mode, digits: Pixels) -> None:
+    """Networks may have other input sizes than 28x28."""
     assert normalize(large(digits[0]), mode, shape=(32, 48)).shape == (32, 48)
 
 
@@ -124,23 +126,23 @@ def test_other_input_sizes(mode: Mode, digits: Pixels) -> None:
     pixels=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)),
     mode=st.sampled_from(["auto", "mnist", "none"]),
 )
-def test_any_picture_gives_an_input(pixels: Pixels, mode: Mode) -> None:
-    """However small, narrow or noisy."""
+def test_any_image_can_be_normalized(pixels: Pixels, mode: Mode) -> None:
+    """Images may be small, narrow or noisy."""
     result = normalize(pixels, mode)
     assert result.shape == (28, 28)
     assert result.dtype == np.uint8
 
 
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 2), (700, 3), (4, 1), (1, 4)])
-def test_extreme_shapes(shape: tuple[int, int]) -> None:
-    """A line, or a dot."""
+def test_images_of_extreme_shapes_can_be_normalized(shape: tuple[int, int]) -> None:
+    """They are a line or a few pixels."""
     pixels = np.zeros(shape, np.uint8)
     pixels[shape[0] // 2, shape[1] // 2] = 255
     assert normalize(pixels).shape == (28, 28)
 
 
-def test_nearly_mnists_form_is_not() -> None:
-    """Each condition by itself: size, light on dark, box, centre."""
+def test_an_image_that_fails_one_condition_does_not_have_mnists_form() -> None:
+    """The conditions are size, polarity, box and centre."""
     centred = np.zeros((28, 28), np.uint8)
     centred[5:24, 11:18] = 255
     assert has_mnist_form(centred)
@@ -152,42 +154,42 @@ def test_nearly_mnists_form_is_not() -> None:
     assert not has_mnist_form(np.zeros_like(centred))
 
 
-def test_the_spec_can_be_stored() -> None:
-    """As JSON, with the model."""
+def test_the_spec_can_be_stored_as_json() -> None:
+    """It is stored with the model."""
     assert json.loads(json.dumps(SPEC)) == SPEC
 
 
-# Pictures as people have them: each is made from a real digit, and must come back close to it
+# Realistic images, each made from a real digit: the normalized image must be close to the digit
 
 
 def page_of(digit: Pixels, *, side: int = 200, size: tuple[int, int] = (320, 280)) -> npt.NDArray[np.float64]:
-    """A page with a digit on it, off its centre: (*size) float64, 1 is full ink."""
+    """Return a page with a digit that is not in its centre, (*size) float64; 1 is full ink."""
     page = np.zeros(size)
     page[40 : 40 + side, 60 : 60 + side] = large(digit, side) / 255
     return page
 
 
 def photo(ink: npt.NDArray[np.float64], *, seed: int = 0) -> Pixels:
-    """Dark ink on paper whose one side is three times as dark as the other, with noise."""
+    """Return dark ink on paper that is three times as dark on one side as on the other, with noise."""
     light = np.linspace(220, 70, ink.shape[1])
     noise = np.random.default_rng(seed).normal(0, 3, ink.shape)
     return np.clip(light * (1 - 0.7 * ink) + noise, 0, 255).astype(np.uint8)
 
 
 def chalk(ink: npt.NDArray[np.float64]) -> Pixels:
-    """Light ink on a board that is not equally dark everywhere."""
+    """Return light ink on an unevenly dark board."""
     return (np.linspace(90, 30, ink.shape[1]) * (1 - ink) + 200 * ink).astype(np.uint8)
 
 
 def framed(ink: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A cell of a grid: a line along the top and one along the left edge."""
+    """Return a page with lines of a grid along the top and the left edge."""
     cell = ink.copy()
     cell[4:8] = cell[:, 3:9] = 0.9
     return cell
 
 
 def specked(ink: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Dust far from the digit."""
+    """Return a page with specks far from the digit."""
     page = ink.copy()
     page[300:304, 20:25] = page[10:14, 250:254] = 1
     return page
@@ -204,24 +206,24 @@ def specked(ink: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         pytest.param(lambda ink: np.kron(photo(ink), np.ones((4, 4), np.uint8)), id="a megapixel"),
     ],
 )
-def test_a_picture_becomes_the_digit_that_is_on_it(
+def test_a_realistic_image_is_normalized_to_the_digit_on_it(
     digits: Pixels, made: Callable[[npt.NDArray[np.float64]], Pixels]
 ) -> None:
-    """Within what half a pixel off makes: another picture of the same class is more than twice as far."""
-    differences = [far(normalize(made(page_of(digit))), digit) for digit in digits[:20]]
+    """The limit is the effect of a shift by half a pixel. Other digits of a class differ more than twice as much."""
+    differences = [difference(normalize(made(page_of(digit))), digit) for digit in digits[:20]]
     assert np.mean(differences) < 14
     assert np.quantile(differences, 0.9) < 22
 
 
 def test_paper_without_ink_is_blank() -> None:
-    """A photograph of an empty sheet: shadow and noise, but nothing to read."""
+    """A photo of an empty sheet has a shadow and noise, but no ink."""
     assert find_ink(photo(np.zeros((300, 200)))) is None
     assert not normalize(photo(np.zeros((300, 200)))).any()
 
 
 @pytest.mark.parametrize(("inverted", "dark"), [(False, True), (True, False)])
-def test_ink_says_what_it_is_and_where(digits: Pixels, inverted: bool, dark: bool) -> None:
-    """The polarity, and a box about the digit."""
+def test_the_ink_has_its_polarity_and_box(digits: Pixels, inverted: bool, dark: bool) -> None:
+    """The box encloses the digit."""
     picture = photo(page_of(digits[0]))
     ink = find_ink(255 - picture if inverted else picture)
     assert ink is not None
@@ -234,8 +236,8 @@ def test_ink_says_what_it_is_and_where(digits: Pixels, inverted: bool, dark: boo
     assert not ink.others
 
 
-def test_two_digits_side_by_side_can_be_told(digits: Pixels) -> None:
-    """One is taken, and the other is said to be there."""
+def test_a_second_digit_is_reported(digits: Pixels) -> None:
+    """One digit is chosen, and the box of the other is among the others."""
     pair = np.hstack([page_of(digits[0], size=(320, 300)), page_of(digits[1], size=(320, 300))])
     ink = find_ink(photo(pair))
     assert ink is not None
@@ -243,33 +245,33 @@ def test_two_digits_side_by_side_can_be_told(digits: Pixels) -> None:
 
 
 def width_of(pixels: Pixels) -> int:
-    """Count the columns from the first to the last that holds ink."""
+    """Return the number of columns from the first to the last that holds ink."""
     return int(np.ptp(np.flatnonzero((pixels > 63).any(axis=0)))) + 1
 
 
 def stretched(digit: Pixels, side: int) -> Pixels:
-    """Cut a digit's box out and scale it to a square."""
+    """Return a digit's box, cut out and scaled to a square."""
     rows, columns = (np.flatnonzero((digit > 63).any(axis)) for axis in (1, 0))
     box = Image.fromarray(digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     return np.asarray(box.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def test_a_box_stretched_to_its_picture_gets_about_the_width_that_it_had(digits: Pixels) -> None:
-    """Ink from edge to edge of a square, as some sets are cut: nearer by far than if it were left a square."""
+def test_a_box_stretched_to_a_square_gets_about_its_original_width(digits: Pixels) -> None:
+    """The error is much smaller than if the box stayed square."""
     widths = np.array([width_of(digit) for digit in digits[:200]])
     found = np.array([width_of(normalize(stretched(digit, 16))) for digit in digits[:200]])
     assert np.abs(found - widths).mean() < 0.65 * np.abs(20 - widths).mean()
 
 
-def test_a_box_that_fills_a_picture_which_is_no_square_keeps_its_proportions() -> None:
-    """Nothing was stretched there."""
+def test_a_box_that_fills_an_image_that_is_not_square_keeps_its_proportions() -> None:
+    """Such a box has not been stretched."""
     picture = np.zeros((20, 16), np.uint8)
     picture[:3] = picture[-3:] = picture[:, 7:9] = 255
     assert width_of(normalize(picture)) == 16
 
 
 def slant_of(levels: npt.NDArray[np.float64]) -> float:
-    """Give the columns a row of the least-squares line through the rows of ink."""
+    """Return the slant of the least-squares line through the rows of ink, in columns per row."""
     rows, columns = np.indices(levels.shape)
     mass = levels.sum()
     down, across = rows - (rows * levels).sum() / mass, columns - (columns * levels).sum() / mass
@@ -277,8 +279,8 @@ def slant_of(levels: npt.NDArray[np.float64]) -> float:
 
 
 @pytest.mark.parametrize(("slant", "left"), [(0.3, 0.3), (-0.4, -0.4), (0.8, 0.5), (-1.0, -0.5), (1.4, 0.7)])
-def test_only_what_is_too_much_is_taken_from_a_slant(slant: float, left: float) -> None:
-    """A stroke in either direction: as it is up to a half, then a half, and at most so much is taken."""
+def test_only_a_strong_slant_is_reduced(slant: float, left: float) -> None:
+    """A slant up to 0.5 stays; a stronger one is reduced to 0.5, but by at most 0.7."""
     picture = np.full((140, 220), 255, np.uint8)
     for row in range(20, 120):
         middle = round(110 + slant * (row - 70))
@@ -287,22 +289,22 @@ def test_only_what_is_too_much_is_taken_from_a_slant(slant: float, left: float) 
 
 
 def test_faint_ink_on_smooth_paper_is_read(digits: Pixels) -> None:
-    """Hardly darker than its paper, which slopes, so that it is no blank page."""
+    """The ink is slightly darker than its paper, whose brightness varies from side to side."""
     slope = np.linspace(200, 240, 280)
     differences = [
-        far(normalize((slope - 18 * page_of(digit)).round().astype(np.uint8)), digit) for digit in digits[:20]
+        difference(normalize((slope - 18 * page_of(digit)).round().astype(np.uint8)), digit) for digit in digits[:20]
     ]
     assert np.mean(differences) < 16
 
 
-def test_noise_as_strong_as_faint_ink_is_not() -> None:
-    """What stands out no more than the grain around it does is nothing."""
+def test_noise_as_strong_as_faint_ink_is_not_taken_for_ink() -> None:
+    """It does not stand out from the noise around it."""
     noise = np.random.default_rng(1).normal(0, 6, (150, 150))
     assert find_ink((np.linspace(200, 240, 150) + noise).astype(np.uint8)) is None
 
 
 def test_thick_strokes_are_not_hollowed(digits: Pixels) -> None:
-    """A brush: the middle of a stroke is as full as its rim."""
+    """The middle of a brush stroke is as full as its rim."""
     picture = np.zeros((120, 100))
     picture[15:105, 38:62] = 1
     normalized = normalize(photo(picture))
@@ -310,8 +312,8 @@ def test_thick_strokes_are_not_hollowed(digits: Pixels) -> None:
     assert middle.min() > 200
 
 
-def test_opencv_is_not_loaded_for_mnists_own() -> None:
-    """Ten MNIST images are predicted without the time that loading it takes."""
+def test_opencv_is_not_loaded_for_images_in_mnists_form() -> None:
+    """Loading it takes longer than predicting a few images."""
     code = """
 import sys
 import numpy as np

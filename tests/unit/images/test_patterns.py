@@ -1,4 +1,4 @@
-"""Which files have a row: patterns as in `.gitignore`, extensions, what files begin with."""
+"""Selection of files by patterns, extensions and content."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.tiny_model import draw
 
 
 def no_head() -> bytes | None:
-    """Stand for a file that nobody should open."""
+    """Raise an error if a file's first bytes are read."""
     raise AssertionError
 
 
@@ -47,22 +47,22 @@ def no_head() -> bytes | None:
     ],
 )
 def test_patterns_match_as_in_gitignore(pattern: str, matching: list[str], others: list[str]) -> None:
-    """A name at any depth, a path from the folder on, a folder with all that is in it."""
+    """A pattern matches a name at any depth, a path relative to the folder, or everything in a folder."""
     selection = Selection(exclude=[pattern])
     assert [path for path in matching if not selection.excludes(path.encode())] == []
     assert [path for path in others if selection.excludes(path.encode())] == []
 
 
-def test_bytes_that_are_no_text_are_characters(tmp_path: Path) -> None:
-    """A pattern from the command line may hold them too."""
+def test_each_byte_that_is_not_utf_8_matches_as_one_character(tmp_path: Path) -> None:
+    """A pattern from the command line may contain such bytes too."""
     assert Selection(exclude=["a?b"]).excludes(b"a\xffb")
     assert Selection(exclude=[os.fsdecode(b"a\xff*")]).excludes(b"a\xffbc")
     assert not Selection(exclude=["a?b"]).excludes(b"a\xff\xffb")
 
 
 @given(st.text(max_size=12), st.binary(max_size=12))
-def test_a_pattern_is_refused_or_works(pattern: str, path: bytes) -> None:
-    """Whatever is in it."""
+def test_any_pattern_is_refused_or_can_be_matched(pattern: str, path: bytes) -> None:
+    """The error names the pattern."""
     try:
         Selection(exclude=[pattern]).excludes(path)
     except UsageError as error:
@@ -70,14 +70,14 @@ def test_a_pattern_is_refused_or_works(pattern: str, path: bytes) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["[z-a]", "", "/"])
-def test_a_malformed_pattern_is_named(pattern: str) -> None:
-    """Instead of matching nothing in silence."""
+def test_a_malformed_pattern_is_an_error(pattern: str) -> None:
+    """Otherwise it would silently match nothing."""
     with pytest.raises(UsageError, match="the pattern"):
         Selection(include=[pattern])
 
 
-def test_the_reasons_to_skip() -> None:
-    """Exclusion goes first; an include pattern takes the place of the extension."""
+def test_exclude_overrides_include_and_include_overrides_the_extension() -> None:
+    """Each case has its reason."""
     assert Selection().reason_to_skip(b"a.PNG", no_head) is None
     assert Selection().reason_to_skip(b"a.txt", no_head) == "other-file"
     assert Selection(all_files=True).reason_to_skip(b"a.txt", no_head) is None
@@ -89,14 +89,14 @@ def test_the_reasons_to_skip() -> None:
 
 
 def make(root: Path, *names: str) -> None:
-    """Make empty files."""
+    """Create empty files."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
 
 
 def test_excluded_folders_are_not_entered(world_readable: Path) -> None:
-    """They count once, also where they could not be read."""
+    """Each counts once, even if it cannot be read."""
     make(world_readable, "a.png", "tmp/b.png", "tmp/c.png", "x/tmp/d.png", "x/e.png", "x/thumb.png")
     (world_readable / "tmp").chmod(0)
     with without_root():
@@ -106,16 +106,16 @@ def test_excluded_folders_are_not_entered(world_readable: Path) -> None:
     (world_readable / "tmp").chmod(0o755)
 
 
-def test_included_files(tmp_path: Path) -> None:
-    """At any depth, whatever their extensions."""
+def test_included_files_are_listed_whatever_their_extensions(tmp_path: Path) -> None:
+    """Patterns without `/` match at any depth."""
     make(tmp_path, "a.png", "b.dat", "x/c.dat", "x/d.png", "scans/e", "scans/y/f.txt")
     listing = Listing(tmp_path, selection=Selection(include=["*.dat", "scans/"], exclude=["y"]))
     assert [entry.path for entry in listing] == [b"b.dat", b"scans/e", b"x/c.dat"]
     assert listing.skipped == {"not-included": 2, "excluded": 1}
 
 
-def test_files_by_content(world_readable: Path) -> None:
-    """Every format by what it begins with; what can't be looked at has a row that says so."""
+def test_files_are_selected_by_content(world_readable: Path) -> None:
+    """Formats are recognized by their first bytes. An unreadable file is listed, so that its row reports it."""
     for ending in ("png", "jpg", "gif", "bmp", "webp", "tif"):
         Image.fromarray(draw(0)).save(world_readable / f"picture.{ending}")
         (world_readable / f"picture.{ending}").rename(world_readable / f"picture-{ending}")
