@@ -1,12 +1,12 @@
 """Training data: from a named or local dataset to checked arrays.
 
-- `arrays`: labelled arrays: joining, splitting, removing duplicates
-- `checks`: findings about a dataset, and the refusal of an unsound one
+- `arrays`: labelled arrays: joining, splitting, dropping duplicates, oversampling
+- `checks`: findings about a dataset, and an error if one is fatal
 - `config`: settings of training data
-- `datasets`: named and local datasets
-- `downloads`: downloads verified by hash
-- `idx`: the IDX file format of MNIST
-- `labels`: the append-only log of labels that people gave
-- `non_digits`: synthetic pictures that show no digit
+- `datasets`: published, bundled and local datasets
+- `downloads`: downloads of published datasets, verified by SHA-256
+- `idx`: the dataset file formats IDX and NPZ
+- `labels`: the append-only label log of the review
+- `non_digits`: synthetic images without a digit
 - `synthetic_digits`: printed and drawn digits for training
 """

@@ -1,6 +1,6 @@
-"""Labelled images as arrays: joined, split, checked before anything is trained on them, and hashed.
+"""Labelled arrays: join datasets, drop duplicates, oversample own images and split off the validation set.
 
-Everything here is computed from arrays; nothing is read or written.
+The functions compute on arrays; they read and write no files.
 """
 
 import hashlib
@@ -21,26 +21,27 @@ from digits.images.types import Labels, Pixels
 Indices = npt.NDArray[np.intp]
 
 MAX_CLASSES = 256
-"""As many as labels of one byte can tell apart."""
+"""Number of values of a uint8 label."""
 _ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 PIXEL_AXES = 3
 SPLITS = ("test", "train")
+"""The two splits of a dataset, in the order in which `drop_duplicates` keeps images: test images come first."""
 LABELS_FILE = "labels.csv"
-"""Where stored arrays list the images that were labelled here, with label and part."""
-MOST_REPEATS = 50
-"""Of a training image that was labelled here: more would be learned by heart."""
+"""File of the stored arrays that lists your own labelled images, with label and split."""
+MAX_REPEATS = 50
+"""Largest number of copies of one of your own training images: with more, the network memorizes it."""
 _LISTED = 5
 
 
 @dataclass(frozen=True)
 class NamedTestSet:
-    """The test images of one of several datasets that were joined: those from `start` up to `stop`.
+    """Position and hash of the test images of one dataset, among the test images of several joined datasets.
 
     Args:
-        name: of the dataset.
-        start: the first one's index among all test images.
-        stop: the index after the last one's.
-        sha256: of the images and labels.
+        name: name of the dataset.
+        start: index of its first image among all test images.
+        stop: index after its last image.
+        sha256: SHA-256 of its class names, test images and test labels.
     """
 
     name: str
@@ -50,20 +51,20 @@ class NamedTestSet:
 
     @property
     def images(self) -> slice:
-        """Where its images are."""
+        """The indices of its images, as a slice."""
         return slice(self.start, self.stop)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check of a dataset found.
+    """Result of one check of a dataset.
 
     Args:
-        check: a word for the check.
-        message: what was found, as a sentence without its full stop.
-        value: the number that was compared.
-        limit: the largest value that may be trained on; None where there is no such setting.
-        fatal: whether the dataset must not be trained on.
+        check: name of the check.
+        message: the result as a sentence, without the full stop.
+        value: measured number, which is compared with the limit.
+        limit: largest allowed value; None if the check has no limit.
+        fatal: whether the dataset must not be used for training.
     """
 
     check: str
@@ -75,18 +76,18 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class LabelledArrays:
-    """A dataset in memory, or memory-mapped.
+    """Dataset of labelled training and test images, in memory or memory-mapped.
 
     Args:
         train_pixels: (N, height, width) uint8.
         train_labels: (N,) uint8, indices into `class_names`.
         test_pixels: (M, height, width) uint8.
-        test_labels: (M,) uint8.
-        class_names: what each label stands for.
-        train_files: the SHA-256 of the file of each training image that was labelled here, "" for one of a published
-            dataset; empty where all are.
-        test_files: likewise.
-        findings: what was found while it was read.
+        test_labels: (M,) uint8, indices into `class_names`.
+        class_names: name of each class, in the order of the labels.
+        train_files: SHA-256 of the file of each training image, or "" for an image of a published dataset. Empty if
+            the dataset has no images that you labelled yourself.
+        test_files: the same for the test images.
+        findings: findings made while the dataset was read.
     """
 
     train_pixels: Pixels
@@ -98,31 +99,31 @@ class LabelledArrays:
     test_files: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-    def pixels(self, side: str) -> Pixels:
-        """Give the images of a side, `train` or `test`."""
-        return self.train_pixels if side == "train" else self.test_pixels
+    def pixels(self, split: str) -> Pixels:
+        """Return the images of a split, `train` or `test`: (N, height, width) uint8."""
+        return self.train_pixels if split == "train" else self.test_pixels
 
-    def labels(self, side: str) -> Labels:
-        """Give the labels of a side."""
-        return self.train_labels if side == "train" else self.test_labels
+    def labels(self, split: str) -> Labels:
+        """Return the labels of a split: (N,) uint8."""
+        return self.train_labels if split == "train" else self.test_labels
 
-    def files(self, side: str) -> tuple[str, ...]:
-        """Give the files of a side, "" for each image of a published dataset."""
-        return (self.train_files if side == "train" else self.test_files) or ("",) * len(self.labels(side))
+    def files(self, split: str) -> tuple[str, ...]:
+        """Return the SHA-256 of the file of each image of a split, or "" for an image of a published dataset."""
+        return (self.train_files if split == "train" else self.test_files) or ("",) * len(self.labels(split))
 
     @property
     def is_own(self) -> bool:
-        """Whether its images were labelled here, one by one."""
+        """Whether the dataset has images that you labelled yourself."""
         return bool(self.train_files or self.test_files)
 
 
 def join(parts: Sequence[LabelledArrays]) -> LabelledArrays:
-    """Put datasets behind one another, training images to training images and test images to test images.
+    """Concatenate the training images of datasets, and likewise their test images.
 
-    The classes are those of the dataset with most of them; the others may lack some.
+    The result has the classes of the dataset with the most classes; other datasets may lack some of them.
 
     Raises:
-        DataError: there are none, or their class names or the sizes of their images differ.
+        DataError: if there is no dataset, or if class names or image sizes differ.
     """
     if not parts:
         raise DataError("no dataset was given; name at least one")
@@ -131,19 +132,19 @@ def join(parts: Sequence[LabelledArrays]) -> LabelledArrays:
     names = max((part.class_names for part in parts), key=len)
     for other in parts:
         _require_joinable(parts[0], other, names)
-    parts = [_relabelled(part, names) for part in parts]
+    parts = [_renumber_labels(part, names) for part in parts]
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
     return LabelledArrays(
         **arrays,
         class_names=names,
-        train_files=_files(parts, "train"),
-        test_files=_files(parts, "test"),
+        train_files=_join_files(parts, "train"),
+        test_files=_join_files(parts, "test"),
         findings=tuple(finding for part in parts for finding in part.findings),
     )
 
 
 def locate_test_sets(parts: Sequence[LabelledArrays], names: Sequence[str]) -> list[NamedTestSet]:
-    """Say which of the joined test images belong to which dataset; one without test images is no test set."""
+    """Return the position of each dataset's test images among the joined ones, without datasets that have none."""
     sets, start = [], 0
     for name, part in zip(names, parts, strict=True):
         stop = start + len(part.test_labels)
@@ -156,7 +157,7 @@ def locate_test_sets(parts: Sequence[LabelledArrays], names: Sequence[str]) -> l
 def _require_joinable(first: LabelledArrays, other: LabelledArrays, names: tuple[str, ...]) -> None:
     if not set(other.class_names) <= set(names):
         raise DataError(
-            f"datasets can't be joined: the classes are {names} and {other.class_names}; train on one of them"
+            f"datasets cannot be joined: the classes are {names} and {other.class_names}; train on one of the datasets"
         )
     pairs = {
         "training": (first.train_pixels.shape[1:], other.train_pixels.shape[1:]),
@@ -165,12 +166,12 @@ def _require_joinable(first: LabelledArrays, other: LabelledArrays, names: tuple
     for what, (expected, found) in pairs.items():
         if expected != found:
             raise DataError(
-                f"datasets can't be joined: the sizes of the {what} images are {expected} and {found}; train on one of "
-                "them"
+                f"datasets cannot be joined: the sizes of the {what} images are {expected} and {found}; train on one "
+                "of the datasets"
             )
 
 
-def _relabelled(data: LabelledArrays, names: tuple[str, ...]) -> LabelledArrays:
+def _renumber_labels(data: LabelledArrays, names: tuple[str, ...]) -> LabelledArrays:
     if data.class_names == names:
         return data
     numbers = np.array([names.index(name) for name in data.class_names], np.uint8)
@@ -178,57 +179,59 @@ def _relabelled(data: LabelledArrays, names: tuple[str, ...]) -> LabelledArrays:
     return replace(data, train_labels=train, test_labels=test, class_names=names)
 
 
-def _files(parts: Sequence[LabelledArrays], side: str) -> tuple[str, ...]:
-    return tuple(file for part in parts for file in part.files(side)) if any(part.is_own for part in parts) else ()
+def _join_files(parts: Sequence[LabelledArrays], split: str) -> tuple[str, ...]:
+    return tuple(file for part in parts for file in part.files(split)) if any(part.is_own for part in parts) else ()
 
 
 def drop_duplicates(parts: Sequence[LabelledArrays]) -> list[LabelledArrays]:
-    """Leave out of datasets that were labelled here what another dataset has too, as the same normalised pixels.
+    """Drop your own images that another dataset also contains, as equal normalized pixels.
 
-    Published datasets stay as they are, so that measures on their test images can be compared. An image with different
-    labels in two datasets is left out of those that were labelled here. One with the same label stays in one dataset:
-    a published one before ours, then the first one; and on one side, that of the test images where it is on both.
+    Published datasets are not changed, so that measures on their test images stay comparable. If datasets disagree on
+    the label of an image, it is dropped from all of your own datasets. If they agree, one copy is kept: the one of a
+    published dataset rather than your own, a test image rather than a training image, and the first dataset's.
 
     Returns:
-        The datasets, with a finding where something was left out.
+        The datasets, each with a finding if images were dropped from it.
     """
     if len(parts) == 1 or not any(part.is_own for part in parts):
         return list(parts)
-    prints = {(number, side): fingerprints(part.pixels(side)) for number, part in enumerate(parts) for side in SPLITS}
+    prints = {
+        (number, split): fingerprints(part.pixels(split)) for number, part in enumerate(parts) for split in SPLITS
+    }
     names: dict[bytes, set[str]] = defaultdict(set)
-    for (number, side), found in prints.items():
-        for one, label in zip(found, parts[number].labels(side).tolist(), strict=True):
+    for (number, split), found in prints.items():
+        for one, label in zip(found, parts[number].labels(split).tolist(), strict=True):
             names[one].add(parts[number].class_names[label])
-    kept, taken = dict[tuple[int, str], list[bool]](), set[bytes]()
-    for number, side in sorted(prints, key=lambda at: (parts[at[0]].is_own, SPLITS.index(at[1]), at[0])):
-        found = prints[number, side]
+    kept, seen = dict[tuple[int, str], list[bool]](), set[bytes]()
+    for number, split in sorted(prints, key=lambda at: (parts[at[0]].is_own, SPLITS.index(at[1]), at[0])):
+        found = prints[number, split]
         is_own = parts[number].is_own
-        kept[number, side] = [not is_own or (one not in taken and len(names[one]) == 1) for one in found]
-        taken.update(found)
+        kept[number, split] = [not is_own or (one not in seen and len(names[one]) == 1) for one in found]
+        seen.update(found)
     conflicts = {one for one, labels in names.items() if len(labels) > 1}
     return [
-        _with(
+        _keep_rows(
             part,
-            {side: kept[number, side] for side in SPLITS},
-            {side: prints[number, side] for side in SPLITS},
+            {split: kept[number, split] for split in SPLITS},
+            {split: prints[number, split] for split in SPLITS},
             conflicts,
         )
         for number, part in enumerate(parts)
     ]
 
 
-def _with(
+def _keep_rows(
     part: LabelledArrays, kept: Mapping[str, list[bool]], prints: Mapping[str, list[bytes]], conflicts: set[bytes]
 ) -> LabelledArrays:
-    """Take the kept rows of a dataset, and say what became of the others."""
+    """Return the kept rows of a dataset, with findings about the dropped ones."""
     if all(map(all, kept.values())):
         return part
-    train, test = (np.array(kept[side], bool) for side in ("train", "test"))
-    out = [
+    train, test = (np.array(kept[split], bool) for split in ("train", "test"))
+    dropped = [
         (file, one in conflicts)
-        for side in SPLITS
-        for file, one, stays in zip(part.files(side), prints[side], kept[side], strict=True)
-        if not stays
+        for split in SPLITS
+        for file, one, is_kept in zip(part.files(split), prints[split], kept[split], strict=True)
+        if not is_kept
     ]
     return replace(
         part,
@@ -240,88 +243,103 @@ def _with(
         test_files=tuple(compress(part.test_files, test)),
         findings=(
             *part.findings,
-            *report_conflicts([file for file, conflict in out if conflict], "another dataset labels differently"),
-            *report_repeats(sum(not conflict for _, conflict in out), "another dataset has"),
+            *report_conflicts(
+                [file for file, conflict in dropped if conflict], "that another dataset labels differently"
+            ),
+            *report_repeats(sum(not conflict for _, conflict in dropped), "that another dataset also contains"),
         ),
     )
 
 
 def report_conflicts(files: Sequence[str], what: str) -> list[Finding]:
-    """Report images that were labelled here and left out since there are several labels for them."""
+    """Return a finding about your own images that were dropped because their labels disagree.
+
+    Args:
+        files: SHA-256 of the files of the dropped images; no finding is returned if there are none.
+        what: relative clause that describes the images, such as "that another dataset labels differently".
+    """
     if not files:
         return []
     listed = ", ".join(sorted(file[:12] for file in files)[:_LISTED]) + (", ..." if len(files) > _LISTED else "")
-    message = f"{len(files):,} images labelled here are left out, which {what}: SHA-256 {listed}"
+    message = f"dropped {len(files):,} of your own images {what}: SHA-256 {listed}"
     return [Finding("conflicting-labels", message, float(len(files)), None, fatal=False)]
 
 
 def report_repeats(count: int, what: str) -> list[Finding]:
-    """Report images that were labelled here and left out since they are there once more."""
-    message = f"{count:,} images labelled here are left out, which {what} too"
+    """Return a finding about your own images that were dropped as duplicates.
+
+    Args:
+        count: number of dropped images; no finding is returned if it is 0.
+        what: relative clause that describes the images, such as "that another dataset also contains".
+    """
+    message = f"dropped {count:,} of your own images {what}"
     return [Finding("repeated-labels", message, float(count), None, fatal=False)] if count else []
 
 
 def oversample_own(rows: Indices, is_own: npt.NDArray[np.bool_], *, share: float) -> Indices:
-    """Repeat the training images that were labelled here until they make a share of all.
+    """Repeat your own training images until they make up a share of all training images.
 
     Args:
-        rows: of the training images.
-        is_own: (N,) whether each of those was labelled here.
-        share: to reach; each image is repeated at most `MOST_REPEATS` times, and none is left out.
+        rows: (N,) intp, indices of the training images.
+        is_own: (N,) bool, whether you labelled each of them yourself.
+        share: share of all returned indices to reach, from 0 to below 1. Each of your own images occurs at least once
+            and at most `MAX_REPEATS` times.
 
     Returns:
-        The rows of published datasets in their order, then the others, again and again.
+        Indices of the published images in their order, followed by those of your own images, repeated cyclically.
     """
     own, others = rows[is_own], rows[~is_own]
     if not len(own) or not len(others):
         return rows
-    wanted = round(share / (1 - share) * len(others))
-    return np.concatenate([others, np.resize(own, min(max(wanted, len(own)), MOST_REPEATS * len(own)))])
+    count = round(share / (1 - share) * len(others))
+    return np.concatenate([others, np.resize(own, min(max(count, len(own)), MAX_REPEATS * len(own)))])
 
 
 def split_validation(labels: Labels, *, fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Split off a validation set, the same share of every class, drawn at random.
+    """Split off a stratified validation set at random.
 
     Args:
         labels: (N,) uint8.
-        fraction: share to hold back, above 0 and below 1; at least one image of each class goes to either side.
-        seed: the same seed and labels give the same split.
+        fraction: share of each class to use for validation, between 0 and 1. At least one image of each class is used
+            for training, and at least one for validation.
+        seed: random seed of the split.
 
     Returns:
         Indices of the training images and of the validation images, each ascending, intp.
 
     Raises:
-        DataError: there are no images, or a class has only one.
+        DataError: if there are no images, or if a class has only one image.
     """
     if not len(labels):
         raise DataError("there are no training images to split; check the dataset")
     generator = np.random.default_rng(seed)
-    held_back = [_hold_back(labels, label, fraction, generator) for label in np.unique(labels)]
+    chosen = [_draw_validation(labels, label, fraction, generator) for label in np.unique(labels)]
     in_validation = np.zeros(len(labels), bool)
-    in_validation[np.concatenate(held_back)] = True
+    in_validation[np.concatenate(chosen)] = True
     return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)
 
 
-def _hold_back(labels: Labels, label: np.uint8, fraction: float, generator: np.random.Generator) -> Indices:
+def _draw_validation(labels: Labels, label: np.uint8, fraction: float, generator: np.random.Generator) -> Indices:
     members = np.flatnonzero(labels == label)
     if len(members) == 1:
-        raise DataError(f"class {label} has one training image, but a split needs two; add images, or leave it out")
+        raise DataError(f"class {label} has one training image, but a split needs two; add images or remove the class")
     size = min(max(1, round(fraction * len(members))), len(members) - 1)
     return generator.permutation(members)[:size]
 
 
 def fingerprints(pixels: Pixels) -> list[bytes]:
-    rows = np.ascontiguousarray(as_rows(pixels))
+    """Return a 16-byte BLAKE2b hash of the pixels of each image."""
+    rows = np.ascontiguousarray(flatten_images(pixels))
     return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
 
 
-def as_rows(pixels: Pixels) -> Pixels:
-    """Give each image as one row, also of no images."""
+def flatten_images(pixels: Pixels) -> Pixels:
+    """Reshape images to rows, also if there are none: (N, height, width) -> (N, height * width)."""
     return pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
 
 
 def _digest_of(data: LabelledArrays, names: Iterable[str]) -> str:
-    """Return the SHA-256 of the class names, and of the name, shape, dtype and bytes of some of the arrays."""
+    """Return the SHA-256 of the class names, and of the name, shape, dtype and bytes of the named arrays."""
     digest = hashlib.sha256(_header(list(data.class_names)))
     for name in names:
         array = getattr(data, name)

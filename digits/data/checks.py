@@ -1,4 +1,4 @@
-"""Checks: findings about a dataset, and the refusal of one that must not be trained on."""
+"""Dataset checks: structure, class balance, duplicates and blank images, and an error if a finding is fatal."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from digits.data.arrays import MAX_CLASSES, PIXEL_AXES, Finding, LabelledArrays, as_rows, fingerprints
+from digits.data.arrays import MAX_CLASSES, PIXEL_AXES, Finding, LabelledArrays, fingerprints, flatten_images
 from digits.errors import DataError
 from digits.images.types import Labels, Pixels
 
-if TYPE_CHECKING:  # else the settings' help texts would be part of the code version of every dataset
+if TYPE_CHECKING:  # otherwise the help texts of the settings would be part of the code version of every dataset
     from digits.data.config import ArraysConfig
 
 
 def check_arrays(data: LabelledArrays, config: "ArraysConfig") -> list[Finding]:
-    """Check a dataset before it is trained on: one finding a check, fatal or not.
+    """Check a dataset before training, and return one finding per check, fatal or not.
 
-    When shapes, dtypes or labels are wrong, that is the only finding: the other checks presuppose them.
+    If shapes, dtypes or labels are invalid, the structure finding is the only one, because the other checks rely on a
+    valid structure.
     """
     structure = check_structure(data)
     if structure.fatal:
@@ -26,11 +27,11 @@ def check_arrays(data: LabelledArrays, config: "ArraysConfig") -> list[Finding]:
 
 
 def check_structure(data: LabelledArrays) -> Finding:
-    """Check the shapes and dtypes of a dataset's arrays, and that every label stands for a class."""
+    """Check the shapes and dtypes of a dataset's arrays, and that every label is the index of a class."""
     faults = [*_structure_faults(data)]
     sizes = " by ".join(map(str, data.train_pixels.shape[1:]))
-    sound = f"{len(data.train_labels):,} training and {len(data.test_labels):,} test images of {sizes} pixels"
-    return Finding("structure", "; ".join(faults) or sound, float(len(faults)), None, bool(faults))
+    valid = f"{len(data.train_labels):,} training and {len(data.test_labels):,} test images of {sizes} pixels"
+    return Finding("structure", "; ".join(faults) or valid, float(len(faults)), None, bool(faults))
 
 
 def _structure_faults(data: LabelledArrays) -> Iterator[str]:
@@ -40,11 +41,11 @@ def _structure_faults(data: LabelledArrays) -> Iterator[str]:
         yield "two classes have the same name"
     if data.train_pixels.shape[1:] != data.test_pixels.shape[1:]:
         yield f"training images are {data.train_pixels.shape[1:]}, test images {data.test_pixels.shape[1:]}"
-    yield from _part_faults("train", data.train_pixels, data.train_labels, len(data.class_names))
-    yield from _part_faults("test", data.test_pixels, data.test_labels, len(data.class_names))
+    yield from _split_faults("train", data.train_pixels, data.train_labels, len(data.class_names))
+    yield from _split_faults("test", data.test_pixels, data.test_labels, len(data.class_names))
 
 
-def _part_faults(name: str, pixels: Pixels, labels: Labels, classes: int) -> Iterator[str]:
+def _split_faults(name: str, pixels: Pixels, labels: Labels, classes: int) -> Iterator[str]:
     if not len(pixels):
         yield f"there are no {name} images; add some"
     elif pixels.ndim != PIXEL_AXES or 0 in pixels.shape or pixels.dtype != np.uint8:
@@ -52,7 +53,7 @@ def _part_faults(name: str, pixels: Pixels, labels: Labels, classes: int) -> Ite
     if labels.shape != pixels.shape[:1] or labels.dtype != np.uint8:
         yield f"{name} labels are {labels.shape} {labels.dtype}, expected {pixels.shape[:1]} uint8"
     elif outside := int(np.count_nonzero(labels >= classes)):
-        yield f"{outside} {name} labels stand for no class: the highest is {labels.max()}, of {classes} classes"
+        yield f"{outside} {name} labels have no class: the highest label is {labels.max()}, of {classes} classes"
 
 
 def _check_balance(data: LabelledArrays, config: "ArraysConfig") -> Finding:
@@ -73,15 +74,15 @@ def _check_duplicates(data: LabelledArrays, config: "ArraysConfig") -> list[Find
     shared = sum(fingerprint in distinct for fingerprint in test)
     repeated = len(train) - len(distinct)
     return [
-        _share(
+        _share_finding(
             "duplicates-across",
-            f"{shared:,} of {len(test):,} test images are training images too, byte for byte",
+            f"{shared:,} of {len(test):,} test images are identical to a training image",
             shared / len(test),
             config.max_duplicates,
         ),
-        _share(
+        _share_finding(
             "duplicates-in-training",
-            f"{repeated:,} of {len(train):,} training images repeat an earlier one, byte for byte",
+            f"{repeated:,} of {len(train):,} training images are identical to an earlier one",
             repeated / len(train),
             None,
         ),
@@ -91,36 +92,36 @@ def _check_duplicates(data: LabelledArrays, config: "ArraysConfig") -> list[Find
 def _check_blank(data: LabelledArrays, config: "ArraysConfig") -> Finding:
     blank = sum(int(_is_blank(pixels).sum()) for pixels in (data.train_pixels, data.test_pixels))
     total = len(data.train_pixels) + len(data.test_pixels)
-    return _share("blank", f"{blank:,} of {total:,} images are of one colour", blank / total, config.max_blank)
+    return _share_finding("blank", f"{blank:,} of {total:,} images are blank", blank / total, config.max_blank)
 
 
 def _is_blank(pixels: Pixels) -> npt.NDArray[np.bool_]:
-    rows = as_rows(pixels)
+    rows = flatten_images(pixels)
     blank: npt.NDArray[np.bool_] = rows.min(axis=1) == rows.max(axis=1)
     return blank
 
 
-def _share(check: str, message: str, value: float, limit: float | None) -> Finding:
+def _share_finding(check: str, message: str, value: float, limit: float | None) -> Finding:
     return Finding(check, f"{message} ({value:.2%})", value, limit, limit is not None and value > limit)
 
 
 _REMEDIES = {
     "structure": "repair the dataset",
-    "balance": "add images to the smallest class, or raise `max_imbalance` of the arrays' settings",
-    "duplicates-across": "take them out of one of the two, or raise `max_duplicates` of the arrays' settings",
-    "blank": "take them out, or raise `max_blank` of the arrays' settings",
+    "balance": "add images to the smallest class, or raise `max_imbalance` in the section `arrays` of the settings",
+    "duplicates-across": "remove the duplicates, or raise `max_duplicates` in the section `arrays` of the settings",
+    "blank": "remove the blank images, or raise `max_blank` in the section `arrays` of the settings",
 }
 
 
 def require_sound(findings: Iterable[Finding]) -> None:
-    """Refuse a dataset with a fatal finding.
+    """Raise an error if any finding is fatal.
 
     Raises:
-        DataError: names each fatal finding, its limit, and what to do.
+        DataError: if a finding is fatal; the message lists the fatal findings with their limits and remedies.
     """
     faults = [f"  - {_explain(finding)}" for finding in findings if finding.fatal]
     if faults:
-        raise DataError("\n".join(["the dataset must not be trained on:", *faults]))
+        raise DataError("\n".join(["the dataset cannot be used for training:", *faults]))
 
 
 def _explain(finding: Finding) -> str:

@@ -1,4 +1,4 @@
-"""Where labelled images come from: published datasets, the sample in this package, local files and folders."""
+"""Dataset sources: published datasets, the bundled sample, local files and folders, and reviewed images."""
 
 import hashlib
 import os
@@ -30,9 +30,9 @@ SAMPLE = "mnist-sample"
 SAMPLE_FILE = Path(__file__).parent / "sample" / "mnist-sample.npz"
 SAMPLE_SHA256 = "156d280be850308c2d115b80e5f3639a9f142687d67c250cd1b7c6c97044fb6f"
 TEST_SHARE = 0.2
-"""Of images that were labelled here, one by one."""
+"""Share of your own labelled images that become test images."""
 ACCEPTED = (
-    "mnist, fashion-mnist, mnist-sample, reviewed (the labels that `digits review` has kept), an .npz file with "
+    "mnist, fashion-mnist, mnist-sample, reviewed (the labels saved by `digits review`), an .npz file with "
     "x_train, y_train, x_test and y_test, a folder with the four IDX files, or a folder of labelled images "
     "(<root>/<class>/*.png)"
 )
@@ -42,19 +42,19 @@ _LISTED = 5
 def identify(
     source: str, *, published: Mapping[str, PublishedDataset] = PUBLISHED, reviewed: LabelSnapshot | None = None
 ) -> Record:
-    """Say what a source is, without the network: JSON values that change when its content does.
+    """Return JSON values that identify the content of a source, without network access.
 
-    A published dataset is known by the hashes of its files; local files are read and hashed. No path is in it, but
-    those of labelled images relative to their folder are hashed.
+    A published dataset is identified by the known hashes of its files. Local files are read and hashed. The location of
+    a local source does not matter, but the paths of labelled images relative to their folder do.
 
     Args:
-        source: a name or a path.
-        published: the datasets that are known by name.
-        reviewed: what `reviewed` stands for.
+        source: name or path of the dataset.
+        published: published datasets by name.
+        reviewed: labels that the name `reviewed` refers to.
 
     Raises:
-        UsageError: there is no such source.
-        DataError: a local one can't be read.
+        UsageError: if there is no such source.
+        DataError: if a local source cannot be read.
     """
     if source == REVIEWED and reviewed:
         return {"source": REVIEWED, "sha256": reviewed.digest}
@@ -63,15 +63,15 @@ def identify(
     if source == SAMPLE:
         return {"source": source, "sha256": SAMPLE_SHA256}
     kind, path = _classify(source)
-    return {"source": kind, "sha256": _reading(path, _IDENTIFIERS[kind])}
+    return {"source": kind, "sha256": _read_local(path, _IDENTIFIERS[kind])}
 
 
 def is_named(source: str) -> bool:
-    """Tell whether a source is known by name: its images are files of 28x28 pixels, light on black."""
+    """Return whether a source is a published dataset or the sample: 28x28 pixels, light digits on black."""
     return source in PUBLISHED or source == SAMPLE
 
 
-def load(  # noqa: PLR0913 - what, from where, how
+def load(  # noqa: PLR0913 - the source, the tables that resolve its name, and how to read it
     source: str,
     *,
     downloads: Path,
@@ -80,35 +80,34 @@ def load(  # noqa: PLR0913 - what, from where, how
     published: Mapping[str, PublishedDataset] = PUBLISHED,
     reviewed: LabelSnapshot | None = None,
 ) -> LabelledArrays:
-    """Have a dataset: (N, height, width) uint8 images and (N,) uint8 labels, for training and for testing.
+    """Load a dataset: (N, height, width) uint8 images and (N,) uint8 labels, for training and for testing.
 
     Args:
-        source: a name or a path.
-        downloads: where finished downloads are kept, a folder a dataset; made when it is needed.
-        normalize: how every image is brought into the network's form, as prediction will bring it; `auto` leaves
-            MNIST's own images as they are.
-        progress: told of downloads, and of the reading of many images.
-        published: the datasets that are known by name.
-        reviewed: what `reviewed` stands for.
+        source: name or path of the dataset.
+        downloads: directory of finished downloads, with one folder per dataset; created when needed.
+        normalize: normalization of the images, as in predictions; `auto` does not change images in MNIST's form.
+        progress: receiver of the progress of downloads and of the decoding of images.
+        published: published datasets by name.
+        reviewed: labels that the name `reviewed` refers to.
 
     Raises:
-        DownloadError: every route to a published dataset failed.
-        UsageError: there is no such source.
-        DataError: a local one can't be read, or is no dataset.
+        DownloadError: if every route to a published dataset failed.
+        UsageError: if there is no such source.
+        DataError: if a local source cannot be read, or is not a valid dataset.
     """
     if source in published:
-        return _in_form(fetch(published[source], downloads=downloads, progress=progress), normalize)
+        return _normalize_arrays(fetch(published[source], downloads=downloads, progress=progress), normalize)
     if source == SAMPLE:
-        return _in_form(_load_sample(), normalize)
+        return _normalize_arrays(_load_sample(), normalize)
     if source == REVIEWED and reviewed:
         return _load_reviewed(reviewed, mode=normalize, progress=progress)
     kind, path = _classify(source)
     if kind == "images":
-        return _reading(path, partial(_load_image_folder, mode=normalize, progress=progress))
-    return _in_form(_reading(path, _load_npz if kind == "npz" else _load_idx_folder), normalize)
+        return _read_local(path, partial(_load_image_folder, mode=normalize, progress=progress))
+    return _normalize_arrays(_read_local(path, _load_npz if kind == "npz" else _load_idx_folder), normalize)
 
 
-def _in_form(data: LabelledArrays, mode: Mode) -> LabelledArrays:
+def _normalize_arrays(data: LabelledArrays, mode: Mode) -> LabelledArrays:
     if mode == "none":
         return data
     from digits.images.normalize import normalize
@@ -120,17 +119,17 @@ def _in_form(data: LabelledArrays, mode: Mode) -> LabelledArrays:
 
 
 def attribution(source: str, *, published: Mapping[str, PublishedDataset] = PUBLISHED) -> str:
-    """Give a source's authors and licence, as one line."""
+    """Return a source's authors and licence, as one line."""
     if source in published:
         return published[source].attribution
     if source == SAMPLE:
         return f"A selection from {PUBLISHED['mnist'].attribution}"
-    return "Local data; what may be done with it is for its owner to say"
+    return "Local data; its owner decides how it may be used"
 
 
 def _classify(source: str) -> tuple[str, Path]:
-    path = Path(os.path.expanduser(source))  # noqa: PTH111 - that of Path fails for the home of an unknown user
-    kind = _reading(path, lambda path: next(_kinds(path), None))
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path.expanduser fails for the home of an unknown user
+    kind = _read_local(path, lambda path: next(_kinds(path), None))
     if kind is None or not source:
         raise UsageError(f"{source or 'an empty name'}: no such dataset; accepted are {ACCEPTED}")
     return kind, path
@@ -145,9 +144,9 @@ def _kinds(path: Path) -> Iterator[str]:
         yield "images"
 
 
-def _reading(path: Path, read: Callable[[Path], Read]) -> Read:
-    """Read a local source; an error names it."""
-    with os_errors_as(DataError, path, "could not be read", "check that it is there and who may read it"):
+def _read_local(path: Path, read: Callable[[Path], Read]) -> Read:
+    """Read a local source with a function, and name the source in its errors."""
+    with os_errors_as(DataError, path, "could not be read", "check that it exists and that you may read it"):
         try:
             return read(path)
         except DataError as error:
@@ -164,36 +163,40 @@ _IDENTIFIERS: Mapping[str, Callable[[Path], Any]] = {
 def _load_idx_folder(folder: Path) -> LabelledArrays:
     payloads = read_idx_files(folder)
     train, train_labels, test, test_labels = (parse_idx(name, payloads[name]) for name in IDX_FILES)
-    return _sound(LabelledArrays(train, train_labels, test, test_labels, _numbered(train_labels, test_labels)))
+    return _require_structure(
+        LabelledArrays(train, train_labels, test, test_labels, _class_numbers(train_labels, test_labels))
+    )
 
 
 def _load_npz(path: Path) -> LabelledArrays:
     train, train_labels, test, test_labels = read_npz(path)
-    return _sound(LabelledArrays(train, train_labels, test, test_labels, _numbered(train_labels, test_labels)))
+    return _require_structure(
+        LabelledArrays(train, train_labels, test, test_labels, _class_numbers(train_labels, test_labels))
+    )
 
 
-def _numbered(*labels: Labels) -> tuple[str, ...]:
+def _class_numbers(*labels: Labels) -> tuple[str, ...]:
     highest = max((int(part.max()) for part in labels if part.size), default=-1)
     return tuple(map(str, range(highest + 1)))
 
 
-def _sound(data: LabelledArrays) -> LabelledArrays:
+def _require_structure(data: LabelledArrays) -> LabelledArrays:
     require_sound([check_structure(data)])
     return data
 
 
 def _load_sample() -> LabelledArrays:
     if not SAMPLE_FILE.is_file() or hash_file(SAMPLE_FILE) != SAMPLE_SHA256:
-        raise DataError(f"{SAMPLE_FILE.name}: the sample in this installation is missing or damaged; install it again")
+        raise DataError(f"{SAMPLE_FILE.name}: the bundled sample is missing or damaged; install Digits again")
     return _load_npz(SAMPLE_FILE)
 
 
-# Images that were labelled here
+# Your own labelled images
 
 
 @dataclass(frozen=True)
-class _Labelled:
-    """A file and its class."""
+class _LabelledFile:
+    """Image file and the name of its class."""
 
     class_name: str
     path: Path
@@ -203,71 +206,75 @@ class _Labelled:
         return f"{self.class_name}/{self.path.name}"
 
 
-class _Seen(NamedTuple):
-    """What became of a file: the SHA-256 of its bytes and of its picture, and what the network sees, uint8."""
+class _DecodedFile(NamedTuple):
+    """Decoded image: SHA-256 of the file, hash of the decoded pixels, and the normalized pixels, uint8."""
 
     sha256: str
-    picture: bytes
+    fingerprint: bytes
     pixels: Pixels
 
 
 def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> LabelledArrays:
     files = _list_images(root)
     class_names = _class_names(files)
-    seen = _see_all(files, mode, progress)
-    conflicts = [group for group in _same(seen) if len({files[number].class_name for number in group}) > 1]
+    decoded = _decode_files(files, mode, progress)
+    conflicts = [group for group in _group_equal(decoded) if len({files[index].class_name for index in group}) > 1]
     if conflicts:
-        listed = _some(" = ".join(files[number].relative for number in group[:_LISTED]) for group in conflicts)
-        raise DataError(f"{len(conflicts)} images are there under several labels: {listed}; keep the right one of each")
-    return _split(files, seen, class_names)
+        listed = _list_some(" = ".join(files[index].relative for index in group[:_LISTED]) for group in conflicts)
+        raise DataError(f"{len(conflicts)} images occur with several labels: {listed}; keep one label per image")
+    return _split(files, decoded, class_names)
 
 
 def _load_reviewed(reviewed: LabelSnapshot, *, mode: Mode, progress: Progress) -> LabelledArrays:
-    """Read the images that `digits review` has kept with their labels."""
-    files = [_Labelled(label, reviewed.images / sha256) for sha256, label in reviewed.labels.items()]
+    """Load the reviewed images with their labels."""
+    files = [_LabelledFile(label, reviewed.images / sha256) for sha256, label in reviewed.labels.items()]
     if not files:
-        raise DataError(f"{REVIEWED}: no image has been labelled as a digit yet; `digits review TABLE` does that")
-    seen = _see_all(files, mode, progress)
-    wrong = [file.path.name for file, one in zip(files, seen, strict=True) if file.path.name != one.sha256]
+        raise DataError(f"{REVIEWED}: no image has been labelled as a digit yet; label some with `digits review TABLE`")
+    decoded = _decode_files(files, mode, progress)
+    wrong = [file.path.name for file, one in zip(files, decoded, strict=True) if file.path.name != one.sha256]
     if wrong:
         raise DataError(
-            f"{REVIEWED}: {len(wrong)} images were damaged after they were kept: {_some(wrong)}; restore them"
+            f"{REVIEWED}: {len(wrong)} images were damaged after they were saved: {_list_some(wrong)}; restore them "
+            "from a backup"
         )
-    data = _split(files, seen, DIGITS)
-    return replace(data, findings=(*_counts(reviewed), *data.findings))
+    data = _split(files, decoded, DIGITS)
+    return replace(data, findings=(*_review_findings(reviewed), *data.findings))
 
 
-def _counts(reviewed: LabelSnapshot) -> list[Finding]:
-    told = {
-        "changed-labels": (reviewed.changed, "images were labelled again with another label, of which the last counts"),
-        "not-digits": (reviewed.not_digits, "images were labelled as no digit, and are not trained on"),
-        "skipped": (reviewed.skipped, "images were skipped in the review, and are not trained on"),
+def _review_findings(reviewed: LabelSnapshot) -> list[Finding]:
+    counts = {
+        "changed-labels": (reviewed.changed, "images were labelled again with another label; the last label counts"),
+        "not-digits": (reviewed.not_digits, "images were labelled as no digit and are not used for training"),
+        "skipped": (reviewed.skipped, "images were skipped in the review and are not used for training"),
     }
     return [
         Finding(check, f"{count:,} {words}", float(count), None, fatal=False)
-        for check, (count, words) in told.items()
+        for check, (count, words) in counts.items()
         if count
     ]
 
 
-def _split(files: Sequence[_Labelled], seen: Sequence[_Seen], class_names: tuple[str, ...]) -> LabelledArrays:
-    """Take each image once, as the network sees it, and put it on its side; those with several labels are left out.
+def _split(
+    files: Sequence[_LabelledFile], decoded: Sequence[_DecodedFile], class_names: tuple[str, ...]
+) -> LabelledArrays:
+    """Split images into training and test images, without duplicates and without images with several labels.
 
-    An image is tested on if any file that looks the same to the network falls there.
+    Images are duplicates if their normalized pixels are equal. An image becomes a test image if any of its duplicates
+    would become one.
     """
-    taken: list[list[int]] = []
-    disputed: list[str] = []
-    for group in _same(seen):
-        if len({files[number].class_name for number in group}) == 1:
-            taken.append(group)
+    accepted: list[list[int]] = []
+    conflicts: list[str] = []
+    for group in _group_equal(decoded):
+        if len({files[index].class_name for index in group}) == 1:
+            accepted.append(group)
         else:
-            disputed += [seen[number].sha256 for number in group]
-    firsts = [group[0] for group in taken]
-    everything = np.stack([one.pixels for one in seen])
-    names = [seen[number].sha256 for number in firsts]
-    labels = np.array([class_names.index(files[number].class_name) for number in firsts], np.uint8)
-    tested = [any(_falls_into_test(seen[number].picture) for number in group) for group in taken]
-    test, train = (np.flatnonzero(np.array(tested, bool) == side) for side in (True, False))
+            conflicts += [decoded[index].sha256 for index in group]
+    firsts = [group[0] for group in accepted]
+    everything = np.stack([one.pixels for one in decoded])
+    names = [decoded[index].sha256 for index in firsts]
+    labels = np.array([class_names.index(files[index].class_name) for index in firsts], np.uint8)
+    is_test = [any(_is_test_image(decoded[index].fingerprint) for index in group) for group in accepted]
+    test, train = (np.flatnonzero(np.array(is_test, bool) == value) for value in (True, False))
     pixels = everything[firsts]
     return LabelledArrays(
         pixels[train],
@@ -278,34 +285,36 @@ def _split(files: Sequence[_Labelled], seen: Sequence[_Seen], class_names: tuple
         train_files=tuple(names[row] for row in train),
         test_files=tuple(names[row] for row in test),
         findings=(
-            *report_conflicts(disputed, "look the same as others with another label"),
-            *report_repeats(sum(len(group) - 1 for group in taken), "look the same as others"),
+            *report_conflicts(conflicts, "that equal an image with another label"),
+            *report_repeats(sum(len(group) - 1 for group in accepted), "that equal another image"),
         ),
     )
 
 
-def _same(seen: Sequence[_Seen]) -> list[list[int]]:
-    """Group the numbers of images that look the same to the network."""
+def _group_equal(decoded: Sequence[_DecodedFile]) -> list[list[int]]:
+    """Return the indices of the images, grouped by equal normalized pixels."""
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for number, one in enumerate(seen):
-        groups[one.pixels.tobytes()].append(number)
+    for index, one in enumerate(decoded):
+        groups[one.pixels.tobytes()].append(index)
     return list(groups.values())
 
 
-def _falls_into_test(fingerprint: bytes) -> bool:
-    """Decide by the picture itself, so that it stays where it is whatever is added, and whatever file holds it.
+def _is_test_image(fingerprint: bytes) -> bool:
+    """Return whether an image is a test image, as a function of the hash of its decoded pixels.
 
-    The fingerprint is that of the decoded picture: neither another format nor another normalisation moves it.
+    Neither other images nor the file format nor the normalization move an image to the other split.
     """
     return int.from_bytes(fingerprint[:8], "big") < TEST_SHARE * 2**64
 
 
-def _list_images(root: Path) -> list[_Labelled]:
+def _list_images(root: Path) -> list[_LabelledFile]:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = [_Labelled(folder.name, path) for folder in folders for path in _images_in(folder)]
+    files = [_LabelledFile(folder.name, path) for folder in folders for path in _images_in(folder)]
     empty = {folder.name for folder in folders} - {file.class_name for file in files}
     if empty:
-        raise DataError(f"no images directly in {_some(sorted(empty))}; each folder must be a class, with its images")
+        raise DataError(
+            f"no images directly in {_list_some(sorted(empty))}; each folder must be a class that contains its images"
+        )
     return files
 
 
@@ -315,52 +324,52 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
-def _class_names(files: Iterable[_Labelled]) -> tuple[str, ...]:
-    names = sorted({file.class_name for file in files}, key=_numbers_first)
+def _class_names(files: Iterable[_LabelledFile]) -> tuple[str, ...]:
+    names = sorted({file.class_name for file in files}, key=_number_first_key)
     faults = [name for name in names if not name.isprintable() or name[0] in "=+-@"]
     if faults:
-        raise DataError(f"{_some(faults)} can't be written into a table as class names; rename them")
+        raise DataError(f"{_list_some(faults)} cannot be written to a table as class names; rename these folders")
     if len(names) > MAX_CLASSES:
-        raise DataError(f"there are {len(names)} classes ({_some(names)}), expected up to {MAX_CLASSES} folders")
+        raise DataError(f"there are {len(names)} classes ({_list_some(names)}), expected at most {MAX_CLASSES} folders")
     return tuple(names)
 
 
-def _numbers_first(name: str) -> tuple[bool, int, str]:
+def _number_first_key(name: str) -> tuple[bool, int, str]:
     is_number = name.isascii() and name.isdigit()
     return (not is_number, int(name) if is_number else 0, name)
 
 
-def _see_all(files: Sequence[_Labelled], mode: Mode, progress: Progress) -> list[_Seen]:
+def _decode_files(files: Sequence[_LabelledFile], mode: Mode, progress: Progress) -> list[_DecodedFile]:
     bar = progress.start("images", len(files))
-    seen, faults = [], []
+    decoded, faults = [], []
     for file in files:
         try:
-            seen.append(_see(file.path, mode))
+            decoded.append(_decode_file(file.path, mode))
         except (DigitsError, OSError) as error:
             faults.append(f"{file.relative} ({error})")
         bar.advance()
     bar.close()
     if faults:
         raise DataError(
-            f"{len(faults)} of {len(files)} images can't be read: {_some(faults)}; repair them or take them out"
+            f"{len(faults)} of {len(files)} images cannot be read: {_list_some(faults)}; repair or remove them"
         )
-    return seen
+    return decoded
 
 
-def _see(path: Path, mode: Mode) -> _Seen:
+def _decode_file(path: Path, mode: Mode) -> _DecodedFile:
     from digits.images.decode import MIN_SIDE, decode
     from digits.images.formats import OTHER_EXTENSIONS
     from digits.images.normalize import normalize
 
     with path.open("rb") as file:
         content = read_bounded(file, DEFAULT_MAX_BYTES)
-    others = () if path.suffix else tuple(OTHER_EXTENSIONS)  # what was reviewed may be of any format, and has no name
-    picture = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others).pixels
-    fingerprint = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()
-    return _Seen(hashlib.sha256(content).hexdigest(), fingerprint, normalize(picture, mode))
+    others = () if path.suffix else tuple(OTHER_EXTENSIONS)  # a reviewed image has no extension, and may be any format
+    pixels = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others).pixels
+    fingerprint = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+    return _DecodedFile(hashlib.sha256(content).hexdigest(), fingerprint, normalize(pixels, mode))
 
 
-def _some(words: Iterable[str]) -> str:
+def _list_some(words: Iterable[str]) -> str:
     known = [word if word.isprintable() else ascii(word) for word in words]
     rest = len(known) - _LISTED
     return ", ".join(known[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")

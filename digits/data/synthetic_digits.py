@@ -1,25 +1,27 @@
-"""Printed digits to train on beside handwritten ones: those of the fonts that come with the libraries of training.
+"""Synthetic digits: printed digits in several fonts, and drawn digits in handwritten forms that are rare in MNIST.
 
-Many pictures of digits are of print, and MNIST has none: its ones have no flag and no foot. The fonts are Pillow's own
-and matplotlib's that have digits: they are there wherever a network can be trained, and the same on every machine.
+Many images of digits show print, and MNIST has none. Its ones rarely have a flag or a foot, and its sevens are rarely
+crossed. The fonts are Pillow's default font and the fonts of matplotlib that contain digits: they are installed with
+the training libraries, and are the same on every machine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from digits.images.normalize import normalize
+from digits.images.types import Labels, Pixels
 
 if TYPE_CHECKING:
     from PIL import ImageFont
 
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-from collections.abc import Callable
-
-from digits.images.types import Labels, Pixels
+Random = np.random.Generator
+Point = tuple[float, float]
+"""Position (x, y) in units of the digit's height: x to the right, y down."""
 
 _TEXT_FONTS = (
     "DejaVuSans.ttf",
@@ -34,24 +36,31 @@ _TEXT_FONTS = (
 )
 _SIZES = (20, 60)
 _MARGIN = 6
+_HEIGHT, _DRAWN_MARGIN = 80, 40
+_SUBPIXELS = 16
+_SHIFT = 4
+"""Fractional bits of coordinates that are passed to OpenCV: log2 of `_SUBPIXELS`."""
+_JITTER = 0.015
 
 
 def are_digits(class_names: Sequence[str]) -> bool:
-    """Tell whether every class is one of the digits 0 to 9, so that it can be printed."""
+    """Return whether there are classes, and each is one of the digits 0 to 9."""
     return bool(class_names) and set(class_names) <= set("0123456789")
 
 
-def render_printed_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Pixels, Labels]:
-    """Render each class in each font, in sizes and degrees of sharpness drawn at random.
+def render_printed_digits(
+    class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]
+) -> tuple[Pixels, Labels]:
+    """Render each class in each font, with random sizes and blur.
 
     Args:
-        class_names: digits.
-        count: renderings of each class in each font.
-        seed: the same seed gives the same pictures.
-        shape: height and width of a picture.
+        class_names: names of the classes, each a digit.
+        count: number of images per class and font.
+        seed: random seed of sizes and blur.
+        shape: height and width of the images in pixels.
 
     Returns:
-        (N, *shape) uint8 pixels in MNIST's form, and (N,) uint8 labels.
+        Pixels in MNIST's form, (N, *shape) uint8, and labels, (N,) uint8.
     """
     random = np.random.default_rng(seed)
     drawn = [
@@ -65,7 +74,7 @@ def render_printed_digits(class_names: Sequence[str], count: int, *, seed: int, 
 
 
 def list_fonts() -> list[Path | None]:
-    """Give the fonts' files, in an order that is the same everywhere; None is the font in Pillow."""
+    """Return the font files, in the same order on every machine; None stands for Pillow's default font."""
     import matplotlib as mpl
 
     folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
@@ -73,47 +82,48 @@ def list_fonts() -> list[Path | None]:
 
 
 def render_text(text: str, file: Path | None, random: np.random.Generator) -> Pixels:
-    """Render text in a font of `fonts`, in a size and a degree of sharpness drawn at random: (h, w) uint8 on black."""
+    """Render text with a random size and blur, white on black.
+
+    Args:
+        text: text to render.
+        file: font file of `list_fonts`.
+        random: random generator.
+
+    Returns:
+        (height, width) uint8, as large as the text with a margin.
+    """
     from PIL import Image, ImageDraw, ImageFilter
 
-    font = _face(file, int(random.integers(*_SIZES)))
+    font = _load_font(file, int(random.integers(*_SIZES)))
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("L", (int(right - left) + 2 * _MARGIN, int(bottom - top) + 2 * _MARGIN))
     ImageDraw.Draw(image).text((_MARGIN - left, _MARGIN - top), text, font=font, fill=255)
     return np.array(image.filter(ImageFilter.GaussianBlur(random.uniform(0, 1))))
 
 
-def _face(file: Path | None, size: int) -> "Font":
+def _load_font(file: Path | None, size: int) -> "Font":
     from PIL import ImageFont
 
     return ImageFont.load_default(size) if file is None else ImageFont.truetype(str(file), size)
 
 
-Random = np.random.Generator
-Point = tuple[float, float]
-"""Right and down, in heights of the digit."""
-
-_HEIGHT, _DRAWN_MARGIN = 80, 40
-_FINER = 16
-_SHIFT = 4
-_UNSTEADY = 0.015
-
-
-def draw_handwritten_digits(class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]) -> tuple[Pixels, Labels]:
-    """Draw each form so many times.
+def draw_handwritten_digits(
+    class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]
+) -> tuple[Pixels, Labels]:
+    """Draw the forms of `FORMS`, with random proportions, slant, stroke width and blur.
 
     Args:
-        class_names: digits; the forms of those that are missing are left out.
-        count: drawings of each form.
-        seed: the same seed gives the same pictures.
-        shape: height and width of a picture.
+        class_names: names of the classes; forms of other classes are not drawn.
+        count: number of images per form.
+        seed: random seed of the drawings.
+        shape: height and width of the images in pixels.
 
     Returns:
-        (N, *shape) uint8 pixels in MNIST's form, and (N,) uint8 labels.
+        Pixels in MNIST's form, (N, *shape) uint8, and labels, (N,) uint8.
     """
     random = np.random.default_rng([seed, 253])
     drawn = [
-        (normalize(_drawn(strokes(random), random), "mnist", shape=shape), class_names.index(name))
+        (normalize(_draw_strokes(strokes(random), random), "mnist", shape=shape), class_names.index(name))
         for name, strokes in FORMS
         for _ in range(count if name in class_names else 0)
     ]
@@ -121,42 +131,45 @@ def draw_handwritten_digits(class_names: Sequence[str], count: int, *, seed: int
     return pixels, np.array([label for _, label in drawn], np.uint8)
 
 
-def _drawn(strokes: Sequence[Sequence[Point]], random: Random) -> Pixels:
+def _draw_strokes(strokes: Sequence[Sequence[Point]], random: Random) -> Pixels:
     import cv2
 
     slant = random.uniform(-0.15, 0.35)
     width = int(random.integers(5, 19))
-    lines = [np.array([_steered(point, slant, random) for point in stroke]) for stroke in strokes]
+    lines = [np.array([_slant_and_jitter(point, slant, random) for point in stroke]) for stroke in strokes]
     corner = np.concatenate(lines).min(axis=0)
     side = _HEIGHT + 2 * _DRAWN_MARGIN
     canvas = np.zeros((side, side), np.uint8)
     for line in lines:
-        fine = np.rint(((line - corner) * _HEIGHT + _DRAWN_MARGIN) * _FINER).astype(np.int32)
-        cv2.polylines(canvas, [fine.reshape(-1, 1, 2)], False, 255, width, cv2.LINE_AA, _SHIFT)
+        points = np.rint(((line - corner) * _HEIGHT + _DRAWN_MARGIN) * _SUBPIXELS).astype(np.int32)
+        cv2.polylines(canvas, [points.reshape(-1, 1, 2)], False, 255, width, cv2.LINE_AA, _SHIFT)
     return np.asarray(cv2.GaussianBlur(canvas, (0, 0), random.uniform(0.5, 2.5)), np.uint8)
 
 
-def _steered(point: Point, slant: float, random: Random) -> Point:
-    right, down = point
+def _slant_and_jitter(point: Point, slant: float, random: Random) -> Point:
+    x, y = point
     return (
-        right - slant * down + random.normal(0, _UNSTEADY),
-        down + random.normal(0, _UNSTEADY),
+        x - slant * y + random.normal(0, _JITTER),
+        y + random.normal(0, _JITTER),
     )
 
 
-def _flagged_one(random: Random) -> list[list[Point]]:
-    """A stem, and a flag from its top down to the left: steeper than the bar of a seven, at most half as long."""
+def _one_with_flag(random: Random) -> list[list[Point]]:
+    """Draw a stem and a flag, which runs from its top down to the left.
+
+    The flag is steeper than the bar of a seven, and at most half as long as the stem.
+    """
     angle, length = np.deg2rad(random.uniform(30, 70)), random.uniform(0.2, 0.5)
     return [[(-length * float(np.cos(angle)), length * float(np.sin(angle))), (0, 0), (0, 1)]]
 
 
-def _one_with_a_foot(random: Random) -> list[list[Point]]:
+def _one_with_flag_and_foot(random: Random) -> list[list[Point]]:
     left, right = random.uniform(0.12, 0.35, 2)
-    return [*_flagged_one(random), [(-float(left), 1), (float(right), 1)]]
+    return [*_one_with_flag(random), [(-float(left), 1), (float(right), 1)]]
 
 
 def _crossed_seven(random: Random) -> list[list[Point]]:
-    """A bar, a stem that leans, and a stroke across its middle."""
+    """Draw a bar, a leaning stem, and a stroke across the middle of the stem."""
     width, lean, middle = random.uniform(0.4, 0.65), random.uniform(0.15, 0.4), random.uniform(0.42, 0.6)
     left, right, rise = *random.uniform(0.15, 0.28, 2), random.uniform(-0.08, 0.04)
     centre = width - lean * middle
@@ -165,8 +178,8 @@ def _crossed_seven(random: Random) -> list[list[Point]]:
 
 
 FORMS: Sequence[tuple[str, Callable[[Random], list[list[Point]]]]] = (
-    ("1", _flagged_one),
-    ("1", _one_with_a_foot),
+    ("1", _one_with_flag),
+    ("1", _one_with_flag_and_foot),
     ("7", _crossed_seven),
 )
-"""Each form's class, and what draws it."""
+"""Class of each drawn form, and the function that returns its strokes."""

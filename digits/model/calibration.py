@@ -1,8 +1,11 @@
-"""Probabilities that mean what they say: a temperature fitted on validation images, and thresholds for a wished error.
+"""Calibration: temperature scaling of probabilities, and confidence thresholds for a target error rate.
 
-C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural Networks, ICML 2017 (temperature).
-Y. Geifman, R. El-Yaniv: Selective Classification for Deep Neural Networks, NIPS 2017 (a bound on the error among what
-is answered). C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) (the exact bound).
+Both are fitted on validation images. Sources:
+
+- temperature: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural Networks, ICML 2017
+- bound on the error rate among answered images: Y. Geifman, R. El-Yaniv: Selective Classification for Deep Neural
+  Networks, NIPS 2017
+- exact bound of a proportion: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934)
 """
 
 from collections.abc import Sequence
@@ -17,8 +20,9 @@ Floats = npt.NDArray[np.float64]
 Probabilities = npt.NDArray[np.float32]
 
 CONFIDENCE_LEVEL = 0.95
+"""Confidence level of the one-sided bound on an error rate."""
 DECIMALS = 6
-"""Confidences are compared as the table writes them, so that no row contradicts its status."""
+"""Decimals of a confidence in the table. Rounded confidences are compared, so that no row contradicts its status."""
 _LOWEST, _HIGHEST = 0.05, 20.0
 _STEPS = 60
 _GOLDEN = (5**0.5 - 1) / 2
@@ -26,14 +30,14 @@ _TINY = 1e-30
 
 
 def fit_temperature(probabilities: npt.ArrayLike, labels: npt.NDArray[Any]) -> float:
-    """Find the temperature with the least cross-entropy, by golden section over its logarithm.
+    """Return the temperature with the lowest cross-entropy, by golden-section search over its logarithm.
 
     Args:
-        probabilities: (N, C) of a softmax, N of at least 1.
+        probabilities: (N, C) softmax output, N of at least 1.
         labels: (N,) integers below C.
 
     Returns:
-        Below 1 where the network is less certain than it is right, above 1 where it is more; 4 decimals.
+        Temperature, rounded to 4 decimals: below 1 if the network is underconfident, above 1 if it is overconfident.
     """
     logits = _logits(probabilities)
     low, high = float(np.log(_LOWEST)), float(np.log(_HIGHEST))
@@ -53,7 +57,12 @@ def _cross_entropy(logits: Floats, labels: npt.NDArray[Any], log_temperature: fl
 
 
 def calibrated_loss(probabilities: npt.ArrayLike, labels: npt.NDArray[Any]) -> float:
-    """Give the mean cross-entropy of (N, C) probabilities, in nats, after the temperature of `fit_temperature`."""
+    """Return the mean cross-entropy in nats after temperature scaling with `fit_temperature`.
+
+    Args:
+        probabilities: (N, C) softmax output, N of at least 1.
+        labels: (N,) integers below C.
+    """
     temperature = fit_temperature(probabilities, labels)
     return _cross_entropy(_logits(probabilities), labels, float(np.log(temperature)))
 
@@ -63,7 +72,7 @@ def _logits(probabilities: npt.ArrayLike) -> Floats:
 
 
 def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """Apply a temperature to a softmax: (N, C) float32 -> (N, C) float32, row by row, the same order of classes."""
+    """Scale softmax output by a temperature: (N, C) float32 -> (N, C) float32. The ranking of the classes is kept."""
     if temperature == 1 or not len(probabilities):
         return probabilities
     scaled: Probabilities = probabilities / probabilities.max(axis=1, keepdims=True)
@@ -73,9 +82,13 @@ def apply_temperature(probabilities: Probabilities, temperature: float) -> Proba
 
 
 class RiskStep(NamedTuple):
-    """What a confidence threshold does to validation images: `wrong` of the `answered` ones.
+    """Effect of a confidence threshold on the validation images.
 
-    `bound` is the one-sided 95 % upper bound (Clopper-Pearson) on the share of wrong ones among those answered.
+    Args:
+        threshold: lowest confidence at which an image is answered.
+        answered: number of answered images.
+        wrong: number of answered images that were predicted wrongly.
+        bound: one-sided 95 % upper bound (Clopper-Pearson) on the error rate among answered images.
     """
 
     threshold: float
@@ -85,21 +98,21 @@ class RiskStep(NamedTuple):
 
 
 def upper_bound(wrong: int, answered: int) -> float:
-    """Give the exact upper bound on a share of which `wrong` of `answered` were seen: one-sided, 95 %."""
+    """Return the exact one-sided 95 % upper bound on an error rate, given `wrong` of `answered` images."""
     from scipy.special import betaincinv
 
     return float(betaincinv(wrong + 1, answered - wrong, CONFIDENCE_LEVEL)) if wrong < answered else 1.0
 
 
 def risk_steps(confidence: npt.ArrayLike, right: npt.NDArray[np.bool_]) -> tuple[RiskStep, ...]:
-    """Give, for each number of wrong answers, the lowest threshold that has it: no other threshold promises more.
+    """Return the lowest threshold for each number of wrong answers, which answers the most images.
 
     Args:
-        confidence: (N,) of the predicted classes.
-        right: (N,) whether each was right.
+        confidence: (N,) probabilities of the predicted classes.
+        right: (N,) bool, whether each prediction is correct.
 
     Returns:
-        From the highest threshold to the lowest, at which all are answered.
+        Steps from the highest threshold to the lowest, at which all images are answered.
     """
     rounded = np.asarray(confidence, np.float64).round(DECIMALS)
     order = np.argsort(-rounded, kind="stable")
@@ -112,20 +125,26 @@ def risk_steps(confidence: npt.ArrayLike, right: npt.NDArray[np.bool_]) -> tuple
 
 
 def threshold_for(steps: Sequence[RiskStep], max_error: float) -> float:
-    """Find the lowest confidence at which the validation images promise an error of at most `max_error`.
+    """Return the lowest threshold at which the validation images support an error rate of at most `max_error`.
+
+    Args:
+        steps: steps of the model, as `risk_steps` returns them.
+        max_error: largest error rate among answered images, as a share.
 
     Raises:
-        UsageError: they promise no such thing at any threshold, or the model has none.
+        UsageError: if the validation images cannot support that error rate at any threshold, or if the model has no
+            steps.
     """
     if not steps:
         raise UsageError(
             "max_error: this model was registered before thresholds were measured; train and promote another one"
         )
-    enough = [step.threshold for step in steps if step.bound <= max_error]
-    if not enough:
+    thresholds = [step.threshold for step in steps if step.bound <= max_error]
+    if not thresholds:
         best = min(steps, key=lambda step: step.bound)
         raise UsageError(
-            f"max_error: {max_error:g} is more than this model's {steps[-1].answered:,} validation images can promise; "
-            f"the least is {best.bound:.5f}, at which {best.answered / steps[-1].answered:.1%} of them are answered"
+            f"max_error: this model's {steps[-1].answered:,} validation images cannot support an error rate of "
+            f"{max_error:g}; the lowest is {best.bound:.5f}, at which {best.answered / steps[-1].answered:.1%} of them "
+            "are answered"
         )
-    return min(enough)
+    return min(thresholds)

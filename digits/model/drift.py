@@ -1,10 +1,10 @@
-"""Whether a run's pictures are unlike those that its model was tested on.
+"""Drift: detect that the images of a run differ from the test images of its model.
 
-Numbers of each image (the class that was predicted, how sure that is, how far it is from the training images, its ink,
-its file) are counted into bins; the same bins were counted for the model's test images, and stand in its spec. Per
-number two tests compare the counts of the two samples: chi-square over all bins, and the likelihood ratio (G) of the
-bin that is furthest off. The population stability index says how large a shift is; chance has it too, in a sample of
-n images some (bins - 1) / n, so it decides only what is too small to matter.
+Features of each image (predicted class, confidence, out-of-distribution score, ink, file) are counted in bins. The
+counts of the model's test images in the same bins are part of its spec. For each feature, two tests compare the counts
+of the two samples: chi-square over all bins, and the likelihood ratio (G) of the bin that differs most. The population
+stability index (PSI) measures the size of a shift. It is above 0 by chance too, by about (bins - 1) / n in a sample of
+n images, so it only excludes shifts that are too small to matter.
 """
 
 import math
@@ -19,25 +19,26 @@ import numpy.typing as npt
 from digits.images.types import Pixels
 
 Values = Mapping[str, npt.NDArray[Any]]
-"""For each number that is compared, (N,) values."""
+"""(N,) values of each feature."""
 Counts = Mapping[str, Sequence[int]]
-"""For each number that is compared, how many images are in each bin."""
+"""Number of images in each bin, for each feature."""
 Reference = Mapping[str, Mapping[str, Sequence[float]]]
-"""For each number that is compared, `edges` (a value is in the bin after the edges that are below it) and `counts`."""
+"""Bins of each feature: `edges` between them (an edge belongs to the bin below it), and `counts` of the test images."""
 
 FEATURE_NAMES: Mapping[str, str] = {
     "classes": "classes",
     "confidence": "confidence",
-    "novelty": "distance from the training images",
-    "no_digit": "share taken for no digit",
+    "novelty": "out-of-distribution score",
+    "no_digit": "share rejected as no digit",
     "ink": "amount of ink",
     "sharpness": "sharpness of strokes",
-    "level": "level of ink",
+    "level": "intensity of ink",
     "slant": "slant",
-    "size": "size of the pictures",
-    "polarity": "dark on light",
-    "contrast": "contrast of the pictures",
+    "size": "size of the images",
+    "polarity": "dark ink on light paper",
+    "contrast": "contrast of the images",
 }
+"""Description of each feature."""
 BINS = 10
 _FIXED: Mapping[str, Sequence[float]] = {
     "no_digit": (0,),
@@ -48,39 +49,46 @@ _FIXED: Mapping[str, Sequence[float]] = {
 
 MIN_IMAGES = 50
 MAX_SAMPLED_IMAGES = 2_000
-"""So many of a run's images are looked at, or up to twice as many: more would find no shift that matters."""
+"""Number of a run's images to measure. Up to twice as many are measured; more would not find other shifts that matter.
+"""
 SIGNIFICANCE_LEVEL = 0.005
-"""How often a run of pictures like the test images may be said to have drifted; docs/decisions has what was found."""
-_LEAST_PSI, _LEAST_PSI_OF = 0.1, {"classes": 0.05, "no_digit": 0.02}
-"""What is below is no shift to act on, however many images show it; one class twice as often is .057, two percent more
-taken for no digit is .025."""
-_LEAST_EXPECTED = 4
+"""Largest rate of false alarms, in runs of images like the test images. See docs/decisions/0011-drift.md."""
+_MIN_PSI, _MIN_PSI_OF = 0.1, {"classes": 0.05, "no_digit": 0.02}
+"""Smallest PSI of a shift that matters, whatever its significance. One class twice as frequent has a PSI of 0.057; two
+percentage points more images rejected as no digit, 0.025."""
+_MIN_EXPECTED = 4
 _SMALL = 1e-6
 
 
 def measure_images(pixels: Pixels, probabilities: npt.NDArray[Any], novelty: npt.NDArray[Any] | None) -> Values:
-    """Give the numbers of images that a network has answered on.
+    """Return the features of predicted images.
 
     Args:
-        pixels: (N, height, width) uint8, its input.
-        probabilities: (N, classes), calibrated.
-        novelty: (N,), above 0 for no digit; None where the model can't tell.
+        pixels: (N, height, width) uint8, input of the network.
+        probabilities: (N, classes) calibrated probabilities.
+        novelty: (N,) out-of-distribution scores, above 0 for no digit; None if the model has no such output.
     """
-    told = {} if novelty is None else {"novelty": novelty, "no_digit": novelty}
-    answered = {"classes": probabilities.argmax(axis=1), "confidence": probabilities.max(axis=1)}
-    return {**answered, **told, **_ink_of(pixels)}
+    scores = {} if novelty is None else {"novelty": novelty, "no_digit": novelty}
+    predictions = {"classes": probabilities.argmax(axis=1), "confidence": probabilities.max(axis=1)}
+    return {**predictions, **scores, **_measure_ink(pixels)}
 
 
 def measure_files(size: npt.ArrayLike, dark_on_light: npt.ArrayLike, contrast: npt.ArrayLike) -> Values:
-    """Give the numbers of N files: the longer side in pixels, whether ink is dark, the range of levels in 0..255."""
+    """Return the features of N image files.
+
+    Args:
+        size: (N,) longer sides in pixels.
+        dark_on_light: (N,) whether the ink is darker than the paper.
+        contrast: (N,) differences of the lightest and the darkest grey level, 0 to 255.
+    """
     return {name: np.asarray(value) for name, value in zip(_OF_FILES, (size, dark_on_light, contrast), strict=True)}
 
 
 _OF_FILES = ("size", "polarity", "contrast")
 
 
-def _ink_of(pixels: Pixels) -> Values:
-    """Measure the network's input; einsum, since BLAS would start threads and want memory."""
+def _measure_ink(pixels: Pixels) -> Values:
+    """Measure the input of the network, with einsum because BLAS would start threads and allocate memory."""
     flat = pixels.reshape(len(pixels), -1).astype(np.float32)
     mass = np.einsum("ij->i", flat) + _SMALL
     square = np.einsum("ij,ij->i", flat, flat) + _SMALL
@@ -96,16 +104,23 @@ def _ink_of(pixels: Pixels) -> Values:
 
 @cache
 def _moments(height: int, width: int) -> npt.NDArray[np.float32]:
-    """Give for each pixel the square of its row, and its row times its column, from the middle: (2, pixels)."""
+    """Return for each pixel its row squared, and its row times its column, relative to the center: (2, pixels)."""
     lines, places = np.indices((height, width)).reshape(2, -1)
     rows, columns = lines - (height - 1) / 2, places - (width - 1) / 2
     return np.stack([rows * rows, rows * columns]).astype(np.float32)
 
 
 def fit_reference(values: Values, *, classes: int) -> Reference:
-    """Count a model's test images, in bins that hold as many of them each; what is no quantity has bins of its own."""
-    own = {"classes": [number + 0.5 for number in range(classes - 1)], **_FIXED}
-    edges = {name: own[name] if name in own else _quantiles(found) for name, found in values.items()}
+    """Return bins and counts of a model's test images.
+
+    Most features have bins with equal counts. Classes and the features of `_FIXED` have fixed bins.
+
+    Args:
+        values: features of the test images.
+        classes: number of classes.
+    """
+    fixed = {"classes": [number + 0.5 for number in range(classes - 1)], **_FIXED}
+    edges = {name: fixed[name] if name in fixed else _quantiles(found) for name, found in values.items()}
     blank: Reference = {name: {"edges": [float(edge) for edge in some], "counts": []} for name, some in edges.items()}
     counts = bin_counts(values, blank)
     return {name: {**blank[name], "counts": counts[name]} for name in blank}
@@ -117,7 +132,7 @@ def _quantiles(values: npt.NDArray[Any]) -> list[float]:
 
 
 def bin_counts(values: Values, reference: Reference) -> Counts:
-    """Count images into a reference's bins: those of its numbers that are known."""
+    """Count images in the bins of a reference, for each feature that both have."""
     return {
         name: np.bincount(np.searchsorted(part["edges"], values[name]), minlength=len(part["edges"]) + 1).tolist()
         for name, part in reference.items()
@@ -126,7 +141,7 @@ def bin_counts(values: Values, reference: Reference) -> Counts:
 
 
 def add_counts(parts: Iterable[Counts]) -> Counts:
-    """Give the sum of counts in the same bins."""
+    """Return the sums of counts in the same bins."""
     total: dict[str, list[int]] = {}
     for part in parts:
         for name, counts in part.items():
@@ -136,13 +151,13 @@ def add_counts(parts: Iterable[Counts]) -> Counts:
 
 @dataclass(frozen=True)
 class Shift:
-    """How far one number of a run's images is from the test images'.
+    """Difference between the images of a run and the test images, in one feature.
 
     Args:
-        feature: a name of `WORDS`.
-        psi: population stability index: below .1 is small, above .25 is large.
-        p: how often chance would have any of the numbers as far off as this one.
-        drifted: it is more than chance, and more than small.
+        feature: name of the feature, a key of `FEATURE_NAMES`.
+        psi: population stability index; below 0.1 is small, above 0.25 is large.
+        p: p-value, corrected for the number of tests.
+        drifted: whether the shift is significant and large enough to matter.
     """
 
     feature: str
@@ -153,11 +168,11 @@ class Shift:
 
 @dataclass(frozen=True)
 class Drift:
-    """A run's images beside the test images of its model.
+    """Comparison of the images of a run with the test images of its model.
 
     Args:
-        images: how many were compared.
-        shifts: of each number.
+        images: number of compared images.
+        shifts: shift of each feature.
     """
 
     images: int
@@ -165,30 +180,30 @@ class Drift:
 
     @property
     def drifted(self) -> tuple[Shift, ...]:
-        """The shifts to be told of, the largest first."""
+        """The shifts that count as drift, largest first."""
         return tuple(sorted((one for one in self.shifts if one.drifted), key=lambda one: -one.psi))
 
     @property
     def sentence(self) -> str:
-        """Say what has drifted; nothing where nothing has."""
+        """The sentence that reports the drift, or "" if there is none."""
         named = ", ".join(f"{FEATURE_NAMES[one.feature]} (PSI {one.psi:.2f})" for one in self.drifted)
-        return named and f"the pictures are unlike the model's test images: {named}"
+        return named and f"the images differ from the model's test images: {named}"
 
     def as_record(self) -> dict[str, Any]:
-        """Give it as JSON values."""
+        """Return the comparison as JSON values."""
         return {"images": self.images, "shifts": [asdict(one) for one in self.shifts]}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        """Read it back."""
+        """Return the comparison from the JSON values of `as_record`."""
         return cls(record["images"], tuple(Shift(**one) for one in record["shifts"]))
 
 
 def find_drift(counts: Counts, reference: Reference) -> Drift | None:
-    """Compare a run's counts with its model's reference.
+    """Compare the counts of a run with the reference of its model.
 
     Returns:
-        None where nothing can be said: a model without a reference, or fewer than `MIN_IMAGES` images.
+        The comparison, or None if the model has no reference or there are fewer than `MIN_IMAGES` images.
     """
     images = sum(next(iter(counts.values()), ()))
     if images < MIN_IMAGES:
@@ -200,45 +215,56 @@ def find_drift(counts: Counts, reference: Reference) -> Drift | None:
 def _shift(name: str, found: Sequence[float], expected: Sequence[float], tests: int) -> Shift:
     one, other = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     index = population_stability_index(one, other)
-    p = min(1.0, 2 * tests * min(_chi_square(one, other), _furthest(one, other)))
-    drifted = p < SIGNIFICANCE_LEVEL and index >= _LEAST_PSI_OF.get(name, _LEAST_PSI)
+    p = min(1.0, 2 * tests * min(_chi_square_test(one, other), _likelihood_ratio_test(one, other)))
+    drifted = p < SIGNIFICANCE_LEVEL and index >= _MIN_PSI_OF.get(name, _MIN_PSI)
     return Shift(name, round(index, 4), float(f"{p:.3g}"), drifted)
 
 
 def population_stability_index(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Give the population stability index of two counts; half an image is added to each bin, so that none is empty."""
+    """Return the population stability index of two counts: (bins,), (bins,) -> float.
+
+    Half an image is added to each bin, so that no bin is empty.
+    """
     a, b = ((counts + 0.5) / (counts.sum() + len(counts) / 2) for counts in (found, expected))
     return float(((a - b) * np.log(a / b)).sum())
 
 
-def _chi_square(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Give how often chance has two samples differ as much; the thinnest bins are one, that is thick enough."""
+def _chi_square_test(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
+    """Return the p-value of the chi-square test of homogeneity, with the smallest bins merged into one."""
     both = np.stack([found, expected])
     both = both[:, np.argsort(both.sum(axis=0), kind="stable")]
     share = found.sum() / both.sum() * both.sum(axis=0)
-    first = np.count_nonzero((share < _LEAST_EXPECTED) | (share.cumsum() < 2 * _LEAST_EXPECTED))
+    first = np.count_nonzero((share < _MIN_EXPECTED) | (share.cumsum() < 2 * _MIN_EXPECTED))
     both = np.concatenate([both[:, : first + 1].sum(axis=1, keepdims=True), both[:, first + 1 :]], axis=1)
-    usual = both.sum(axis=1, keepdims=True) * both.sum(axis=0) / both.sum()
-    return chi_square_tail(float(((both - usual) ** 2 / usual).sum()), both.shape[1] - 1)
+    mean = both.sum(axis=1, keepdims=True) * both.sum(axis=0) / both.sum()
+    return chi_square_tail(float(((both - mean) ** 2 / mean).sum()), both.shape[1] - 1)
 
 
-def _furthest(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Give how often chance has any bin as far off as the one that is furthest off, each against all others."""
+def _likelihood_ratio_test(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
+    """Return the p-value of the bin that differs most by likelihood ratio (G), times the number of bins.
+
+    Each bin is compared with all others together.
+    """
     sizes = (found.sum(), expected.sum())
     share = (found + expected) / sum(sizes)
     pairs = zip((found, expected), sizes, strict=True)
-    g = sum(_surprise(counts, size * share) + _surprise(size - counts, size * (1 - share)) for counts, size in pairs)
+    g = sum(_log_ratio(counts, size * share) + _log_ratio(size - counts, size * (1 - share)) for counts, size in pairs)
     return len(found) * chi_square_tail(2 * float(np.max(g)), 1)
 
 
-def _surprise(counts: npt.NDArray[np.float64], usual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    some = counts > 0
-    logs = np.log(np.divide(counts, usual, out=np.ones_like(counts), where=some))
+def _log_ratio(counts: npt.NDArray[np.float64], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return counts * log(counts / mean), 0 where a count is 0."""
+    logs = np.log(np.divide(counts, mean, out=np.ones_like(counts), where=counts > 0))
     return counts * logs
 
 
 def chi_square_tail(statistic: float, freedom: int) -> float:
-    """Give the probability that a chi-square variable is above a value; exact, by the series of its freedom."""
+    """Return the probability that a chi-square variable exceeds a value, by an exact finite series.
+
+    Args:
+        statistic: value to exceed.
+        freedom: degrees of freedom.
+    """
     if freedom < 1 or statistic <= 0:
         return 1.0
     half = statistic / 2

@@ -1,4 +1,7 @@
-"""A trained network on ONNX Runtime: no Keras, no TensorFlow, and the same answers however images are grouped."""
+"""Exported model: loading and prediction with ONNX Runtime, without Keras and TensorFlow.
+
+The output for an image does not depend on the images that are predicted with it.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -25,22 +28,22 @@ Probabilities = npt.NDArray[np.float32]
 ONNX_FILE = "model.onnx"
 SPEC_FILE = "spec.json"
 BATCH = 64
-"""Images a pass of the network: always this many, so that no image's result depends on its neighbours' number."""
+"""Images per run of the network. Smaller batches are padded, so that no output depends on the number of images."""
 
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An exported model on disk, and what is needed to use it.
+    """Exported model on disk with its spec.
 
     Args:
-        onnx: input (N, height, width, 1) float32 in 0..255, output (N, classes) probabilities.
-        class_names: one a column of the output.
-        input_shape: height and width in pixels.
-        version: the registry's number.
-        digest: of the network and its spec.
-        normalization: the recipe it was trained with, as in `digits.images.normalize.SPEC`.
-        calibration: `temperature` and `steps`, as `digits.model.calibration` has them; empty where nothing was measured.
-        reference: what its test images are like, as `digits.model.drift` has it; empty where nothing was measured.
+        onnx: ONNX file; its input is (N, height, width, 1) float32 in 0..255, its output (N, classes) probabilities.
+        class_names: names of the classes, one per column of the output.
+        input_shape: height and width of the input in pixels.
+        version: number of the model version in the registry; 0 for a model that is not registered.
+        digest: SHA-256 of the network and its spec.
+        normalization: normalization of the training images, as in `digits.images.normalize.SPEC`.
+        calibration: `temperature` and `steps` of `digits.model.calibration`; empty if they were not measured.
+        reference: features of the test images, see `digits.model.drift`; empty if they were not measured.
     """
 
     onnx: Path
@@ -54,10 +57,14 @@ class OnnxModel:
 
     @classmethod
     def load(cls, directory: Path, *, version: int) -> Self:
-        """Read a directory with `model.onnx` and `spec.json`.
+        """Load a model from a directory with `model.onnx` and `spec.json`.
+
+        Args:
+            directory: directory of the exported model.
+            version: number of the model version in the registry.
 
         Raises:
-            ModelError: one of them is missing, or the spec does not say what it must.
+            ModelError: if a file is missing, or if the spec is incomplete or invalid.
         """
         onnx, spec_file = directory / ONNX_FILE, directory / SPEC_FILE
         try:
@@ -79,32 +86,33 @@ class OnnxModel:
                 "register the model again"
             ) from error
 
-    def resolve_mode(self, asked: "Mode") -> "Mode":
-        """Say how its images are normalised: `auto` means the form that its own were brought into."""
-        return self.normalization.get("mode", asked) if asked == "auto" else asked
+    def resolve_mode(self, requested: "Mode") -> "Mode":
+        """Return the normalization mode to use; `auto` stands for the mode of the training images."""
+        return self.normalization.get("mode", requested) if requested == "auto" else requested
 
     @property
     def temperature(self) -> float:
-        """What its probabilities are calibrated with; 1 changes nothing."""
+        """The temperature of the calibrated probabilities; 1 leaves them as they are."""
         return float(self.calibration.get("temperature", 1))
 
     @property
     def risk_steps(self) -> tuple[RiskStep, ...]:
-        """What each confidence threshold did to its validation images."""
+        """The effect of each confidence threshold on the validation images; empty if it was not measured."""
         return tuple(RiskStep(*step) for step in self.calibration.get("steps", ()))
 
     @property
     def directory(self) -> Path:
-        """Where the files are."""
+        """The directory of the exported model."""
         return self.onnx.parent
 
 
 class ModelOutput(NamedTuple):
-    """What a model says of N images.
+    """Output of a model for N images.
 
     Args:
         probabilities: (N, classes) float32, calibrated.
-        novelty: (N,) float32, above 0 where it takes an image for none of its classes; None where it can't tell.
+        novelty: (N,) float32, out-of-distribution scores, above 0 for rejected images; None if the model has no such
+            output.
     """
 
     probabilities: Probabilities
@@ -112,10 +120,13 @@ class ModelOutput(NamedTuple):
 
 
 class Predictor:
-    """A model that is loaded and ready; one thread, as there is one process a CPU.
+    """Model loaded into ONNX Runtime. It uses one thread, because predictions run one process per CPU core.
+
+    Args:
+        model: exported model.
 
     Raises:
-        ModelError: ONNX Runtime can't load it, or its shapes are not those of its spec.
+        ModelError: if ONNX Runtime cannot load the model, or if its shapes do not match its spec.
     """
 
     def __init__(self, model: OnnxModel) -> None:
@@ -126,20 +137,25 @@ class Predictor:
         found = self._run().probabilities.shape
         if found != (BATCH, len(model.class_names)):
             raise ModelError(
-                f"{model.onnx}: it gives {found[1:]} values an image, but {len(model.class_names)} classes are named"
+                f"{model.onnx}: expected {len(model.class_names)} probabilities per image, one per class in the spec, "
+                f"found an output of shape {found}; register the model again"
             )
 
     def predict(self, pixels: Pixels) -> Probabilities:
-        """Give the probability of each class: (N, height, width) uint8 -> (N, classes) float32."""
+        """Return the calibrated probability of each class: (N, height, width) uint8 -> (N, classes) float32."""
         return self.predict_with_novelty(pixels).probabilities
 
     def predict_with_novelty(self, pixels: Pixels) -> ModelOutput:
-        """Give probabilities and novelty of (N, height, width) uint8."""
+        """Return probabilities and out-of-distribution scores of (N, height, width) uint8 images.
+
+        Raises:
+            ModelError: if the images do not have the input shape of the model, or if the network cannot be run.
+        """
         if pixels.shape[1:] != self.model.input_shape:
             raise ModelError(
-                f"{self.model.onnx}: it takes images of {self.model.input_shape}, found {pixels.shape[1:]}"
+                f"{self.model.onnx}: expected images of shape {self.model.input_shape}, found {pixels.shape[1:]}"
             )
-        parts = list(self._batches(pixels)) or [self._cut(self._run(), 0)]
+        parts = list(self._batches(pixels)) or [self._truncate(self._run(), 0)]
         if len(parts) == 1:
             return parts[0]
         novelty = [part.novelty for part in parts if part.novelty is not None]
@@ -152,33 +168,33 @@ class Predictor:
             batch = pixels[start : start + BATCH]
             self._batch[: len(batch), :, :, 0] = batch
             self._batch[len(batch) :] = 0
-            yield self._cut(self._run(), len(batch))
+            yield self._truncate(self._run(), len(batch))
 
     @staticmethod
-    def _cut(answers: ModelOutput, count: int) -> ModelOutput:
-        novelty = answers.novelty
-        return ModelOutput(answers.probabilities[:count], None if novelty is None else novelty[:count])
+    def _truncate(output: ModelOutput, count: int) -> ModelOutput:
+        novelty = output.novelty
+        return ModelOutput(output.probabilities[:count], None if novelty is None else novelty[:count])
 
     def _run(self) -> ModelOutput:
-        """Pass the batch through; the temperature is applied to all of it, so that no row depends on its place."""
+        """Run the network on the padded batch, and calibrate all rows, so that no row depends on its position."""
         try:
             probabilities, *more = self._session.run(None, {self._input: self._batch})
-        except Exception as error:  # ONNX Runtime's errors have no common base
-            raise ModelError(f"{self.model.onnx}: the network can't be run: {error}") from error
+        except Exception as error:  # the errors of ONNX Runtime have no common base class
+            raise ModelError(f"{self.model.onnx}: the network cannot be run: {error}") from error
         return ModelOutput(apply_temperature(probabilities, self.model.temperature), more[0].ravel() if more else None)
 
 
 def load_predictor(directory: Path) -> Predictor:
-    """Load an exported model that has no version yet.
+    """Load an exported model that is not registered.
 
     Raises:
-        ModelError: it is missing or can't be used.
+        ModelError: if the model is missing or invalid.
     """
     return Predictor(OnnxModel.load(directory, version=0))
 
 
 def load_runtime() -> Any:
-    """Import ONNX Runtime: 0.1 s."""
+    """Import ONNX Runtime, which takes 0.1 s."""
     import onnxruntime
 
     return onnxruntime
@@ -198,5 +214,5 @@ def _open_session(model: OnnxModel) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except ModelError:
         raise
-    except Exception as error:  # ONNX Runtime's errors have no common base
-        raise ModelError(f"{model.onnx}: ONNX Runtime can't load it: {error}") from error
+    except Exception as error:  # the errors of ONNX Runtime have no common base class
+        raise ModelError(f"{model.onnx}: ONNX Runtime cannot load the model: {error}") from error

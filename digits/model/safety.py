@@ -1,9 +1,9 @@
-"""A look through a model's file before Keras or ONNX Runtime parse it, which lets in what our own networks have.
+"""Safety checks of model files: reject everything that Digits does not write, before Keras or ONNX Runtime load it.
 
-A hash tells that a file is the one that was written, not who wrote it; and `safe_mode` has been bypassed many times
-(CVE-2025-1550, -8747, -9905, -9906, -12058, -12060, CVE-2026-1462). So nothing rests on it: of a `.keras` archive the
-members, every class that its configuration names, and every link and dataset of its HDF5 file must be on the short
-lists here, and an ONNX file may neither refer to other files nor use operators that are not ONNX's own.
+A hash shows that a file has not changed, but not who wrote it. Keras' `safe_mode` has been bypassed many times
+(CVE-2025-1550, -8747, -9905, -9906, -12058, -12060, CVE-2026-1462), so Digits does not rely on it. In a `.keras`
+archive, only the members, classes, links and arrays of Digits' own networks are allowed. An ONNX file must not refer to
+other files, and must use standard ONNX operators only.
 """
 
 import io
@@ -16,10 +16,10 @@ from typing import Any
 
 from digits.errors import ModelError
 
-MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-"""What Keras 3 writes, in that form: stored, neither compressed nor encrypted."""
+ALLOWED_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+"""Members of a `.keras` archive, as Keras 3 writes them: neither compressed nor encrypted."""
 
-CLASSES = {
+ALLOWED_CLASSES = {
     ("keras", "DTypePolicy"),
     ("keras", "Sequential"),
     ("keras.src.models.functional", "Functional"),
@@ -42,7 +42,7 @@ CLASSES = {
         )
     ),
 }
-"""Module and name of each class that a configuration of ours names; `digits.models` builds with no others."""
+"""Module and name of each class in the configurations of Digits' networks, see `digits.training.networks`."""
 
 _NAMES_ITSELF = {"Functional"}
 _CONTIGUOUS_KINDS = "biuf"
@@ -50,7 +50,7 @@ _CONTIGUOUS_KINDS = "biuf"
 
 @dataclass(frozen=True)
 class _Message:
-    """A kind of protobuf message: the messages in its fields, and fields that it has in no file of ours, by number."""
+    """Protobuf message type: the types of its message fields, and the fields that Digits never writes, by number."""
 
     inner: dict[int, "_Message"] = field(default_factory=dict)
     forbidden: Mapping[int, str] = field(default_factory=dict)
@@ -62,72 +62,80 @@ _NODE = _Message(forbidden={7: "an operator of another domain"})
 _GRAPH = _Message({1: _NODE, 5: _TENSOR, 15: _SPARSE})
 _NODE.inner[5] = _Message({5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE})
 _MODEL = _Message({7: _GRAPH}, {20: "a training graph", 25: "functions of its own"})
-"""The numbers are those of onnx.proto (ONNX 1.23)."""
+"""Message type of an ONNX file. The field numbers are those of onnx.proto (ONNX 1.23)."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-_DEEPEST = 16
-_LONGEST_VARINT = 10
+_MAX_DEPTH = 16
+_MAX_VARINT = 10
 
 
 def check_keras_file(content: bytes, *, name: str) -> None:
-    """See that the bytes of a `.keras` file have nothing in them but a network as `digits.models` builds them.
+    """Check that a `.keras` file contains a network of `digits.training.networks` and nothing else.
+
+    Args:
+        content: content of the file.
+        name: name of the file, for messages.
 
     Raises:
-        ModelError: something else is in there; the message names it.
+        ModelError: if the file contains anything else; the message names it.
     """
-    with _refusing(name, "a .keras file"):
-        config, weights = _members(content)
+    with _model_errors(name, "a .keras file"):
+        config, weights = _read_members(content)
         network = json.loads(config)
-        network.pop("compile_config", None)  # what is loaded without compiling is loaded without this
+        network.pop("compile_config", None)  # not used, because models are loaded with compile=False
         for found in _classes(network):
-            if found not in CLASSES:
+            if found not in ALLOWED_CLASSES:
                 raise ModelError(f"the class {found[1]!r} of {found[0]!r}")
         _require_plain_arrays(weights)
 
 
 def check_onnx_file(content: bytes, *, name: str) -> None:
-    """See that the bytes of an ONNX file refer to no other files, and hold none but ONNX's own operators.
+    """Check that an ONNX file refers to no other files, and uses standard ONNX operators only.
+
+    Args:
+        content: content of the file.
+        name: name of the file, for messages.
 
     Raises:
-        ModelError: they do, or are no ONNX file; the message says which.
+        ModelError: if the check fails, or if the content is not an ONNX file.
     """
-    with _refusing(name, "an ONNX file"):
-        _look_into(memoryview(content), _MODEL)
+    with _model_errors(name, "an ONNX file"):
+        _check_message(memoryview(content), _MODEL)
 
 
 @contextmanager
-def _refusing(name: str, kind: str) -> Iterator[None]:
-    """Say of every fault which file it is in, what was expected, and what to do."""
+def _model_errors(name: str, kind: str) -> Iterator[None]:
+    """Turn every error into a `ModelError` with the file name, the expected kind of file, and the remedy."""
     try:
         yield
-    except Exception as error:  # zipfile, json and h5py raise a dozen kinds on damage
-        found = str(error) if isinstance(error, ModelError) else f"none ({error})"
+    except Exception as error:  # zipfile, json and h5py raise many types of errors for damaged files
+        found = str(error) if isinstance(error, ModelError) else f"damaged or other content ({error})"
         raise ModelError(
-            f"{name}: expected {kind} that Digits wrote, found {found}; nothing of it was loaded; train again, or "
+            f"{name}: expected {kind} written by Digits, found {found}; the file was not loaded; train again, or "
             "restore it from a backup"
         ) from error
 
 
-def _members(content: bytes) -> tuple[bytes, bytes]:
-    """Give configuration and weights of an archive with the members that it must have, and no others."""
+def _read_members(content: bytes) -> tuple[bytes, bytes]:
+    """Return configuration and weights of an archive that has exactly the allowed members."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         infos = archive.infolist()
         names = sorted(info.filename for info in infos)
-        if names != sorted(MEMBERS):
+        if names != sorted(ALLOWED_MEMBERS):
             raise ModelError(f"the members {', '.join(names)[:200] or 'none'}")
         for info in infos:
             if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size > len(content):
-                raise ModelError(f"{info.filename} compressed or encrypted")
+                raise ModelError(f"the member {info.filename}, compressed or encrypted")
         return archive.read("config.json"), archive.read("model.weights.h5")
 
 
 def _classes(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Give module and name of every class, function or module that a configuration names, however deep."""
+    """Yield module and name of every class, function or module that a configuration names, at any depth."""
     if isinstance(value, Mapping):
         if value.keys() & {"class_name", "module", "registered_name"}:
-            yield value.get("module"), _class_of(value)
+            yield value.get("module"), _class_name(value)
         if value.get("compile_config"):
-            raise ModelError("a network within that is to be compiled")
+            raise ModelError("a nested network with a compile configuration")
         for inner in value.values():
             yield from _classes(inner)
     elif isinstance(value, list):
@@ -135,54 +143,54 @@ def _classes(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from _classes(inner)
 
 
-def _class_of(value: Mapping[str, Any]) -> Any:
-    """Give the name of a class, or, where it is registered under another one, that."""
+def _class_name(value: Mapping[str, Any]) -> Any:
+    """Return the name of a class, or the name under which it is registered, if that is another one."""
     registered = value.get("registered_name")
     return value.get("class_name") if registered is None or registered in _NAMES_ITSELF else registered
 
 
 def _require_plain_arrays(content: bytes) -> None:
-    """See that an HDF5 file has groups and contiguous arrays of numbers in it, and leads nowhere else."""
+    """Check that an HDF5 file contains only groups, contiguous arrays of numbers, and no links to other places."""
     import h5py
 
     with h5py.File(io.BytesIO(content), "r") as file:
         seen: set[Any] = set()
-        waiting = [file]
-        while waiting:
-            group = waiting.pop()
+        pending = [file]
+        while pending:
+            group = pending.pop()
             for key in group:
                 if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                    raise ModelError(f"the link {key!r}, which leads elsewhere")
+                    raise ModelError(f"the soft or external link {key!r}")
                 inner = group[key]
-                place = h5py.h5o.get_info(inner.id).addr
-                if place in seen:
-                    raise ModelError(f"{key!r} twice")
-                seen.add(place)
+                address = h5py.h5o.get_info(inner.id).addr
+                if address in seen:
+                    raise ModelError(f"several links to the object {key!r}")
+                seen.add(address)
                 if isinstance(inner, h5py.Group):
-                    waiting.append(inner)
+                    pending.append(inner)
                 elif not _is_plain(inner):
-                    raise ModelError(f"{key!r}, which is no plain array of numbers")
+                    raise ModelError(f"{key!r}, which is not a contiguous array of numbers")
 
 
 def _is_plain(dataset: Any) -> bool:
-    """Tell whether a dataset is an array of numbers that are all in the file."""
+    """Return whether a dataset is an array of numbers that is stored completely and contiguously in the file."""
     if dataset.external or dataset.is_virtual or dataset.chunks is not None:
         return False
     return dataset.dtype.kind in _CONTIGUOUS_KINDS and dataset.id.get_storage_size() == dataset.nbytes
 
 
-def _look_into(content: memoryview, message: _Message, depth: int = 0) -> None:
-    if depth > _DEEPEST:
-        raise ModelError("graphs in graphs in graphs")
+def _check_message(content: memoryview, message: _Message, depth: int = 0) -> None:
+    if depth > _MAX_DEPTH:
+        raise ModelError(f"messages nested deeper than {_MAX_DEPTH} levels")
     for number, value in _fields(content):
         if number in message.forbidden and value:
             raise ModelError(message.forbidden[number])
         if number in message.inner and isinstance(value, memoryview):
-            _look_into(value, message.inner[number], depth + 1)
+            _check_message(value, message.inner[number], depth + 1)
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Give number and value of each field of a protobuf message: an integer, or the bytes of anything longer."""
+    """Yield number and value of each field of a protobuf message: an integer, or the bytes of any other type."""
     place = 0
     while place < len(content):
         tag, place = _varint(content, place)
@@ -193,25 +201,25 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             continue
         length, place = _length(content, place, kind)
         if place + length > len(content):
-            raise ModelError("its end missing")
+            raise ModelError("truncated content")
         yield tag >> 3, content[place : place + length]
         place += length
 
 
 def _length(content: memoryview, place: int, kind: int) -> tuple[int, int]:
-    """Give how many bytes a field's value has, and where it begins."""
+    """Return the number of bytes of a field's value, and the position at which the value begins."""
     if kind == _LENGTH:
         return _varint(content, place)
     if kind not in (_FIXED32, _FIXED64):
-        raise ModelError("no ONNX")
+        raise ModelError("other content")
     return (4 if kind == _FIXED32 else 8), place
 
 
 def _varint(content: memoryview, place: int) -> tuple[int, int]:
-    """Give the integer that begins at a place, and where the next thing begins."""
+    """Return the integer at a position, and the position after it."""
     value = 0
-    for count, byte in enumerate(content[place : place + _LONGEST_VARINT]):
+    for count, byte in enumerate(content[place : place + _MAX_VARINT]):
         value |= (byte & 0x7F) << 7 * count
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says that more follows
+        if byte < 0x80:  # noqa: PLR2004 - the highest bit is set if more bytes follow
             return value, place + count + 1
-    raise ModelError("no ONNX")
+    raise ModelError("other content")

@@ -1,4 +1,4 @@
-"""The one place where TensorFlow is imported, quietly and with a memory allocator that suits it."""
+"""TensorFlow backend: import of Keras and TensorFlow without start-up messages, and memory allocator settings."""
 
 import ctypes
 import os
@@ -14,17 +14,17 @@ from types import ModuleType
 from digits.errors import ModelError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-"""Numbers of the options of glibc's `mallopt`, from its `malloc.h`."""
-_CHATTER = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I\d{4} ")
-"""How lines begin that TensorFlow prints before its log level counts: that oneDNN is on, where the CPU suits it."""
+"""Option numbers of glibc's `mallopt`, from `malloc.h`."""
+_STARTUP_MESSAGE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I\d{4} ")
+"""Beginning of the lines that TensorFlow prints before its log level applies, for instance that it uses oneDNN."""
 
 
 @cache
 def load_keras() -> ModuleType:
-    """Import Keras on TensorFlow (5 to 18 s, 700 MB) without its start-up chatter.
+    """Import Keras with TensorFlow as backend, which takes 5 to 18 s and 700 MB, and return the `keras` module.
 
     Raises:
-        ModelError: the `train` extra is not installed.
+        ModelError: if the `train` extra is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -36,7 +36,7 @@ def load_keras() -> ModuleType:
             import tensorflow as tf
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"{error.name} is not installed, and training needs it; install Digits with its 'train' extra"
+            f"{error.name} is not installed, but training needs it; install Digits with its 'train' extra"
         ) from error
     tf.get_logger().setLevel("ERROR")
     module: ModuleType = keras
@@ -45,28 +45,28 @@ def load_keras() -> ModuleType:
 
 @contextmanager
 def suppress_startup_messages() -> Iterator[None]:
-    """Keep the remarks that TensorFlow makes when it is loaded from standard error, that of C++ too; nothing else."""
+    """Remove TensorFlow's start-up messages from standard error, including those of C++ code; keep all other lines."""
     sys.stderr.flush()
-    shown = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
-            os.dup2(shown, 2)
-            os.close(shown)
-            held.seek(0)
-            for line in held:
-                if not _CHATTER.match(line):
+            os.dup2(original, 2)
+            os.close(original)
+            captured.seek(0)
+            for line in captured:
+                if not _STARTUP_MESSAGE.match(line):
                     os.write(2, line)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed instead of returning it to the kernel; other C libraries are left alone.
+    """Configure glibc to keep freed memory instead of returning it to the kernel; do nothing for other C libraries.
 
-    TensorFlow allocates and frees each activation in every step. With glibc's defaults each of them is mapped, zeroed
-    page by page and unmapped again, which takes half of a training step's time.
+    TensorFlow allocates and frees each activation in every step. With glibc's default settings, the memory of each is
+    mapped, zeroed page by page and unmapped again, which takes half of the time of a training step.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
         library.mallopt(M_MMAP_THRESHOLD, 1 << 30)

@@ -15,12 +15,12 @@ from digits.training.networks import Network
 def export_onnx(network: Network, path: Path) -> None:
     """Write a network as ONNX: input `images` (N, height, width, 1) float32 in 0..255, one output (N, classes).
 
-    The same network gives the same bytes, which the converter's names do not.
+    The same network gives the same bytes. For this, the names that the converter makes up are replaced.
     """
     import onnx
 
-    with _quiet():
-        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # a loaded Sequential is exported once called
+    with _suppress_output():
+        network(np.zeros((1, *network.input_shape[1:]), np.float32))  # a loaded Sequential must be called before export
         network.export(path, format="onnx", verbose=False)
     model = onnx.load(path)
     _rename(model.graph)
@@ -28,8 +28,8 @@ def export_onnx(network: Network, path: Path) -> None:
 
 
 def _rename(graph: Any) -> None:
-    """Name nodes and values after their places, and put the weights in the order in which they are used."""
-    graph.doc_string = ""  # it has a temporary path in it
+    """Name nodes and values after their positions, and sort the weights in the order of their use."""
+    graph.doc_string = ""  # it contains a temporary path
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     names = {value.name: value.name for value in (*graph.input, *graph.output)}
@@ -50,14 +50,14 @@ def _rename(graph: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """Swallow what the converter prints, warns of, and logs from C++, which no option of its own turns off."""
-    kept = os.dup(2)
+def _suppress_output() -> Any:
+    """Suppress output, warnings and C++ log messages of the converter, which has no option to turn them off."""
+    original = os.dup(2)
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.dup2(nowhere.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(original, 2)
+            os.close(original)

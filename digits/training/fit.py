@@ -1,7 +1,7 @@
-"""Fitting a network: mini-batches from memory-mapped arrays, a checkpoint an epoch, the same result after a kill.
+"""Fit: mini-batch training from memory-mapped arrays, with one checkpoint per epoch and exact resuming.
 
-All randomness is a function of the seed and the epoch's number (order, augmentation) or is part of the state that a
-checkpoint holds (dropout), so a run that resumes from an epoch's end goes on as if it had never stopped.
+The order of the images and the augmentation are functions of the seed and the number of the epoch. The random state of
+dropout is part of a checkpoint. So a fit that resumes after any epoch ends with the weights of an uninterrupted fit.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled images: pixels (N, height, width) uint8, labels (N,) uint8; memory-mapped or not."""
+    """Labelled images: pixels (N, height, width) uint8, labels (N,) uint8, in memory or memory-mapped."""
 
     pixels: Pixels
     labels: Labels
@@ -47,17 +47,17 @@ class Samples:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height and width."""
+        """Height and width of the images in pixels."""
         return self.pixels.shape[1:]
 
     def take(self, chosen: npt.NDArray[np.intp]) -> tuple[Pixels, Labels]:
-        """Give the samples with these numbers, in ascending order."""
+        """Return pixels and labels of the samples with these indices, which must be in ascending order."""
         return self.pixels[chosen], self.labels[chosen]
 
 
 @dataclass(frozen=True, eq=False)
-class _Joined:
-    """Samples behind one another, without copying the first ones into memory."""
+class _JoinedSamples:
+    """Concatenation of two sets of samples, which are not copied into memory."""
 
     first: Samples
     second: Samples
@@ -75,7 +75,7 @@ class _Joined:
         return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
-def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
+def fit(  # noqa: PLR0913 - the network, the samples, their settings and two receivers of progress
     network: Network,
     train: Samples,
     validation: Samples,
@@ -86,26 +86,27 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     progress: Progress = SILENT,
     before_epoch: Callable[[History], None] | None = None,
 ) -> History:
-    """Fit a network in place and say how it went.
+    """Fit a network in place, and return its history.
 
     Args:
-        network: as built, with its initial weights.
-        train: what is fitted.
-        validation: what is only measured, after each epoch.
-        config: resolved, so without a None.
-        checkpoint: a file that is written after each epoch, and continued from when it is there.
-        class_names: what the labels stand for; where they are digits, `config.printed` and `config.written` add some.
-        progress: is told of every step.
-        before_epoch: is called before each epoch with how it went so far, also when that was in another process; what
-            it raises ends the fit, which can go on from the checkpoint.
+        network: network with its initial weights.
+        train: training images.
+        validation: validation images, which are only used to measure the network after each epoch.
+        config: resolved settings, in which no value is None.
+        checkpoint: file that is written after each epoch; if it exists, the fit resumes from it.
+        class_names: names of the classes; if they are digits, synthetic digits are added to the training images as
+            `config.printed` and `config.written` say.
+        progress: receiver of the progress of every step.
+        before_epoch: function that is called before each epoch with the history so far, including epochs of another
+            process. An error that it raises ends the fit, which can be resumed from the checkpoint.
 
     Returns:
-        `loss`, `accuracy`, `validation_loss`, `validation_accuracy` and `validation_calibrated_loss` of each epoch. The
-        last is the one to compare fits by: cross-entropy in nats after the temperature that an export would fit, so
-        that neither the kind of loss nor label smoothing are in it.
+        `loss`, `accuracy`, `validation_loss`, `validation_accuracy` and `validation_calibrated_loss` of each epoch.
+        Compare fits by `validation_calibrated_loss`: it is the cross-entropy in nats after temperature scaling, as in
+        the exported model, and depends neither on the loss function nor on label smoothing.
 
     Raises:
-        ModelError: the loss or the weights are no finite numbers any more.
+        ModelError: if the loss is not finite.
     """
     samples = _with_synthetic_digits(train, config, class_names)
     steps = -(-len(samples) // config.batch_size)
@@ -120,7 +121,7 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
         _require_finite(metrics, epoch, config)
         history.append(metrics)
         _save_checkpoint(fitted, history, checkpoint)
-        bar.close(describe(metrics))
+        bar.close(_describe_metrics(metrics))
     if config.weight_average:
         fitted.optimizer.finalize_variable_values(fitted.trainable_variables)
     if fitted is not network:
@@ -128,29 +129,31 @@ def fit(  # noqa: PLR0913 - what is fitted to what, how, and two sinks
     return history
 
 
-def _with_synthetic_digits(train: Samples, config: TrainingConfig, class_names: Sequence[str]) -> "Samples | _Joined":
+def _with_synthetic_digits(
+    train: Samples, config: TrainingConfig, class_names: Sequence[str]
+) -> Samples | _JoinedSamples:
     if not (config.printed or config.written) or not are_digits(class_names):
         return train
     height, width = train.shape
-    made = [
+    drawn = [
         render_printed_digits(class_names, config.printed or 0, seed=config.seed, shape=(height, width)),
         draw_handwritten_digits(class_names, config.written or 0, seed=config.seed, shape=(height, width)),
     ]
-    pixels, labels = (np.concatenate(parts) for parts in zip(*made, strict=True))
-    logger.info("%d made digits are added to %d training images", len(labels), len(train))
-    return _Joined(train, Samples(pixels, labels))
+    pixels, labels = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    logger.info("added %d synthetic digits to %d training images", len(labels), len(train))
+    return _JoinedSamples(train, Samples(pixels, labels))
 
 
 def _require_finite(metrics: dict[str, float], epoch: int, config: TrainingConfig) -> None:
     if not all(map(math.isfinite, metrics.values())):
         raise ModelError(
-            f"the training diverged: after epoch {epoch + 1} the loss is no finite number; a lower learning rate than "
-            f"{config.learning_rate:g} may help"
+            f"the training diverged: the loss is not finite after epoch {epoch + 1}; try a lower learning rate than "
+            f"{config.learning_rate:g}"
         )
 
 
-def describe(metrics: dict[str, float]) -> str:
-    """Give an epoch's metrics in one line."""
+def _describe_metrics(metrics: dict[str, float]) -> str:
+    """Return the metrics of an epoch as one line of text."""
     return (
         f"accuracy {metrics['accuracy']:.2%}, loss {metrics['loss']:.4f}; "
         f"validation {metrics['validation_accuracy']:.2%}, {metrics['validation_loss']:.4f}"
@@ -171,7 +174,7 @@ def _compile(network: Network, config: TrainingConfig, steps: int) -> None:
 
 
 def _build_metrics(network: Network) -> None:
-    """Let the metrics make their variables before the first step, which Keras traces a second time if it made some."""
+    """Create the variables of the metrics before the first step; otherwise Keras would trace that step twice."""
     one_hot = np.eye(1, network.output_shape[-1], dtype=np.float32)
     network.compute_metrics(np.zeros((1, *network.input_shape[1:]), np.float32), one_hot, one_hot)
     network.reset_metrics()
@@ -190,7 +193,7 @@ def _optimizer(keras: Any, config: TrainingConfig, steps: int) -> Any:
 
 
 def _learning_rate(keras: Any, config: TrainingConfig, steps: int) -> Any:
-    """Give a constant, or a linear warm-up followed by half a cosine (Loshchilov and Hutter 2017)."""
+    """Return a constant, or a linear warm-up followed by half a cosine (I. Loshchilov, F. Hutter: SGDR, ICLR 2017)."""
     if config.schedule == "constant":
         return config.learning_rate
     warmup = int(config.warmup * steps)
@@ -200,32 +203,32 @@ def _learning_rate(keras: Any, config: TrainingConfig, steps: int) -> Any:
 
 
 def _fit_epoch(
-    network: Network, train: Samples | _Joined, config: TrainingConfig, epoch: int, bar: Bar
+    network: Network, train: Samples | _JoinedSamples, config: TrainingConfig, epoch: int, bar: Bar
 ) -> dict[str, float]:
     keras = load_keras()
-    tick = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())  # noqa: ARG005 - given by name
+    tick = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())  # noqa: ARG005 - Keras passes them by name
     dataset = _dataset(train, config, epoch, classes=network.output_shape[-1])
     fitted = network.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[tick])
     return {name: float(values[0]) for name, values in fitted.history.items()}
 
 
 def _measure(network: Network, validation: Samples) -> dict[str, float]:
-    """Evaluate with the averaged weights where there are any, and put the others back."""
-    kept = [variable.numpy() for variable in network.trainable_variables]
+    """Measure the network with its averaged weights, if they are averaged, and restore the current weights."""
+    current = [variable.numpy() for variable in network.trainable_variables]
     network.optimizer.finalize_variable_values(network.trainable_variables)
     probabilities = _predict(network, validation)
-    for variable, value in zip(network.trainable_variables, kept, strict=True):
+    for variable, value in zip(network.trainable_variables, current, strict=True):
         variable.assign(value)
     one_hot = np.eye(network.output_shape[-1], dtype=np.float32)[validation.labels]
-    return {"validation_loss": float(network.loss(one_hot, probabilities)), **_compared(probabilities, validation)}
+    return {"validation_loss": float(network.loss(one_hot, probabilities)), **_metrics(probabilities, validation)}
 
 
 def measure_validation(network: Network, samples: Samples) -> dict[str, float]:
-    """Give what `fit` tells of validation for a network that has no loss of its own: `validation_loss` is in nats."""
+    """Return the validation metrics of `fit` for a network without a loss; `validation_loss` is in nats."""
     probabilities = _predict(network, samples)
     true = probabilities[np.arange(len(samples)), samples.labels].astype(np.float64)
     loss = float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
-    return {"validation_loss": loss, **_compared(probabilities, samples)}
+    return {"validation_loss": loss, **_metrics(probabilities, samples)}
 
 
 def _predict(network: Network, samples: Samples) -> npt.NDArray[np.float32]:
@@ -234,7 +237,7 @@ def _predict(network: Network, samples: Samples) -> npt.NDArray[np.float32]:
     return probabilities
 
 
-def _compared(probabilities: npt.NDArray[np.float32], samples: Samples) -> dict[str, float]:
+def _metrics(probabilities: npt.NDArray[np.float32], samples: Samples) -> dict[str, float]:
     return {
         "validation_accuracy": float((probabilities.argmax(axis=1) == samples.labels).mean()),
         "validation_calibrated_loss": calibrated_loss(probabilities, samples.labels),
@@ -242,11 +245,11 @@ def _compared(probabilities: npt.NDArray[np.float32], samples: Samples) -> dict[
 
 
 def mean_metrics(epochs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Give the mean of what several networks reached in an epoch."""
+    """Return the mean metrics of several networks in one epoch."""
     return {name: float(np.mean([epoch[name] for epoch in epochs])) for name in epochs[0]}
 
 
-def _dataset(train: Samples | _Joined, config: TrainingConfig, epoch: int, *, classes: int) -> Any:
+def _dataset(train: Samples | _JoinedSamples, config: TrainingConfig, epoch: int, *, classes: int) -> Any:
     import tensorflow as tf
 
     shape = train.shape
@@ -277,7 +280,7 @@ def _dataset(train: Samples | _Joined, config: TrainingConfig, epoch: int, *, cl
     return images.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
-def _batches(train: Samples | _Joined, config: TrainingConfig, epoch: int, classes: int) -> Iterator[Batch]:
+def _batches(train: Samples | _JoinedSamples, config: TrainingConfig, epoch: int, classes: int) -> Iterator[Batch]:
     """Yield pixels (N, height, width) uint8, one-hot labels (N, classes) float32, transforms (N, 8) float32."""
     random = np.random.default_rng([config.seed, epoch])
     order = random.permutation(len(train))
@@ -295,11 +298,17 @@ def _batches(train: Samples | _Joined, config: TrainingConfig, epoch: int, class
 def draw_transforms(
     random: np.random.Generator, count: int, limits: AugmentationConfig, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:
-    """Draw affine maps from output to input coordinates, about the centre of the image.
+    """Draw random affine maps from output to input coordinates, around the center of the image.
+
+    Args:
+        random: random generator.
+        count: number of maps.
+        limits: largest rotation, shift, zoom and shear.
+        shape: height and width of the images in pixels.
 
     Returns:
-        (count, 8) float32 as `ImageProjectiveTransformV3` takes them: a0 a1 a2 b0 b1 b2 0 0, where the input position
-        of output pixel (x, y) is (a0 x + a1 y + a2, b0 x + b1 y + b2).
+        (count, 8) float32, in the format of TensorFlow's `ImageProjectiveTransformV3`: a0 a1 a2 b0 b1 b2 0 0, where
+        the input position of the output pixel (x, y) is (a0 x + a1 y + a2, b0 x + b1 y + b2).
     """
     angle = np.deg2rad(random.uniform(-limits.rotation, limits.rotation, count))
     zoom = random.uniform(1 - limits.zoom, 1 + limits.zoom, (2, count))
@@ -315,7 +324,7 @@ def draw_transforms(
 
 
 def _state(network: Network) -> list[Any]:
-    """Give every variable that the next step depends on: weights, dropout's seeds, the optimizer's own."""
+    """Return all variables on which the next step depends: weights, seeds of dropout, and those of the optimizer."""
     return [*network.variables, *network.optimizer.variables]
 
 
@@ -329,23 +338,23 @@ def _save_checkpoint(network: Network, history: History, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> tuple[History, list[npt.NDArray[Any]]]:
-    """Read how a training went so far, and the state that its next epoch begins with.
+    """Read the history of a fit, and the values of the variables from which its next epoch starts.
 
     Raises:
-        CorruptArtifactError: the file was damaged after it was written.
-        OSError: it can't be read.
+        CorruptArtifactError: if the file was damaged after it was written.
+        OSError: if the file cannot be read.
     """
     content = path.read_bytes()
     digest, saved = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(saved).digest() != digest:
-        raise CorruptArtifactError(f"{path}: the checkpoint was damaged after it was written; its epochs can be redone")
+        raise CorruptArtifactError(f"{path}: the checkpoint was damaged after it was written; its epochs are lost")
     with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
         history: History = json.loads(arrays["history"].tobytes())
         return history, [arrays[f"v{number}"] for number in range(len(arrays.files) - 1)]
 
 
 def _resume(network: Network, path: Path) -> History:
-    """Put a checkpoint's state into the network, if there is one that can be read."""
+    """Restore the state of a checkpoint, if there is a readable one, and return its history; else return []."""
     try:
         history, values = read_checkpoint(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Networks: built from configuration, saved and loaded as `.keras`, exported to ONNX."""
+"""Networks: build architectures from settings, save and load `.keras` files, and compare weights."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -14,23 +14,23 @@ from digits.training.backend import load_keras
 from digits.training.config import Architecture, ModelConfig
 
 Network = Any
-"""A `keras.Model`: (N, height, width, 1) float32 in 0..255 -> (N, classes) probabilities. Keras has no stubs."""
+"""A `keras.Model`: (N, height, width, 1) float32 in 0..255 -> (N, classes) probabilities. Keras has no type stubs."""
 
 
 def build(config: ModelConfig, *, input_shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """Build a network with seeded initial weights; scaling to [0, 1] is its first layer, so it ships with it.
+    """Build a network with seeded initial weights. Its first layer scales the pixels to [0, 1].
 
     Args:
-        config: resolved, so without a None.
-        input_shape: height and width in pixels.
-        classes: the number of probabilities it gives.
-        seed: of the initial weights and of dropout.
+        config: resolved settings, in which no value is None.
+        input_shape: height and width of the images in pixels.
+        classes: number of classes.
+        seed: random seed of the initial weights and of dropout.
 
     Raises:
-        ModelError: the images are too small for it, or `hidden` has a wrong length.
+        ModelError: if the images are too small for the architecture, or if `hidden` has the wrong length.
     """
     if config.architecture is None:
-        raise ModelError("no architecture is named; a resolved configuration has one")
+        raise ModelError("the settings name no architecture; resolve them first")
     keras = load_keras()
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -38,11 +38,11 @@ def build(config: ModelConfig, *, input_shape: tuple[int, int], classes: int, se
         return _BUILDERS[config.architecture](keras, config, input_shape, classes, seed)
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"{config.architecture} can't be built for images of {input_shape}: {reason}") from error
+        raise ModelError(f"{config.architecture} cannot be built for images of {input_shape}: {reason}") from error
 
 
 def _mlp(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """The tutorial's first network: Flatten, Dense, Dropout, Dense, as a Sequential model."""
+    """Build the first network of the tutorial, as a Sequential model: Flatten, Dense, Dropout, Dense."""
     layers = keras.layers
     (units,) = _sizes(config, 1)
     return keras.Sequential(
@@ -59,7 +59,7 @@ def _mlp(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, 
 
 
 def _mlp_2(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """The tutorial's second network: any number of hidden layers, each with dropout, functional."""
+    """Build the second network of the tutorial, as a functional model: any number of hidden layers with dropout."""
     layers = keras.layers
     images = keras.Input((*shape, 1), name="images")
     x = layers.Flatten()(layers.Rescaling(1 / 255)(images))
@@ -70,7 +70,7 @@ def _mlp_2(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int
 
 
 def _cnn(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """Five convolutions with batch normalisation, two poolings: 19 MFLOP an image at the default sizes."""
+    """Build five convolutions with batch normalization and two poolings: 19 MFLOP per image at the default sizes."""
     layers = keras.layers
     first, second, third, fourth, fifth = _sizes(config, 5)
 
@@ -89,7 +89,7 @@ def _cnn(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, 
 
 
 def _compact(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """Four convolutions with batch normalisation, two poolings: 5.4 MFLOP an image at the default sizes."""
+    """Build four convolutions with batch normalization and two poolings: 5.4 MFLOP per image at the default sizes."""
     layers = keras.layers
     first, second, third, fourth = _sizes(config, 4)
 
@@ -108,7 +108,7 @@ def _compact(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: i
 
 
 def _cropped(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """`compact` on what is left without a margin of two pixels, pooling before it normalises: made to train quickly."""
+    """Build `compact` for fast training: without a margin of two pixels, with pooling before normalization."""
     layers = keras.layers
     first, second, third, fourth = _sizes(config, 4)
 
@@ -142,7 +142,7 @@ _BUILDERS: dict[Architecture, Callable[..., Network]] = {
 
 
 def average(networks: Sequence[Network]) -> Network:
-    """Give a network whose probabilities are the mean of those of several networks with the same input."""
+    """Return a network that averages the probabilities of several networks with the same input shape."""
     keras = load_keras()
     images = keras.Input(networks[0].input_shape[1:], name="images")
     members = [
@@ -153,60 +153,67 @@ def average(networks: Sequence[Network]) -> Network:
 
 
 def copy_fitted_weights(network: Network, fitted: Network) -> None:
-    """Put the weights of a fitted network into a new one with the same layers, whose randomness stays its own.
+    """Copy the weights of the champion's fitted network into a new network with the same layers.
+
+    The states of random layers are not copied, so that they depend on the seed of the new network.
+
+    Args:
+        network: network to train.
+        fitted: fitted network of the champion.
 
     Raises:
-        ModelError: they are different networks.
+        ModelError: if the layers of the networks differ.
     """
-    ours, theirs = _form(network), _form(fitted)
-    if ours != theirs:
+    if _layer_shapes(network) != _layer_shapes(fitted):
         raise ModelError(
-            f"the champion can't be gone on from: it is the network {fitted.name} of {fitted.count_params():,} "
-            f"weights, and {network.name} of {network.count_params():,} is to be trained; train the same "
-            "network, with the same sizes and for images of the same size and classes, or have `start` be `anew`"
+            f"cannot continue training from the champion: its network is {fitted.name} with {fitted.count_params():,} "
+            f"weights, but {network.name} with {network.count_params():,} weights is to be trained; train the "
+            "champion's network with the same layer sizes, image size and classes, or set `start` to `anew`"
         )
     for variable, value in zip(network.weights, fitted.weights, strict=True):
         variable.assign(value)
 
 
-def _form(network: Network) -> list[tuple[str, list[tuple[int, ...]]]]:
+def _layer_shapes(network: Network) -> list[tuple[str, list[tuple[int, ...]]]]:
     return [(type(layer).__name__, [tuple(weight.shape) for weight in layer.weights]) for layer in network.layers]
 
 
 def fuse_batch_normalization(network: Network) -> Network:
-    """Give a copy, with the same weights, in which batch normalisation is one operation in training.
+    """Return a copy of a network with the same weights, in which batch normalization is one operation in training.
 
-    Keras computes the mean, the variance and the rest as a dozen operations, and differentiates each: four tenths of a
-    step of `compact`. TensorFlow has it as one operation with a gradient of its own (`FusedBatchNormV3`), which is not
-    in Keras' files; so networks are kept in Keras' own layers, and only trained in this form.
-    A network without batch normalisation is given back itself.
+    Keras computes batch normalization as a dozen operations, and the gradient of each, which takes 40 % of a training
+    step of `compact`. TensorFlow has a single operation with its own gradient (`FusedBatchNormV3`), but a `.keras` file
+    without custom classes cannot contain it. So networks are saved with standard Keras layers, and only trained with
+    this operation.
+
+    A network without batch normalization is returned itself.
     """
     keras = load_keras()
     if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers):
         return network
-    fused = keras.models.clone_model(network, clone_function=_fused)
+    fused = keras.models.clone_model(network, clone_function=_clone_fused)
     copy_variables(network, fused)
     return fused
 
 
 def copy_variables(source: Network, target: Network) -> None:
-    """Put the weights and the states of random layers of a network into another one with the same layers."""
+    """Copy the weights and the states of random layers of a network into another one with the same layers."""
     for variable, value in zip(target.variables, source.variables, strict=True):
         variable.assign(value)
 
 
-def _fused(layer: Any) -> Any:
+def _clone_fused(layer: Any) -> Any:
     keras = load_keras()
-    normalized = isinstance(layer, keras.layers.BatchNormalization)
-    return (_fused_class() if normalized else type(layer)).from_config(layer.get_config())
+    is_normalization = isinstance(layer, keras.layers.BatchNormalization)
+    return (_fused_class() if is_normalization else type(layer)).from_config(layer.get_config())
 
 
 @cache
 def _fused_class() -> Any:
     import tensorflow as tf
 
-    class Fused(load_keras().layers.BatchNormalization):  # type: ignore[misc]  # Keras has no stubs
-        """Over the channels of (N, height, width, channels), by the statistics of the batch while in training."""
+    class Fused(load_keras().layers.BatchNormalization):  # type: ignore[misc]  # Keras has no type stubs
+        """Batch normalization of the channels of (N, height, width, channels), as one operation in training."""
 
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
             if not training:
@@ -223,19 +230,19 @@ def _fused_class() -> Any:
 
 
 def summary(network: Network) -> str:
-    """Give Keras' table of the layers, their output shapes and their numbers of weights."""
+    """Return Keras' summary table: the layers with their output shapes and numbers of weights."""
     lines: list[str] = []
     network.summary(print_fn=lines.append, line_length=88)
     return "\n".join(lines)
 
 
 def weights_digest(network: Network) -> str:
-    """Give the SHA-256 of the weights; two models are equal when theirs are (`.keras` files hold a date)."""
+    """Return the SHA-256 of the weights. Compare models by it, because `.keras` files contain a date."""
     return arrays_digest(weight.numpy() for weight in network.weights)
 
 
 def arrays_digest(values: Iterable[npt.NDArray[Any]]) -> str:
-    """Give the SHA-256 of arrays: their shapes, types and bytes, in order."""
+    """Return the SHA-256 of the shapes, dtypes and bytes of arrays, in order."""
     digest = hashlib.sha256()
     for value in values:
         digest.update(f"{value.shape}{value.dtype}".encode())
@@ -244,18 +251,21 @@ def arrays_digest(values: Iterable[npt.NDArray[Any]]) -> str:
 
 
 def save(network: Network, path: Path) -> None:
-    """Write a network as `.keras`, without optimizer state."""
+    """Write a network as a `.keras` file, without optimizer state."""
     network.save(path, include_optimizer=False)
 
 
 def load(path: Path) -> Network:
-    """Load a `.keras` file of an artifact that was opened, so verified: looked through first, and in safe mode.
+    """Load a network from a `.keras` file, after a safety check, in Keras' safe mode.
+
+    Args:
+        path: file of an artifact whose hash was verified.
 
     Raises:
-        ModelError: something is in it that `build` and `average` do not make, or Keras can't load it safely.
+        ModelError: if the file contains anything that `build` and `average` do not create, or if Keras cannot load it.
     """
     try:
         check_keras_file(path.read_bytes(), name=path.name)
         return load_keras().saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ModelError(f"{path.name} is not a model that Keras loads safely: {error}") from error
+        raise ModelError(f"{path.name}: Keras cannot load the model in safe mode: {error}") from error

@@ -1,9 +1,10 @@
-"""Is it a digit at all? A small head beside the classes, on what the network has computed anyway.
+"""Out-of-distribution score: a second output of the exported network that shows how unlike a digit an image is.
 
-A softmax can't tell: it is as sure of a shoe as of a seven. Distances in the penultimate layer can't either, in a
-network that was trained on strongly distorted digits. So hidden layers of `UNITS` units are fitted, after the network
-and without changing it, to tell digits as training distorts them from the drawings of `digits.data.non_digits`. It looks at
-the input of the last layer, and at the mean and the greatest value of each channel of the layers before.
+The softmax output cannot show this: it is as confident about a shoe as about a seven. Distances in the penultimate
+layer do not work either, if the network was trained on strongly augmented digits. So small networks (heads) with one
+hidden layer of `UNITS` units are fitted to separate augmented digits from the images of `digits.data.non_digits`. The
+classifier stays as it is. The features of the heads are the input of the last layer, and the mean and maximum of each
+channel of the earlier layers.
 """
 
 import warnings
@@ -27,21 +28,21 @@ Random = np.random.Generator
 
 OUTPUT = "novelty"
 UNITS, HEADS = 32, 8
-FLAGGED = 0.008
-"""Share of the validation images that may be flagged: they are harder than test images, of which less is."""
-_NEGATIVES = 12_000
+REJECTED_SHARE = 0.008
+"""Share of the validation images that is rejected. Fewer test images are rejected, because they are easier."""
+_NON_DIGITS = 12_000
 _DIGITS = 16_000
 _PRINTED, _WRITTEN = 20, 300
-_USUAL = AugmentationConfig()
-_FAR = AugmentationConfig(stroke=1, blur=2.5, contrast=0.9)
-"""Thicker, softer and paler digits than the network is trained on are digits still."""
+_NORMAL = AugmentationConfig()
+_STRONG = AugmentationConfig(stroke=1, blur=2.5, contrast=0.9)
+"""Augmentation to digits that are thicker, softer and paler than the training images, but are still digits."""
 _BATCH = 512
 _EPOCHS = 20
 _DECAY = 0.1
 
 
 class Head(NamedTuple):
-    """Novelty is `relu(features @ hidden + hidden_bias) @ out + out_bias`; above 0 it is taken for no digit."""
+    """Weights of the score `relu(features @ hidden + hidden_bias) @ out + out_bias`; above 0 an image is rejected."""
 
     hidden: Floats
     hidden_bias: Floats
@@ -49,52 +50,57 @@ class Head(NamedTuple):
     out_bias: Floats
 
     def scores(self, features: Floats) -> Floats:
-        """Apply it: (N, F) -> (N,)."""
+        """Compute the scores of features: (N, F) float32 -> (N,) float32."""
         hidden = np.maximum(features @ self.hidden + self.hidden_bias, 0)
         scores: Floats = (hidden @ self.out + self.out_bias)[:, 0]
         return scores
 
 
-def add_novelty_output(onnx: Path, train: Pixels, validation: Pixels, class_names: Sequence[str], *, seed: int = 42) -> bool:
-    """Give an exported network a second output, `novelty`, (N, 1) float32, where its classes are digits.
+def add_novelty_output(
+    onnx: Path, train: Pixels, validation: Pixels, class_names: Sequence[str], *, seed: int = 42
+) -> bool:
+    """Add the output `novelty`, (N, 1) float32, to an exported network whose classes are digits.
 
     Args:
-        onnx: the exported network, which is replaced.
-        train: (N, height, width) uint8 that it was trained on.
-        validation: (M, height, width) uint8 that it never saw, to set the threshold by.
-        class_names: what its classes are.
-        seed: the same seed gives the same head.
+        onnx: file of the exported network, which is replaced.
+        train: (N, height, width) uint8, training images of the network.
+        validation: (M, height, width) uint8, images that were not used for training, to set the threshold.
+        class_names: names of the network's classes.
+        seed: random seed of the synthetic images and of the fit.
 
     Returns:
-        Whether it was given one.
+        Whether the output was added; False if the classes are not digits.
+
+    Raises:
+        ModelError: if the last layer of the network is not a dense layer.
     """
     if not are_digits(class_names):
         return False
-    network = _Features(onnx)
+    network = _FeatureExtractor(onnx)
     random = np.random.default_rng([seed, 254])
     shape = (train.shape[1], train.shape[2])
-    digits = _digits(random, train, class_names, seed=seed)
-    others = draw_non_digits(train, _NEGATIVES, seed=seed, shape=shape)
-    others = np.concatenate([others, _distorted(random, others, _USUAL)])
-    head = fit_head(network.of(digits), network.of(others), seed=seed)
-    limit = float(np.quantile(head.scores(network.of(validation)), 1 - FLAGGED))
+    digits = _draw_digits(random, train, class_names, seed=seed)
+    others = draw_non_digits(train, _NON_DIGITS, seed=seed, shape=shape)
+    others = np.concatenate([others, _augment(random, others, _NORMAL)])
+    head = fit_head(network.features(digits), network.features(others), seed=seed)
+    limit = float(np.quantile(head.scores(network.features(validation)), 1 - REJECTED_SHARE))
     network.write(onnx, head._replace(out_bias=head.out_bias - np.float32(limit)))
     return True
 
 
-def _digits(random: Random, train: Pixels, class_names: Sequence[str], *, seed: int) -> Pixels:
-    """Give digits as they are, and as pens, prints and cameras would have made them."""
+def _draw_digits(random: Random, train: Pixels, class_names: Sequence[str], *, seed: int) -> Pixels:
+    """Return training images and synthetic digits, unchanged and with normal and strong augmentation."""
     chosen = train[np.sort(random.choice(len(train), min(_DIGITS, len(train)), replace=False))]
     printed, _ = render_printed_digits(class_names, _PRINTED, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
     written, _ = draw_handwritten_digits(class_names, _WRITTEN, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
     printed = np.concatenate([printed, written])
-    parts = [_distorted(random, part, limits) for part in (chosen, printed) for limits in (_USUAL, _FAR)]
-    parts += [distort(random, part, _FAR) for part in parts[1::2]]
+    parts = [_augment(random, part, limits) for part in (chosen, printed) for limits in (_NORMAL, _STRONG)]
+    parts += [distort(random, part, _STRONG) for part in parts[1::2]]
     return np.concatenate([chosen, printed, *parts])
 
 
-def _distorted(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixels:
-    """Change pictures as training does: strokes, levels, lines, then an affine map."""
+def _augment(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixels:
+    """Augment images as in training: stroke width, blur, contrast and lines, then an affine map."""
     import cv2
 
     height, width = pixels.shape[1:]
@@ -107,11 +113,17 @@ def _distorted(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pi
 
 
 def fit_head(digits: Floats, others: Floats, *, seed: int) -> Head:
-    """Fit the mean of `HEADS` heads to features: (N, F) of digits, (M, F) of other things."""
+    """Fit `HEADS` heads with scikit-learn, and return their mean as one head.
+
+    Args:
+        digits: (N, F) float32, features of digits.
+        others: (M, F) float32, features of non-digits.
+        seed: random seed of the fit.
+    """
     features = np.concatenate([digits, others])
     labels = np.repeat([0, 1], [len(digits), len(others)])
     mean, spread = features.mean(axis=0), features.std(axis=0) + np.float32(0.01)
-    fitted = [_fitted((features - mean) / spread, labels, seed=HEADS * seed + number) for number in range(HEADS)]
+    fitted = [_fit_one((features - mean) / spread, labels, seed=HEADS * seed + number) for number in range(HEADS)]
     hidden = np.concatenate([one.coefs_[0] for one in fitted], axis=1) / spread[:, np.newaxis]
     bias = np.concatenate([one.intercepts_[0] for one in fitted]) - mean @ hidden
     out = np.concatenate([one.coefs_[1] for one in fitted]) / HEADS
@@ -119,7 +131,7 @@ def fit_head(digits: Floats, others: Floats, *, seed: int) -> Head:
     return Head(*(part.astype(np.float32) for part in (hidden, bias, out, out_bias)))
 
 
-def _fitted(features: Floats, labels: npt.NDArray[np.int_], *, seed: int) -> Any:
+def _fit_one(features: Floats, labels: npt.NDArray[np.int_], *, seed: int) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -129,11 +141,11 @@ def _fitted(features: Floats, labels: npt.NDArray[np.int_], *, seed: int) -> Any
         return head.fit(features, labels)
 
 
-class _Features:
-    """An exported network with its features as an output: the head's input.
+class _FeatureExtractor:
+    """Exported network that outputs the features for the head.
 
     Raises:
-        ModelError: it has no dense last layer.
+        ModelError: if the last layer of the network is not a dense layer.
     """
 
     def __init__(self, path: Path) -> None:
@@ -142,11 +154,11 @@ class _Features:
         self._model = onnx.load(path)
         self._nodes = _feature_nodes(self._model.graph)
 
-    def of(self, pixels: Pixels) -> Floats:
-        """Give the features: (N, height, width) uint8 -> (N, F) float32."""
+    def features(self, pixels: Pixels) -> Floats:
+        """Compute the features of images: (N, height, width) uint8 -> (N, F) float32."""
         import onnxruntime
 
-        model = self._extended(self._nodes, "features")
+        model = self._extend(self._nodes, "features")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
@@ -156,7 +168,7 @@ class _Features:
         return np.concatenate([session.run(["features"], {name: batch.astype(np.float32)})[0] for batch in batches])
 
     def write(self, path: Path, head: Head) -> None:
-        """Write the network with its head."""
+        """Write the network with the head to an ONNX file."""
         import onnx
         from onnx import helper, numpy_helper
 
@@ -168,13 +180,13 @@ class _Features:
             helper.make_node("MatMul", ["novelty_3", "novelty_out"], ["novelty_4"]),
             helper.make_node("Add", ["novelty_4", "novelty_out_bias"], [OUTPUT]),
         ]
-        model = self._extended(nodes, OUTPUT)
+        model = self._extend(nodes, OUTPUT)
         weights = [numpy_helper.from_array(value, f"novelty_{name}") for name, value in head._asdict().items()]
         model.graph.initializer.extend(weights)
         onnx.checker.check_model(model)
         onnx.save(model, path)
 
-    def _extended(self, nodes: Sequence[Any], output: str) -> Any:
+    def _extend(self, nodes: Sequence[Any], output: str) -> Any:
         import onnx
         from onnx import helper
 
@@ -186,12 +198,18 @@ class _Features:
 
 
 def _feature_nodes(graph: Any) -> list[Any]:
-    """Join the last dense layer's input with mean and greatest value of what convolutions but the first take in."""
+    """Return nodes that join the input of the last dense layer with mean and maximum of the convolutions' inputs.
+
+    The mean and maximum are per channel. The first convolution is left out, because its input is the image.
+    """
     from onnx import helper
 
     dense = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     if not dense:
-        raise ModelError("the exported network has no dense last layer, so that nothing tells what is no digit")
+        raise ModelError(
+            "the out-of-distribution score needs a dense last layer, but the exported network has none; train one of "
+            "the architectures of Digits"
+        )
     nodes, parts = [], [dense[-1].input[0]]
     for number, node in enumerate([node for node in graph.node if node.op_type == "Conv"][1:]):
         for kind in ("ReduceMean", "ReduceMax"):

@@ -69,8 +69,8 @@ def test_pictures_that_are_no_digits_are_drift(system: RunningSystem, tmp_path: 
     assert event["resource"]["prefect.resource.id"] == f"digits.predictions.{tmp_path.name}"
     assert event["payload"]["features"]["no_digit"] > 1
     rows = {row["feature"]: row for row in json.loads(system.artifact("drift")["data"])}
-    assert rows["share taken for no digit"]["drifted"]
-    assert rows["share taken for no digit"]["psi"] == event["payload"]["features"]["no_digit"]
+    assert rows["share rejected as no digit"]["drifted"]
+    assert rows["share rejected as no digit"]["psi"] == event["payload"]["features"]["no_digit"]
     assert "data:image/png;base64," in system.artifact("drift-trend")["data"]
 
 

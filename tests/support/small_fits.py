@@ -29,7 +29,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 """Batches that do not divide the images: the last one of an epoch is short."""
 
-SMALL_HEAD = {"_NEGATIVES": 1_000, "_DIGITS": 1_000, "_PRINTED": 1, "_WRITTEN": 20, "_EPOCHS": 10}
+SMALL_HEAD = {"_NON_DIGITS": 1_000, "_DIGITS": 1_000, "_PRINTED": 1, "_WRITTEN": 20, "_EPOCHS": 10}
 
 
 @contextmanager
