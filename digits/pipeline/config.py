@@ -81,7 +81,7 @@ class TrainingRun(Settings):
     promotion: PromotionPolicy = PromotionPolicy()
 
     def resolved(self) -> Self:
-        """Return the run with each None replaced by the default of its architecture if one is set, else of its preset."""
+        """Return the run with each None replaced by the default of the chosen architecture, or else of the preset."""
         chosen = self.model.architecture
         architecture, changes = (chosen, {}) if chosen else PRESETS[self.preset]
         network = NETWORKS[architecture]

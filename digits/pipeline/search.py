@@ -1,6 +1,7 @@
-"""Where to search: for each hyperparameter a range or a choice, within the bounds that the configuration has itself.
+"""Search: search space, trials, proposals and pruning of a hyperparameter search.
 
-A space names hyperparameters as a configuration file does: `training.learning_rate`, `training.augmentation.zoom`.
+A search space has a range or a choice for each hyperparameter, within the bounds of the configuration. It names
+hyperparameters as a configuration file does: `training.learning_rate`, `training.augmentation.zoom`.
 """
 
 import math
@@ -17,31 +18,33 @@ from digits.settings import Settings, merge_settings, parse
 from digits.store.records import digest_of
 
 Values = Mapping[str, Any]
-"""A value for each hyperparameter, by its dotted name."""
+"""Value of each hyperparameter, by its dotted name."""
 Number = int | float
 
 SEARCHED = ("model", "training")
+"""Sections whose settings can be searched."""
 FIXED = {
-    "model.architecture": "a study is of one network; choose it with --architecture",
-    "training.epochs": "trials are compared epoch by epoch, so all have the same; choose them with --epochs",
-    "training.members": "a trial is one network; those that are averaged have its settings",
-    "training.seed": "a seed is no setting that is better than another",
+    "model.architecture": "a study has one architecture; set it with --architecture",
+    "training.epochs": "trials are compared epoch by epoch, so all have the same number; set it with --epochs",
+    "training.members": "a trial trains one network; all members of an average get its settings",
+    "training.seed": "no seed is better than another",
 }
+"""Settings that cannot be searched, with the reason."""
 
 
 class Range(Settings):
-    """Numbers from low to high, both included; whole ones where the setting takes no others."""
+    """Range of numbers; of whole numbers if the setting accepts no others."""
 
-    low: Number
-    high: Number
-    log: bool = Field(False, description="Search evenly over the orders of magnitude.")
+    low: Number = Field(description="Smallest value, included.")
+    high: Number = Field(description="Largest value, included.")
+    log: bool = Field(False, description="Search on a logarithmic scale.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"low must be less than high, found {self.low} and {self.high}")
         if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range must be above 0, found low = {self.low}")
+            raise ValueError(f"low must be greater than 0 in a logarithmic range, found {self.low}")
         return self
 
     @property
@@ -51,30 +54,30 @@ class Range(Settings):
 
     @property
     def is_whole(self) -> bool:
-        """Whether only whole numbers are meant; of a range that was checked."""
+        """Whether the range has whole numbers only; the range must have been checked."""
         return isinstance(self.low, int)
 
-    def has(self, value: Any) -> bool:
-        """Tell whether a value is within the range."""
+    def contains(self, value: Any) -> bool:
+        """Return whether a value is within the range."""
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
 class Choice(Settings):
-    """One of some values."""
+    """Choice among given values."""
 
-    choices: tuple[Any, ...] = Field(min_length=2, max_length=64)
+    choices: tuple[Any, ...] = Field(min_length=2, max_length=64, description="Values to choose from.")
 
     @property
     def extremes(self) -> tuple[Any, ...]:
         """The values that must be within the configuration's bounds."""
         return self.choices
 
-    def has(self, value: Any) -> bool:
-        """Tell whether a value is one of the choices."""
+    def contains(self, value: Any) -> bool:
+        """Return whether a value is one of the choices."""
         return any(_plain(value) == _plain(choice) for choice in self.choices)
 
     def position(self, value: Any) -> int:
-        """Give which of the choices a value is, from 0."""
+        """Return the index of a value among the choices."""
         return [_plain(choice) for choice in self.choices].index(_plain(value))
 
 
@@ -87,28 +90,30 @@ def _plain(value: Any) -> Any:
 
 
 def read_space(written: Mapping[str, Any], run: TrainingRun, *, source: str) -> dict[str, Dimension]:
-    """Read a search space as a file has it: the tables of a configuration, with `{low, high, log}` or `{choices}`.
+    """Return the search space that a file describes.
+
+    The file has the tables of a configuration, with `{low, high, log}` or `{choices}` in place of values.
 
     Args:
-        written: nested by the parts of the names.
-        run: resolved; what its settings take is what the space may hold.
-        source: named in messages.
+        written: content of the file, nested by the parts of the names.
+        run: resolved training run, whose settings must accept the values of the space.
+        source: name of the file, for error messages.
 
     Raises:
-        UsageError: a name or a value that the configuration does not take, or that a study can't vary.
+        UsageError: if the configuration does not accept a name or a value, or if the setting cannot be searched.
     """
     space = {name: _read_dimension(name, value, source) for name, value in _leaves(written, source)}
     if not space:
-        raise UsageError(f"{source}: there is nothing to search; name a setting, such as [training] learning_rate = "
+        raise UsageError(f"{source}: the search space is empty; add a setting, such as [training] learning_rate = "
                          "{ low = 0.001, high = 0.02, log = true }")  # fmt: skip
     return check_space(space, run, source=source)
 
 
 def check_space(space: Space, run: TrainingRun, *, source: str) -> dict[str, Dimension]:
-    """Hold a space against the settings of a resolved run, and have the ends of each range be of the setting's type.
+    """Check a space against a resolved run, and return it with the ends of each range in the type of its setting.
 
     Raises:
-        UsageError: as `read_space`.
+        UsageError: if the configuration does not accept a name or a value, or if the setting cannot be searched.
     """
     return {name: _checked_dimension(name, dimension, run, source) for name, dimension in sorted(space.items())}
 
@@ -131,11 +136,11 @@ def _read_dimension(name: str, value: Mapping[str, Any], source: str) -> Dimensi
 
 def _checked_dimension(name: str, dimension: Dimension, run: TrainingRun, source: str) -> Dimension:
     if name in FIXED:
-        raise UsageError(f"{source}: {name} can't be searched: {FIXED[name]}")
+        raise UsageError(f"{source}: {name} cannot be searched: {FIXED[name]}")
     if name.partition(".")[0] not in SEARCHED:
         raise UsageError(
-            f"{source}: {name} can't be searched: only settings of [model] and [training] are; all trials are measured "
-            "on the same validation images"
+            f"{source}: {name} cannot be searched: only settings of [model] and [training] can, because all trials are "
+            "measured on the same validation images"
         )
     for value in dimension.extremes:
         with_values(run, {name: value}, source=source)
@@ -156,10 +161,10 @@ def _takes_whole_numbers_only(name: str, dimension: Range, run: TrainingRun) -> 
 
 
 def with_values(run: TrainingRun, values: Values, *, source: str = "trial") -> TrainingRun:
-    """Give a resolved run with other values of some hyperparameters.
+    """Return a resolved run with other values of some hyperparameters.
 
     Raises:
-        UsageError: a name is unknown, or a value out of bounds.
+        UsageError: if a name is unknown or a value is out of bounds.
     """
     nested: dict[str, Any] = {}
     for name, value in values.items():
@@ -172,7 +177,7 @@ def with_values(run: TrainingRun, values: Values, *, source: str = "trial") -> T
 
 
 def get_value(run: TrainingRun, name: str) -> Any:
-    """Give the value that a resolved run has for a hyperparameter; sequences as lists."""
+    """Return the value of a hyperparameter in a resolved run, with tuples as lists."""
     value: Any = run.model_dump()
     for part in name.split("."):
         value = value[part]
@@ -180,7 +185,7 @@ def get_value(run: TrainingRun, name: str) -> Any:
 
 
 def default_space(run: TrainingRun) -> dict[str, Dimension]:
-    """Give what is worth searching for the network of a resolved run, around what is recommended for it."""
+    """Return the default search space for the network of a resolved run, around its recommended settings."""
     architecture = str(run.model.architecture)
     return check_space(_dense(run) if architecture in _DENSE else _convolutional(run), run, source=architecture)
 
@@ -189,7 +194,7 @@ _DENSE = ("mlp", "mlp-2")
 
 
 def _dense(run: TrainingRun) -> Space:
-    """All hidden layers have the same width, as many as there are."""
+    """Return the space of a dense network, whose hidden layers all get the same width."""
     depth = len(run.model.hidden or ())
     return {
         "model.hidden": Choice(choices=tuple([width] * depth for width in (64, 128, 256, 512))),
@@ -201,7 +206,7 @@ def _dense(run: TrainingRun) -> Space:
 
 
 def _convolutional(run: TrainingRun) -> Space:
-    """Strengths of augmentation are searched up to twice the recommended ones, where there are any."""
+    """Return the space of a convolutional network, with strengths of augmentation up to twice those of the run."""
     augmentation = run.training.augmentation
     strengths = {name: 2 * getattr(augmentation, name) for name in _STRENGTHS} if run.training.augment else {}
     return {
@@ -219,21 +224,24 @@ def _convolutional(run: TrainingRun) -> Space:
 
 
 _STRENGTHS = {"rotation": 180.0, "shift": 14.0, "zoom": 0.8}
-"""The largest that are searched, which the configuration takes."""
+"""Largest strengths of augmentation to search, within the bounds of the configuration."""
 
 
 History = Sequence[Mapping[str, float]]
 OBJECTIVE = "validation_calibrated_loss"
+"""Metric that a search minimizes: the validation loss after temperature scaling."""
 STARTUP_TRIALS = 8
-"""Drawn at random before the sampler has something to go by."""
+"""Number of trials with random values, before the sampler proposes values."""
 PRUNING_PERCENTILE = 75.0
+"""A trial is pruned if it is worse than this share of the complete trials, in percent."""
 COMPLETE_BEFORE_PRUNING = 4
+"""Smallest number of complete trials with which trials are pruned."""
 IMPORTANCE_TRIALS = 8
-"""Complete trials below which importances would be noise."""
+"""Smallest number of complete trials from which importances are computed."""
 
 
 class TrialState(StrEnum):
-    """What became of a trial."""
+    """State of a trial."""
 
     UNFINISHED = "unfinished"
     COMPLETE = "complete"
@@ -243,15 +251,15 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings that are tried, and how that went.
+    """Trial of a study: values of the hyperparameters, and the results of training with them.
 
     Args:
-        number: from 0; 0 has the settings as they were.
-        values: of the hyperparameters that are searched.
-        state: what became of it.
-        history: metrics of each epoch, as `training.fit` gives them.
-        seconds: that it took, of the process that ended it.
-        model: the digest of the fitted network, where the trial is complete.
+        number: number of the trial, from 0; trial 0 has the initial settings.
+        values: values of the hyperparameters that are searched.
+        state: state of the trial.
+        history: metrics of each epoch, as returned by `digits.training.fit.fit`.
+        seconds: time that the process which ended the trial spent on it.
+        model: digest of the trained model, if the trial is complete.
     """
 
     number: int
@@ -263,66 +271,66 @@ class Trial:
 
     @property
     def losses(self) -> list[float]:
-        """The objective after each epoch."""
+        """Objective after each epoch."""
         return [epoch[OBJECTIVE] for epoch in self.history]
 
     @property
     def loss(self) -> float | None:
-        """The objective in the end; None before the first epoch's."""
+        """Objective after the last epoch; None if there is none yet."""
         return self.losses[-1] if self.history else None
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """Give the complete trial with the least loss, the first of equals; None when none is complete."""
+    """Return the complete trial with the lowest loss, the first of equals; None if no trial is complete."""
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     return min(complete, key=lambda trial: (trial.loss, trial.number), default=None)
 
 
 def propose(space: Space, trials: Sequence[Trial], *, number: int, seed: int) -> dict[str, Any]:
-    """Give the values to try in a trial.
+    """Return the values to try in a trial, proposed by a tree-structured Parzen estimator (TPE).
 
     Args:
-        space: checked.
-        trials: those before it; unfinished ones are taken to go badly, so that others are proposed.
-        number: of the trial.
-        seed: of the study.
+        space: checked search space.
+        trials: trials so far; no values close to those of unfinished trials are proposed.
+        number: number of the trial.
+        seed: random seed of the study.
     """
     import optuna
 
     sampler = optuna.samplers.TPESampler(seed=_seed_of(seed, number), n_startup_trials=STARTUP_TRIALS)
     asked = _study(space, trials, sampler=sampler).ask(_distributions(space))
-    return {name: _meant(space[name], value) for name, value in asked.params.items()}
+    return {name: _round_proposal(space[name], value) for name, value in asked.params.items()}
 
 
 def should_prune(space: Space, trials: Sequence[Trial], history: History, *, epochs: int) -> bool:
-    """Tell whether a trial should be given up: its best loss so far is among the worst quarter of others at this epoch.
+    """Return whether to prune a trial: its best loss so far is in the worst quarter of the other trials at this epoch.
 
-    Half of the epochs are waited for: while the learning rate is high, the losses say little of the end. Those that
-    are compared with are complete, so they are the better ones; the median would be too strict.
+    No trial is pruned in the first half of its epochs, because losses at a high learning rate do not predict the final
+    loss. The percentile is above the median because the complete trials are the better ones.
 
     Args:
-        space: checked.
-        trials: others; complete ones are compared with.
-        history: of the trial, so far.
-        epochs: that it has in all.
+        space: checked search space.
+        trials: other trials, of which the complete ones are compared.
+        history: metrics of the trial so far.
+        epochs: total number of epochs of the trial.
     """
     import optuna
 
     if not history:
         return False
     pruner = optuna.pruners.PercentilePruner(PRUNING_PERCENTILE, COMPLETE_BEFORE_PRUNING, math.ceil(epochs / 2))
-    return pruner.prune(_study(space, trials), _frozen(space, Trial(0, {}, history=history)))
+    return pruner.prune(_study(space, trials), _frozen_trial(space, Trial(0, {}, history=history)))
 
 
 def importances(space: Space, trials: Sequence[Trial], *, seed: int) -> dict[str, float]:
-    """Give what share of the differences in loss each hyperparameter explains (fANOVA), the largest first.
+    """Return the share of the variance of the loss that each hyperparameter explains (fANOVA), the largest first.
 
-    Empty where there are too few complete trials, or their losses are all the same.
+    The result is empty if there are too few complete trials, or if all their losses are the same.
     """
     import optuna
 
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    within = [trial for trial in complete if all(space[name].has(value) for name, value in trial.values.items())]
+    within = [trial for trial in complete if all(space[name].contains(value) for name, value in trial.values.items())]
     if len(within) < IMPORTANCE_TRIALS or len({trial.loss for trial in within}) == 1:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=_seed_of(seed, 0))
@@ -339,25 +347,26 @@ def _study(space: Space, trials: Sequence[Trial], **options: Any) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize", **options)
-    study.add_trials([_frozen(space, trial) for trial in trials])
+    study.add_trials([_frozen_trial(space, trial) for trial in trials])
     return study
 
 
-def _frozen(space: Space, trial: Trial) -> Any:
-    """Give a trial as Optuna has them; values outside of the space, such as those of trial 0, are left out."""
-    from optuna.trial import TrialState, create_trial
+def _frozen_trial(space: Space, trial: Trial) -> Any:
+    """Return a trial in Optuna's form, without values that are outside the space, as those of trial 0 may be."""
+    from optuna.trial import TrialState as OptunaState
+    from optuna.trial import create_trial
 
     states = {
-        TrialState.UNFINISHED: TrialState.RUNNING,
-        TrialState.COMPLETE: TrialState.COMPLETE,
-        TrialState.PRUNED: TrialState.PRUNED,
-        TrialState.DIVERGED: TrialState.PRUNED,  # the worst of what was pruned, when it came to no epoch's end
+        TrialState.UNFINISHED: OptunaState.RUNNING,
+        TrialState.COMPLETE: OptunaState.COMPLETE,
+        TrialState.PRUNED: OptunaState.PRUNED,
+        TrialState.DIVERGED: OptunaState.PRUNED,  # Optuna ranks it as the worst if it has no epoch
     }
-    within = {name: value for name, value in trial.values.items() if space[name].has(value)}
+    within = {name: value for name, value in trial.values.items() if space[name].contains(value)}
     return create_trial(
         state=states[trial.state],
         value=trial.loss if trial.state is TrialState.COMPLETE else None,
-        params={name: _internal(space[name], value) for name, value in within.items()},
+        params={name: _to_optuna(space[name], value) for name, value in within.items()},
         distributions={name: one for name, one in _distributions(space).items() if name in within},
         intermediate_values=dict(enumerate(trial.losses, 1)),
     )
@@ -377,12 +386,12 @@ def _distribution(dimension: Dimension) -> Any:
     return distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
 
-def _internal(dimension: Dimension, value: Any) -> Any:
+def _to_optuna(dimension: Dimension, value: Any) -> Any:
     return value if isinstance(dimension, Range) else dimension.position(value)
 
 
-def _meant(dimension: Dimension, value: Any) -> Any:
-    """Give a proposed value as it is tried: numbers with four digits that count, so that people can read them."""
+def _round_proposal(dimension: Dimension, value: Any) -> Any:
+    """Return a proposed value, with numbers rounded to four significant digits to keep them readable."""
     if not isinstance(dimension, Range):
         return dimension.choices[value]
     return value if dimension.is_whole else min(dimension.high, max(dimension.low, float(f"{value:.4g}")))

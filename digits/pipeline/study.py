@@ -1,8 +1,9 @@
-"""Studies: the trials of one search, each a sealed record of its own, whole or not there whenever a process was killed.
+"""Studies: hyperparameter searches that can be resumed and shared by processes, and their results.
 
-A study is `<root>/studies/<name>/`. Its name is the digest of what its trials have in common: data, settings, space,
-seed, and the version of the code that trains; how many trials it has does not count. A trial is held
-by a lock that the kernel drops when its process dies, so any process finds what is nobody's and goes on with it.
+A study is the directory `<root>/studies/<name>/`. Its name is the digest of what its trials have in common: data,
+settings, search space, seed, and the code version of the training. The number of trials is not part of it. Each trial
+is a sealed record, which is complete or absent whenever a process is killed. A process locks the trial that it runs.
+The kernel releases the lock when the process ends, so another process finds the trial and resumes it.
 """
 
 import time
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from digits.errors import CorruptArtifactError, ModelError, UsageError
-from digits.pipeline import lineage, recipes
-from digits.pipeline import steps as steps_module
+from digits.pipeline import recipes
 from digits.pipeline.config import TrainingRun
+from digits.pipeline.lineage import read_json
 from digits.pipeline.search import (
     History,
     Space,
@@ -32,6 +33,7 @@ from digits.pipeline.search import (
     should_prune,
     with_values,
 )
+from digits.pipeline.steps import build_network, checkpoint_path, train_network
 from digits.pipeline.study_report import StudyReport, as_html, as_markdown, study_pictures
 from digits.progress import Bar, Progress
 from digits.store.artifacts import ArtifactRef, Store, reading, writing
@@ -44,14 +46,14 @@ NAME_LENGTH = 12
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The trials of one search.
+    """Hyperparameter search: its settings, search space and trials.
 
     Args:
-        store: where they are kept.
-        run: resolved; the settings of trial 0, and of all others but for what is searched.
-        space: checked.
-        arrays: what is fitted and validated with.
-        seed: of what is proposed.
+        store: artifact store.
+        run: resolved training run with the initial settings, those of trial 0.
+        space: checked search space.
+        arrays: arrays with the training and validation images.
+        seed: random seed of the search.
     """
 
     store: Store
@@ -61,7 +63,7 @@ class Study:
     seed: int
 
     def as_record(self) -> dict[str, Any]:
-        """Give what makes the study what it is."""
+        """Return the record that identifies the study."""
         return {
             "model": self.run.model.model_dump(mode="json"),
             "training": self.run.members()[0].model_dump(mode="json"),
@@ -73,68 +75,70 @@ class Study:
 
     @property
     def name(self) -> str:
-        """The first twelve digits of the digest of all that."""
+        """Name of the study: the first twelve digits of the digest of its record."""
         return digest_of(self.as_record())[:NAME_LENGTH]
 
     @property
     def path(self) -> Path:
-        """The study's directory."""
+        """Directory of the study."""
         return self.store.studies / self.name
 
     def create(self) -> None:
-        """Write down what the study is of, unless that was done.
+        """Write the record of the study, unless it exists.
 
         Raises:
-            CorruptArtifactError: what was written down is damaged, or of another study.
+            CorruptArtifactError: if the existing record is damaged or belongs to another study.
         """
         file = self.path / "study.json"
         with writing(self.store.root):
             is_new = create_record(file, self.as_record())
         if not is_new and read_record(file) != self.as_record():
-            raise CorruptArtifactError(f"{file}: it is of another study; move its directory out of the way")
+            raise CorruptArtifactError(f"{file}: belongs to another study; move its directory away")
 
     def trials(self) -> list[Trial]:
-        """Give the trials so far, by number.
+        """Return the trials so far, by number.
 
         Raises:
-            CorruptArtifactError: a record was changed after it was written; without it, its trial is made anew.
+            CorruptArtifactError: if the record of a trial is damaged; if you remove it, the trial is run again.
         """
         with reading(self.store.root):
-            return [_trial_of(path) for path in sorted(self.path.glob("trial-*.json"))]
+            return [_load_trial(path) for path in sorted(self.path.glob("trial-*.json"))]
 
     def finish(self, trial: Trial) -> None:
-        """Write down how a trial ended."""
+        """Write the record of a trial that ended."""
         with writing(self.store.root):
             write_record(self._file(trial.number), asdict(trial))
 
     @contextmanager
-    def claim_trial(self, most: int) -> Iterator[Trial | None]:
-        """Have a trial for oneself: one that a dead process has left, or a new one; None when the study has enough.
+    def claim_trial(self, total: int) -> Iterator[Trial | None]:
+        """Yield a locked trial to run: an unfinished one that no process holds, else a new one.
+
+        None is yielded if the study has enough trials.
 
         Args:
-            most: trials that the study is to have.
+            total: total number of trials, including earlier runs.
         """
-        with ExitStack() as held:
+        with ExitStack() as locks:
             with self.store.lock(f"study-{self.name}"):
-                trial = self._left_trial(held) or self._new_trial(held, most)
+                trial = self._resume_trial(locks) or self._new_trial(locks, total)
             yield trial
 
-    def _left_trial(self, held: ExitStack) -> Trial | None:
-        """Find an unfinished trial that nobody holds; it may have been finished before we held it."""
+    def _resume_trial(self, locks: ExitStack) -> Trial | None:
+        """Lock and return an unfinished trial that no process holds; read it again, as it may have ended meanwhile."""
         for trial in self.trials():
-            if trial.state is TrialState.UNFINISHED and held.enter_context(self._hold(trial.number)):
-                now = _trial_of(self._file(trial.number))
+            if trial.state is TrialState.UNFINISHED and locks.enter_context(self._try_lock(trial.number)):
+                now = _load_trial(self._file(trial.number))
                 if now.state is TrialState.UNFINISHED:
                     return now
         return None
 
-    def _new_trial(self, held: ExitStack, most: int) -> Trial | None:
+    def _new_trial(self, locks: ExitStack, total: int) -> Trial | None:
         trials = self.trials()
-        if len(trials) >= most:
+        if len(trials) >= total:
             return None
         number = next(number for number in count() if number not in {trial.number for trial in trials})
         trial = Trial(number, self._values(number, trials))
-        held.enter_context(self._hold(number))
+        locks.enter_context(self._try_lock(number))
         with writing(self.store.root):
             create_record(self._file(number), asdict(trial))
         return trial
@@ -144,14 +148,14 @@ class Study:
             return {name: get_value(self.run, name) for name in self.space}
         return propose(self.space, trials, number=number, seed=self.seed)
 
-    def _hold(self, number: int) -> Any:
+    def _try_lock(self, number: int) -> Any:
         return self.store.try_lock(f"study-{self.name}-{number}")
 
     def _file(self, number: int) -> Path:
         return self.path / f"trial-{number:05}.json"
 
 
-def _trial_of(path: Path) -> Trial:
+def _load_trial(path: Path) -> Trial:
     record = read_record(path)
     return Trial(**{**record, "state": TrialState(record["state"]), "history": tuple(record["history"])})
 
@@ -160,17 +164,17 @@ MINUTE = 60
 
 
 def begin_study(store: Store, run: TrainingRun, space: Space | None, arrays: ArtifactRef, *, seed: int) -> Study:
-    """Begin a study, or find the one of the same settings, data, space and seed.
+    """Return the study with these settings, data, search space and seed; create it if it does not exist.
 
     Args:
-        store: where it is kept.
-        run: resolved.
-        space: what is searched; None: what is worth it for the network.
-        arrays: prepared from the run's datasets.
-        seed: of the search.
+        store: artifact store.
+        run: resolved training run with the initial settings.
+        space: search space; None for the default space of the network.
+        arrays: arrays prepared from the datasets of the run.
+        seed: random seed of the search.
 
     Raises:
-        UsageError: the space has what the settings do not take, or a study can't vary.
+        UsageError: if the configuration does not accept a part of the space, or if a setting cannot be searched.
     """
     study = Study(store, run, check_space(space, run, source="space") if space else default_space(run), arrays, seed)
     study.create()
@@ -179,11 +183,11 @@ def begin_study(store: Store, run: TrainingRun, space: Space | None, arrays: Art
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is searched.
+    """Budget of a search.
 
     Args:
-        trials: that the study is to have in all.
-        deadline: the time, as `time.monotonic` has it, after which no epoch is begun; None: there is none.
+        trials: total number of trials, including earlier runs.
+        deadline: time on the clock `time.monotonic` after which no new epoch starts; None for no limit.
     """
 
     trials: int
@@ -191,25 +195,25 @@ class Budget:
 
     @classmethod
     def starting_now(cls, trials: int, minutes: float | None) -> "Budget":
-        """Give a budget whose time begins now."""
+        """Return a budget whose time starts now."""
         return cls(trials, minutes and time.monotonic() + minutes * MINUTE)
 
     @property
     def is_spent(self) -> bool:
-        """Whether the time is over."""
+        """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
-class _HopelessError(Exception):
-    """The trial is worse than others were at its epoch."""
+class _PrunedError(Exception):
+    """Trial that is pruned because it is worse than others at the same epoch."""
 
 
 class _OutOfTimeError(Exception):
-    """The budget is spent; the trial can go on another time."""
+    """Trial that is interrupted because the time budget is spent; it can be resumed."""
 
 
-class _Watch:
-    """Looks at a trial before each of its epochs, and ends it when it is hopeless or the time is over."""
+class _EpochCheck:
+    """Check before each epoch of a trial, which raises if the trial should be pruned or the time is spent."""
 
     def __init__(self, study: Study, budget: Budget) -> None:
         self._study, self._budget = study, budget
@@ -219,13 +223,13 @@ class _Watch:
     def __call__(self, history: History) -> None:
         self.history = tuple(history)
         if should_prune(self._study.space, self._others, history, epochs=self._study.run.training.epochs or 1):
-            raise _HopelessError
+            raise _PrunedError
         if self._budget.is_spent:
             raise _OutOfTimeError
 
 
 class _TrialProgress:
-    """One bar for all epochs of a trial."""
+    """Progress of a trial: one bar for all epochs."""
 
     def __init__(self, progress: Progress, label: str, part: tuple[int, int]) -> None:
         self._progress, self._label, self._part = progress, label, part
@@ -233,7 +237,7 @@ class _TrialProgress:
         self._epoch = ""
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
-        """Begin an epoch; the first one of the process begins the bar, with the epochs before it done."""
+        """Start an epoch; the first one starts the bar, with all earlier epochs done."""
         epoch, epochs = part
         self._epoch = label
         if self._bar is None:
@@ -241,7 +245,8 @@ class _TrialProgress:
             self._bar.advance(total * epoch)
         return self
 
-    def advance(self, steps: int = 1, note: str = "") -> None:  # noqa: ARG002 - the note is the epoch
+    def advance(self, steps: int = 1, note: str = "") -> None:  # noqa: ARG002 - the epoch is shown as the note
+        """Report steps of the current epoch."""
         if self._bar:
             self._bar.advance(steps, self._epoch)
 
@@ -255,47 +260,47 @@ class _TrialProgress:
 
 
 def run_trial(study: Study, trial: Trial, budget: Budget, progress: Progress) -> Trial:
-    """Fit a trial's network, and write down how it went, unless the time was over before that was known.
+    """Train the network of a trial, and record the result unless the time budget ended first.
 
     Args:
-        study: that the trial is of.
-        trial: claimed, so nobody else's.
-        budget: whose deadline counts.
-        progress: is told of a piece of work for the whole trial.
+        study: study of the trial.
+        trial: trial that this process has claimed.
+        budget: budget whose deadline applies.
+        progress: progress that shows one bar for the trial.
 
     Returns:
-        The trial as it is now.
+        The trial with its new state; `UNFINISHED` if the time budget ended first.
     """
     began = time.monotonic()
-    watch = _Watch(study, budget)
+    check = _EpochCheck(study, budget)
     bar = _TrialProgress(progress, f"trial {trial.number}", (trial.number, max(budget.trials, trial.number + 1)))
-    ended = replace(_fitted(study, trial, watch, bar), seconds=round(time.monotonic() - began, 3))
+    ended = replace(_train(study, trial, check, bar), seconds=round(time.monotonic() - began, 3))
     if ended.state is not TrialState.UNFINISHED:
         study.finish(ended)
     bar.end(describe_trial(ended))
     return ended
 
 
-def _fitted(study: Study, trial: Trial, watch: _Watch, progress: Progress) -> Trial:
+def _train(study: Study, trial: Trial, check: _EpochCheck, progress: Progress) -> Trial:
     store, run = study.store, with_values(study.run, trial.values)
     config = run.members()[0]
-    network = steps_module.build_network(store, study.arrays, run.model, seed=config.seed)
+    network = build_network(store, study.arrays, run.model, seed=config.seed)
     try:
-        model = steps_module.train_network(store, network, study.arrays, config, progress=progress, before_epoch=watch)
+        model = train_network(store, network, study.arrays, config, progress=progress, before_epoch=check)
     except _OutOfTimeError:
         return trial
-    except (_HopelessError, ModelError) as error:
-        state = TrialState.PRUNED if isinstance(error, _HopelessError) else TrialState.DIVERGED
-        checkpoint = steps_module.checkpoint_path(store, recipes.model(network, study.arrays, config))
+    except (_PrunedError, ModelError) as error:
+        state = TrialState.PRUNED if isinstance(error, _PrunedError) else TrialState.DIVERGED
+        checkpoint = checkpoint_path(store, recipes.model(network, study.arrays, config))
         with writing(store.root):
             checkpoint.unlink(missing_ok=True)
-        return replace(trial, state=state, history=watch.history)
-    history = lineage.read_json(store.open(model).file("model.json"))["history"]
+        return replace(trial, state=state, history=check.history)
+    history = read_json(store.open(model).file("model.json"))["history"]
     return replace(trial, state=TrialState.COMPLETE, history=tuple(history), model=model.digest)
 
 
 def describe_trial(trial: Trial) -> str:
-    """Say in a few words how a trial went."""
+    """Return the state and the metrics of a trial in a few words."""
     if not trial.history:
         return f"{trial.state} in the first epoch"
     measured = f"loss {trial.loss:.4f}, accuracy {trial.history[-1]['validation_accuracy']:.2%}"
@@ -306,15 +311,15 @@ def describe_trial(trial: Trial) -> str:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What came of a study so far.
+    """Results of a study so far.
 
     Args:
-        study: its name.
-        trials: so far, by number.
-        best: the best complete one.
-        settings: the best trial's run, resolved.
-        config: the file that `digits train --config` takes.
-        report: the page.
+        study: name of the study.
+        trials: trials so far, by number.
+        best: best complete trial.
+        settings: resolved training run with the settings of the best trial.
+        config: path of the configuration file for `digits train --config`.
+        report: path of the report as a web page.
     """
 
     study: str
@@ -325,12 +330,12 @@ class TuningResult:
     report: Path
 
     def counts(self) -> dict[str, int]:
-        """Give how many trials ended in each way."""
+        """Return the number of trials in each state."""
         states = [trial.state for trial in self.trials]
         return {str(state): states.count(state) for state in TrialState if state in states}
 
     def as_record(self) -> dict[str, Any]:
-        """Give it as JSON values."""
+        """Return the results as JSON values."""
         return {
             "study": self.study,
             "trials": self.counts(),
@@ -346,15 +351,15 @@ class TuningResult:
 
 
 def conclude_study(study: Study, out: Path | None = None) -> TuningResult:
-    """Write the best settings as a configuration file, and the study's report.
+    """Write the best settings as a configuration file, and the report of the study.
 
     Args:
-        study: any number of its trials may be finished.
-        out: the file; None: `best.toml` in the study's directory.
+        study: study with at least one complete trial.
+        out: path of the configuration file; None for `best.toml` in the directory of the study.
 
     Raises:
-        UsageError: no trial was finished, for want of time.
-        ModelError: all of them diverged.
+        UsageError: if no trial was completed within the budget.
+        ModelError: if all trials diverged.
     """
     trials = study.trials()
     best = best_of(trials)
@@ -374,7 +379,7 @@ def conclude_study(study: Study, out: Path | None = None) -> TuningResult:
 
 def _nothing_found(trials: Sequence[Trial]) -> UsageError | ModelError:
     if any(trial.state is TrialState.UNFINISHED for trial in trials) or not trials:
-        return UsageError("no trial was finished within the budget; the same command goes on, give it more minutes")
+        return UsageError("no trial was completed within the budget; run the same command again with more minutes")
     return ModelError(f"all {len(trials)} trials diverged; search lower learning rates")
 
 
@@ -384,12 +389,12 @@ def _validation_images(study: Study) -> int:
 
 
 def config_text(settings: TrainingRun, study: Study, trials: Sequence[Trial], best: Trial) -> str:
-    """Give a configuration file that means these settings, headed by how they were found."""
+    """Return the text of a configuration file with these settings; its first lines state how they were found."""
     import tomli_w
 
     about = [
         f"Found by `digits tune`: trial {best.number} of {len(trials)}, study {study.name}.",
-        f"On the validation images: {describe_trial(best)}. The test images were not looked at.",
-        "For `digits train --config`; every setting that is not here is the preset's.",
+        f"On the validation images: {describe_trial(best)}. The test images were not used.",
+        "For `digits train --config`; the preset supplies every setting that is not listed.",
     ]
     return "".join(f"# {line}\n" for line in about) + "\n" + tomli_w.dumps(settings.differences())

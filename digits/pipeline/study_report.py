@@ -1,4 +1,4 @@
-"""The report of a study: how the search went, what mattered, and which settings were best."""
+"""Study report: course of the search, importance of the settings, and the best trials, as a page and as markdown."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -36,16 +36,18 @@ from digits.pipeline.search import Dimension, Range, Space, Trial, TrialState, V
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HISTORY = "How the search went"
-IMPORTANCES = "What mattered"
+HISTORY = "Course of the search"
+IMPORTANCES = "Importance of the settings"
 PARALLEL = "All settings side by side"
 SLICES = "Each setting by itself"
 CURVES = "Learning curves"
 
 LEAST_LOSS = 1e-6
-"""Drawn for smaller ones, since the scale is logarithmic."""
+"""Smallest loss that is drawn, because the scale is logarithmic."""
 BEST_SHOWN = 10
+"""Number of trials in the table of the best ones."""
 COLUMNS = 3
+"""Number of panels in a row."""
 LOSS = "validation loss"
 STATES_COLOURS = {
     TrialState.COMPLETE: BLUE,
@@ -57,16 +59,16 @@ STATES_COLOURS = {
 
 @dataclass(frozen=True, eq=False)
 class StudyReport:
-    """What a study's report says.
+    """Data of a study's report.
 
     Args:
-        name: of the study.
-        run: resolved; the settings as they were.
-        space: what was searched.
-        trials: by number.
-        best: one of them.
-        validation_images: that trials are measured on.
-        seed: of the study.
+        name: name of the study.
+        run: resolved training run with the initial settings.
+        space: search space.
+        trials: trials by number.
+        best: best of the trials.
+        validation_images: number of validation images.
+        seed: random seed of the study.
     """
 
     name: str
@@ -79,22 +81,22 @@ class StudyReport:
 
     @property
     def title(self) -> str:
-        """The report's first heading."""
+        """Title of the report."""
         return f"Tuning {self.run.model.architecture} on {' + '.join(self.run.datasets)}"
 
     @property
     def first(self) -> Trial | None:
-        """The trial of the settings as they were, where it is complete."""
+        """Trial with the initial settings, if it is complete."""
         return next((trial for trial in self.complete if trial.number == 0), None)
 
     @property
     def complete(self) -> list[Trial]:
-        """The complete trials, by number."""
+        """Complete trials, by number."""
         return [trial for trial in self.trials if trial.state is TrialState.COMPLETE]
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """What each setting explains of the differences."""
+        """Share of the variance of the loss that each setting explains."""
         return importances(self.space, self.trials, seed=self.seed)
 
 
@@ -102,7 +104,7 @@ class StudyReport:
 
 
 def study_pictures(report: StudyReport) -> dict[str, bytes]:
-    """Draw all that belongs into a study's report, in the order in which it is read: PNGs by title."""
+    """Return the figures of a report as PNG bytes by title, in the order of the report."""
     pictures = {
         HISTORY: history_figure(report),
         IMPORTANCES: importances_figure(report) if report.shares else None,
@@ -114,7 +116,7 @@ def study_pictures(report: StudyReport) -> dict[str, bytes]:
 
 
 def history_figure(report: StudyReport) -> bytes:
-    """Draw each trial's loss in its turn, and the least one so far. A PNG."""
+    """Draw the loss of each trial, and the lowest loss so far. Return a PNG."""
     with figure(7, 3.4) as drawn:
         axes = drawn.add_subplot()
         _draw_points(axes, report, lambda trial: trial.number)
@@ -128,21 +130,21 @@ def history_figure(report: StudyReport) -> bytes:
 
 
 def _legend_above(axes: "Axes", **options: Any) -> None:
-    """Put the legend where it hides nothing."""
+    """Place the legend above the axes."""
     axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=5, **options)
 
 
 def _best_so_far(complete: Sequence[Trial]) -> list[tuple[int, float]]:
-    """Give the least loss after each complete trial."""
+    """Return the number of each complete trial and the lowest loss so far."""
     found: list[tuple[int, float]] = []
     for trial in complete:
-        least = min(_drawn(trial), found[-1][1] if found else math.inf)
-        found.append((trial.number, least))
+        lowest = min(_drawn_loss(trial), found[-1][1] if found else math.inf)
+        found.append((trial.number, lowest))
     return found
 
 
-def _drawn(trial: Trial) -> float:
-    """Give the height at which a trial with a history is drawn."""
+def _drawn_loss(trial: Trial) -> float:
+    """Return the loss at which a trial with a history is drawn."""
     return max(trial.loss or 0, LEAST_LOSS)
 
 
@@ -152,7 +154,7 @@ def _draw_points(axes: "Axes", report: StudyReport, position: Callable[[Trial], 
         if chosen:
             axes.scatter(
                 [position(trial) for trial in chosen],
-                [_drawn(trial) for trial in chosen],
+                [_drawn_loss(trial) for trial in chosen],
                 marker=marker,
                 color=STATES_COLOURS[state],
                 s=26,
@@ -161,12 +163,12 @@ def _draw_points(axes: "Axes", report: StudyReport, position: Callable[[Trial], 
                 label=str(state) if named else None,
                 zorder=2,
             )
-    axes.scatter([position(report.best)], [_drawn(report.best)], s=110, facecolors="none", edgecolors=ORANGE,
+    axes.scatter([position(report.best)], [_drawn_loss(report.best)], s=110, facecolors="none", edgecolors=ORANGE,
                  linewidths=1.8, zorder=3, label="best" if named else None)  # fmt: skip
 
 
 def _style_losses(axes: "Axes", *, x: str, y: str, marked: Sequence[int] = (1, 2, 3, 5, 7)) -> None:
-    """Have losses on a logarithmic scale with readable numbers: these of each power of ten."""
+    """Style axes with a logarithmic scale of losses, labelled at the multiples `marked` of each power of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -179,14 +181,14 @@ def _style_losses(axes: "Axes", *, x: str, y: str, marked: Sequence[int] = (1, 2
 
 
 def importances_figure(report: StudyReport) -> bytes:
-    """Draw the share of the differences in loss that each setting explains. A PNG."""
+    """Draw the share of the variance of the loss that each setting explains. Return a PNG."""
     names = [*report.shares][::-1]
     with figure(7, 0.9 + 0.34 * len(names)) as drawn:
         axes = drawn.add_subplot()
         shares = [report.shares[name] for name in names]
         bars = axes.barh([short_name(name) for name in names], shares, color=BLUE, height=0.62)
         axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=5, fontsize=9, color=INK)
-        style(axes, x="share of the differences in loss", grid=False)
+        style(axes, x="share of the variance of the loss", grid=False)
         axes.tick_params(axis="y", labelcolor=INK)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_xlim(0, 1.12 * max(shares))
@@ -194,7 +196,7 @@ def importances_figure(report: StudyReport) -> bytes:
 
 
 def slices_figure(report: StudyReport) -> bytes:
-    """Draw the loss against each setting, a panel a setting. A PNG."""
+    """Draw the loss against each setting, with one panel per setting. Return a PNG."""
     rows = math.ceil(len(report.space) / COLUMNS)
     with figure(7, 0.3 + 2.0 * rows) as drawn:
         panels = drawn.subplots(rows, COLUMNS, sharey=True, squeeze=False).ravel()
@@ -213,10 +215,10 @@ def _draw_slice(axes: "Axes", report: StudyReport, name: str, *, label: str) -> 
 
 
 def _position(dimension: Dimension, value: Any) -> float:
-    """Give where a value lies on a setting's axis: itself, or the place of a choice; those of no choice lie before."""
+    """Return the position of a value on its axis: the number itself, or the index of a choice, -1 if it is none."""
     if isinstance(dimension, Range):
         return float(value)
-    return float(dimension.position(value)) if dimension.has(value) else -1.0
+    return float(dimension.position(value)) if dimension.contains(value) else -1.0
 
 
 def _scale(axes: "Axes", dimension: Dimension) -> None:
@@ -237,13 +239,13 @@ def _scale(axes: "Axes", dimension: Dimension) -> None:
 
 
 def _show_whole(axes: "Axes", dimension: Range) -> None:
-    """Show the whole range, and what lies outside of it, as the settings as they were may."""
+    """Extend the axis to the whole range; values outside it, which trial 0 may have, stay visible."""
     axes.update_datalim([(end, LEAST_LOSS) for end in (dimension.low, dimension.high)], updatey=False)
     axes.autoscale_view(scaley=False)
 
 
 def parallel_figure(report: StudyReport) -> bytes:
-    """Draw each complete trial as a line through its settings, the darker the less its loss. A PNG."""
+    """Draw each complete trial as a line through its settings, darker for a lower loss. Return a PNG."""
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = LinearSegmentedColormap.from_list("rank", [BLUE, PALE_BLUE])
@@ -261,7 +263,7 @@ def parallel_figure(report: StudyReport) -> bytes:
 
 
 def _height(dimension: Dimension, value: Any) -> float:
-    """Give how far up its axis a value lies, from 0 to 1 where it is within the space."""
+    """Return the height of a value on its axis, from 0 to 1 within the space, and slightly beyond outside it."""
     if not isinstance(dimension, Range):
         return (_position(dimension, value) + 0.5) / len(dimension.choices)
     measure = _logarithm if dimension.log else float
@@ -274,7 +276,7 @@ def _logarithm(value: float) -> float:
 
 
 def _draw_rails(axes: "Axes", space: Space) -> None:
-    """Draw an axis for each setting, with its ends, or its choices."""
+    """Draw an axis for each setting, labelled with its ends or choices."""
     style(axes, grid=False)
     axes.set(xlim=(-0.35, len(space) - 0.65), ylim=(-0.1, 1.12), yticks=[])
     axes.set_xticks(range(len(space)), [short_name(name).replace(" ", "\n") for name in space], color=INK)
@@ -298,7 +300,7 @@ def _marked(dimension: Dimension) -> Sequence[Any]:
 
 
 def curves_figure(report: StudyReport) -> bytes:
-    """Draw the loss of each trial over its epochs; those that were given up end in a cross. A PNG."""
+    """Draw the loss of each trial over its epochs; curves of pruned trials end in a cross. Return a PNG."""
     with figure(7, 3.6) as drawn:
         axes = drawn.add_subplot()
         for trial in report.trials:
@@ -316,8 +318,9 @@ def curves_figure(report: StudyReport) -> bytes:
 def _draw_curve(axes: "Axes", trial: Trial, colour: str, alpha: float, linewidth: float = 1.2) -> None:
     losses = [max(loss, LEAST_LOSS) for loss in trial.losses]
     line = "-" if trial.state is TrialState.COMPLETE else (0, (3, 2))
+    marker = "o" if len(losses) == 1 and trial.state is TrialState.COMPLETE else None
     axes.plot(range(1, len(losses) + 1), losses, color=colour, alpha=alpha, linewidth=linewidth, linestyle=line,
-              marker="o" if len(losses) == 1 and trial.state is TrialState.COMPLETE else None, markersize=4)  # fmt: skip
+              marker=marker, markersize=4)  # fmt: skip
     if trial.state in (TrialState.PRUNED, TrialState.DIVERGED):
         axes.plot([len(losses)], losses[-1:], color=colour, marker="x", markersize=6)
 
@@ -328,12 +331,12 @@ def _curve_legend(report: StudyReport) -> list[Any]:
     kinds: list[tuple[str, dict[str, Any], int]] = [
         (f"best: trial {report.best.number}", {"color": ORANGE, "linewidth": 2.2}, 1),
         ("complete", {"color": BLUE, "alpha": 0.45}, len(report.complete) - 1),
-        ("given up", {"color": MUTED, "linestyle": (0, (3, 2)), "marker": "x"}, len(_given_up(report))),
+        ("stopped early", {"color": MUTED, "linestyle": (0, (3, 2)), "marker": "x"}, len(_stopped_early(report))),
     ]
     return [Line2D([], [], label=label, **looks) for label, looks, is_there in kinds if is_there]
 
 
-def _given_up(report: StudyReport) -> list[Trial]:
+def _stopped_early(report: StudyReport) -> list[Trial]:
     return [trial for trial in report.trials if trial.state in (TrialState.PRUNED, TrialState.DIVERGED)]
 
 
@@ -341,22 +344,22 @@ def _given_up(report: StudyReport) -> list[Trial]:
 
 
 def short_name(name: str) -> str:
-    """Give the last part of a hyperparameter's name, in words."""
+    """Return the last part of a hyperparameter's name, in words."""
     return name.rpartition(".")[2].replace("_", " ")
 
 
 def values_text(values: Values) -> str:
-    """Give the values of a trial in a few words: `learning rate 0.004, dropout 0.2`."""
+    """Return the values of a trial in words: `learning rate 0.004, dropout 0.2`."""
     return ", ".join(f"{short_name(name)} {value_text(value)}" for name, value in values.items())
 
 
 def value_text(value: Any) -> str:
-    """Give a value with three digits that count."""
+    """Return a value in words, numbers with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else in_words(value)
 
 
 def trial_rows(trials: Sequence[Trial]) -> list[dict[str, str]]:
-    """Give a row for each trial, with a column for each setting."""
+    """Return one row per trial, with one column per setting."""
     return [
         {
             "trial": str(trial.number),
@@ -372,7 +375,7 @@ def trial_rows(trials: Sequence[Trial]) -> list[dict[str, str]]:
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """Give the complete trials, the best one first."""
+    """Return the complete trials, the best first."""
     return sorted(
         (trial for trial in trials if trial.state is TrialState.COMPLETE), key=lambda trial: (trial.loss, trial.number)
     )
@@ -383,7 +386,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> Table:
 
 
 def best_rows(trials: Sequence[Trial], most: int) -> list[dict[str, str]]:
-    """Give a row for each of the best trials, with what may differ between complete ones."""
+    """Return one row for each of the best trials, without the columns that only matter for incomplete ones."""
     rows = trial_rows(ranked(trials)[:most])
     return [{name: value for name, value in row.items() if name not in ("state", "epochs", "seconds")} for row in rows]
 
@@ -393,7 +396,7 @@ def _headlines(report: StudyReport) -> dict[str, str]:
         "validation loss": f"{report.best.loss:.4f}",
         "validation accuracy": f"{report.best.history[-1]['validation_accuracy']:.2%}",
         "trials": str(len(report.trials)),
-        "given up early": str(len(_given_up(report))),
+        "stopped early": str(len(_stopped_early(report))),
     }
 
 
@@ -409,52 +412,52 @@ def _change(report: StudyReport, name: str) -> str:
 
 
 def findings(report: StudyReport) -> list[str]:
-    """Say what the search found, and how far that can be trusted."""
+    """Return what the search found, and how reliable it is, as sentences."""
     accuracy = report.best.history[-1]["validation_accuracy"]
     chance = NOISE_LIMIT * math.sqrt(max(accuracy * (1 - accuracy), 0) / report.validation_images)
-    compared = (
-        "The loss is cross-entropy on the validation images after the temperature that an export would fit, so that "
-        "label smoothing and the kind of loss are not in it."
+    comparison = (
+        "The loss is the cross-entropy on the validation images after temperature scaling, so it does not depend on "
+        "label smoothing or on the loss function."
     )
-    trusted = (
-        f"With {report.validation_images:,} validation images an accuracy is known to about {100 * chance:.1f} points, "
-        "and the best of many trials is flattered by having been chosen; the test images, which the search has not "
-        "seen, tell what it is worth."
+    reliability = (
+        f"With {report.validation_images:,} validation images, an accuracy is known to about {100 * chance:.1f} "
+        "points. The best of many trials looks better than it is, because it was selected. The test images, which the "
+        "search does not use, show its actual accuracy."
     )
-    return [*_gain(report), compared, trusted]
+    return [*_gain(report), comparison, reliability]
 
 
 def _gain(report: StudyReport) -> list[str]:
     if report.first is None:
         return []
     if report.best.number == 0:
-        return ["No trial was better than the settings as they were."]
+        return ["No trial was better than the initial settings."]
     then, now = report.first, report.best
     accuracies = " and ".join(f"{trial.history[-1]['validation_accuracy']:.2%}" for trial in (now, then))
-    losses = f"a validation loss of {now.loss:.4f}, the settings as they were {then.loss:.4f}"
-    return [f"Trial {now.number} has {losses}; accuracies {accuracies}."]
+    losses = f"a validation loss of {now.loss:.4f}, the initial settings {then.loss:.4f}"
+    return [f"Trial {now.number} has {losses}. The accuracies are {accuracies}."]
 
 
 def _describe_importances(report: StudyReport) -> str:
     largest = short_name(next(iter(report.shares)))
     return (
-        f"fANOVA over {len(report.complete)} complete trials: most is explained by {largest}. With few trials this is "
-        "a hint, not a measurement."
+        f"fANOVA over {len(report.complete)} complete trials: {largest} explains the largest share. With few trials, "
+        "the shares are rough estimates."
     )
 
 
 _CAPTIONS: Mapping[str, Callable[[StudyReport], str]] = {
     HISTORY: lambda report: (
-        f"{len(report.trials)} trials in their order; trial 0 has the settings as they were. Crosses were given up "
-        "early, at the loss they had then."
+        f"{len(report.trials)} trials in order; trial 0 has the initial settings. Crosses are trials that were stopped "
+        "early, with the loss they had then."
     ),
     IMPORTANCES: _describe_importances,
-    SLICES: lambda _: "A point a trial; crosses were given up early, and the ring is the best.",
+    SLICES: lambda _: "One point per trial. Crosses are trials that were stopped early, the ring marks the best trial.",
     PARALLEL: lambda report: (
-        f"A line for each of {len(report.complete)} complete trials, the darker the less its loss; trial "
-        f"{report.best.number}, the best, is orange."
+        f"One line for each of {len(report.complete)} complete trials, darker for a lower loss. The best one, trial "
+        f"{report.best.number}, is orange."
     ),
-    CURVES: lambda report: f"{len(_given_up(report))} of {len(report.trials)} trials were given up early.",
+    CURVES: lambda report: f"{len(_stopped_early(report))} of {len(report.trials)} trials were stopped early.",
 }
 
 
@@ -462,7 +465,7 @@ _CAPTIONS: Mapping[str, Callable[[StudyReport], str]] = {
 
 
 def as_html(report: StudyReport, pictures: Mapping[str, bytes]) -> str:
-    """Give the report as one page that needs no other file."""
+    """Return the report as a web page without references to other files."""
     body = [
         html_table(facts_table(_facts(report)), "facts"),
         *html_findings(findings(report)),
@@ -472,13 +475,13 @@ def as_html(report: StudyReport, pictures: Mapping[str, bytes]) -> str:
         "<h2>How it was made</h2>",
         html_details("Each trial", html_table(_table(trial_rows(report.trials)), "numbers wide")),
         html_details("Search space", html_table(facts_table(_space_facts(report.space)), "facts")),
-        html_details("Settings as they were", html_table(facts_table(report.run.model_dump(mode="json")), "facts")),
+        html_details("Initial settings", html_table(facts_table(report.run.model_dump(mode="json")), "facts")),
     ]
     return html_page(report.title, _headlines(report), body)
 
 
 def as_markdown(report: StudyReport, pictures: Mapping[str, bytes]) -> str:
-    """Give the report as markdown, with its pictures as data URIs: a Prefect artifact shows them."""
+    """Return the report as markdown for a Prefect artifact, with the pictures as data URIs."""
     parts = [
         f"# {markdown_text(report.title)}",
         markdown_table(facts_table({**_headlines(report), **_facts(report)})),

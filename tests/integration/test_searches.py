@@ -119,12 +119,12 @@ class AfterLooks:
 def test_no_epoch_is_begun_when_the_time_is_over(searched: Study, tmp_path: Path) -> None:
     """The trial under way is left where it is, and goes on another time; a trial's progress is whole."""
     study = small_searches.begin(tmp_path)
-    with pytest.raises(UsageError, match="no trial was finished"):
+    with pytest.raises(UsageError, match="no trial was completed"):
         study_module.conclude_study(study)
     (left,) = small_searches.search(study, AfterLooks(3))  # before the trial, its first epoch, its second
     assert left.state is TrialState.UNFINISHED
     assert len(list((tmp_path / "work").glob("train-*"))) == 1
-    with pytest.raises(UsageError, match="the same command goes on"):
+    with pytest.raises(UsageError, match="run the same command again"):
         study_module.conclude_study(study)
     noted: list[int] = []
 

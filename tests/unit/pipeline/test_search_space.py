@@ -1,4 +1,4 @@
-"""Search spaces: what may be written, what it is held against, and where trials come from."""
+"""Search spaces: files, checks against the configuration, and defaults."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ ARCHITECTURES = ("cnn", "compact", "cropped", "mlp", "mlp-2")
 
 
 def read(written: dict[str, Any], run: TrainingRun = MLP) -> dict[str, Any]:
-    """Read a space as from a file."""
+    """Return the space of a file with this content."""
     return read_space(written, run, source="space.toml")
 
 
 def test_a_file_names_settings_as_a_configuration_does() -> None:
-    """Tables nest to dotted names, in one order; lists are values too."""
+    """Nested tables become dotted names, sorted; lists can be choices."""
     space = read(
         {
             "training": {
@@ -39,7 +39,7 @@ def test_a_file_names_settings_as_a_configuration_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "settings", "said"),
+    ("section", "settings", "message"),
     [
         ("training", {"learning_rate": {"low": 0.1, "high": 20}}, "less than or equal to 10, found 20"),
         ("model", {"dropout": {"low": -0.1, "high": 0.5}}, r"model\.dropout.*greater than or equal to 0, found -0.1"),
@@ -47,28 +47,34 @@ def test_a_file_names_settings_as_a_configuration_does() -> None:
         ("model", {"activation": {"choices": ["relu", "gelu"]}}, "'relu', 'sigmoid' or 'tanh', found 'gelu'"),
         ("training", {"batch_size": {"low": 1.5, "high": 4}}, "batch_size: input should be a valid integer"),
         ("training", {"batch_size": {"low": 8, "high": 4}}, "low must be less than high, found 8 and 4"),
-        ("training", {"weight_decay": {"low": 0, "high": 1, "log": True}}, "must be above 0, found low = 0"),
+        (
+            "training",
+            {"weight_decay": {"low": 0, "high": 1, "log": True}},
+            "low must be greater than 0 in a log.* found 0",
+        ),
         ("training", {"batch_size": {"low": 8}}, "batch_size: high: field required"),
         ("training", {"batch_size": {"low": 8, "high": 9, "step": 1}}, "step: extra inputs"),
         ("training", {"batch_size": {"choices": [8]}}, "choices: tuple should have at least 2 items"),
         ("training", {"batch_size": 8}, r"training.batch_size: expected \{ low, high \} or \{ choices \}, found 8"),
-        ("training", {"epochs": {"low": 1, "high": 9}}, "all have the same; choose them with --epochs"),
-        ("training", {"seed": {"low": 1, "high": 9}}, "training.seed can't be searched"),
-        ("training", {"members": {"low": 1, "high": 9}}, "training.members can't be searched"),
-        ("model", {"architecture": {"choices": ["cnn", "mlp"]}}, "choose it with --architecture"),
-        ("arrays", {"split_seed": {"low": 1, "high": 9}}, r"only settings of \[model\] and \[training\] are"),
-        ("training", {}, "there is nothing to search"),
+        ("training", {"epochs": {"low": 1, "high": 9}}, "all have the same number; set it with --epochs"),
+        ("training", {"seed": {"low": 1, "high": 9}}, "training.seed cannot be searched"),
+        ("training", {"members": {"low": 1, "high": 9}}, "training.members cannot be searched"),
+        ("model", {"architecture": {"choices": ["cnn", "mlp"]}}, "set it with --architecture"),
+        ("arrays", {"split_seed": {"low": 1, "high": 9}}, r"only settings of \[model\] and \[training\] can"),
+        ("training", {}, "the search space is empty"),
     ],
 )
-def test_what_the_configuration_does_not_take_is_refused(section: str, settings: dict[str, Any], said: str) -> None:
-    """With the file, the name, and what is wrong."""
-    with pytest.raises(UsageError, match=said) as error:
+def test_a_space_that_the_configuration_does_not_accept_is_an_error(
+    section: str, settings: dict[str, Any], message: str
+) -> None:
+    """The message has the file, the setting, and the problem."""
+    with pytest.raises(UsageError, match=message) as error:
         read({section: settings})
     assert str(error.value).startswith("space.toml: ")
 
 
-def test_whole_numbers_are_searched_where_no_others_are_taken() -> None:
-    """However the ends were written."""
+def test_a_range_of_an_integer_setting_has_whole_numbers_only() -> None:
+    """Also if an end is written as 8.0."""
     space = read(
         {
             "training": {
@@ -85,18 +91,18 @@ def test_whole_numbers_are_searched_where_no_others_are_taken() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_by_itself_the_space_is_around_what_is_recommended(architecture: Any) -> None:
-    """Every network has one that holds all of its own settings, so that trial 0 tells the sampler something."""
+def test_the_default_space_contains_the_recommended_settings(architecture: Any) -> None:
+    """Therefore the sampler can use trial 0."""
     run = TrainingRun(model=ModelConfig(architecture=architecture)).resolved()
     space = default_space(run)
     assert "training.learning_rate" in space
     assert ("training.augmentation.rotation" in space) == bool(run.training.augment)
-    inside = {name: dimension.has(get_value(run, name)) for name, dimension in space.items()}
+    inside = {name: dimension.contains(get_value(run, name)) for name, dimension in space.items()}
     assert all(inside.values()), inside
 
 
-def test_strong_augmentation_stays_within_bounds() -> None:
-    """Twice of what is almost the most would be too much; what is off stays off."""
+def test_the_default_space_of_a_strong_augmentation_stays_within_bounds() -> None:
+    """Twice the strength is limited to the largest one; an augmentation that is off is not searched."""
     augmentation = AugmentationConfig(zoom=0.8, rotation=120, shift=0)
     run = TrainingRun(training=TrainingConfig(augmentation=augmentation)).resolved()
     space = default_space(run)
@@ -105,8 +111,8 @@ def test_strong_augmentation_stays_within_bounds() -> None:
     assert "training.augmentation.shift" not in space
 
 
-def test_a_trial_differs_in_what_is_searched_only() -> None:
-    """Values go where their names say; all else stays."""
+def test_only_the_given_values_of_a_run_change() -> None:
+    """A value out of bounds is an error."""
     values = {"model.hidden": [64, 32], "training.augmentation.zoom": 0.1, "training.learning_rate": 0.02}
     run = with_values(MLP, values)
     assert {name: get_value(run, name) for name in values} == values
@@ -116,7 +122,7 @@ def test_a_trial_differs_in_what_is_searched_only() -> None:
         with_values(MLP, {"training.learning_rate": 11})
 
 
-def test_choices_are_the_same_as_lists_or_tuples() -> None:
-    """TOML gives lists, the configuration has tuples."""
+def test_a_choice_treats_lists_and_tuples_as_equal() -> None:
+    """TOML files have lists, the configuration has tuples."""
     choice = Choice(choices=([64], [64, 32]))
-    assert (choice.position((64, 32)), choice.has((64,)), choice.has([32])) == (1, True, False)
+    assert (choice.position((64, 32)), choice.contains((64,)), choice.contains([32])) == (1, True, False)

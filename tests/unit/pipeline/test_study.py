@@ -1,4 +1,4 @@
-"""Studies on disk: trials are taken by one process at a time, and outlive any of them."""
+"""Studies: records of trials on disk, which processes claim and resume."""
 
 import multiprocessing
 import os
@@ -26,34 +26,34 @@ SPACE: Space = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk."""
+    """Skip fsync."""
     monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """A study that has begun."""
-    begun = Study(Store(tmp_path / "my artifacts"), RUN, SPACE, ArtifactRef("arrays", "0" * 64), seed=3)
-    begun.create()
-    return begun
+    """Study with a record and no trials."""
+    created = Study(Store(tmp_path / "my artifacts"), RUN, SPACE, ArtifactRef("arrays", "0" * 64), seed=3)
+    created.create()
+    return created
 
 
 def ended(trial: Trial, loss: float = 0.5) -> Trial:
-    """Give a trial as if it had run."""
+    """Return a trial as if it had been completed."""
     history = [{OBJECTIVE: loss, "validation_accuracy": 1 - loss}]
     return replace(trial, state=TrialState.COMPLETE, history=history, seconds=1.5, model="f" * 64)
 
 
-def run_one(study: Study, most: int, loss: float = 0.5) -> Trial | None:
-    """Take a trial, and finish it."""
-    with study.claim_trial(most) as trial:
+def run_one(study: Study, total: int, loss: float = 0.5) -> Trial | None:
+    """Claim and finish a trial."""
+    with study.claim_trial(total) as trial:
         if trial is not None:
             study.finish(ended(trial, loss))
         return trial
 
 
-def test_the_first_trial_has_the_settings_as_they_were(study: Study) -> None:
-    """And the others what is proposed."""
+def test_the_first_trial_has_the_initial_settings(study: Study) -> None:
+    """Later trials have proposed settings."""
     first, second = run_one(study, 2), run_one(study, 2)
     assert first is not None
     assert second is not None
@@ -63,7 +63,7 @@ def test_the_first_trial_has_the_settings_as_they_were(study: Study) -> None:
 
 
 def test_trials_are_read_as_they_were_written(study: Study) -> None:
-    """By another process, so from the disk alone."""
+    """By another object, from the disk."""
     run_one(study, 1, loss=0.25)
     again = Study(study.store, RUN, SPACE, study.arrays, seed=3)
     again.create()
@@ -82,38 +82,40 @@ def test_trials_are_read_as_they_were_written(study: Study) -> None:
         {"run": RUN.model_copy(update={"model": RUN.model.model_copy(update={"activation": "tanh"})})},
     ],
 )
-def test_what_makes_results_another_thing_makes_another_study(study: Study, other: dict[str, Any]) -> None:
-    """Data, settings, space and seed."""
+def test_a_study_with_other_settings_has_another_name(study: Study, other: dict[str, Any]) -> None:
+    """Other data, settings, search space or seed."""
     assert replace(study, **other).name != study.name
 
 
-def test_what_does_not_matter_to_results_makes_no_other_study(study: Study) -> None:
-    """The same data by another path; how many networks are averaged in the end; what is promoted."""
+def test_settings_without_influence_on_trials_do_not_change_the_name(study: Study) -> None:
+    """The path of the same data, and the number of averaged networks."""
     run = RUN.model_copy(
         update={"datasets": ("elsewhere",), "training": RUN.training.model_copy(update={"members": 3})}
     )
     assert replace(study, run=run).name == study.name
 
 
-def test_a_trial_that_was_left_is_gone_on_with(study: Study) -> None:
-    """The same number, the same values, before anything new."""
-    with study.claim_trial(5) as left:
+def test_an_unfinished_trial_is_resumed(study: Study) -> None:
+    """With the same number and values, before any new trial."""
+    with study.claim_trial(5) as unfinished:
         pass
-    assert run_one(study, 5) == left
+    assert run_one(study, 5) == unfinished
     assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
 
 
-def test_nobody_takes_a_trial_that_is_held(study: Study) -> None:
-    """Two at work have different trials; with enough at work there is nothing more to take."""
-    with study.claim_trial(2) as one, study.claim(2) as two, study.claim(2) as three:
+def test_concurrent_claims_yield_different_trials(study: Study) -> None:
+    """There is none for a third claim if two trials are enough."""
+    with study.claim_trial(2) as one, study.claim_trial(2) as two, study.claim_trial(2) as three:
         assert one is not None
         assert two is not None
         assert [one.number, two.number, three] == [0, 1, None]
         assert one.values != two.values
 
 
-def test_a_trial_that_was_finished_meanwhile_is_not_done_again(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its holder ended between our look at the trials and our hold on it."""
+def test_a_trial_that_ended_before_it_was_locked_is_not_run_again(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process ended after the list of trials was read."""
     with study.claim_trial(1) as trial:
         pass
     assert trial is not None
@@ -125,21 +127,21 @@ def test_a_trial_that_was_finished_meanwhile_is_not_done_again(study: Study, mon
 
 
 def hold(study: Study, ready: Any) -> None:
-    """Take a trial and hang."""
+    """Claim a trial and wait for ever."""
     with study.claim_trial(5):
         ready.set()
         signal.pause()
 
 
-def test_the_trial_of_a_killed_process_is_free(study: Study) -> None:
-    """The kernel drops its lock."""
+def test_the_trial_of_a_killed_process_can_be_claimed(study: Study) -> None:
+    """The kernel releases its lock."""
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     process = context.Process(target=hold, args=(study, ready))
     process.start()
     assert ready.wait(30)
-    with study.claim_trial(1) as none:
-        assert none is None
+    with study.claim_trial(1) as held:
+        assert held is None
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     with study.claim_trial(1) as trial:
@@ -147,8 +149,8 @@ def test_the_trial_of_a_killed_process_is_free(study: Study) -> None:
         assert trial.number == 0
 
 
-def test_a_damaged_record_is_found(study: Study) -> None:
-    """A flipped bit in what a trial reached; removed, the trial is made anew."""
+def test_a_damaged_record_of_a_trial_is_an_error(study: Study) -> None:
+    """When the record is removed, the trial is run again."""
     first = run_one(study, 1)
     (file,) = study.path.glob("trial-*.json")
     file.write_bytes(file.read_bytes().replace(b"0.5", b"0.4"))
@@ -158,8 +160,8 @@ def test_a_damaged_record_is_found(study: Study) -> None:
     assert run_one(study, 1) == first
 
 
-def test_a_study_in_the_place_of_another_is_not_mixed_with_it(study: Study) -> None:
-    """Names are shortened; what they stand for is looked at."""
+def test_a_record_of_another_study_is_an_error(study: Study) -> None:
+    """Names are shortened digests, so the whole record is compared."""
     other = replace(study, seed=4)
     other.create()
     (other.path / "study.json").replace(study.path / "study.json")
@@ -167,8 +169,8 @@ def test_a_study_in_the_place_of_another_is_not_mixed_with_it(study: Study) -> N
         study.create()
 
 
-def test_a_gap_is_filled(study: Study) -> None:
-    """A number is used again when its record is gone."""
+def test_the_number_of_a_removed_trial_is_used_again(study: Study) -> None:
+    """So the trials are numbered without gaps."""
     for _ in range(3):
         run_one(study, 3)
     (study.path / "trial-00001.json").unlink()

@@ -1,4 +1,4 @@
-"""A study's report: pictures that show what happened, words that are true, pages that hold together."""
+"""Report of a study: figures, findings, tables and pages."""
 
 import io
 import re
@@ -49,12 +49,12 @@ ALL = {HISTORY, IMPORTANCES, SLICES, PARALLEL, CURVES}
 
 
 def epochs(*losses: float) -> tuple[dict[str, float], ...]:
-    """Give a history with these losses."""
+    """Return a history with these losses."""
     return tuple({OBJECTIVE: loss, "validation_accuracy": 1 - loss / 10} for loss in losses)
 
 
 def trial(number: int, *losses: float, state: TrialState = TrialState.COMPLETE) -> Trial:
-    """Give a trial; the first one's settings are outside of the space."""
+    """Return a trial; the settings of trial 0 are outside the space."""
     random = np.random.default_rng(number)
     values: dict[str, Any] = {
         "model.hidden": [[64], [64, 32]][number % 2],
@@ -68,12 +68,12 @@ def trial(number: int, *losses: float, state: TrialState = TrialState.COMPLETE) 
 
 
 def report_of(*trials: Trial) -> StudyReport:
-    """Give the report of a study with these trials."""
+    """Return the report of a study with these trials."""
     return StudyReport("abc", RUN, SPACE, trials, ranked(trials)[0], validation_images=400, seed=0)
 
 
 def whole() -> StudyReport:
-    """Give the report of a study in which all happened."""
+    """Return the report of a study with trials in every state."""
     complete = [trial(number, 0.9, 0.6 - 0.05 * number) for number in range(10)]
     others = [
         trial(10, 0.95, state=TrialState.PRUNED),
@@ -86,23 +86,23 @@ def whole() -> StudyReport:
 
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, bytes]:
-    """The pictures of that report, drawn once."""
+    """Figures of that report."""
     return study_pictures(whole())
 
 
 def opened(png: bytes) -> np.ndarray:
-    """Give a PNG as (height, width, 3) integers."""
+    """Return a PNG as (height, width, 3) integers."""
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
 def share_of(png: bytes, colour: str) -> float:
-    """Give the share of the pixels that are near to a colour."""
+    """Return the share of the pixels that have nearly this color."""
     wanted = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)])
     return float((np.abs(opened(png) - wanted).max(axis=2) < 12).mean())
 
 
-def test_all_pictures_are_drawn_of_a_study_in_which_all_happened(pictures: dict[str, bytes]) -> None:
-    """The best is orange wherever there is one; the same study gives the same bytes."""
+def test_a_study_with_trials_in_every_state_has_all_figures(pictures: dict[str, bytes]) -> None:
+    """The best trial is orange in each; the same study gives the same bytes."""
     assert set(pictures) == ALL
     assert [*pictures] == [HISTORY, IMPORTANCES, SLICES, PARALLEL, CURVES]
     for title in ALL - {IMPORTANCES}:
@@ -112,16 +112,16 @@ def test_all_pictures_are_drawn_of_a_study_in_which_all_happened(pictures: dict[
 
 @pytest.mark.parametrize("losses", [(0.5,), (0.0,)])
 def test_a_study_of_one_trial_has_a_report(losses: tuple[float, ...]) -> None:
-    """What needs several is left out; a loss of nothing has a place on the scale."""
+    """Figures that need several trials are left out; a loss of 0 is drawn on the logarithmic scale."""
     report = report_of(trial(0, *losses))
     pictures = study_pictures(report)
     assert set(pictures) == {HISTORY, SLICES, CURVES}
-    assert "No trial was better than the settings as they were." in findings(report)
+    assert "No trial was better than the initial settings." in findings(report)
     assert "<figure>" in as_html(report, pictures)
 
 
-def test_what_was_given_up_is_in_the_pictures() -> None:
-    """Its points and its curve change them."""
+def test_figures_show_pruned_trials() -> None:
+    """As points and curves; lines side by side are complete trials only."""
     some = [trial(number, 0.9, 0.6 - 0.05 * number) for number in range(4)]
     pruned = trial(4, 0.8, state=TrialState.PRUNED)
     for draw in (history_figure, slices_figure, curves_figure):
@@ -129,14 +129,14 @@ def test_what_was_given_up_is_in_the_pictures() -> None:
     assert parallel_figure(report_of(*some)) == parallel_figure(report_of(*some, pruned))
 
 
-def test_the_best_so_far_never_rises() -> None:
-    """Whatever the trials do."""
+def test_the_lowest_loss_so_far_never_rises() -> None:
+    """It is drawn for each complete trial."""
     trials = [trial(number, loss) for number, loss in enumerate((0.5, 0.7, 0.2, 0.3))]
     assert _best_so_far(trials) == [(0, 0.5), (1, 0.5), (2, 0.2), (3, 0.2)]
 
 
-def test_values_have_their_place() -> None:
-    """Ends at the ends, logarithms evenly, choices in their order, what is outside at the edge."""
+def test_values_have_a_position_on_their_axis() -> None:
+    """Logarithms are spaced evenly, choices in order, and values outside the space are at the edge."""
     rate, hidden = SPACE["training.learning_rate"], SPACE["model.hidden"]
     assert [_height(rate, value) for value in (1e-4, 1e-1)] == pytest.approx([0, 1])
     assert _height(rate, 10**-2.5) == pytest.approx(0.5)
@@ -145,17 +145,17 @@ def test_values_have_their_place() -> None:
     assert [_height(hidden, value) for value in ([64], [64, 32])] == [0.25, 0.75]
 
 
-def test_findings_compare_with_the_settings_as_they_were() -> None:
-    """And tell how far accuracies can be trusted: 1.96 standard errors of 98.5 % in 400 images."""
-    said = " ".join(findings(whole()))
-    assert "Trial 9 has a validation loss of 0.1500, the settings as they were 0.6000" in said
-    assert "accuracies 98.50% and 94.00%" in said
-    assert "about 1.2 points" in said
+def test_findings_compare_the_best_trial_with_the_initial_settings() -> None:
+    """They state the precision of accuracies: 1.96 standard errors of 98.5 % on 400 images."""
+    text = " ".join(findings(whole()))
+    assert "Trial 9 has a validation loss of 0.1500, the initial settings 0.6000" in text
+    assert "accuracies are 98.50% and 94.00%" in text
+    assert "about 1.2 points" in text
     unfinished = report_of(trial(0, state=TrialState.UNFINISHED), trial(1, 0.5))
-    assert "settings as they were" not in " ".join(findings(unfinished))
+    assert "initial settings" not in " ".join(findings(unfinished))
 
 
-def test_a_change_is_shown_with_what_was() -> None:
+def test_a_changed_setting_is_shown_with_its_initial_value() -> None:
     """In the first table of the page."""
     first, second = trial(0, 0.5), trial(1, 0.4)
     same = replace(second, values={**second.values, "training.batch_size": first.values["training.batch_size"]})
@@ -164,8 +164,8 @@ def test_a_change_is_shown_with_what_was() -> None:
     assert re.search(r"batch size</th><td>\d+</td>", page)
 
 
-def test_the_page_is_whole_and_safe(pictures: dict[str, bytes]) -> None:
-    """Names from outside stay text; nothing is fetched."""
+def test_the_page_escapes_names_and_loads_no_other_file(pictures: dict[str, bytes]) -> None:
+    """It has all figures, and the bounds of the search space."""
     page = as_html(whole(), pictures)
     assert "&lt;b&gt;mine" in page
     assert "<b>mine" not in page
@@ -175,8 +175,8 @@ def test_the_page_is_whole_and_safe(pictures: dict[str, bytes]) -> None:
     assert "0.0001 to 0.1, logarithmic" in page
 
 
-def test_the_markdown_holds_together(pictures: dict[str, bytes]) -> None:
-    """Headings, tables and pictures, as the Prefect UI renders them."""
+def test_the_markdown_has_all_figures_and_tables(pictures: dict[str, bytes]) -> None:
+    """Rendered as the Prefect UI renders it."""
     markdown = as_markdown(whole(), pictures)
     rendered = MarkdownIt("commonmark").enable("table").render(markdown)
     assert rendered.count("<img") == len(ALL)
@@ -184,8 +184,8 @@ def test_the_markdown_holds_together(pictures: dict[str, bytes]) -> None:
     assert "<b>mine" not in rendered
 
 
-def test_rows_tell_of_each_trial() -> None:
-    """In words and figures that people read."""
+def test_there_is_one_row_per_trial() -> None:
+    """With numbers in readable form; the best trials come first."""
     rows = trial_rows(whole().trials)
     assert rows[9]["validation loss"] == "0.1500"
     assert (rows[10]["state"], rows[10]["epochs"], rows[13]["validation loss"]) == ("pruned", "1", "")
@@ -195,8 +195,8 @@ def test_rows_tell_of_each_trial() -> None:
     assert "state" not in best[0]
 
 
-def test_values_are_told_shortly() -> None:
-    """As in the names of runs."""
+def test_values_of_a_trial_are_described_in_words() -> None:
+    """As in the names of task runs."""
     values = {"training.learning_rate": 0.0012345, "model.hidden": [64, 32], "training.augment": True}
     assert values_text(values) == "learning rate 0.00123, hidden 64, 32, augment yes"
     assert get_value(RUN, "training.learning_rate") == 0.001
