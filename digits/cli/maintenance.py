@@ -19,8 +19,6 @@ def verify(artifacts: Artifacts = None, json: AsJson = False) -> None:
 
     The exit code is 4 if anything is damaged.
     """
-    from dataclasses import asdict
-
     from digits.cli.output import TerminalProgress, print_json, print_table
     from digits.maintenance import integrity
     from digits.settings import artifact_root
@@ -28,7 +26,7 @@ def verify(artifacts: Artifacts = None, json: AsJson = False) -> None:
 
     found = integrity.verify(Store(artifact_root(artifacts)), progress=TerminalProgress())
     if json:
-        print_json(asdict(found))
+        print_json(found.as_record())
     else:
         print_table(("kind", "checked", "sound", "damaged"), found.table())
         _print_damage(found.damaged)
@@ -40,8 +38,6 @@ def repair(artifacts: Artifacts = None, json: AsJson = False) -> None:
 
     The exit code is 4 if anything is still damaged.
     """
-    from dataclasses import asdict
-
     from digits.cli.output import TerminalProgress, print_json, print_notice
     from digits.maintenance import repair as repair_module
     from digits.settings import artifact_root
@@ -50,7 +46,7 @@ def repair(artifacts: Artifacts = None, json: AsJson = False) -> None:
     print_notice("a model whose file is damaged is trained again, which takes as long as its training did")
     done = repair_module.repair(Store(artifact_root(artifacts)), progress=TerminalProgress())
     if json:
-        print_json(asdict(done))
+        print_json(done.as_record())
     else:
         print_notice("\n".join(done.repaired) or "nothing was repaired")
         _print_damage(done.left)
@@ -61,4 +57,4 @@ def _print_damage(damaged: "Iterable[Damage]") -> None:
     from digits.cli.output import print_notice
 
     for one in damaged:
-        print_notice(f"{one.path}: {one.wrong}; {one.remedy}")
+        print_notice(f"{one.path}: {one.problem}; {one.remedy}")

@@ -1,7 +1,7 @@
 """Maintenance: retention, integrity, repair and processes.
 
-- `integrity`: verification of every file below the artifact root
-- `processes`: processes of this machine
-- `repair`: regenerating damaged artifacts
-- `retention`: removal of what nothing refers to any more
+- `integrity`: verification of all files under the artifact root
+- `processes`: state of the processes of this machine
+- `repair`: repair of damaged records and artifacts
+- `retention`: removal of unused artifacts, abandoned work and temporary files
 """

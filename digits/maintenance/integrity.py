@@ -1,7 +1,7 @@
-"""Whether everything under an artifact root is as it was written, and making again what can be.
+"""Integrity: verification that all files under an artifact root are as they were written.
 
-Nothing here is needed for safety: whoever opens an artifact, a record or a part file verifies it first. `verify` looks
-at all of them at once, also at those that nobody opens; `repair` makes again what has a recipe, in order of lineage.
+Every reader of an artifact, a record or a part file verifies it first. `verify` checks all of them at once, including
+those that are not in use. `digits.maintenance.repair` repairs what is damaged.
 """
 
 import logging
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from digits.data.labels import IMAGES, LOG_FILE, LabelLog
 from digits.errors import CorruptArtifactError
@@ -24,86 +25,102 @@ from digits.store.records import read_record
 from digits.store.registry import Registry
 from digits.training.fit import read_checkpoint
 
-BACKUP = "restore it from a backup of the artifact root"
+BACKUP_REMEDY = "restore it from a backup of the artifact root"
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something under the artifact root that can be checked.
+class StoredItem:
+    """File or directory under the artifact root that can be verified.
 
     Args:
-        kind: as it is counted: an artifact's kind, or `registry`, `plan`, `part`, `ledger`, `checkpoint`, `summary`,
-            `study`, `labels`, `labelled image`.
-        path: where it is.
-        check: raises what is wrong with it.
-        ref: of an artifact.
-        spare: whether it may be removed, since a run makes it again by itself.
+        kind: kind of the artifact, or `registry`, `plan`, `part`, `ledger`, `checkpoint`, `summary`, `study`, `labels`,
+            `labelled image`.
+        path: path of the file or directory.
+        check: function that raises an error if the item is damaged.
+        ref: reference, if the item is an artifact.
+        regenerable: whether the item can be removed, because the next run creates it again.
     """
 
     kind: str
     path: Path
     check: Callable[[], None] = field(repr=False)
     ref: ArtifactRef | None = None
-    spare: bool = False
+    regenerable: bool = False
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as it was written: what it is, what is wrong, what to do."""
+    """Damage of a stored item.
+
+    Args:
+        kind: kind of the item.
+        path: path of the item, relative to the artifact root.
+        problem: what is wrong with the item.
+        remedy: what you can do about it.
+    """
 
     kind: str
     path: str
-    wrong: str
+    problem: str
     remedy: str
+
+    def as_record(self) -> dict[str, str]:
+        """Return the damage as JSON values."""
+        return {"kind": self.kind, "path": self.path, "wrong": self.problem, "remedy": self.remedy}
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a look at everything found: things by kind, and those that are damaged."""
+    """Result of a verification: the number of items by kind, and the damaged ones."""
 
     checked: dict[str, int]
     damaged: list[Damage]
 
     def table(self) -> list[tuple[str, int, int, int]]:
-        """Give kind, checked, sound, damaged."""
-        bad = Counter(one.kind for one in self.damaged)
-        return [(kind, count, count - bad[kind], bad[kind]) for kind, count in self.checked.items()]
+        """Return rows of kind, and the numbers of checked, sound and damaged items."""
+        damaged = Counter(one.kind for one in self.damaged)
+        return [(kind, count, count - damaged[kind], damaged[kind]) for kind, count in self.checked.items()]
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return {"checked": self.checked, "damaged": [one.as_record() for one in self.damaged]}
 
 
 def verify(store: Store, *, progress: Progress = SILENT) -> Verification:
-    """Check everything; nothing is changed, and no damage keeps it from looking at the rest."""
-    found = list(things(store))
-    damaged = [damage_of(store, thing, wrong) for thing, wrong in problem_of(found, progress)]
-    return Verification(dict(Counter(thing.kind for thing in found)), damaged)
+    """Verify all files under an artifact root, without changing any."""
+    items = list(list_items(store))
+    damaged = [describe_damage(store, item, problem) for item, problem in find_problems(items, progress)]
+    return Verification(dict(Counter(item.kind for item in items)), damaged)
 
 
-def why_not(recipe: Recipe | None) -> str:
-    """Say why an artifact can't be made again; empty where it can."""
+def why_not_regenerable(recipe: Recipe | None) -> str:
+    """Return why an artifact cannot be regenerated, with a remedy; empty if it can."""
     if recipe is None:
-        return f"its recipe can't be read any more; {BACKUP}, or run `digits train` with the options it was made with"
+        return f"its recipe is unreadable; {BACKUP_REMEDY}, or run `digits train` with the same options as before"
     if recipe.kind not in KINDS:
-        return f"no step of training makes it; {BACKUP}"
+        return f"no training step makes this kind of artifact; {BACKUP_REMEDY}"
     if recipe.code != code_of(recipe.kind):
-        return f"it was made by another version of the code or of a library, train anew; or {BACKUP}"
+        return f"it was made by another version of the code or of a library; train again, or {BACKUP_REMEDY}"
     return ""
 
 
-def damage_of(store: Store, thing: Thing, wrong: str) -> Damage:
-    if thing.spare:
-        remedy = "`digits repair` removes it, and the next run makes it again"
-    elif thing.ref is not None:
-        remedy = why_not(store.recipe(thing.ref)) or "`digits repair` makes it again"
+def describe_damage(store: Store, item: StoredItem, problem: str) -> Damage:
+    """Return the damage of an item, with its remedy."""
+    if item.regenerable:
+        remedy = "`digits repair` removes it, and the next run creates it again"
+    elif item.ref is not None:
+        remedy = why_not_regenerable(store.recipe(item.ref)) or "`digits repair` recomputes it"
     else:
-        remedy = BACKUP
-    if record_of(thing):
-        remedy = f"where one bit of its record has flipped, `digits repair` puts it back; else {remedy}"
-    return Damage(thing.kind, str(thing.path.relative_to(store.root)), wrong, remedy)
+        remedy = BACKUP_REMEDY
+    if damaged_record_of(item):
+        remedy = f"if a single bit of its record has flipped, `digits repair` restores it; otherwise {remedy}"
+    return Damage(item.kind, str(item.path.relative_to(store.root)), problem, remedy)
 
 
-def record_of(thing: Thing) -> Path | None:
-    """Give the sealed record that a thing is or has, if that is a file and damaged."""
-    record = thing.path / MANIFEST if thing.ref else thing.path
+def damaged_record_of(item: StoredItem) -> Path | None:
+    """Return the path of the sealed record that an item is or contains, if it is damaged; else None."""
+    record = item.path / MANIFEST if item.ref else item.path
     if record.suffix != ".json" or not record.is_file():
         return None
     try:
@@ -113,34 +130,35 @@ def record_of(thing: Thing) -> Path | None:
     return None
 
 
-def problem_of(found: Sequence[Thing], progress: Progress) -> Iterator[tuple[Thing, str]]:
-    bar = progress.start("Verifying", len(found))
-    for thing in found:
+def find_problems(items: Sequence[StoredItem], progress: Progress) -> Iterator[tuple[StoredItem, str]]:
+    """Yield each damaged item with its problem; damage of one item does not prevent the check of the others."""
+    bar = progress.start("Verifying", len(items))
+    for item in items:
         try:
-            thing.check()
-        except Exception as error:  # noqa: BLE001 - damaged bytes make any reader fail in any way
-            yield thing, str(error) or type(error).__name__
+            item.check()
+        except Exception as error:  # noqa: BLE001 - damaged bytes can raise any error in a reader
+            yield item, str(error) or type(error).__name__
         bar.advance()
     bar.close()
 
 
-def things(store: Store) -> Iterator[Thing]:
-    """Give everything under an artifact root that can be checked."""
+def list_items(store: Store) -> Iterator[StoredItem]:
+    """Yield all files and directories under an artifact root that can be verified."""
     yield from _artifacts(store)
     yield from _records(store)
     yield from (
-        Thing("checkpoint", path, partial(_check_checkpoint, path), spare=True)
+        StoredItem("checkpoint", path, partial(_check_checkpoint, path), regenerable=True)
         for path in _found(store.work, "train-*.npz")
     )
     for path in _found(store.plans, "*"):
         if path.is_dir() and path.name != LEDGERS and not path.name.startswith("tmp-"):
             yield from _plan(path)
     for path in _found(store.plans / LEDGERS, "*/*"):
-        yield Thing("ledger", path, partial(_check_ledger, path), spare=True)
+        yield StoredItem("ledger", path, partial(_check_ledger, path), regenerable=True)
     for path in _found(store.predictions, "**/*.summary.json"):
-        yield Thing("summary", path, partial(_check_record, path))
+        yield StoredItem("summary", path, partial(_check_record, path))
     for path in _found(store.studies, "*/*.json"):
-        yield Thing("study", path, partial(_check_record, path), spare=True)
+        yield StoredItem("study", path, partial(_check_record, path), regenerable=True)
     yield from _labels(store.labels)
 
 
@@ -148,30 +166,30 @@ def _found(directory: Path, pattern: str) -> list[Path]:
     return sorted(path for path in directory.glob(pattern) if not path.name.endswith(".tmp"))
 
 
-def _artifacts(store: Store) -> Iterator[Thing]:
+def _artifacts(store: Store) -> Iterator[StoredItem]:
     for path in _found(store.root, "*/" + "[0-9a-f]" * 64):
         ref = ArtifactRef(path.parent.name, path.name)
-        yield Thing(ref.kind, path, partial(_check_artifact, store, ref), ref)
+        yield StoredItem(ref.kind, path, partial(_check_artifact, store, ref), ref)
 
 
 def _check_artifact(store: Store, ref: ArtifactRef) -> None:
     if unlisted_files := store.unlisted_files(store.open(ref)):
-        raise CorruptArtifactError(f"{ref}: {', '.join(unlisted_files)} is not in its manifest")
+        raise CorruptArtifactError(f"{ref}: files that are not in its manifest: {', '.join(unlisted_files)}")
 
 
-def _records(store: Store) -> Iterator[Thing]:
+def _records(store: Store) -> Iterator[StoredItem]:
     registry = store.registry
     for path in _found(registry, "*/*"):
-        yield Thing("registry", path, partial(_check_record, path))
+        yield StoredItem("registry", path, partial(_check_record, path))
     if registry.exists():
-        yield Thing("registry", registry, partial(_check_registry, store))
+        yield StoredItem("registry", registry, partial(_check_registry, store))
 
 
-def _labels(directory: Path) -> Iterator[Thing]:
+def _labels(directory: Path) -> Iterator[StoredItem]:
     for path in _found(directory, LOG_FILE):
-        yield Thing("labels", path, partial(_check_labels, directory))
+        yield StoredItem("labels", path, partial(_check_labels, directory))
     for path in _found(directory / IMAGES, "*"):
-        yield Thing("labelled image", path, partial(_check_image, path))
+        yield StoredItem("labelled image", path, partial(_check_image, path))
 
 
 def _check_labels(directory: Path) -> None:
@@ -180,7 +198,7 @@ def _check_labels(directory: Path) -> None:
 
 def _check_image(path: Path) -> None:
     if hash_file(path) != path.name:
-        raise CorruptArtifactError(f"{path}: damaged after it was kept")
+        raise CorruptArtifactError(f"{path}: damaged after it was saved")
 
 
 def _check_record(path: Path) -> None:
@@ -204,12 +222,12 @@ def _check_ledger(path: Path) -> None:
     read_ledger(path.with_suffix(".json"))
 
 
-def _plan(path: Path) -> Iterator[Thing]:
-    yield Thing("plan", path, partial(_check_plan, path), spare=True)
+def _plan(path: Path) -> Iterator[StoredItem]:
+    yield StoredItem("plan", path, partial(_check_plan, path), regenerable=True)
     for found in _found(path / "parts", "*.json"):
-        yield Thing("part", found, partial(_check_part, path, found.stem), spare=True)
+        yield StoredItem("part", found, partial(_check_part, path, found.stem), regenerable=True)
     for found in _found(path / "parts", "*.blame"):
-        yield Thing("part", found, partial(_check_record, found), spare=True)
+        yield StoredItem("part", found, partial(_check_record, found), regenerable=True)
 
 
 def _check_plan(path: Path) -> None:

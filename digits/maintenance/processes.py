@@ -1,7 +1,7 @@
-"""Whether the process behind something that claims to be at work is still there, as Linux tells it in /proc.
+"""Processes: whether a process of this machine is still running, read from /proc of Linux.
 
-A process is known by its number, which is given again after it has ended; so its environment is looked at, or when it
-began: one that began after the work did is another one.
+A process is identified by its number, which the kernel reuses. Therefore the environment of a process is checked too,
+or the time when it started: a process that started after the work did is another one.
 """
 
 import os
@@ -12,22 +12,22 @@ from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
-_PARENT_FIELD, _BEGAN_FIELD = 1, 19
-"""Of /proc/PID/stat (proc(5)), counted from behind the name: the parent; ticks since the machine was started."""
+_PARENT_FIELD, _START_FIELD = 1, 19
+"""Fields of /proc/PID/stat (proc(5)), counted after the name: number of the parent, and start in ticks since boot."""
 CLOCK_SECONDS = 2.0
-"""By which a time of the server's and one of this machine's kernel may be off when both are the same machine's."""
+"""Largest difference between the clock of the server and that of the kernel on the same machine, in seconds."""
 
 
 def is_alive(process: str, *, marker: str, since: float) -> bool | None:
-    """Tell whether a process that began some work is there.
+    """Return whether the process that started some work is still running.
 
     Args:
-        process: `HOST:PID`, from `this_process`.
-        marker: is in its environment, if it was started for this work.
-        since: when the work began, as seconds since the epoch.
+        process: process as `HOST:PID`, from `this_process`.
+        marker: text in the environment of the process, if it was started for this work.
+        since: start of the work, in seconds since the epoch.
 
     Returns:
-        None when it can't be told from here: another host, no /proc, not a process.
+        None if this cannot be determined: on another host, without /proc, or if the text names no process.
     """
     host, _, number = process.rpartition(":")
     if host != socket.gethostname() or not number.isdigit() or not PROC.is_dir():
@@ -36,8 +36,8 @@ def is_alive(process: str, *, marker: str, since: float) -> bool | None:
     try:
         if _is_zombie(place):
             return False
-        ours = marker.encode() in (place / "environ").read_bytes()
-        return ours or _began(place) <= since + CLOCK_SECONDS
+        is_marked = marker.encode() in (place / "environ").read_bytes()
+        return is_marked or _start_time(place) <= since + CLOCK_SECONDS
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError:  # another user's process
@@ -45,7 +45,7 @@ def is_alive(process: str, *, marker: str, since: float) -> bool | None:
 
 
 def is_running(number: int) -> bool:
-    """Tell whether a process of this machine is there and has not ended; False where there is no /proc."""
+    """Return whether a process of this machine is running; False without /proc."""
     try:
         return not _is_zombie(PROC / str(number))
     except (FileNotFoundError, ProcessLookupError):
@@ -53,10 +53,10 @@ def is_running(number: int) -> bool:
 
 
 def descendants(number: int) -> list[int]:
-    """Give the processes that a process has started, and those that these have; none where there is no /proc."""
+    """Return the numbers of all processes that a process started, directly or indirectly; empty without /proc."""
     children = defaultdict[int, list[int]](list)
     for place in PROC.glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has ended meanwhile
             children[int(_fields(place)[_PARENT_FIELD])].append(int(place.name))
     found = list(children[number])
     for one in found:
@@ -65,7 +65,7 @@ def descendants(number: int) -> list[int]:
 
 
 def this_process() -> str:
-    """Give this process as `is_alive` takes it."""
+    """Return this process as `HOST:PID`."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -77,7 +77,7 @@ def _is_zombie(place: Path) -> bool:
     return _fields(place)[0] in "ZX"
 
 
-def _began(place: Path) -> float:
-    """Give when a process began, as seconds since the epoch."""
-    up = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.time() - up + int(_fields(place)[_BEGAN_FIELD]) / os.sysconf("SC_CLK_TCK")
+def _start_time(place: Path) -> float:
+    """Return the start of a process in seconds since the epoch."""
+    seconds_since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - seconds_since_boot + int(_fields(place)[_START_FIELD]) / os.sysconf("SC_CLK_TCK")

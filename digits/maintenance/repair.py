@@ -1,4 +1,4 @@
-"""Repair: regenerate damaged artifacts, and remove damaged files that are not needed."""
+"""Repair: restore damaged records, regenerate damaged artifacts, and remove damaged files that runs create again."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -7,7 +7,16 @@ from typing import Any
 
 from digits.data.config import ArraysConfig
 from digits.errors import DigitsError
-from digits.maintenance.integrity import BACKUP, Damage, Thing, damage_of, problem_of, record_of, things, why_not
+from digits.maintenance.integrity import (
+    BACKUP_REMEDY,
+    Damage,
+    StoredItem,
+    damaged_record_of,
+    describe_damage,
+    find_problems,
+    list_items,
+    why_not_regenerable,
+)
 from digits.pipeline.lineage import read_json
 from digits.pipeline.recipes import KINDS
 from digits.pipeline.steps import (
@@ -31,97 +40,106 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Repair:
-    """What `repair` made again or removed, and what is left for a person."""
+class RepairResult:
+    """Result of a repair: what was repaired and how, one line per item, and the damage that is left."""
 
     repaired: list[str]
     left: list[Damage]
 
+    def as_record(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return {"repaired": self.repaired, "left": [one.as_record() for one in self.left]}
 
-def repair(store: Store, *, progress: Progress = SILENT) -> Repair:
-    """Put back a bit in a record, make again what has a recipe, remove what runs make again, and say what is left."""
-    damaged = list(problem_of(list(things(store)), progress))
+
+def repair(store: Store, *, progress: Progress = SILENT) -> RepairResult:
+    """Repair all damage under an artifact root as far as possible.
+
+    A flipped bit of a record is restored. An artifact is recomputed from its recipe, after its parents. A file that the
+    next run creates again is removed.
+    """
+    damaged = list(find_problems(list(list_items(store)), progress))
     repaired, left = [], []
-    for thing, wrong in sorted(damaged, key=lambda found: _turn(store, found[0])):
-        if not list(problem_of([thing], SILENT)):
-            continue  # it was about another thing, which has been mended
-        damage = damage_of(store, thing, wrong)
-        how, refusal = "removed" if thing.spare else "made again", ""
+    for item, problem in sorted(damaged, key=lambda found: _lineage_order(store, found[0])):
+        if not list(find_problems([item], SILENT)):
+            continue  # the cause was another item, which has been repaired
+        damage = describe_damage(store, item, problem)
+        how, obstacle = "removed" if item.regenerable else "recomputed", ""
         try:
-            if _is_mended(thing):
-                how = "put right: one bit had flipped"
+            if _restore_record(item):
+                how = "restored: one bit had flipped"
             else:
-                refusal = _mend(store, thing, progress)
+                obstacle = _repair_item(store, item, progress)
         except (DigitsError, OSError, ValueError, KeyError, TypeError) as error:
-            refusal = f"it could not be made again: {error}"
-        if refusal:
-            left.append(Damage(damage.kind, damage.path, damage.wrong, refusal))
+            obstacle = f"it could not be recomputed: {error}"
+        if obstacle:
+            left.append(Damage(damage.kind, damage.path, damage.problem, obstacle))
         else:
-            logger.warning("%s: %s; mended", damage.path, damage.wrong)
+            logger.warning("%s: %s; %s", damage.path, damage.problem, how)
             repaired.append(f"{damage.path}: {how}")
-    return Repair(repaired, left)
+    return RepairResult(repaired, left)
 
 
-def _turn(store: Store, thing: Thing) -> tuple[int, bool]:
-    """Order things by lineage; an average is made after its members, which are models too."""
-    recipe = store.recipe(thing.ref) if thing.ref else None
-    is_average = bool(recipe and thing.kind in {parent.kind for parent in recipe.parents})
-    return KINDS.index(thing.kind) if thing.kind in KINDS else len(KINDS), is_average
+def _lineage_order(store: Store, item: StoredItem) -> tuple[int, bool]:
+    """Return the sort key of an item in order of lineage; an average comes after its members, which are models too."""
+    recipe = store.recipe(item.ref) if item.ref else None
+    is_average = bool(recipe and item.kind in {parent.kind for parent in recipe.parents})
+    return KINDS.index(item.kind) if item.kind in KINDS else len(KINDS), is_average
 
 
-def _is_mended(thing: Thing) -> bool:
-    """Put back the one bit that has flipped in a thing's record, if that is all that is wrong with it."""
-    record = record_of(thing)
+def _restore_record(item: StoredItem) -> bool:
+    """Restore the record of an item if one bit has flipped, and return whether the item is intact then."""
+    record = damaged_record_of(item)
     whole = repair_flipped_bit(record.read_bytes()) if record else None
     if record is None or whole is None:
         return False
     write_file(record, whole)
-    return not list(problem_of([thing], SILENT))
+    return not list(find_problems([item], SILENT))
 
 
-def _mend(store: Store, thing: Thing, progress: Progress) -> str:
-    """Mend a thing; give why it can't be."""
-    if thing.spare:
-        store.discard(thing.path)
+def _repair_item(store: Store, item: StoredItem, progress: Progress) -> str:
+    """Remove or regenerate an item, and return what prevents it; empty if it is repaired."""
+    if item.regenerable:
+        store.discard(item.path)
         return ""
-    if thing.ref is None:
-        return BACKUP
-    recipe = store.recipe(thing.ref)
-    refusal = why_not(recipe)
-    if refusal or recipe is None:
-        return refusal
+    if item.ref is None:
+        return BACKUP_REMEDY
+    recipe = store.recipe(item.ref)
+    obstacle = why_not_regenerable(recipe)
+    if obstacle or recipe is None:
+        return obstacle
     try:
-        artifact = store.open(thing.ref)
+        artifact = store.open(item.ref)
     except DigitsError:
-        return _make_again(store, recipe, progress)
+        return _regenerate_and_compare(store, recipe, progress)
     for name in store.unlisted_files(artifact):
         store.discard(artifact.path / name)
     return ""
 
 
-def _make_again(store: Store, recipe: Recipe, progress: Progress) -> str:
-    if make_again(store, recipe, progress=progress) != recipe.ref:
-        return f"the same step makes another artifact now; {BACKUP}"
+def _regenerate_and_compare(store: Store, recipe: Recipe, progress: Progress) -> str:
+    """Regenerate an artifact, and return what differs from the original; empty if nothing does."""
+    if regenerate(store, recipe, progress=progress) != recipe.ref:
+        return f"the same training step now makes another artifact; {BACKUP_REMEDY}"
     if recipe.kind != "model":
         return ""
     found = read_json(store.open(recipe.ref).file("model.json"))["weights_sha256"]
     for version in Registry(store).versions():
         if version.artifacts.get("model") == recipe.ref.digest and version.weights_sha256 != found:
             return (
-                f"it was trained again, but this processor gave other weights than version {version.number} has; "
-                f"{BACKUP}, or train anew"
+                f"it was trained again, but with other weights than those of version {version.number}, because the "
+                f"processor is another one; {BACKUP_REMEDY}, or train a new version"
             )
     return ""
 
 
-def make_again(store: Store, recipe: Recipe, *, progress: Progress = SILENT) -> ArtifactRef:
-    """Have the artifact of a recipe that one of these steps made; the recipe's parents must be there."""
+def regenerate(store: Store, recipe: Recipe, *, progress: Progress = SILENT) -> ArtifactRef:
+    """Run the training step of a recipe, whose parents must be in the store, and return its artifact."""
     config, parents = dict(recipe.config), recipe.parents
     makers: dict[str, Callable[[], ArtifactRef]] = {
         "dataset": lambda: download_dataset(store, config["source"], normalize=config["normalize"], progress=progress),
         "arrays": lambda: prepare_arrays(store, parents, ArraysConfig(**config)),
-        "network": lambda: _network_again(store, parents, config),
-        "model": lambda: _model_again(store, parents, TrainingConfig(**config), progress),
+        "network": lambda: _rebuild_network(store, parents, config),
+        "model": lambda: _retrain_model(store, parents, TrainingConfig(**config), progress),
         "onnx": lambda: export_model(store, *parents),
         "evaluation": lambda: evaluate_model(store, *parents),
         "report": lambda: report_model(store, *parents),
@@ -129,13 +147,13 @@ def make_again(store: Store, recipe: Recipe, *, progress: Progress = SILENT) -> 
     return makers[recipe.kind]()
 
 
-def _network_again(store: Store, parents: Sequence[ArtifactRef], config: dict[str, Any]) -> ArtifactRef:
+def _rebuild_network(store: Store, parents: Sequence[ArtifactRef], config: dict[str, Any]) -> ArtifactRef:
     arrays, *fitted = parents
     seed = config.pop("seed")
     return build_network(store, arrays, ModelConfig(**config), seed=seed, parent=fitted[0] if fitted else None)
 
 
-def _model_again(
+def _retrain_model(
     store: Store, parents: Sequence[ArtifactRef], config: TrainingConfig, progress: Progress
 ) -> ArtifactRef:
     *fitted, arrays = parents

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Removed:
-    """Something that is gone: its path below the artifact root, the bytes of its files, and why."""
+    """Removed file or directory: its path relative to the artifact root, its size in bytes, and the reason."""
 
     path: str
     bytes: int
@@ -51,39 +51,47 @@ class Removed:
 
 
 def sweep_store(store: Store, config: RetentionConfig) -> list[Removed]:
-    """Remove what is past its time, and tell what that was; one process at a time, and safe beside any run.
+    """Remove unused artifacts, abandoned work and temporary files after their time, and return what was removed.
+
+    Other runs can use the store at the same time. Only one process sweeps it at a time.
 
     Raises:
-        CorruptArtifactError: a record of the registry or a manifest is damaged, so it can't be told what must be kept;
-            no artifact was removed.
-        StoreError: something can't be removed.
+        CorruptArtifactError: if a record of the registry or a manifest is damaged, so that it is unknown which
+            artifacts are needed. No artifact was removed then.
+        StoreError: if a file cannot be removed.
     """
-    remedy = "fix that; the next run removes the rest"
+    remedy = "fix the cause; the next run removes the rest"
     with os_errors_as(StoreError, store.root, "the artifact store could not be cleaned", remedy):
-        removed = _swept(store, config)
+        removed = _sweep(store, config)
     for one in removed:
         logger.info("removed %s: %s", one.path, one.reason)
     return removed
 
 
-def _swept(store: Store, config: RetentionConfig) -> list[Removed]:
+def _sweep(store: Store, config: RetentionConfig) -> list[Removed]:
     with store.lock("sweep"):
         now = time.time()
-        # Before what is left in them goes, which would make them young.
+        # Plans first: removing temporary files in them would renew their modification time.
         plans = remove_stale_plans(store.plans, plan_seconds=config.work_days * DAY)
-        removed = [Removed(_below(store, path), 0, "a prediction that nobody went on with") for path in plans]
-        removed += [_discard(store, path, reason) for path, reason in _left(store, config, now)]
+        removed = [Removed(_below(store, path), 0, "an interrupted prediction that was not resumed") for path in plans]
+        removed += [_discard(store, path, reason) for path, reason in _leftovers(store, config, now)]
         oldest = now - config.artifact_days * DAY
         return removed + _sweep_artifacts(store, oldest)
 
 
 def unused(used: dict[ArtifactRef, float], kept: set[ArtifactRef], oldest: float) -> list[ArtifactRef]:
-    """Give what may go of artifacts with the time of their last use: not kept, and unused since `oldest`."""
+    """Return the artifacts that can be removed, least recently used first: not kept, and not used since `oldest`.
+
+    Args:
+        used: time of the last use of each artifact, in seconds since the epoch.
+        kept: artifacts that are needed.
+        oldest: time before which an artifact must have been used last.
+    """
     return sorted((ref for ref, time in used.items() if time <= oldest and ref not in kept), key=lambda ref: used[ref])
 
 
 def with_ancestors(store: Store, refs: Iterable[ArtifactRef]) -> set[ArtifactRef]:
-    """Give artifacts and all that they were made from."""
+    """Return artifacts together with all artifacts they were made from."""
     found: set[ArtifactRef] = set()
     waiting = list(refs)
     while waiting:
@@ -102,31 +110,34 @@ def _sweep_artifacts(store: Store, oldest: float) -> list[Removed]:
     for ref in unused(used, with_ancestors(store, [*named, *recent]), oldest):
         size = _size(store.path(ref))
         if store.remove(ref, unused_since=oldest):
-            removed.append(Removed(_below(store, store.path(ref)), size, "in no model version, and long unused"))
+            removed.append(Removed(_below(store, store.path(ref)), size, "in no model version, and unused"))
     return removed
 
 
-def _left(store: Store, config: RetentionConfig, now: float) -> Iterator[tuple[Path, str]]:
-    """Give what kills have left, and what was set aside, once nobody comes back for it."""
-    killed = "left by a writer that was killed"
+def _leftovers(store: Store, config: RetentionConfig, now: float) -> Iterator[tuple[Path, str]]:
+    """Yield files of killed processes, abandoned trainings and damaged artifacts after their time, with the reason."""
+    killed = "left by a process that was killed"
     kinds = (
         (store.temporary.glob("*"), config.temporary_hours * HOUR, killed),
-        *((find_temporary_files(place), config.temporary_hours * HOUR, killed) for place in _written(store)),
-        (store.work.glob("train-*.npz"), config.work_days * DAY, "a training that nobody went on with"),
-        (store.damaged.glob("*"), config.artifact_days * DAY, "damaged, and made again since"),
+        *(
+            (find_temporary_files(place), config.temporary_hours * HOUR, killed)
+            for place in _written_directories(store)
+        ),
+        (store.work.glob("train-*.npz"), config.work_days * DAY, "an interrupted training that was not resumed"),
+        (store.damaged.glob("*"), config.artifact_days * DAY, "damaged, and recomputed since"),
     )
     for paths, seconds, reason in kinds:
-        yield from ((path, reason) for path in list(paths) if now - _changed(path) > seconds)
+        yield from ((path, reason) for path in list(paths) if now - _last_change(path) > seconds)
 
 
-def _written(store: Store) -> tuple[Path, ...]:
-    """Return the directories where files are replaced beside themselves."""
+def _directories(store: Store) -> tuple[Path, ...]:
+    """Return the directories in which files are replaced, with temporary files next to them."""
     records = (store.registry, store.studies, store.labels)
     return (*records, store.work, store.predictions, store.inspections, store.demo)
 
 
-def _changed(path: Path) -> float:
-    """Give when a file, or a directory or anything in it, was last changed; never, where it has just gone."""
+def _last_change(path: Path) -> float:
+    """Return the last modification time of a path and everything in it; infinity if it was removed meanwhile."""
     times = [float("inf")]
     with suppress(OSError):
         times = [entry.lstat().st_mtime for entry in (path, *path.rglob("*"))]

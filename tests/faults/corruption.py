@@ -24,7 +24,7 @@ from pathlib import Path
 from digits import api
 from digits.errors import DigitsError
 from digits.maintenance import integrity, repair
-from digits.maintenance.integrity import Thing
+from digits.maintenance.integrity import StoredItem
 from digits.pipeline import steps
 from digits.pipeline.config import TrainingRun
 from digits.prediction import service
@@ -67,25 +67,25 @@ def make_store(root: Path, folder: Path) -> Store:
 
 
 def targets(store: Store) -> list[Target]:
-    """Give each file with the check of the thing it belongs to."""
+    """Give each file with the check of the item it belongs to."""
     found = []
-    for thing in integrity.things(store):
-        found += [Target(_kind(thing, path), path, thing.check) for path in _files(thing)]
+    for item in integrity.list_items(store):
+        found += [Target(_kind(item, path), path, item.check) for path in _files(item)]
     return found
 
 
-def _kind(thing: Thing, path: Path) -> str:
-    return "manifest" if path.name == "manifest.json" else thing.kind
+def _kind(item: StoredItem, path: Path) -> str:
+    return "manifest" if path.name == "manifest.json" else item.kind
 
 
-def _files(thing: Thing) -> list[Path]:
-    if thing.ref:
-        return [path for path in thing.path.rglob("*") if path.is_file()]
-    if thing.kind == "plan":
-        return [thing.path / "plan.json", thing.path / "listing"]
-    if thing.kind == "part":
-        return [thing.path, thing.path.with_suffix(".part")]
-    return [] if thing.path.is_dir() else [thing.path]
+def _files(item: StoredItem) -> list[Path]:
+    if item.ref:
+        return [path for path in item.path.rglob("*") if path.is_file()]
+    if item.kind == "plan":
+        return [item.path / "plan.json", item.path / "listing"]
+    if item.kind == "part":
+        return [item.path, item.path.with_suffix(".part")]
+    return [] if item.path.is_dir() else [item.path]
 
 
 @contextmanager
@@ -130,29 +130,29 @@ def mend(store: Store, count: int, seed: int) -> list[str]:
     handler = logging.Handler()
     handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("digits").addHandler(handler)
-    things = [thing for thing in integrity.things(store) if thing.ref or (thing.path.is_file() and not thing.spare)]
-    things = [thing for thing in things if thing.kind != "summary"]
+    items = [item for item in integrity.list_items(store) if item.ref or (item.path.is_file() and not item.regenerable)]
+    items = [item for item in items if item.kind != "summary"]
     bad = []
     for number in range(count):
-        thing = things[number % len(things)]
-        path = draws.choice(sorted(thing.path.iterdir())) if thing.ref else thing.path
-        before, logged[:] = _content(store, thing), []
+        item = items[number % len(items)]
+        path = draws.choice(sorted(item.path.iterdir())) if item.ref else item.path
+        before, logged[:] = _content(store, item), []
         damaged = bytearray(path.read_bytes())
         damaged[draws.randrange(len(damaged))] ^= 1 << draws.randrange(8)
         path.write_bytes(damaged)
         done = repair.repair(store)
-        if len(done.repaired) != 1 or done.left or not logged or _content(store, thing) != before:
+        if len(done.repaired) != 1 or done.left or not logged or _content(store, item) != before:
             bad.append(str(path.relative_to(store.root)))
     return bad
 
 
-def _content(store: Store, thing: Thing) -> str:
+def _content(store: Store, item: StoredItem) -> str:
     """Name what an artifact or a record says: weights of a network, whose file has a date; otherwise its bytes."""
     from digits.training import networks
 
-    if thing.ref is None:
-        return thing.path.read_text()
-    artifact = store.open(thing.ref)
+    if item.ref is None:
+        return item.path.read_text()
+    artifact = store.open(item.ref)
     digest = hashlib.sha256()
     for name in sorted(artifact.manifest["files"]):
         path = artifact.file(name)

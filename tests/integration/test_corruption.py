@@ -15,7 +15,7 @@ FLIPS = 400
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with everything in it."""
+    """Return a store with files of every kind."""
     place = tmp_path_factory.mktemp("corruption")
     with small_head():
         return corruption.make_store(place / "artifacts", place / "scans")
@@ -35,5 +35,5 @@ def test_what_is_not_looked_at_is_found_out(damaged: Store, monkeypatch: pytest.
     _, served = corruption.flip(corruption.targets(damaged), FLIPS, seed=3)
     assert {"arrays", "dataset", "model", "onnx", "report"} <= {kind for kind, count in served.items() if count}
     monkeypatch.undo()
-    monkeypatch.setattr(repair, "repair", lambda _: repair.Repair([], []))
+    monkeypatch.setattr(repair, "repair", lambda _: repair.RepairResult([], []))
     assert len(corruption.mend(damaged, 1, seed=3)) == 1

@@ -1,4 +1,4 @@
-"""`verify` finds what is damaged, wherever it is; `repair` removes or makes again, and says what it can't."""
+"""Verification and repair of the files under an artifact root."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from digits.store.registry import ModelFacts, Registry
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Store, ArtifactRef]:
-    """A store with an artifact of no step, a version that has it, a summary and a checkpoint that is none."""
+    """Store with an artifact of another code version, a model version that has it, and a summary."""
     store = Store(tmp_path)
     ref = store.produce(
         Recipe("onnx", {}, code="another"), lambda path: (path / "model.onnx").write_bytes(b"12") and None
@@ -25,16 +25,16 @@ def made(tmp_path: Path) -> tuple[Store, ArtifactRef]:
     return store, ref
 
 
-def test_what_is_sound_is_found_sound(made: tuple[Store, ArtifactRef]) -> None:
-    """One of each."""
+def test_an_intact_store_has_no_damage(made: tuple[Store, ArtifactRef]) -> None:
+    """The table has one row per kind of item."""
     found = integrity.verify(made[0])
     assert found.damaged == []
     assert found.table() == [("onnx", 1, 1, 0), ("registry", 2, 2, 0), ("summary", 1, 1, 0)]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
-def test_any_flipped_bit_of_an_artifact_is_found(made: tuple[Store, ArtifactRef], name: str) -> None:
-    """Also where it changes no value, such as a space of the manifest."""
+def test_any_flipped_bit_of_an_artifact_is_damage(made: tuple[Store, ArtifactRef], name: str) -> None:
+    """Also if it changes no value, such as a space in the manifest."""
     store, ref = made
     path = store.path(ref) / name
     content = path.read_bytes()
@@ -43,10 +43,10 @@ def test_any_flipped_bit_of_an_artifact_is_found(made: tuple[Store, ArtifactRef]
         assert [one.kind for one in integrity.verify(store).damaged] == ["onnx"]
 
 
-def test_odd_things_are_damage_and_no_crash(made: tuple[Store, ArtifactRef]) -> None:
-    """A stranger in an artifact, a directory for a record, garbage for a checkpoint."""
+def test_unexpected_files_are_damage_and_not_a_crash(made: tuple[Store, ArtifactRef]) -> None:
+    """An unlisted file in an artifact, a directory in place of a record, and garbage in place of a checkpoint."""
     store, ref = made
-    (store.path(ref) / "stranger").touch()
+    (store.path(ref) / "unlisted").touch()
     (store.registry / "versions" / "000002.json").mkdir()
     store.work.mkdir()
     (store.work / "train-x.npz").write_text("garbage")
@@ -54,8 +54,8 @@ def test_odd_things_are_damage_and_no_crash(made: tuple[Store, ArtifactRef]) -> 
     assert kinds == {"onnx", "registry", "checkpoint"}
 
 
-def test_repair_removes_what_runs_make_again_and_says_what_it_can_not_do(made: tuple[Store, ArtifactRef]) -> None:
-    """Another version of the code can't be run; a registry's record has no recipe."""
+def test_repair_removes_what_runs_create_again_and_reports_the_rest(made: tuple[Store, ArtifactRef]) -> None:
+    """Artifacts of another code version and registry records without a flipped bit cannot be repaired."""
     store, ref = made
     (store.path(ref) / "model.onnx").write_bytes(b"other")
     store.work.mkdir()
@@ -71,22 +71,22 @@ def test_repair_removes_what_runs_make_again_and_says_what_it_can_not_do(made: t
     assert "backup" in remedies["registry"]
 
 
-def test_repair_puts_a_flipped_bit_of_a_record_back(made: tuple[Store, ArtifactRef]) -> None:
-    """In the registry, which nothing could make again, and in a manifest, without which nothing could be."""
+def test_repair_restores_a_flipped_bit_of_a_record(made: tuple[Store, ArtifactRef]) -> None:
+    """In the registry, which cannot be regenerated, and in the manifest of an artifact."""
     store, ref = made
     for path in (store.registry / "versions" / "000001.json", store.path(ref) / "manifest.json"):
         content = path.read_bytes()
         path.write_bytes(content[:40] + bytes([content[40] ^ 4]) + content[41:])
         damage = integrity.verify(store).damaged[0]
-        assert damage.remedy.startswith("where one bit of its record has flipped, `digits repair` puts it back")
+        assert damage.remedy.startswith("if a single bit of its record has flipped, `digits repair` restores it")
         done = repair.repair(store)
         assert [line.rpartition(": ")[2] for line in done.repaired if "one bit" in line] == ["one bit had flipped"]
         assert path.read_bytes() == content
     assert integrity.verify(store).damaged == []
 
 
-def test_labels_and_studies_are_looked_at(made: tuple[Store, ArtifactRef]) -> None:
-    """The log, the images that were kept, the trials."""
+def test_damage_of_labels_and_studies_is_found(made: tuple[Store, ArtifactRef]) -> None:
+    """In the label log, the labelled images, and the records of a study."""
     store, _ = made
     log = LabelLog(store.labels)
     sha256 = hashlib.sha256(b"image").hexdigest()
@@ -99,4 +99,4 @@ def test_labels_and_studies_are_looked_at(made: tuple[Store, ArtifactRef]) -> No
     (store.studies / "s" / "study.json").write_bytes(b"{}")
     damaged = integrity.verify(store).damaged
     assert [one.kind for one in damaged] == ["study", "labels", "labelled image"]
-    assert [one.remedy == integrity.BACKUP for one in damaged] == [False, True, True]
+    assert [one.remedy == integrity.BACKUP_REMEDY for one in damaged] == [False, True, True]

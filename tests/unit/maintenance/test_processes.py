@@ -1,4 +1,4 @@
-"""Whether a process is there: real processes, looked at and killed."""
+"""State of real processes, running and killed."""
 
 import os
 import socket
@@ -15,19 +15,19 @@ from digits.maintenance.processes import is_alive, this_process
 HERE = socket.gethostname()
 
 
-def test_this_process_is_there_and_began_before_now() -> None:
-    """A run at a terminal: its process was there before the run."""
+def test_this_process_is_alive() -> None:
+    """A process that started before the work is the one that does it."""
     assert this_process() == f"{HERE}:{os.getpid()}"
     assert is_alive(this_process(), marker="no such thing", since=time.time()) is True
 
 
-def test_a_process_that_began_later_is_another_one() -> None:
-    """Numbers are given again."""
+def test_a_process_that_started_after_the_work_is_another_one() -> None:
+    """The kernel reuses process numbers."""
     assert is_alive(this_process(), marker="no such thing", since=time.time() - 10**6) is False
 
 
-def test_a_process_of_the_run_is_known_by_its_environment() -> None:
-    """However early the run claims to have begun; killed, it is gone even before its parent has asked for it."""
+def test_a_process_is_recognized_by_its_environment() -> None:
+    """Whenever the work started; a killed process is not alive even before its parent waits for it."""
     environment = {**os.environ, "PREFECT__FLOW_RUN_ID": "abc"}
     child = subprocess.Popen([sys.executable, "-c", "input()"], env=environment, stdin=subprocess.PIPE)
     place = f"{HERE}:{child.pid}"
@@ -41,8 +41,10 @@ def test_a_process_of_the_run_is_known_by_its_environment() -> None:
     assert is_alive(place, marker="FLOW_RUN_ID=abc", since=time.time()) is False
 
 
-def test_what_can_not_be_seen_is_not_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Another machine's process, no process, a machine without /proc, a process that may not be looked at."""
+def test_the_state_is_unknown_if_the_process_cannot_be_examined(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On another machine, for an invalid number, without /proc, or without permission."""
     now = time.time()
     assert is_alive("elsewhere:1", marker="x", since=now) is None
     assert is_alive(f"{HERE}:one", marker="x", since=now) is None
@@ -54,8 +56,8 @@ def test_what_can_not_be_seen_is_not_judged(monkeypatch: pytest.MonkeyPatch, tmp
     assert is_alive(f"{HERE}:12", marker="x", since=now) is None
 
 
-def test_a_process_that_only_waits_to_be_asked_for_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Some kernels still show an environment of it."""
+def test_a_zombie_is_not_alive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Even if the kernel still shows its environment."""
     place = tmp_path / "12"
     place.mkdir()
     (place / "environ").write_bytes(b"PREFECT__FLOW_RUN_ID=abc")

@@ -1,4 +1,4 @@
-"""Retention: what is referred to, or was used lately, stays; the rest goes, whole."""
+"""Retention: what is needed or was used recently is kept, the rest is removed."""
 
 import os
 import time
@@ -19,32 +19,32 @@ OLD = 31 * DAY
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the disk."""
+    """Skip fsync."""
     monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty store in a path with a space."""
+    """Empty store in a path with a space."""
     return Store(tmp_path / "my artifacts")
 
 
 def make(store: Store, kind: str, *parents: ArtifactRef, name: str = "") -> ArtifactRef:
-    """Make an artifact from others."""
+    """Store an artifact with these parents."""
     return store.produce(
         Recipe(kind, {"name": name}, parents), lambda place: (place / "file").write_bytes(b"12345") and None
     )
 
 
 def age(path: Path, seconds: float = OLD) -> None:
-    """Have a file, or a directory and all in it, be so old."""
+    """Set the modification time of a path and everything in it back."""
     then = time.time() - seconds
     for entry in (*path.rglob("*"), path):
         os.utime(entry, (then, then))
 
 
-def test_what_a_version_is_made_from_stays_for_ever(store: Store) -> None:
-    """Of two old lines of artifacts, the registered one stays with all its ancestors."""
+def test_artifacts_of_a_model_version_and_their_ancestors_are_kept(store: Store) -> None:
+    """Of two old lines of artifacts, the one that is not registered is removed."""
     data = make(store, "dataset")
     lines = {}
     for name in ("kept", "gone"):
@@ -60,13 +60,13 @@ def test_what_a_version_is_made_from_stays_for_ever(store: Store) -> None:
     assert kept == with_ancestors(store, lines["kept"])
     assert data in kept
     assert {one.path for one in removed} == {f"{ref.kind}/{ref.digest}" for ref in every.keys() - kept}
-    assert {one.reason for one in removed} == {"in no model version, and long unused"}
+    assert {one.reason for one in removed} == {"in no model version, and unused"}
     assert all(one.bytes > 5 for one in removed)
     assert sweep_store(store, CONFIG) == []
 
 
-def test_what_was_found_lately_stays_with_its_ancestors(store: Store) -> None:
-    """A run that finds an artifact is about to use it."""
+def test_an_artifact_that_was_reused_recently_is_kept_with_its_ancestors(store: Store) -> None:
+    """A run that reuses an artifact is about to read it."""
     data = make(store, "dataset")
     arrays = make(store, "arrays", data)
     for ref in (data, arrays):
@@ -77,8 +77,8 @@ def test_what_was_found_lately_stays_with_its_ancestors(store: Store) -> None:
     assert len(sweep_store(store, CONFIG)) == 2
 
 
-def test_an_artifact_that_is_found_meanwhile_is_not_removed(store: Store) -> None:
-    """Between the decision and the removal, a run may come."""
+def test_an_artifact_that_is_reused_during_the_sweep_is_kept(store: Store) -> None:
+    """A run may reuse it between the decision and the removal."""
     ref = make(store, "dataset")
     assert not store.remove(ref, unused_since=time.time() - DAY)
     assert store.has(ref)
@@ -95,8 +95,8 @@ def test_an_artifact_that_is_found_meanwhile_is_not_removed(store: Store) -> Non
         ("damaged/model-ab-cd/model.keras", OLD),
     ],
 )
-def test_what_kills_leave_goes_when_it_is_old(store: Store, place: str, seconds: float) -> None:
-    """And not before: whoever writes it may be at it."""
+def test_files_of_killed_processes_are_removed_when_they_are_old(store: Store, place: str, seconds: float) -> None:
+    """Not before, because a process may still be writing them."""
     path = store.root / place
     path.parent.mkdir(parents=True)
     path.write_bytes(b"123")
@@ -109,8 +109,8 @@ def test_what_kills_leave_goes_when_it_is_old(store: Store, place: str, seconds:
     assert not path.exists()
 
 
-def test_plans_that_nobody_went_on_with_go(store: Store) -> None:
-    """Interrupted predictions are kept for a while, to go on from."""
+def test_an_interrupted_prediction_is_removed_when_it_is_old(store: Store) -> None:
+    """Until then it can be resumed."""
     plan = store.plans / "abc"
     (plan / "parts").mkdir(parents=True)
     write_record(plan / "plan.json", {})
@@ -120,8 +120,8 @@ def test_plans_that_nobody_went_on_with_go(store: Store) -> None:
     assert not plan.exists()
 
 
-def test_a_draft_goes_with_what_was_left_in_it(store: Store) -> None:
-    """Not that file first, which would make its directory young."""
+def test_an_unfinished_plan_is_removed_with_its_temporary_files(store: Store) -> None:
+    """Removing the temporary files first would renew the modification time of the plan."""
     draft = store.plans / "tmp-0123456789abcdef"
     draft.mkdir(parents=True)
     for name in ("listing", ".plan.json.0123456789abcdef.tmp"):
@@ -131,8 +131,8 @@ def test_a_draft_goes_with_what_was_left_in_it(store: Store) -> None:
     assert not draft.exists()
 
 
-def test_tables_and_what_is_not_ours_stay(store: Store) -> None:
-    """Whatever their age."""
+def test_tables_and_files_of_users_are_kept(store: Store) -> None:
+    """At any age."""
     paths = [store.root / name for name in ("predictions/x/predictions.csv", "notes.txt", "mine/old/manifest.json")]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,8 +142,8 @@ def test_tables_and_what_is_not_ours_stay(store: Store) -> None:
     assert all(path.exists() for path in paths)
 
 
-def test_a_damaged_record_keeps_everything(store: Store) -> None:
-    """Without the registry nobody knows what must be kept."""
+def test_nothing_is_removed_if_a_registry_record_is_damaged(store: Store) -> None:
+    """Without the registry it is unknown which artifacts are needed."""
     ref = make(store, "model")
     Registry(store).register(artifacts={"model": ref.digest}, weights_sha256="x", facts=ModelFacts())
     other = make(store, "model", name="other")
@@ -155,8 +155,8 @@ def test_a_damaged_record_keeps_everything(store: Store) -> None:
     assert store.has(other)
 
 
-def test_what_can_not_be_removed_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read-only disk says so."""
+def test_a_file_that_cannot_be_removed_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a read-only disk."""
     path = store.work / "train-ab.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"1")
@@ -170,8 +170,8 @@ def test_what_can_not_be_removed_is_an_error(store: Store, monkeypatch: pytest.M
         sweep_store(store, CONFIG)
 
 
-def test_what_can_not_be_read_is_an_error(store: Store) -> None:
-    """With what to do."""
+def test_a_manifest_that_cannot_be_read_is_an_error(store: Store) -> None:
+    """The message names the store."""
     manifest = store.path(make(store, "dataset")) / MANIFEST
     manifest.unlink()
     manifest.mkdir()
@@ -179,23 +179,23 @@ def test_what_can_not_be_read_is_an_error(store: Store) -> None:
         sweep_store(store, CONFIG)
 
 
-def test_the_oldest_go_first() -> None:
-    """A pure choice."""
+def test_unused_artifacts_are_sorted_by_their_last_use() -> None:
+    """Without those that are kept or were used recently."""
     first, second, third = (ArtifactRef("model", name) for name in "abc")
     assert unused({third: 9, second: 2, first: 1}, {third}, 5) == [first, second]
     assert unused({first: 6}, set(), 5) == []
 
 
 def test_an_artifact_without_a_manifest_has_no_parents(store: Store) -> None:
-    """It is not there."""
+    """The store does not list it."""
     assert store.parents(ArtifactRef("model", "ab" * 32)) == []
     ref = make(store, "model")
     (store.path(ref) / MANIFEST).unlink()
     assert store.refs() == {}
 
 
-def test_a_lock_that_is_held_is_not_waited_for(store: Store) -> None:
-    """The inbox's way to be alone."""
+def test_try_lock_does_not_wait_for_a_lock_that_is_held(store: Store) -> None:
+    """As predictions of an inbox use it."""
     with store.try_lock("inbox") as first, store.try_lock("inbox") as second:
         assert (first, second) == (True, False)
     with store.try_lock("inbox") as third:
