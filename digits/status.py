@@ -22,29 +22,34 @@ Status = Literal[
 ]
 STATUSES: tuple[Status, ...] = get_args(Status)
 PREDICTED: tuple[Status, ...] = ("ok", "uncertain", "not-a-digit")
-"""The statuses of rows that hold a prediction."""
+"""Statuses of rows that hold a prediction."""
 
 
-def combine_novelty(answered: npt.NDArray[np.float32] | None, oddities: Sequence[float]) -> list[float | None]:
-    """Join what the network makes of images with what the normalisation made of them, as the table writes it.
+def combine_novelty(
+    network_scores: npt.NDArray[np.float32] | None, screening_scores: Sequence[float]
+) -> list[float | None]:
+    """Return the out-of-distribution scores of images as the table shows them: network plus screening, rounded.
 
     Args:
-        answered: (N,) of the network; None where it can't tell, so that nothing is said.
-        oddities: N, of the pictures; see `digits.images.screening`.
+        network_scores: scores by the network, (N,); None if the network has no such output.
+        screening_scores: N scores by `digits.images.screening`.
+
+    Returns:
+        N scores, each None if the network has no such output.
     """
-    if answered is None:
-        return [None] * len(oddities)
-    total: list[float | None] = (answered + np.asarray(oddities, np.float64)).round(3).tolist()
+    if network_scores is None:
+        return [None] * len(screening_scores)
+    total: list[float | None] = (network_scores + np.asarray(screening_scores, np.float64)).round(3).tolist()
     return total
 
 
 def prediction_status(confidence: float, novelty: float | None, threshold: float) -> "Status":
-    """Say what a row's status is: what is no digit has no certainty that could be too low.
+    """Return the status of a row with a prediction; `not-a-digit` takes precedence over `uncertain`.
 
     Args:
-        confidence: calibrated, rounded as in the table.
-        novelty: above 0 is taken for no digit; None: nothing is known.
-        threshold: the least confidence that is asked for; 0 asks for none.
+        confidence: calibrated confidence, rounded as in the table.
+        novelty: out-of-distribution score; an image with a score above 0 is not a digit. None if there is no score.
+        threshold: least confidence of an `ok` prediction; 0 accepts any.
     """
     if novelty is not None and novelty > 0:
         return "not-a-digit"
