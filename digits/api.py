@@ -14,7 +14,7 @@ from digits.store.artifacts import Store
 from digits.store.registry import Registry
 
 
-def predict(  # noqa: PLR0913 - what, with what, how, where to
+def predict(  # noqa: PLR0913 - input, model, options and output
     store: Store,
     source: Path,
     *,
@@ -23,20 +23,22 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
     options: PredictionConfig,
     progress: Progress = SILENT,
 ) -> PredictionSummary:
-    """Predict every image of a folder into a table; see `digits.prediction.publish.predict_folder`.
+    """Predict every image of a folder, and write a table with one row per image.
+
+    See `digits.prediction.publish.predict_folder`.
 
     Args:
-        store: where models are, and the work in progress.
-        source: a folder, an archive, or a single image.
-        model: `champion` or a version's number.
-        out: the table; None for `default_table`.
-        options: how.
-        progress: is told of images.
+        store: artifact store with the model.
+        source: folder, archive or single image.
+        model: `champion`, or the number of a model version.
+        out: path of the table (.csv, .parquet or .jsonl); None for a path under the artifact root.
+        options: prediction settings.
+        progress: receiver of the progress, in images.
 
     Raises:
-        UsageError: the folder can't be read, or the table's format is unknown.
-        RegistryError: there is no such model.
-        StoreError: the disk is full, or can't be written to; run again to go on.
+        UsageError: if the folder cannot be read, or the format of the table is unknown.
+        RegistryError: if there is no such model version.
+        StoreError: if the disk is full or not writable; run the prediction again to resume it.
     """
     return publish.predict_folder(
         source,
@@ -48,7 +50,7 @@ def predict(  # noqa: PLR0913 - what, with what, how, where to
     )
 
 
-def predict_shadow(  # noqa: PLR0913 - what, with what, how
+def predict_shadow(  # noqa: PLR0913 - input, model and options
     store: Store,
     source: Path,
     summary: PredictionSummary,
@@ -57,15 +59,29 @@ def predict_shadow(  # noqa: PLR0913 - what, with what, how
     options: PredictionConfig,
     progress: Progress = SILENT,
 ) -> PredictionSummary:
-    """Predict a folder with another version too, and write where it differs; see `plan_shadow` and `compare_tables`."""
-    with WorkerPool(options.processes) as crew:
-        planned = plan_shadow(store, source, shadow=shadow, out=summary.out, options=options)
-        run_workers(planned, crew, progress=progress)
-        return compare_tables(summary, publish.merge_predictions(planned, crew))
+    """Predict a folder with a second model version, and write the rows in which it differs.
+
+    See `digits.prediction.service.compare_tables`.
+
+    Args:
+        store: artifact store with the models.
+        source: folder, archive or single image.
+        summary: summary of the prediction with the first version.
+        shadow: number of the second version, or `challenger`.
+        options: prediction settings.
+        progress: receiver of the progress, in images.
+
+    Returns:
+        The summary with the result of the comparison.
+    """
+    with WorkerPool(options.processes) as pool:
+        plan = plan_shadow(store, source, shadow=shadow, out=summary.out, options=options)
+        run_workers(plan, pool, progress=progress)
+        return compare_tables(summary, publish.merge_predictions(plan, pool))
 
 
 def write_test_images(store: Store, version: int, folder: Path) -> Path:
-    """Write the test images of a model as `<folder>/<class>/<index>.png`, to have real files to predict."""
+    """Write the test images of a model version as `<folder>/<class>/<index>.png`, and return the folder."""
     from PIL import Image
 
     arrays = store.open(Registry(store).version(version).artifact("arrays"))

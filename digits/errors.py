@@ -1,19 +1,20 @@
-"""The errors that Digits raises on purpose; each message says what was found, what was expected, what to do.
+"""Errors that Digits raises; each message states what was found, what was expected, and a remedy.
 
-    DigitsError                 1   anything below, for `except DigitsError`
-    +-- UsageError              2   an option, a configuration file or a path that can't be meant
-    +-- DataError               3   a dataset that can't be had, or that must not be trained on
-    |   +-- DownloadError       3   every route to a dataset failed
-    +-- StoreError              4   the artifact store: missing, damaged, full
-    |   +-- MissingArtifactError  4   an artifact that something refers to is not in the store
-    |   +-- CorruptArtifactError  4   an artifact or a record does not have the recorded hash
-    |   +-- PlanGoneError         4   another run carried out the plan of a prediction, and its table was replaced
-    +-- RegistryError           5   no such model version, no champion, nothing to roll back to
-    +-- ModelError              6   a model that can't be built, exported or trusted
+    DigitsError                 1   base class of all errors below
+    +-- UsageError              2   invalid option, configuration file or path
+    +-- DataError               3   dataset unavailable, or unsuitable for training
+    |   +-- DownloadError       3   all sources of a dataset failed
+    +-- StoreError              4   artifact store full, not writable or damaged
+    |   +-- MissingArtifactError  4   referenced artifact not in the store
+    |   +-- CorruptArtifactError  4   artifact or record without the recorded hash
+    |   +-- PlanGoneError         4   prediction plan completed by another run, whose table has been replaced since
+    +-- RegistryError           5   no such model version, no champion, or nothing to roll back to
+    +-- ModelError              6   model that cannot be built, exported or trusted
     +-- OperationsError         7   no Prefect server, worker or deployment where one is needed
-    +-- DecodeError             -   a file that is no readable image: in `digits.images`, with its status in the table
+    +-- DecodeError             -   file that is not a readable image; in `digits.images.decode`
 
-The number is the exit code of the command that ends with the error; no command ends with a `DecodeError`.
+The number is the exit code of a command that ends with the error. No command ends with a `DecodeError`: the file gets a
+row with a status instead.
 """
 
 import os
@@ -22,78 +23,78 @@ from contextlib import contextmanager
 
 
 class DigitsError(Exception):
-    """Base of every expected error: shown to users as one message, without a traceback."""
+    """Base class of all expected errors, which users see as a message without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(DigitsError):
-    """An option, a configuration file or a path that can't be meant."""
+    """Invalid option, configuration file or path."""
 
     exit_code = 2
 
 
 class DataError(DigitsError):
-    """A dataset that can't be had, or that must not be trained on."""
+    """Dataset that is unavailable, or unsuitable for training."""
 
     exit_code = 3
 
 
 class DownloadError(DataError):
-    """Every route to a dataset failed."""
+    """Dataset of which all sources failed."""
 
 
 class StoreError(DigitsError):
-    """The artifact store could not do what was asked."""
+    """Failure of the artifact store, which is full, not writable or damaged."""
 
     exit_code = 4
 
 
 class MissingArtifactError(StoreError):
-    """An artifact that something refers to is not in the store."""
+    """Referenced artifact that is not in the store."""
 
 
 class CorruptArtifactError(StoreError):
-    """An artifact or a record does not have the hash that was recorded for it."""
+    """Artifact or record whose content does not match its recorded hash."""
 
 
 class PlanGoneError(StoreError):
-    """Another run carried out the plan of a prediction, and its table was replaced since: plan again."""
+    """Prediction plan that another run completed, and whose table has been replaced since; the remedy is a new plan."""
 
 
 class RegistryError(DigitsError):
-    """No such model version, no champion, or nothing to roll back to."""
+    """Missing model version or champion, or nothing to roll back to."""
 
     exit_code = 5
 
 
 class ModelError(DigitsError):
-    """A model that can't be built, exported or trusted."""
+    """Model that cannot be built, exported or trusted."""
 
     exit_code = 6
 
 
 class OperationsError(DigitsError):
-    """No Prefect server, worker or deployment where one is needed."""
+    """Missing Prefect server, worker or deployment."""
 
     exit_code = 7
 
 
 def error_class_for(exit_code: int) -> type[DigitsError] | None:
-    """Give the kind of error with which another process of ours ended, None when it did not end with one."""
+    """Return the class of the error with which another Digits process ended; None if it did not end with one."""
     kinds = (UsageError, DataError, StoreError, RegistryError, ModelError)
     return next((kind for kind in kinds if kind.exit_code == exit_code), None)
 
 
 @contextmanager
 def os_errors_as(kind: type[DigitsError], place: object, problem: str, remedy: str) -> Iterator[None]:
-    """Raise an error of ours instead of an `OSError`: `<place>: <problem> (<what the system says>); <remedy>`.
+    """Raise a Digits error in place of an `OSError`: `<place>: <problem> (<reason of the system>); <remedy>`.
 
     Args:
-        kind: class of the error.
+        kind: class of the error to raise.
         place: what could not be read or written, such as a path.
         problem: what failed, such as "could not be written".
-        remedy: what the user can do.
+        remedy: what you can do about it.
     """
     try:
         yield
@@ -102,7 +103,7 @@ def os_errors_as(kind: type[DigitsError], place: object, problem: str, remedy: s
 
 
 def _reason(error: OSError, place: str) -> str:
-    """Return what the system says, with the file where it is another one than the message names."""
+    """Return the reason that the system gives, with the file if it is not the place named in the message."""
     reason = error.strerror or str(error)
     file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else place
     return reason if file == place else f"{reason}: {file}"

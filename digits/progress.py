@@ -1,29 +1,38 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""Progress: interface through which long operations report how far they are."""
 
 from contextvars import ContextVar
 from typing import Protocol
 
 
 class Bar(Protocol):
-    """One piece of work under way."""
+    """Progress of one operation."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Tell that steps are done; the note is a few words on how it goes."""
+        """Report completed steps.
+
+        Args:
+            steps: number of steps.
+            note: current state in a few words, such as a metric.
+        """
 
     def close(self, note: str = "") -> None:
-        """Tell that the work is over; the note is its result in a few words."""
+        """Report the end of the operation.
+
+        Args:
+            note: result in a few words.
+        """
 
 
 class Progress(Protocol):
-    """Who is told of long work: a terminal, the Prefect log, or nobody."""
+    """Receiver of progress reports, such as a terminal or the Prefect log."""
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
-        """Tell that work of so many steps begins.
+        """Report the start of an operation, and return the receiver of its progress.
 
         Args:
-            label: what it is, in a few words.
-            total: the steps.
-            part: which one it is, from 0, of so many alike that follow one another, as the epochs of a training do.
+            label: name of the operation, in a few words.
+            total: number of steps.
+            part: position of the operation in a series, from 0, and length of the series, such as epochs.
         """
 
 
@@ -36,11 +45,12 @@ class _SilentBar:
 
 
 class _Silent:
-    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - nobody listens
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - reports are discarded
         return _SilentBar()
 
 
 SILENT: Progress = _Silent()
+"""Receiver that discards all reports."""
 
 current_progress: ContextVar[Progress | None] = ContextVar("progress", default=None)
-"""Where the tasks of a flow report progress instead of the Prefect UI: the command sets bars on the terminal."""
+"""Receiver that tasks of a flow report to in place of the Prefect UI; the command line sets it to the terminal."""

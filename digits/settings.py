@@ -1,4 +1,4 @@
-"""Settings: the base class of all configuration, TOML files, and the artifact root."""
+"""Settings: base class of all configuration, TOML files, the artifact root, and the project directory."""
 
 import os
 import re
@@ -20,28 +20,33 @@ RENAMED = {
     "max_rise_of_ece": "max_ece_increase",
     "max_loss_of_coverage": "max_coverage_drop",
 }
-"""Present names of settings, by the names that they had before."""
+"""New names of renamed settings, by their old names."""
 REMOVED = {"max_slowdown": "use max_operations, which limits the multiplications per image"}
-"""Settings that are gone, with what to do instead."""
+"""Removed settings, with what to use instead."""
 _NAMED_DIGITS = re.compile(r"""^name:[ \t]+(["']?)digits\1[ \t]*(?:[ \t]#.*)?\r?$""", re.MULTILINE)
 """The project's name in a prefect.yaml; a parser of YAML would take longer to import than everything else."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Settings(BaseModel):
-    """Base of every configuration: immutable, and a misspelt name is an error."""
+    """Base class of all configuration: instances are immutable, and an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
-Kind = TypeVar("Kind", bound=Settings)
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-def parse(kind: type[Kind], values: Mapping[str, Any], *, source: str) -> Kind:
-    """Check values against a configuration class.
+def parse(kind: type[AnySettings], values: Mapping[str, Any], *, source: str) -> AnySettings:
+    """Return an instance of a settings class with these values.
+
+    Args:
+        kind: settings class.
+        values: values by name; nested for settings that are tables.
+        source: origin of the values, such as a file, for error messages.
 
     Raises:
-        UsageError: a name is unknown or a value out of bounds; the message names each one and the source.
+        UsageError: if a name is unknown or a value is out of bounds; the message lists all such names.
     """
     try:
         return kind.model_validate(values)
@@ -51,7 +56,7 @@ def parse(kind: type[Kind], values: Mapping[str, Any], *, source: str) -> Kind:
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
-    """Return what is wrong with a setting, and its value; not that of an unknown one, which may be a password."""
+    """Return what is wrong with a setting, with its value unless the name is unknown: it may be a password."""
     if fault["type"] != "extra_forbidden":
         return f"{_uncapitalized(fault['msg'])}, found {fault['input']!r}"
     name = str(fault["loc"][-1])
@@ -67,7 +72,7 @@ def _uncapitalized(text: str) -> str:
 
 
 def merge_settings(base: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Give nested values with those of `options` that are not None put over them."""
+    """Return nested values, overridden by those of `options` that are not None."""
     merged = dict(base)
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -79,12 +84,12 @@ def merge_settings(base: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """Read a configuration file.
+    """Load a configuration file.
 
     Raises:
-        UsageError: it can't be read, or is not TOML.
+        UsageError: if the file cannot be read or is not valid TOML.
     """
-    with os_errors_as(UsageError, path, "not a readable TOML file", "check the path and who may read it"):
+    with os_errors_as(UsageError, path, "not a readable TOML file", "check the path and the permissions"):
         content = path.read_bytes()
     try:
         return tomllib.loads(content.decode("utf-8"))
@@ -107,7 +112,7 @@ def find_project(start: Path | None = None) -> Path | None:
     """Return the project directory: the nearest one, from `start` upwards, that belongs to Digits.
 
     A directory belongs to Digits if its prefect.yaml has the name `digits`, or its pyproject.toml has a table
-    `[tool.digits]`. Projects of other programs in between are passed over.
+    `[tool.digits]`. Projects of other programs in between are ignored.
 
     Args:
         start: directory to begin at; None: the current directory.

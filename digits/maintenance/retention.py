@@ -119,10 +119,7 @@ def _leftovers(store: Store, config: RetentionConfig, now: float) -> Iterator[tu
     killed = "left by a process that was killed"
     kinds = (
         (store.temporary.glob("*"), config.temporary_hours * HOUR, killed),
-        *(
-            (find_temporary_files(place), config.temporary_hours * HOUR, killed)
-            for place in _written_directories(store)
-        ),
+        *((find_temporary_files(place), config.temporary_hours * HOUR, killed) for place in _directories(store)),
         (store.work.glob("train-*.npz"), config.work_days * DAY, "an interrupted training that was not resumed"),
         (store.damaged.glob("*"), config.artifact_days * DAY, "damaged, and recomputed since"),
     )

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from digits.data.config import ArraysConfig
-from digits.settings import Fraction, Kind, Settings, merge_settings
+from digits.settings import AnySettings, Fraction, Settings, merge_settings
 from digits.training.config import Architecture, AugmentationConfig, ModelConfig, TrainingConfig
 
 Preset = Literal["default", "quick", "best"]
@@ -202,6 +202,6 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _filled(settings: Kind, preset: Mapping[str, Any]) -> Kind:
+def _filled(settings: AnySettings, preset: Mapping[str, Any]) -> AnySettings:
     missing = {name: value for name, value in preset.items() if getattr(settings, name) is None}
     return settings.model_copy(update=missing)

@@ -1,4 +1,4 @@
-"""Configuration: bounds, names, presets, files, and where artifacts live."""
+"""Configuration: bounds, names, presets, files, and the artifact root."""
 
 import re
 from pathlib import Path
@@ -31,13 +31,13 @@ CLASSES = [ModelConfig, TrainingConfig, ArraysConfig, AugmentationConfig, Promot
 
 
 def run_of(architecture: str, **training: Any) -> TrainingRun:
-    """Give a run that says nothing but its architecture, and what is said of its training."""
+    """Return a run with this architecture and these training settings."""
     return parse(TrainingRun, {"model": {"architecture": architecture}, "training": training}, source="test")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_resolved_run_leaves_nothing_open(architecture: str) -> None:
-    """Every None is filled from the preset, with values that are in bounds themselves."""
+def test_a_resolved_run_has_no_setting_that_is_none(architecture: str) -> None:
+    """Every None is filled with a value within the bounds."""
     run = run_of(architecture).resolved()
     values = run.model_dump()
     assert not [
@@ -50,19 +50,20 @@ def test_a_resolved_run_leaves_nothing_open(architecture: str) -> None:
 @pytest.mark.parametrize("preset", get_args(Preset))
 @pytest.mark.parametrize("architecture", [None, *ARCHITECTURES])
 @pytest.mark.parametrize(
-    "said",
+    "given",
     [
         {},
         {"training": {"learning_rate": 0.5, "augmentation": {"zoom": 0.1}}, "model": {"hidden": (8, 8, 8, 8)}},
         {"training": {"members": 2}, "arrays": {"validation_fraction": 0.3}, "promotion": {"promote": False}},
     ],
 )
-def test_what_differs_from_the_preset_says_it_all(
-    preset: Preset, architecture: str | None, said: dict[str, Any], tmp_path: Path
+def test_differences_written_to_a_file_describe_the_same_run(
+    preset: Preset, architecture: str | None, given: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Written to a file and read again, it means the same run."""
+    """For each preset and architecture."""
     written = merge_settings(
-        {"preset": preset, "datasets": ["a", 'b " \\']}, merge_settings(said, {"model": {"architecture": architecture}})
+        {"preset": preset, "datasets": ["a", 'b " \\']},
+        merge_settings(given, {"model": {"architecture": architecture}}),
     )
     run = parse(TrainingRun, written, source="test").resolved()
     file = tmp_path / "run.toml"
@@ -70,8 +71,8 @@ def test_what_differs_from_the_preset_says_it_all(
     assert parse(TrainingRun, load_toml(file), source="file").resolved() == run
 
 
-def test_what_the_preset_has_is_not_said() -> None:
-    """A file shows what is special about a run."""
+def test_differences_leave_out_what_the_preset_supplies() -> None:
+    """Or the architecture, if it is not the preset's."""
     assert TrainingRun(preset="quick").resolved().differences() == {"datasets": ["mnist"], "preset": "quick"}
     run = run_of("mlp", epochs=3).resolved()
     assert run.differences() == {
@@ -83,15 +84,15 @@ def test_what_the_preset_has_is_not_said() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_what_is_said_goes_before_the_preset(architecture: str) -> None:
-    """A preset fills gaps only, also against values that count as false."""
+def test_settings_override_the_preset(architecture: str) -> None:
+    """Also values that count as false, such as 0."""
     run = run_of(architecture, epochs=1, weight_decay=0.0, augment=False, weight_average=0.0).resolved()
     training = run.training
     assert (training.epochs, training.weight_decay, training.augment, training.weight_average) == (1, 0, False, 0)
 
 
-def test_the_presets_are_those_of_the_tutorial_and_of_the_convolutional_network() -> None:
-    """The defaults that results are promised with."""
+def test_architectures_have_their_documented_defaults() -> None:
+    """Those of `mlp` and `cnn`."""
     mlp, cnn = run_of("mlp").resolved(), run_of("cnn").resolved()
     assert (mlp.model.hidden, mlp.model.dropout, mlp.arrays.validation_fraction) == ((128,), 0.5, 0.2)
     assert (mlp.training.optimizer, mlp.training.augment) == ("adam", False)
@@ -104,8 +105,8 @@ def test_the_presets_are_those_of_the_tutorial_and_of_the_convolutional_network(
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))
-def test_a_preset_has_the_network_and_the_training_that_is_recommended_for_it(preset: Preset) -> None:
-    """As if its network had been chosen by hand, but for what the preset says; nothing stays open."""
+def test_a_preset_resolves_to_its_architecture_with_its_changes(preset: Preset) -> None:
+    """The rest is as if the architecture had been set."""
     run = TrainingRun(preset=preset).resolved()
     architecture, changes = PRESETS[preset]
     assert run.model.architecture == architecture
@@ -114,8 +115,8 @@ def test_a_preset_has_the_network_and_the_training_that_is_recommended_for_it(pr
     assert (run.model, run.arrays, run.resolved()) == (by_hand.model, by_hand.arrays, run)
 
 
-def test_members_have_seeds_of_their_own() -> None:
-    """And nothing else: each is trained as it would be alone."""
+def test_members_differ_in_their_seeds_only() -> None:
+    """Each is trained as it would be alone."""
     run = TrainingRun(preset="best", training=TrainingConfig(seed=7)).resolved()
     assert [how.seed for how in run.members()] == [7, 8, 9]
     assert {how.model_copy(update={"seed": 7}) for how in run.members()} == {
@@ -124,26 +125,26 @@ def test_members_have_seeds_of_their_own() -> None:
     assert TrainingRun().resolved().members() == [TrainingRun().resolved().training]
 
 
-def test_the_recommended_preset_is_compact() -> None:
-    """And nobody needs to name it."""
+def test_the_default_preset_is_compact() -> None:
+    """It does not have to be named."""
     assert TrainingRun() == TrainingRun(preset="default")
     assert TrainingRun().resolved().model.architecture == "compact"
 
 
-def test_a_network_that_is_chosen_goes_before_the_preset() -> None:
-    """With its own training, not with the preset's; and what is said goes before both."""
+def test_an_architecture_overrides_the_preset() -> None:
+    """It brings its own training settings; other settings override both."""
     values = {"preset": "quick", "model": {"architecture": "mlp"}, "training": {"epochs": 2}}
     run = parse(TrainingRun, values, source="test").resolved()
     assert (run.model.hidden, run.training.optimizer, run.training.epochs) == ((128,), "adam", 2)
 
 
-def test_the_quick_preset_changes_images_little() -> None:
-    """Strokes and levels stay; augmentation that is said goes before it."""
+def test_the_quick_preset_has_small_affine_changes_only() -> None:
+    """A given augmentation replaces them."""
     quick = TrainingRun(preset="quick").resolved().training.augmentation
     assert quick is not None
     assert (quick.stroke, quick.blur, quick.contrast, quick.lines) == (0, 0, 0, 0)
-    said = TrainingRun(preset="quick", training=TrainingConfig(augmentation=AugmentationConfig(blur=1))).resolved()
-    assert said.training.augmentation == AugmentationConfig(blur=1)
+    given = TrainingRun(preset="quick", training=TrainingConfig(augmentation=AugmentationConfig(blur=1))).resolved()
+    assert given.training.augmentation == AugmentationConfig(blur=1)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +170,8 @@ def test_the_quick_preset_changes_images_little() -> None:
         ("promotion", "min_accuracy", -0.1),
     ],
 )
-def test_a_value_out_of_bounds_is_refused_by_name(part: str, name: str, value: object) -> None:
-    """The message says where, what was wrong and what was found."""
+def test_a_value_out_of_bounds_is_an_error_that_names_the_setting(part: str, name: str, value: object) -> None:
+    """The message has the source, the setting and the value."""
     with pytest.raises(UsageError) as caught:
         parse(TrainingRun, {part: {name: value}}, source="night.toml")
     assert str(caught.value).startswith(f"night.toml: {part}.{name}")
@@ -178,15 +179,15 @@ def test_a_value_out_of_bounds_is_refused_by_name(part: str, name: str, value: o
 
 
 @pytest.mark.parametrize("found", ["CANARY", {"password": "CANARY"}])
-def test_an_unknown_name_is_refused_without_its_value(found: object) -> None:
-    """It may be a secret that was put into the wrong file."""
+def test_an_unknown_name_is_an_error_without_its_value(found: object) -> None:
+    """The value may be a secret in the wrong file."""
     with pytest.raises(UsageError, match=r"^night.toml: training.tokens: ") as caught:
         parse(TrainingRun, {"training": {"tokens": found}}, source="night.toml")
     assert "CANARY" not in str(caught.value)
 
 
-def test_all_faults_are_told_at_once() -> None:
-    """One message for a file, not one a try."""
+def test_an_error_lists_all_faults() -> None:
+    """In one message per file."""
     with pytest.raises(UsageError, match=r"x: top_k: .*; .*shard_size: .*; jobs: extra inputs are not permitted"):
         parse(PredictionConfig, {"top_k": 0, "shard_size": 0, "jobs": 3}, source="x")
 
@@ -199,8 +200,8 @@ def test_all_faults_are_told_at_once() -> None:
         ({"promotion": {"max_slowdown": 2}}, "max_slowdown: this setting was removed; use max_operations, which"),
     ],
 )
-def test_an_old_name_is_refused_with_what_to_use_instead(values: dict[str, Any], sentence: str) -> None:
-    """So a configuration file of an earlier version is easy to bring up to date."""
+def test_an_old_name_is_an_error_that_states_the_new_one(values: dict[str, Any], sentence: str) -> None:
+    """So a configuration file of an earlier version is easy to update."""
     with pytest.raises(UsageError) as caught:
         parse(TrainingRun, values, source="night.toml")
     assert sentence in str(caught.value)
@@ -208,27 +209,27 @@ def test_an_old_name_is_refused_with_what_to_use_instead(values: dict[str, Any],
 
 @pytest.mark.parametrize("old", [*RENAMED, *REMOVED])
 def test_no_old_name_is_a_setting(old: str) -> None:
-    """And each old name leads to a setting that is there."""
+    """Each old name leads to an existing setting."""
     settings = {*TrainingRun.model_fields, *PromotionPolicy.model_fields}
     assert old not in settings
     assert settings & set(re.findall(r"\w+", RENAMED.get(old, REMOVED.get(old, ""))))
 
 
-def test_settings_do_not_change() -> None:
-    """What a run was started with is what it was run with."""
+def test_settings_are_immutable() -> None:
+    """A run ends with the settings that it was started with."""
     with pytest.raises(ValidationError, match="frozen"):
         TrainingRun().training.epochs = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_setting_is_described(kind: type[BaseModel]) -> None:
-    """The form in the Prefect UI and the guide show these sentences."""
+    """The descriptions are the help of options and the text of the form in the Prefect UI."""
     plain = [name for name, field in kind.model_fields.items() if not isinstance(field.default, BaseModel)]
     assert [name for name in plain if not kind.model_fields[name].description] == []
 
 
-def test_options_lie_over_a_file_and_none_means_unsaid() -> None:
-    """Only what was given on the command line replaces what the file says; the file itself stays as it was."""
+def test_options_override_a_file_unless_they_are_none() -> None:
+    """The values of the file are not modified."""
     written = {"datasets": ["mnist"], "training": {"epochs": 3, "seed": 1}}
     options = {
         "datasets": None,
@@ -240,13 +241,13 @@ def test_options_lie_over_a_file_and_none_means_unsaid() -> None:
     assert written["training"] == {"epochs": 3, "seed": 1}
 
 
-def test_a_false_or_zero_option_is_said() -> None:
-    """`--no-augment` and `--seed 0` are not taken for silence."""
+def test_a_false_or_zero_option_overrides_a_file() -> None:
+    """Such as `--no-augment` and `--seed 0`."""
     assert merge_settings({"a": True, "b": 3}, {"a": False, "b": 0}) == {"a": False, "b": 0}
 
 
-def test_a_file_that_writes_a_value_for_a_table_is_told_so() -> None:
-    """`training = 3` is reported as it was written, not lost under the options."""
+def test_a_value_in_place_of_a_table_is_an_error() -> None:
+    """The options do not hide `training = 3` in a file."""
     merged = merge_settings({"training": 3}, {"training": {"epochs": 2}})
     with pytest.raises(UsageError, match=r"training: .*found 3"):
         parse(TrainingRun, merged, source="x")
@@ -254,15 +255,15 @@ def test_a_file_that_writes_a_value_for_a_table_is_told_so() -> None:
 
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(max_size=2), st.integers() | st.dictionaries(st.text(max_size=2), st.integers())))
-def test_nothing_said_changes_nothing(base: dict[str, Any]) -> None:
-    """No options, or options without values, leave the file's values alone."""
+def test_options_without_values_change_nothing(base: dict[str, Any]) -> None:
+    """Nor do no options at all."""
     silent = {name: dict.fromkeys(value) if isinstance(value, dict) else None for name, value in base.items()}
     assert merge_settings(base, {}) == merge_settings(base, silent) == base
     assert merge_settings(base, base) == base
 
 
 def test_a_toml_file_becomes_a_run(tmp_path: Path) -> None:
-    """The names in the file are those of the settings, a table a part."""
+    """With one table per section of settings."""
     path = tmp_path / "night.toml"
     path.write_text(
         'datasets = ["mnist", "scans"]\n[model]\narchitecture = "mlp"\nhidden = [64]\n[training]\nepochs = 2\n'
@@ -272,8 +273,8 @@ def test_a_toml_file_becomes_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"epochs = ", b"\xff\xfe"])
-def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
-    """Absent, not TOML, not text: one message with the path."""
+def test_a_file_that_cannot_be_read_is_an_error_with_its_path(tmp_path: Path, content: bytes | None) -> None:
+    """If it does not exist, is not TOML, or is not text."""
     path = tmp_path / "night.toml"
     if content is not None:
         path.write_bytes(content)
@@ -281,12 +282,12 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes | N
         load_toml(path)
 
 
-# Where artifacts live
+# Artifact root and project
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a folder in it, where one is."""
+    """Make a project, change into a folder of it, and return its path."""
     (tmp_path / "prefect.yaml").write_text("name: digits\n")
     (tmp_path / "scans" / "today").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "scans" / "today")
@@ -294,8 +295,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_option_goes_before_the_environment_before_the_project(project: Path) -> None:
-    """The order that the architecture names."""
+def test_the_option_overrides_the_environment_which_overrides_the_project(project: Path) -> None:
+    """An empty environment variable counts as not set."""
     environment = {ARTIFACTS_VARIABLE: "/from/environment"}
     assert artifact_root(Path("/from/option"), environment=environment) == Path("/from/option")
     assert artifact_root(environment=environment) == Path("/from/environment")
@@ -303,15 +304,15 @@ def test_the_option_goes_before_the_environment_before_the_project(project: Path
     assert artifact_root(environment={ARTIFACTS_VARIABLE: ""}) == project / "artifacts"
 
 
-def test_the_environment_of_the_process_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the shell exported is found without being handed over."""
+def test_the_environment_of_the_process_is_used(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless another environment is given."""
     assert artifact_root() == project / "artifacts"
     monkeypatch.setenv(ARTIFACTS_VARIABLE, str(project / "elsewhere"))
     assert artifact_root() == project / "elsewhere"
 
 
-def test_the_nearest_project_is_meant(project: Path) -> None:
-    """A project inside a project has artifacts of its own."""
+def test_the_nearest_project_is_used(project: Path) -> None:
+    """A project inside a project has its own artifacts."""
     (project / "scans" / "prefect.yaml").write_text("name: digits\n")
     assert artifact_root(environment={}) == project / "scans" / "artifacts"
 
@@ -357,14 +358,14 @@ def test_a_pyproject_that_does_not_mention_digits_is_passed_over(project: Path, 
     assert find_project() == project
 
 
-def test_without_a_project_artifacts_lie_here(project: Path) -> None:
-    """No project above: the current directory."""
+def test_outside_a_project_the_artifact_root_is_in_the_current_directory(project: Path) -> None:
+    """No directory above is a project."""
     (project / "prefect.yaml").unlink()
     assert artifact_root(environment={}) == project / "scans" / "today" / "artifacts"
 
 
-def test_a_root_is_absolute_and_knows_the_home(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative root stays the same when somebody changes the directory; `~` is the home."""
+def test_an_artifact_root_is_absolute(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays the same when the current directory changes; `~` is the home directory."""
     monkeypatch.setenv("HOME", "/home/anna")
     assert artifact_root(Path("mine"), environment={}) == project / "scans" / "today" / "mine"
     assert artifact_root(environment={ARTIFACTS_VARIABLE: "~/mine"}) == Path("/home/anna/mine")

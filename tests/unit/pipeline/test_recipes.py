@@ -57,7 +57,7 @@ def test_the_promotion_policy_does_not_change_the_digest() -> None:
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the package whose sources the code versions are computed from."""
+    """Compute code versions from a copy of the package, and return its path."""
     package = Path(recipes.__file__).parents[1]
     copy = Path(shutil.copytree(package, tmp_path / package.name, ignore=lambda _, names: set(names) & NO_SOURCES))
     monkeypatch.setattr(code_version, "_PACKAGE", copy)
