@@ -67,7 +67,7 @@ def test_a_worker_that_is_killed_with_its_run(system: RunningSystem) -> None:
     assert system.state_of(run)["type"] == "RUNNING"
     assert any("process is gone" in sentence for sentence in system.status()["attention"])
     assert "crashed" in system.up()
-    assert system.ended(run, "CRASHED")["message"].endswith("the next run goes on")
+    assert system.ended(run, "CRASHED")["message"].endswith("the next run continues its work")
     assert Registry(Store(system.root)).champion() == champion
     system.ended(system.run("train/nightly", **NIGHT, training={"epochs": 2}))
 

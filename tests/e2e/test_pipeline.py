@@ -358,7 +358,7 @@ def test_an_interrupted_prediction_is_continued(
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.decode().rstrip().endswith("digits: interrupted; the same command goes on from what is finished")
+    assert errors.decode().rstrip().endswith("digits: interrupted; the same command resumes from what is finished")
     assert b"Traceback" not in errors
     assert not table.exists()
     with pytest.raises(ProcessLookupError):

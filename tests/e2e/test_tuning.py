@@ -92,7 +92,7 @@ def test_an_interrupted_search_goes_on(server: str, tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert errors.decode().rstrip().endswith("digits: interrupted; the same command goes on from what is finished")
+    assert errors.decode().rstrip().endswith("digits: interrupted; the same command resumes from what is finished")
     assert b"Traceback" not in errors
     first = next(root.glob("studies/*/trial-00000.json"))
     finished = first.stat().st_mtime_ns
