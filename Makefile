@@ -31,7 +31,7 @@ demo: setup
 REST := browser or postgres or campaign or slow
 
 test: setup
-	@$(RUN) pytest -n 2 --dist loadgroup -m "not ($(REST))" --cov --cov-report=term
+	@$(RUN) pytest -n 2 --no-loadscope-reorder -m "not ($(REST))" --cov --cov-report=term
 
 test-rest: setup
 	@$(RUN) pytest -m "$(REST)"

@@ -1,21 +1,28 @@
-"""What all tests share: matrix products on one thread, and whole directories of tests on one worker of pytest-xdist."""
+"""What all tests share: matrix products on one thread, and which tests run in the same process."""
 
 import os
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-ON_ONE_WORKER = ("tests/e2e/",)
-"""Directories whose tests share a server and a trained model; other tests stay together by file."""
+TOGETHER = ("tests/e2e",)
+"""Directories whose tests share a Prefect server and a trained model; other tests stay together by file."""
 
 # Threads of OpenBLAS spin while they wait, which would be most of the time of two test processes on two cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Keep together what shares fixtures that are expensive to make."""
-    for item in items:
-        path = item.nodeid.partition("::")[0]
-        group = next((directory for directory in ON_ONE_WORKER if path.startswith(directory)), path)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Return the scheduler of pytest-xdist that keeps together what shares expensive fixtures.
+
+    The marker `xdist_group` of pytest-xdist 3.8 is without effect under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return next((directory for directory in TOGETHER if path.startswith(directory)), path)
+
+    return Scheduling(config, log)
