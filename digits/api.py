@@ -1,4 +1,4 @@
-"""Functions of the public Python API."""
+"""API: prediction of a folder in one call, and the test images of a model as files."""
 
 from pathlib import Path
 
