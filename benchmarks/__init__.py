@@ -1,1 +1,1 @@
-"""Measured claims: every number in the README and the docs is printed by a command here."""
+"""Benchmarks: one command for each figure in the README and the documentation. `python -m benchmarks NAME` runs one."""

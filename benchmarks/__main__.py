@@ -1,41 +1,48 @@
-"""Run measurements: `python -m benchmarks` for the quick ones, or with the names of those wanted.
+"""Command line of the benchmarks.
 
-Each is a module of its own, run in a fresh process. Options go to the one that is named: `python -m benchmarks scale
---rounds 1`; `--help` after a name says which there are.
+python -m benchmarks                      # the quick ones: start, prediction, incremental
+python -m benchmarks NAME [NAME ...]      # those that are named
+python -m benchmarks NAME [options]       # one with options, which `--help` after its name lists
+
+Each benchmark is a module of its own and runs in a new process.
 """
 
 import subprocess
 import sys
 from itertools import dropwhile, takewhile
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe_machine
 
 QUICK = ("start", "prediction", "incremental")
 SLOW = (
     "accuracy",
+    "calibration",
     "determinism",
     "drift",
-    "honesty",
     "learning",
-    "normalising",
+    "normalization",
     "photos",
     "reviewing",
     "scale",
     "sets",
     "system",
 )
+NAMES = ", ".join((*QUICK, *SLOW))
 
 
 def main(arguments: list[str]) -> int:
-    """Run each named measurement; the exit code is the number of those that failed."""
+    """Run the named benchmarks, or the quick ones if none is named; return the number of those that failed."""
     names = list(takewhile(_is_name, arguments))
     options = list(dropwhile(_is_name, arguments))
+    if not names and options in (["--help"], ["-h"]):
+        print(f"{__doc__}\nBenchmarks: {NAMES}")
+        return 0
     unknown = set(names) - {*QUICK, *SLOW}
     if unknown:
-        sys.exit(f"no measurement named {', '.join(sorted(unknown))}; there are {', '.join((*QUICK, *SLOW))}")
+        sys.exit(f"unknown benchmark: {', '.join(sorted(unknown))}; choose from {NAMES}")
     if options and len(names) != 1:
-        sys.exit(f"the options {' '.join(options)} need the name of the one measurement that they are for")
-    print(describe(), flush=True)
+        sys.exit(f"{' '.join(options)}: options need the name of exactly one benchmark before them")
+    print(describe_machine(), flush=True)
     return sum(_run(name, options) != 0 for name in names or QUICK)
 
 

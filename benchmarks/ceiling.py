@@ -1,15 +1,16 @@
-"""What one process needs for each image at the least: the steps of prediction by themselves, nothing around them.
+"""Minimum cost of a prediction: each step by itself, in one process, with nothing around it.
 
-python -m benchmarks.ceiling FOLDER ARTIFACTS     # prints the microseconds of each step as JSON
+python -m benchmarks.ceiling FOLDER ARTIFACTS     # prints the microseconds per image of each step as JSON
 
-Each step goes over the same real files: open, read and SHA-256; decode; bring into the network's form; the network, at
-the batch and the threads that the engine uses; a CSV row. No engine can be faster than processes / sum of the steps.
+`python -m benchmarks prediction` runs this module. The steps process the same files: open, read and SHA-256; decode;
+normalize; network, with the batch size and the threads of a prediction; CSV row. No prediction can be faster than the
+number of processes divided by the sum of the steps.
 """
 
+import argparse
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,29 +26,29 @@ from tests.support.networks import champion_files
 
 IMAGES = 4096
 SLICE = 256
-"""Images that a step is handed at a time."""
+"""Number of images that a step receives at a time."""
 
 _OPEN = os.O_RDONLY | os.O_CLOEXEC
 
 
-def steps_of(paths: Sequence[Path], model: OnnxModel) -> dict[str, float]:
-    """Measure each step; give its microseconds for an image."""
+def measure_steps(paths: Sequence[Path], model: OnnxModel) -> dict[str, float]:
+    """Return the microseconds per image of each step."""
     predictor, table = Predictor(model), format_of(Path("table.csv"))
     columns = columns_of(classes=len(model.class_names), probabilities=False, top_k=1)
     names = [os.fspath(path) for path in paths]
-    watch = _Watch(len(paths))
-    read = watch("read and hash", _read, names)
-    pictures = watch("decode", lambda part: [decode(content) for content, _ in part], read)
-    pixels = watch("normalise", lambda part: [normalize(picture.pixels) for picture in part], pictures)
+    timer = _StepTimer(len(paths))
+    read = timer("read and hash", _read, names)
+    images = timer("decode", lambda part: [decode(content) for content, _ in part], read)
+    pixels = timer("normalize", lambda part: [normalize(image.pixels) for image in part], images)
     predictor.predict(np.stack(pixels[:SLICE]))
-    chances = watch("network", lambda part: list(predictor.predict(np.stack(part))), pixels)
-    known = [(path.name, digest) for path, (_, digest) in zip(paths, read, strict=True)]
-    watch("row", lambda part: [table.encode(_rows(part), columns)], list(zip(known, chances, strict=True)))
-    return watch.microseconds
+    y_prob = timer("network", lambda part: list(predictor.predict(np.stack(part))), pixels)
+    hashed = [(path.name, digest) for path, (_, digest) in zip(paths, read, strict=True)]
+    timer("row", lambda part: [table.encode(_rows(part), columns)], list(zip(hashed, y_prob, strict=True)))
+    return timer.microseconds
 
 
-class _Watch:
-    """Does a step slice by slice, and keeps what it took."""
+class _StepTimer:
+    """Timer that runs a step slice by slice and records its microseconds per image."""
 
     def __init__(self, images: int) -> None:
         self.microseconds: dict[str, float] = {}
@@ -73,19 +74,23 @@ def _read(names: Sequence[str]) -> list[tuple[bytes, str]]:
 
 
 def _rows(part: Sequence[tuple[tuple[str, str], Any]]) -> list[tuple[Any, ...]]:
-    chances = np.stack([values for _, values in part])
-    best, greatest = chances.argmax(axis=1).tolist(), chances.max(axis=1).tolist()
+    y_prob = np.stack([values for _, values in part])
+    classes, confidences = y_prob.argmax(axis=1).tolist(), y_prob.max(axis=1).tolist()
     return [
-        (name, str(index), chance, "ok", None, 28, 28, digest, None, 1)
-        for ((name, digest), _), index, chance in zip(part, best, greatest, strict=True)
+        (name, str(index), confidence, "ok", None, 28, 28, digest, None, 1)
+        for ((name, digest), _), index, confidence in zip(part, classes, confidences, strict=True)
     ]
 
 
-def main(folder: str, artifacts: str) -> None:
-    """Print the steps as JSON."""
-    paths = sorted(Path(folder).iterdir())[:IMAGES]
-    print(json.dumps(steps_of(paths, champion_files(Path(artifacts)))))
+def main() -> None:
+    """Print the microseconds per image of each step as JSON."""
+    parser = argparse.ArgumentParser(description="Measure the minimum cost of each step of a prediction.")
+    parser.add_argument("folder", type=Path, help=f"folder of images, of which {IMAGES} are used")
+    parser.add_argument("artifacts", type=Path, help="artifact root with a champion")
+    options = parser.parse_args()
+    paths = sorted(options.folder.iterdir())[:IMAGES]
+    print(json.dumps(measure_steps(paths, champion_files(options.artifacts))))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""Which machine a measurement was made on, and when."""
+"""Description of the machine and the date, which `python -m benchmarks NAME` prints before its figures."""
 
 import os
 import platform
@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 
-def describe() -> str:
-    """Give one line: date, processor, usable processors, Python."""
+def describe_machine() -> str:
+    """Return one line with the date (UTC), the processor, the number of usable cores, and the version of Python."""
     day = datetime.now(UTC).date()
     return f"{day}, {_processor()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 

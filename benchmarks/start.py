@@ -1,8 +1,11 @@
-"""How long the console command takes to start: `digits --help`, and ten images predicted by a cold process.
+"""Start-up time of the command: `digits --help`, and the prediction of ten images in a new process.
 
-Needs a champion in the artifact root (`make demo` makes one).
+python -m benchmarks start          # under a minute
+
+Needs a champion in the artifact root; `make demo` trains one.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -13,11 +16,12 @@ from statistics import median
 from tests.support.command import DIGITS
 from tests.support.pictures import write_images
 
-ROUNDS = 3
-
 
 def main() -> None:
-    """Print the median wall seconds of each command, in turn with a bare `import tensorflow`."""
+    """Print the median wall time of each command and, for comparison, of `import tensorflow`."""
+    parser = argparse.ArgumentParser(description="Measure how long the command takes to start.")
+    parser.add_argument("--rounds", type=int, default=3, help="number of runs of each command (default: 3)")
+    rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder) / "ten", 10)
         commands = {
@@ -25,9 +29,9 @@ def main() -> None:
             "digits predict, ten images": [DIGITS, "predict", f"{folder}/ten", "--out", f"{folder}/ten.csv"],
             "import tensorflow": [sys.executable, "-W", "ignore", "-c", "import tensorflow"],
         }
-        rounds = [{name: _seconds(command) for name, command in commands.items()} for _ in range(ROUNDS)]
+        times = [{name: _seconds(command) for name, command in commands.items()} for _ in range(rounds)]
     for name in commands:
-        print(f"{name:<28} {median(times[name] for times in rounds):6.2f} s wall (median of {ROUNDS})")
+        print(f"{name:<28} {median(one[name] for one in times):6.2f} s wall time (median of {rounds})")
 
 
 def _seconds(command: list[str]) -> float:

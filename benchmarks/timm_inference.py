@@ -1,10 +1,12 @@
-"""What timm's `inference.py` does, for a small residual network at 32x32: a folder to a CSV, with its own loader.
+"""Prediction by timm, as its `inference.py` does it: a folder to a CSV file, with timm's loader and a small network.
 
-Run by the interpreter of an environment that has timm: it imports nothing of Digits.
+python benchmarks/timm_inference.py FOLDER        # prints the images per second
 
-python benchmarks/timm_inference.py FOLDER        # prints the images a second
+`python -m benchmarks prediction --timm` runs this file with the interpreter of an environment that has timm. It
+therefore imports nothing of Digits. The network is `test_resnet`, a small residual network, at 32x32 pixels.
 """
 
+import argparse
 import csv
 import importlib
 import re
@@ -18,17 +20,17 @@ from torch import library as operators
 NETWORK = "test_resnet"
 BATCH = 256
 WORKERS = 2
-MOST_OPERATORS = 50
+MAX_OPERATORS = 50
 _MISSING = re.compile(r"operator torchvision::(\w+) does not exist")
 _OPERATORS = operators.Library("torchvision", "FRAGMENT")
 
 
 def declare_missing_operators() -> None:
-    """Let a torchvision be imported whose compiled part does not load beside this torch, as CUDA's beside a CPU's.
+    """Make torchvision importable although its compiled part does not fit this torch, as CUDA's beside a CPU's.
 
-    It names each operator that it misses in turn; the network and the loader use none of them.
+    The import fails at one missing operator at a time. The network and the loader use none of them.
     """
-    for _ in range(MOST_OPERATORS):
+    for _ in range(MAX_OPERATORS):
         try:
             importlib.import_module("torchvision")
         except RuntimeError as error:
@@ -40,8 +42,11 @@ def declare_missing_operators() -> None:
                 del sys.modules[name]
 
 
-def main(folder: str) -> None:
-    """Predict the folder; the clock runs from the making of the loader to the closed table."""
+def main() -> None:
+    """Predict the folder; the time runs from the creation of the loader to the end of the table."""
+    parser = argparse.ArgumentParser(description="Measure timm's prediction of a folder.")
+    parser.add_argument("folder", help="folder of images")
+    folder = parser.parse_args().folder
     declare_missing_operators()
     timm, data = importlib.import_module("timm"), importlib.import_module("timm.data")
     network = timm.create_model(NETWORK, num_classes=10).eval()
@@ -54,11 +59,11 @@ def main(folder: str) -> None:
     with tempfile.TemporaryFile("w+", newline="") as table, torch.inference_mode():
         writer = csv.writer(table)
         for pixels, _ in loader:
-            chances, classes = network(pixels).softmax(-1).max(-1)
-            for index, chance in zip(classes.tolist(), chances.tolist(), strict=True):
-                writer.writerow([names.pop(0), index, chance])
+            confidences, classes = network(pixels).softmax(-1).max(-1)
+            for index, confidence in zip(classes.tolist(), confidences.tolist(), strict=True):
+                writer.writerow([names.pop(0), index, confidence])
     print(len(dataset) / (time.perf_counter() - started))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
