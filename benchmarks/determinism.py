@@ -90,7 +90,7 @@ def be(place: Path, *, epochs: int, processes: int) -> dict[str, Any]:
     report = steps.report_model(store, evaluation)
     version, _ = steps.register_model(store, evaluation, report)
     Registry(store).promote(version.number, reasons=["to be measured"])
-    folder = write_test_images(store, version.number, place / f"folder-{processes}")
+    folder = write_test_images(version.number, place / f"folder-{processes}", artifacts=store.root)
     made = {"weights": version.weights_sha256}
     for ref in (arrays, network, model, exported, evaluation, report):
         made[f"{ref.kind}: name"] = ref.digest
@@ -99,7 +99,7 @@ def be(place: Path, *, epochs: int, processes: int) -> dict[str, Any]:
     for form in FORMATS:
         out = place / f"{form}-table.{form}"
         options = PredictionConfig(probabilities=True, top_k=3, max_error=0.05, processes=processes)
-        told = predict(store, folder, out=out, options=options).as_record()
+        told = predict(folder, out=out, options=options, artifacts=store.root).as_record()
         made[f"prediction: {form}"] = _hash(out.read_bytes())
         made[f"prediction: picture ({form})"] = _hash(picture_path(out).read_bytes())
         made[f"prediction: summary ({form})"] = digest_of({key: told[key] for key in told.keys() - set(OF_THE_RUN)})

@@ -116,12 +116,9 @@ def _seconds(began: datetime | None, ended: datetime | None) -> float:
 
 def _as_library(folder: Path, out: Path) -> float:
     from digits import api
-    from digits.prediction.config import PredictionConfig
-    from digits.settings import artifact_root
-    from digits.store.artifacts import Store
 
     began = time.perf_counter()
-    api.predict(Store(artifact_root()), folder, out=out, options=PredictionConfig())
+    api.predict(folder, out=out)
     return time.perf_counter() - began
 
 

@@ -1,5 +1,78 @@
-"""Digits: folders of handwritten-digit images as tables, and the model behind them kept up to date.
+"""Digits: tables of predictions from folders of handwritten-digit images, and the models behind them.
 
-The library below the Prefect tasks and flows, in ten packages; `digits.cli` is the command, and `digits.server` a local
-Prefect system. docs/architecture.md describes them.
+    import digits
+
+    digits.train(["mnist-sample"], preset="quick")
+    summary = digits.predict("scans", out="scans.csv")
+    rows = list(digits.read_table(summary.out))
+
+The names below are the public API. Each is loaded on first use, so that a worker process loads only what it needs.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from digits.api import evaluate, inspect, list_models, load_model, predict, train
+    from digits.data.config import ArraysConfig
+    from digits.errors import DigitsError
+    from digits.maintenance.retention import RetentionConfig
+    from digits.outputs.table import read_table
+    from digits.pipeline.config import PromotionPolicy
+    from digits.prediction.config import PredictionConfig
+    from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
+
+    __version__: str
+
+__all__ = [
+    "ArraysConfig",
+    "AugmentationConfig",
+    "DigitsError",
+    "ModelConfig",
+    "PredictionConfig",
+    "PromotionPolicy",
+    "RetentionConfig",
+    "TrainingConfig",
+    "__version__",
+    "evaluate",
+    "inspect",
+    "list_models",
+    "load_model",
+    "predict",
+    "read_table",
+    "train",
+]
+
+_MODULES = {
+    "ArraysConfig": "digits.data.config",
+    "AugmentationConfig": "digits.training.config",
+    "DigitsError": "digits.errors",
+    "ModelConfig": "digits.training.config",
+    "PredictionConfig": "digits.prediction.config",
+    "PromotionPolicy": "digits.pipeline.config",
+    "RetentionConfig": "digits.maintenance.retention",
+    "TrainingConfig": "digits.training.config",
+    "evaluate": "digits.api",
+    "inspect": "digits.api",
+    "list_models": "digits.api",
+    "load_model": "digits.api",
+    "predict": "digits.api",
+    "read_table": "digits.outputs.table",
+    "train": "digits.api",
+}
+"""Module of each public name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("digits")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -38,7 +38,7 @@ def _predict_test_images(root: "Path", outcome: "Outcome") -> None:
 
     store = Store(root)
     folder = store.demo / outcome.facts.test_set[:12]
-    api.write_test_images(store, outcome.version, folder)
+    api.write_test_images(outcome.version, folder, artifacts=root)
     out = store.demo / "predictions.csv"
     summary = predict_here(folder, str(outcome.version), out, PredictionConfig(), root)
     following = f"digits predict FOLDER --out FILE.csv   or   digits models show {outcome.version}"

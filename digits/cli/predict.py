@@ -222,14 +222,15 @@ def predict_here(
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
 
-    store = Store(artifact_root(artifacts))
     if shadow:
-        service.open_model(store, shadow)  # its errors are reported before anything is predicted
+        service.open_model(
+            Store(artifact_root(artifacts)), shadow
+        )  # its errors are reported before anything is predicted
     progress = TerminalProgress()
-    summary = api.predict(store, path, model=model, out=out, options=options, progress=progress)
+    summary = api.predict(path, out=out, model=model, options=options, artifacts=artifacts, progress=progress)
     if shadow is None:
         return summary
-    return api.predict_shadow(store, path, summary, shadow=shadow, options=options, progress=progress)
+    return api.predict_shadow(path, summary, shadow=shadow, options=options, artifacts=artifacts, progress=progress)
 
 
 def print_summary(summary: "PredictionSummary", *, json: bool) -> None:

@@ -32,6 +32,7 @@ from digits.data.config import ArraysConfig
 from digits.data.labels import LabelLog, LabelSnapshot
 from digits.errors import ModelError
 from digits.images.formats import Mode
+from digits.images.types import Labels, Pixels
 from digits.model import calibration, drift
 from digits.pipeline import recipes
 from digits.pipeline.config import TrainingRun
@@ -44,7 +45,8 @@ from digits.store.registry import ModelFacts, ModelVersion, Registry
 from digits.training.config import ModelConfig, TrainingConfig
 
 if TYPE_CHECKING:
-    from digits.model.onnx_model import Predictor
+    from digits.model.metrics import Evaluation
+    from digits.model.onnx_model import ModelOutput, Predictor
     from digits.outputs.model_report import ModelReport
     from digits.training.fit import History
 
@@ -115,7 +117,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
 
     def write(directory: Path) -> None:
         opened = [store.open(source) for source in sources]
-        joined = drop_duplicates([_labelled_arrays(source) for source in opened])
+        joined = drop_duplicates([load_dataset(source) for source in opened])
         data = join(joined)
         findings = [*check_arrays(data, config), *data.findings]
         require_sound(findings)
@@ -367,32 +369,51 @@ def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> 
     Raises:
         ModelError: if the model has other classes, or takes images of another size.
     """
-    from digits.model.metrics import evaluate
     from digits.model.onnx_model import load_predictor
 
     def write(directory: Path) -> None:
         opened = store.open(arrays)
         test, class_names = load_samples(opened, "test"), tuple(read_json(opened.file("arrays.json"))["class_names"])
         predictor = load_predictor(store.open(exported).path)
-        if predictor.model.class_names != class_names:
-            raise ModelError(
-                f"its classes are {predictor.model.class_names}, but those of the test images are {class_names}"
-            )
-        y_prob, novelties = predictor.predict_with_novelty(test.pixels)
-        evaluation = evaluate(test.labels, y_prob, class_names=class_names, novelty=novelties)
+        evaluation, output = measure_model(predictor, test.pixels, test.labels, class_names=class_names)
         _write_json(directory / "evaluation.json", evaluation.as_record())
-        np.save(directory / "y_prob.npy", y_prob, allow_pickle=False)
-        if novelties is not None:
-            np.save(directory / NOVELTY_FILE, novelties, allow_pickle=False)
+        np.save(directory / "y_prob.npy", output.probabilities, allow_pickle=False)
+        if output.novelty is not None:
+            np.save(directory / NOVELTY_FILE, output.novelty, allow_pickle=False)
 
     return store.produce(recipes.evaluation(exported, arrays), write)
+
+
+def measure_model(
+    predictor: "Predictor", pixels: Pixels, labels: Labels, *, class_names: tuple[str, ...]
+) -> tuple["Evaluation", "ModelOutput"]:
+    """Return the metrics of a model on labelled images, and its output for them.
+
+    Args:
+        predictor: model to evaluate.
+        pixels: (N, height, width) uint8 images in the form of the network's input.
+        labels: (N,) uint8 class ids.
+        class_names: names of the classes.
+
+    Raises:
+        ModelError: if the model has other classes, or takes images of another size.
+    """
+    from digits.model.metrics import evaluate
+
+    if predictor.model.class_names != class_names:
+        raise ModelError(
+            f"its classes are {predictor.model.class_names}, but those of the test images are {class_names}"
+        )
+    output = predictor.predict_with_novelty(pixels)
+    return evaluate(labels, output.probabilities, class_names=class_names, novelty=output.novelty), output
 
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1), "utf-8")
 
 
-def _labelled_arrays(artifact: Artifact) -> LabelledArrays:
+def load_dataset(artifact: Artifact) -> LabelledArrays:
+    """Return the content of a dataset artifact, memory-mapped."""
     arrays = {name: np.load(artifact.file(f"{name}.npy"), mmap_mode="r", allow_pickle=False) for name in DATASET_FILES}
     about = read_json(artifact.file("dataset.json"))
     return LabelledArrays(

@@ -182,7 +182,7 @@ def test_rolling_back_by_command(outcome: Outcome, root: Path, folder: Path, tmp
 def test_files_are_predicted_as_the_evaluation_did(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """The test images, written as PNG files and predicted by the flow, get exactly the evaluation's answers."""
     store = Store(root)
-    folder = write_test_images(store, outcome.version, tmp_path / "scans")
+    folder = write_test_images(outcome.version, tmp_path / "scans", artifacts=store.root)
     table = tmp_path / "out" / "predictions.csv"
     summary = predict_folder(folder, str(outcome.version), table, PredictionConfig(), root)
     rows = rows_of(table)
@@ -246,7 +246,7 @@ def test_a_bad_parameter_is_refused_before_anything_runs(server: str) -> None:
 
 def test_the_command_predicts_without_prefect(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """With no Prefect API configured the command calls the library, and says how to have runs tracked."""
-    folder = write_test_images(Store(root), outcome.version, tmp_path / "images")
+    folder = write_test_images(outcome.version, tmp_path / "images", artifacts=root)
     result = run_command(
         "predict",
         str(folder / "7"),
@@ -270,7 +270,7 @@ def test_the_command_tracks_where_an_api_is_configured(
     server: str, outcome: Outcome, root: Path, tmp_path: Path
 ) -> None:
     """With an API configured the same command runs as a flow, and its summary is a Prefect artifact."""
-    folder = write_test_images(Store(root), outcome.version, tmp_path / "tracked images")
+    folder = write_test_images(outcome.version, tmp_path / "tracked images", artifacts=root)
     result = run_command(
         "predict",
         str(folder / "3"),
@@ -290,7 +290,7 @@ def test_the_command_tracks_where_an_api_is_configured(
 
 def test_a_server_that_does_not_answer(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """Prediction goes on with one warning; `--track` makes it an error with its exit code."""
-    image = next(write_test_images(Store(root), 1, tmp_path / "images").rglob("*.png"))
+    image = next(write_test_images(1, tmp_path / "images", artifacts=root).rglob("*.png"))
     dead = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     common = ("predict", str(image), "--model", "1", "--artifacts", str(root), "--out", str(tmp_path / "one.jsonl"))
     assert run_command(*common, "--track", **dead).returncode == 7
@@ -303,7 +303,7 @@ def test_a_server_that_does_not_answer(outcome: Outcome, root: Path, tmp_path: P
 
 def test_an_image_under_the_glass(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """The prediction is that of the table; what can't be read is told in a sentence; no folder is in its way."""
-    folder = write_test_images(Store(root), outcome.version, tmp_path / "images")
+    folder = write_test_images(outcome.version, tmp_path / "images", artifacts=root)
     image, table = folder / "7" / "00000.png", tmp_path / "seven.csv"
     common = ("--model", "1", "--artifacts", str(root))
     assert run_command("predict", str(image), "--out", str(table), *common).returncode == 0
@@ -325,7 +325,7 @@ def test_an_image_under_the_glass(outcome: Outcome, root: Path, tmp_path: Path) 
 
 def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """Tasks in processes of their own, which are told nothing but where the plan lies."""
-    folder = write_test_images(Store(root), outcome.version, tmp_path / "scans")
+    folder = write_test_images(outcome.version, tmp_path / "scans", artifacts=root)
     by_processes = predict_folder.with_options(task_runner=ProcessPoolTaskRunner(max_workers=2))
     tables = [tmp_path / name / "p.csv" for name in ("threads", "processes")]
     for flow, table in zip((predict_folder, by_processes), tables, strict=True):
@@ -340,7 +340,7 @@ def test_an_interrupted_prediction_is_continued(
     """Ctrl-C ends every process at once, says how to go on, and leaves no table; the same command makes it."""
     folder, table = tmp_path / "scans", tmp_path / "p.csv"
     folder.mkdir()
-    (first,) = write_test_images(Store(root), outcome.version, tmp_path / "first").glob("7/00000.png")
+    (first,) = write_test_images(outcome.version, tmp_path / "first", artifacts=root).glob("7/00000.png")
     for number in range(MANY):
         (folder / f"{number:05}.png").hardlink_to(first)
     digits = str(Path(sys.executable).with_name("digits"))

@@ -124,7 +124,8 @@ def _rollback(place: Place, _: random.Random) -> Record:
 
 def _predict(place: Place, _: random.Random) -> Record:
     first = len(Registry(place.store).promotions())
-    summary = api.predict(place.store, place.images, out=place.table, options=PredictionConfig(processes=1))
+    options = PredictionConfig(processes=1)
+    summary = api.predict(place.images, out=place.table, options=options, artifacts=place.store.root)
     return {"predicted": summary.model_version, "images": summary.images, "window": _window(place.store, first)}
 
 
@@ -203,7 +204,8 @@ def _reference(place: Place, number: int) -> Path:
 def _table_of(place: Place, number: int) -> None:
     out = _reference(place, number)
     out.parent.mkdir()
-    api.predict(place.store, place.images, model=str(number), out=out, options=PredictionConfig(processes=1))
+    options = PredictionConfig(processes=1)
+    api.predict(place.images, out=out, model=str(number), options=options, artifacts=place.store.root)
 
 
 def _arrays(place: Place) -> None:

@@ -60,7 +60,7 @@ def make_store(root: Path, folder: Path) -> Store:
     Registry(store).promote(version.number, reasons=["to be damaged"])
     write_images(folder, 60)
     options = PredictionConfig(processes=1, incremental=True)
-    api.predict(store, folder, out=root / "predictions" / "known.csv", options=options)
+    api.predict(folder, out=root / "predictions" / "known.csv", options=options, artifacts=root)
     plan = service.plan_predictions(store, folder, model="champion", out=None, options=PredictionConfig(shard_size=20))
     run_worker(plan)
     return store

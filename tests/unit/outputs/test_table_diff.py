@@ -45,8 +45,8 @@ def _exported(store: Store, place: Path) -> dict[str, str]:
 def shadowed(store: Store, folder: Path, out: Path, shadow: str, **options: Any) -> Any:
     """Predict with the champion, and with a shadow."""
     settings = PredictionConfig(**options)
-    summary = api.predict(store, folder, out=out, options=settings)
-    return api.predict_shadow(store, folder, summary, shadow=shadow, options=settings)
+    summary = api.predict(folder, out=out, options=settings, artifacts=store.root)
+    return api.predict_shadow(folder, summary, shadow=shadow, options=settings, artifacts=store.root)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
@@ -58,7 +58,7 @@ def test_the_shadow_table_has_one_row_per_image_on_which_two_versions_differ(
     summary = shadowed(store, folder, out, "challenger")
     tables = []
     for model in ("1", "2"):
-        api.predict(store, folder, model=model, out=tmp_path / "alone.jsonl", options=PredictionConfig())
+        api.predict(folder, model=model, out=tmp_path / "alone.jsonl", artifacts=store.root)
         tables.append({row["path"]: row for row in TableFile.open(tmp_path / "alone.jsonl").rows()})
     assert {row["path"]: row for row in TableFile.open(out).rows()} == tables[0]
     with shadow_path(out).open(newline="") as file:

@@ -1,0 +1,74 @@
+"""Public API: from training to the table, without Prefect."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import digits
+from digits.pipeline.champion import Outcome
+from tests.support.small_fits import samples, small_head
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("api") / "artifacts"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Write an .npz file of 320 digits to train on and 100 to test with, and return its path."""
+    train, test = samples()
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    np.savez(path, x_train=train.pixels, y_train=train.labels, x_test=test.pixels, y_test=test.labels)
+    return str(path)
+
+
+def train(dataset: str, root: Path) -> Outcome:
+    with small_head():
+        return digits.train(
+            [dataset],
+            model=digits.ModelConfig(architecture="mlp", hidden=(32,), dropout=0),
+            training=digits.TrainingConfig(epochs=8, batch_size=16, learning_rate=0.005),
+            promotion=digits.PromotionPolicy(min_accuracy=0.5),
+            artifacts=root,
+        )
+
+
+@pytest.fixture(scope="module")
+def outcome(dataset: str, root: Path) -> Outcome:
+    return train(dataset, root)
+
+
+def test_a_trained_model_is_listed_and_not_trained_twice(outcome: Outcome, dataset: str, root: Path) -> None:
+    assert (outcome.version, outcome.new, outcome.promoted) == (1, True, True)
+    assert [version.number for version in digits.list_models(artifacts=root)] == [1]
+    again = train(dataset, root)
+    assert (again.version, again.new) == (1, False)
+    assert "Nothing changed" in again.reasons[0]
+
+
+def test_the_evaluation_of_a_model_is_that_of_its_training(outcome: Outcome, dataset: str, root: Path) -> None:
+    evaluation = digits.evaluate(dataset, artifacts=root)
+    assert (evaluation.count, evaluation.accuracy) == (100, outcome.facts.accuracy)
+
+
+def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """With the probabilities of the loaded model, and the same prediction when a single image is inspected."""
+    folder = digits.api.write_test_images(1, tmp_path / "scans", artifacts=root)
+    options = digits.PredictionConfig(processes=1)
+    summary = digits.predict(folder, out=tmp_path / "scans.csv", options=options, artifacts=root)
+    rows = list(digits.read_table(summary.out))
+    assert len(rows) == summary.images == 100
+    inspection, drawing = digits.inspect(folder / str(rows[0]["path"]), out=tmp_path / "drawing.png", artifacts=root)
+    assert drawing.is_file()
+    assert inspection.best.name == str(rows[0]["prediction"])
+    model = digits.load_model(artifacts=root)
+    assert model.predict(np.zeros((2, 28, 28), np.uint8)).shape == (2, 10)
+
+
+def test_an_invalid_argument_is_a_digits_error(outcome: Outcome, root: Path) -> None:
+    with pytest.raises(digits.DigitsError, match=r"train\(\): preset"):
+        digits.train(["mnist-sample"], preset="fast", artifacts=root)  # type: ignore[arg-type]
+    with pytest.raises(digits.DigitsError, match="version 7"):
+        digits.load_model("7", artifacts=root)
