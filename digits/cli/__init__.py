@@ -1,6 +1,7 @@
 """The command `digits`.
 
 - `main`: entry point, exit codes and error messages
+- `commands`: the commands, assembled
 - `app`: option types that several commands share
 - `runtime`: project, flows and Prefect API that a command uses
 - `output`: text, tables, JSON and progress bars on the terminal

@@ -1,74 +1,21 @@
-"""Entry point of the command `digits`: its commands, exit codes and error messages.
+"""Entry point of the command `digits`: exit codes and error messages.
 
 Exit codes: 0 done; 1 unexpected failure; 2 usage; 3 dataset; 4 artifact store; 5 registry; 6 model; 7 no Prefect
 server, worker or deployment where one is needed; 130 interrupted. `digits/errors.py` has the errors behind 2 to 7.
-
-Prefect, TensorFlow, NumPy and pydantic are imported by the functions that need them, so that `digits --help` is quick.
 """
 
 import os
 import sys
 from typing import Any, NoReturn
 
-import typer
-from typer.core import TyperGroup
-
-from digits.cli import demo, maintenance, models, predict, review, runtime, system, train
+from digits.cli.runtime import STARTUP_VARIABLE
+from digits.errors import DigitsError
 
 UNEXPECTED = 1
 NO_API = 7
 INTERRUPTED = 130
-RENAMED_OPTIONS = {"--recipe": "--preset"}
 ALLOCATIONS = 50_000
 """Allocations before a search for garbage; with Python's 700 it takes a tenth of the time of importing Prefect."""
-
-
-class CommandGroup(TyperGroup):
-    """Group of commands that reports an interruption, and an option that was renamed, in words of its own."""
-
-    def invoke(self, context: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(context)
-        except KeyboardInterrupt:
-            _fail("interrupted; the same command resumes from what is finished", INTERRUPTED)
-        except Exception as error:
-            from digits.errors import UsageError
-
-            option = getattr(error, "option_name", "")
-            if option in RENAMED_OPTIONS:
-                raise UsageError(f"{option} was renamed: use {RENAMED_OPTIONS[option]}") from error
-            raise
-
-
-app = typer.Typer(
-    name="digits",
-    cls=CommandGroup,
-    help="Turn folders of handwritten-digit images into tables you can trust, and keep the model up to date.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 dataset, 4 artifact store, 5 registry, 6 model, "
-    "7 no Prefect server, 130 interrupted.",
-)
-app.add_typer(models.app, name="models")
-for _command in (
-    train.train,
-    train.tune,
-    models.promote,
-    models.rollback,
-    predict.predict,
-    predict.inspect,
-    review.review,
-    system.up,
-    system.down,
-    system.status,
-    system.janitor,
-    maintenance.verify,
-    maintenance.repair,
-    demo.demo,
-):
-    app.command()(_command)
 
 
 def main() -> None:
@@ -76,13 +23,15 @@ def main() -> None:
     import gc
     import threading
 
-    from digits.errors import DigitsError
-
     gc.set_threshold(ALLOCATIONS)
+    from digits.cli.commands import Interrupted, app
+
     threading.excepthook = _report_thread_error
     bypass_proxy_locally()
     try:
         app()
+    except Interrupted:
+        _fail("interrupted; the same command resumes from what is finished", INTERRUPTED)
     except DigitsError as error:
         _fail(str(error), error.exit_code)
     except Exception as error:
@@ -115,8 +64,8 @@ def server_error_message(error: Exception) -> str | None:
     The client's own message may contain the server's address with a password.
     """
     if "ephemeral Prefect API server" in str(error):
-        seconds = os.environ[runtime.STARTUP_VARIABLE]
-        remedy = f"start one with `digits up`, or increase {runtime.STARTUP_VARIABLE}"
+        seconds = os.environ[STARTUP_VARIABLE]
+        remedy = f"start one with `digits up`, or increase {STARTUP_VARIABLE}"
         return f"the temporary Prefect server did not start within {seconds} s; {remedy}"
     if type(error).__module__.partition(".")[0] == "httpx":
         name = type(error).__name__

@@ -1,6 +1,5 @@
 """Commands `train` and `tune`."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -252,6 +251,8 @@ def describe_outcome(outcome: "Outcome") -> dict[str, object]:
 
 def print_study(tuned: "TuningResult", trials: int, *, json: bool) -> None:
     """Print the best trials of a study, and how to train with the best settings."""
+    import shlex
+
     from digits.cli.output import join_counts, print_json, print_pairs, print_table
     from digits.pipeline.study_report import best_rows
 

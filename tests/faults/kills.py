@@ -274,6 +274,7 @@ def _import_what_predict_imports() -> None:
     for name in (
         "digits.prediction.service",
         "digits.settings",
+        "digits.cli.commands",
         "digits.cli.output",
         "digits.server.api",
         "rich.progress",

@@ -228,6 +228,7 @@ def _import_all(*, heavy: bool) -> None:
         "digits.prediction.service",
         "digits.pipeline.steps",
         "digits.cli.main",
+        "digits.cli.commands",
         "digits.cli.output",
         "digits.server.api",
         "rich.progress",

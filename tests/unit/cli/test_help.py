@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from digits.cli.main import app
+from digits.cli.commands import app
 from digits.data.config import ArraysConfig
 from digits.pipeline.config import PromotionPolicy, TrainingRun
 from digits.prediction.config import PredictionConfig

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from digits.cli.main import app, bypass_proxy_locally, is_out_of_memory, server_error_message
+from digits.cli.commands import app
+from digits.cli.main import bypass_proxy_locally, is_out_of_memory, server_error_message
 from digits.errors import UsageError
 
 COMMANDS = [
@@ -44,7 +45,7 @@ def test_help_and_the_server_package_import_nothing_that_is_slow() -> None:
     """`digits --help` and the check for a Prefect API have to be quick."""
     code = """
 import importlib, pkgutil, sys
-import digits.cli.main, digits.server
+import digits.cli.commands, digits.cli.main, digits.server
 for module in pkgutil.iter_modules(digits.server.__path__):
     importlib.import_module(f"digits.server.{module.name}")
 slow = {"keras", "numpy", "onnxruntime", "optuna", "pandas", "prefect", "pydantic", "rich", "scipy", "tensorflow"}

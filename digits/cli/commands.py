@@ -1,0 +1,65 @@
+"""The commands of `digits`, assembled.
+
+The modules of the commands import Prefect, TensorFlow, NumPy and pydantic inside functions, so that `digits --help` is
+quick.
+"""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from digits.cli import demo, maintenance, models, predict, review, system, train
+from digits.errors import UsageError
+
+RENAMED_OPTIONS = {"--recipe": "--preset"}
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """The user interrupted the command. Typer would print its own message for a `KeyboardInterrupt`."""
+
+
+class CommandGroup(TyperGroup):
+    """Group of commands that raises errors of its own for an interruption, and for an option that was renamed."""
+
+    def invoke(self, context: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted from interrupt
+        except Exception as error:
+            option = getattr(error, "option_name", "")
+            if option in RENAMED_OPTIONS:
+                raise UsageError(f"{option} was renamed: use {RENAMED_OPTIONS[option]}") from error
+            raise
+
+
+app = typer.Typer(
+    name="digits",
+    cls=CommandGroup,
+    help="Turn folders of handwritten-digit images into tables you can trust, and keep the model up to date.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 dataset, 4 artifact store, 5 registry, 6 model, "
+    "7 no Prefect server, 130 interrupted.",
+)
+app.add_typer(models.app, name="models")
+for _command in (
+    train.train,
+    train.tune,
+    models.promote,
+    models.rollback,
+    predict.predict,
+    predict.inspect,
+    review.review,
+    system.up,
+    system.down,
+    system.status,
+    system.janitor,
+    maintenance.verify,
+    maintenance.repair,
+    demo.demo,
+):
+    app.command()(_command)
