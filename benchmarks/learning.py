@@ -15,7 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.learning_loop import LEVEL, Circle, divide, go_round, labelled_pictures, make_pictures
+from tests.support.learning_loop import (
+    LEVEL,
+    LearningLoop,
+    draw_slanted_digits,
+    find_labelled_pictures,
+    run_learning_loop,
+    split_by_hash,
+)
 from tests.support.server import prefect_server
 
 
@@ -24,9 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     with tempfile.TemporaryDirectory() as name, prefect_server(Path(name) / "prefect") as environment:
         place = Path(name)
-        pictures = labelled_pictures(options.data) if options.data else make_pictures(place / "made")
-        writing = divide(pictures, place / "writing")
-        circle = go_round(writing, place / "circle", environment, dataset=options.dataset, options=options.train)
+        pictures = find_labelled_pictures(options.data) if options.data else draw_slanted_digits(place / "made")
+        writing = split_by_hash(pictures, place / "writing")
+        circle = run_learning_loop(
+            writing, place / "circle", environment, dataset=options.dataset, options=options.train
+        )
     for line in told(circle):
         print(line)
     gain, low, _ = circle.gain
@@ -34,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     return int(not (ended and gain > 0 and low > 0))
 
 
-def told(circle: Circle) -> list[str]:
+def told(circle: LearningLoop) -> list[str]:
     """Say what became of it."""
     gain, low, high = circle.gain
     return [

@@ -39,7 +39,7 @@ from statistics import mean, median
 from digits.prediction.pool import usable_cpus
 from digits.settings import artifact_root
 from tests.support.command import DIGITS
-from tests.support.networks import champion_files, copy_champion, operations, small_store, weights_in
+from tests.support.networks import champion_files, copy_champion, count_operations, count_weights, small_store
 from tests.support.pictures import write_images
 from tests.support.server import prefect_server, untracked
 
@@ -148,7 +148,7 @@ class Comparison:
         """Print the medians over all rounds, and the ratios between them."""
         for network, root in self._roots.items():
             onnx = champion_files(root).onnx
-            print(f"\n{network}: {operations(onnx) / 1e6:.1f} MFLOP per image, {weights_in(onnx):,} weights")
+            print(f"\n{network}: {count_operations(onnx) / 1e6:.1f} MFLOP per image, {count_weights(onnx):,} weights")
             self._report_network(network)
         for name, rates in self.others.items():
             print(f"\n{name}: {median(rates):,.0f} images per second; `digits predict` is faster by a factor of")

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from tests.support import browser
-from tests.support.review_session import make_scans, served
+from tests.support.review_session import make_scans, serve_review
 
 ASKED, ANSWERED = 500, 155
 
@@ -28,11 +28,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scans = make_scans(Path(name))
         with browser.chromium(Path(name) / "profile") as started:
-            with served(scans, "--sample", str(ASKED)) as (_, address):
+            with serve_review(scans, "--sample", str(ASKED)) as (_, address):
                 _measure(started, address)
             if pictures:
                 scans = make_scans(Path(name) / "other")
-                with served(scans) as (_, address):
+                with serve_review(scans) as (_, address):
                     _draw(started, address, scans.truth, pictures)
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: matrix products on one thread, and which tests run in the same process."""
+"""Settings of all tests: one thread per matrix product, and directories that stay on one pytest-xdist worker."""
 
 import os
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 TOGETHER = ("tests/e2e",)
-"""Directories whose tests share a Prefect server and a trained model; other tests stay together by file."""
+"""Directories whose tests share a Prefect server and a trained model. Other tests are grouped by file."""
 
 # Threads of OpenBLAS spin while they wait, which would be most of the time of two test processes on two cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -14,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Return the scheduler of pytest-xdist that keeps together what shares expensive fixtures.
+    """Return a scheduler of pytest-xdist that keeps tests with shared expensive fixtures on one worker.
 
     The marker `xdist_group` of pytest-xdist 3.8 is without effect under pytest 9.2.
     """

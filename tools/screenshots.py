@@ -62,7 +62,7 @@ def _take(started: Any, ui: str, folder: Path, out: Path) -> None:
         for key, chosen, text in (("predictions", run, "Least certain"), ("model-report", trained.id, "Version 1")):
             artifact = _artifact(client, key, chosen)
             browser.show(started, f"{ui}/artifacts/artifact/{artifact}", text)
-            browser.picture_shown(started)
+            browser.wait_for_picture(started)
             started.set_window_size(1400, 2200)
             started.save_screenshot(str(out / f"ui-{key.removeprefix('model-')}.png"))
             started.set_window_size(1400, 1200)

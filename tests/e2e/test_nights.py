@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from digits.outputs.summary import picture_path
-from tests.support.browser import chromium, is_here, picture_shown, show, submit_folder, wait_for_text
+from tests.support.browser import chromium, is_available, show, submit_folder, wait_for_picture, wait_for_text
 from tests.support.running_system import RunningSystem, wait_for
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ BETTER = {"datasets": ["mnist-sample"], "model": {"architecture": "cropped"}, "t
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start Chromium without a screen."""
-    if not is_here():
+    if not is_available():
         pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
     with chromium(tmp_path_factory.mktemp("profile")) as started:
         yield started
@@ -38,7 +38,7 @@ def test_a_folder_from_the_form(system: RunningSystem, browser: Any, folder: Pat
     submit_folder(browser, system.url, deployment["id"], folder)
     chosen = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_DESC"}
     (run,) = wait_for(lambda: system.ask("/flow_runs/filter", chosen), "the run")
-    message = system.ended(run["id"])["message"]
+    message = system.wait_for_end(run["id"])["message"]
     name = f"predict {folder.parent.name}/{folder.name} {IMAGES + 1} images with model 1"
     show(browser, f"{system.url}/runs/flow-run/{run['id']}", name)
     wait_for_text(browser, "Completed")
@@ -47,7 +47,7 @@ def test_a_folder_from_the_form(system: RunningSystem, browser: Any, folder: Pat
     show(browser, f"{system.url}/artifacts/artifact/{artifact['id']}", "broken.png")
     table = Path(message.rpartition(" are in ")[2])
     expected = base64.b64encode(picture_path(table).read_bytes()).decode("ascii")
-    assert picture_shown(browser) == f"data:image/png;base64,{expected}"
+    assert wait_for_picture(browser) == f"data:image/png;base64,{expected}"
     rows = pd.read_csv(table, dtype=str, keep_default_na=False)
     assert len(rows) == IMAGES + 1
     assert dict(rows.status.value_counts())["not-an-image"] == 1
@@ -64,7 +64,7 @@ def test_pictures_that_are_no_digits_are_drift(system: RunningSystem, tmp_path: 
     random = np.random.default_rng(1)
     for number in range(60):
         Image.fromarray(random.integers(0, 256, (28, 28), np.uint8)).save(tmp_path / f"{number}.png")
-    system.ended(system.run("predict/folder", folder=str(tmp_path)))
+    system.wait_for_end(system.run("predict/folder", folder=str(tmp_path)))
     (event,) = wait_for(lambda: system.events("digits.drift"), "the event")
     assert event["resource"]["prefect.resource.id"] == f"digits.predictions.{tmp_path.name}"
     assert event["payload"]["features"]["no_digit"] > 1
@@ -80,7 +80,7 @@ def test_a_night(system: RunningSystem, folder: Path) -> None:
     inbox.mkdir(exist_ok=True)
     shutil.copy(folder / "000.png", inbox)
     run = system.run("train/nightly", **BETTER)
-    message = system.ended(run)["message"]
+    message = system.wait_for_end(run)["message"]
     assert message.startswith("model version 2: ")
     promoted = wait_for(lambda: system.events("digits.model.promoted"), "the event")
     assert promoted[0]["resource"]["prefect.resource.id"] == "digits.model.2", message
@@ -104,7 +104,7 @@ def test_the_reports_of_a_night_are_in_the_interface(system: RunningSystem, brow
         ("decision", "Version 2 against version 1: promoted"),
     ):
         show(browser, f"{system.url}/artifacts/artifact/{system.artifact(key)['id']}", title)
-        assert picture_shown(browser)
+        assert wait_for_picture(browser)
 
 
 def test_a_night_without_news(system: RunningSystem) -> None:
@@ -112,7 +112,7 @@ def test_a_night_without_news(system: RunningSystem) -> None:
     before = system.artifact("decision")["id"]
     run = system.run("train/nightly", **BETTER)
     sentence = "Nothing changed: data, configuration and code are those of version 2."
-    assert system.ended(run)["message"] == sentence
+    assert system.wait_for_end(run)["message"] == sentence
     tasks = system.ask("/task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [run]}}})
     assert [task["name"] for task in tasks] == ["look for what has changed"]
     assert system.artifact("decision")["id"] == before
@@ -122,7 +122,7 @@ def test_a_refusal_is_an_event(system: RunningSystem) -> None:
     """With the reasons and the figures."""
     datasets = ["mnist-sample", "reviewed"]  # of which there is nothing yet
     run = system.run("train/nightly", datasets=datasets, model={"architecture": "mlp"}, training={"epochs": 1})
-    assert "worse than the champion, version 2" in system.ended(run)["message"]
+    assert "worse than the champion, version 2" in system.wait_for_end(run)["message"]
     (event,) = wait_for(lambda: system.events("digits.model.refused"), "the event")
     assert event["resource"]["prefect.resource.id"] == "digits.model.3"
     assert event["payload"]["compared_with"] == event["payload"]["champion"] == 2
@@ -134,13 +134,13 @@ def test_a_rollback(system: RunningSystem) -> None:
     (table,) = (system.root / "predictions").glob("inbox-*/predictions.csv")
     run = system.run("rollback/rollback", reason="the scanner was changed")
     words = "version 1 is the champion now: rolled back from version 2, the scanner was changed"
-    assert system.ended(run)["message"] == words
+    assert system.wait_for_end(run)["message"] == words
     (event,) = wait_for(lambda: system.events("digits.model.rolled-back"), "the event")
     assert event["resource"]["prefect.resource.id"] == "digits.model.1"
     assert system.status()["champion"].startswith("version 1, ")
     wait_for(lambda: list(pd.read_csv(table, dtype=str).model_version) == ["1"], "the former champion's rows")
     refused = system.run("rollback/rollback", version=3)
-    assert "there is no champion before the current one (1)" in system.ended(refused, "FAILED")["message"]
+    assert "there is no champion before the current one (1)" in system.wait_for_end(refused, "FAILED")["message"]
 
 
 def test_the_inbox_takes_what_is_new(system: RunningSystem, folder: Path) -> None:
@@ -149,16 +149,16 @@ def test_the_inbox_takes_what_is_new(system: RunningSystem, folder: Path) -> Non
     inbox.mkdir()
     for name in ("000.png", "001.png"):
         shutil.copy(folder / name, inbox)
-    system.ended(system.run("predict/inbox", folder=str(inbox)))
+    system.wait_for_end(system.run("predict/inbox", folder=str(inbox)))
     for path in inbox.iterdir():
         os.utime(path, (1, 1))
-    system.ended(system.run("predict/inbox", folder=str(inbox)))
+    system.wait_for_end(system.run("predict/inbox", folder=str(inbox)))
     first = system.run("predict/inbox", folder=str(inbox))
-    assert system.ended(first)["message"].startswith("nothing is new in ")
+    assert system.wait_for_end(first)["message"].startswith("nothing is new in ")
     assert wait_for(lambda: system.events("digits.inbox.empty"), "the event")
     shutil.copy(folder / "002.png", inbox)
     runs = [system.run("predict/inbox", folder=str(inbox)) for _ in range(3)]
-    states = [system.ended(run, "COMPLETED", "CANCELLED") for run in runs]
+    states = [system.wait_for_end(run, "COMPLETED", "CANCELLED") for run in runs]
     assert any("3 images are in" in (state["message"] or "") for state in states), states
     (table,) = (system.root / "predictions").glob("other-inbox-*/predictions.csv")
     assert sorted(pd.read_csv(table).path) == ["000.png", "001.png", "002.png"]

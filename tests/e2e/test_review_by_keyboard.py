@@ -11,19 +11,19 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from digits.data.labels import Answer, LabelLog
-from tests.support.browser import chromium, is_here, show, wait_for_text
-from tests.support.review_session import Scans, make_scans, served
+from tests.support.browser import chromium, is_available, show, wait_for_text
+from tests.support.review_session import Scans, make_scans, serve_review
 
 pytestmark = pytest.mark.browser
 
 IMAGES = 120
-PATIENCE = 60
+TIMEOUT = 60
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Start Chromium without a screen."""
-    if not is_here():
+    if not is_available():
         pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
     with chromium(tmp_path_factory.mktemp("profile")) as started:
         yield started
@@ -43,7 +43,7 @@ def begin(browser: Any, address: str) -> None:
 
 def ready(browser: Any) -> dict[str, Any]:
     """Wait until an image is there to be answered, or none is left; give it as the page knows it."""
-    WebDriverWait(browser, PATIENCE).until(lambda it: it.execute_script("return ready || place >= total"))
+    WebDriverWait(browser, TIMEOUT).until(lambda it: it.execute_script("return ready || place >= total"))
     found: dict[str, Any] = browser.execute_script(
         "return place < total ? item(place).then((i) => ({...i, place})) : null"
     )
@@ -59,7 +59,7 @@ def press(browser: Any, *keys: str) -> None:
 
 def saved(browser: Any) -> None:
     """Wait until the page has nothing left to send."""
-    WebDriverWait(browser, PATIENCE).until(lambda it: it.execute_script("return !outbox.length"))
+    WebDriverWait(browser, TIMEOUT).until(lambda it: it.execute_script("return !outbox.length"))
     wait_for_text(browser, "all saved")
 
 
@@ -70,7 +70,7 @@ def answers(scans: Scans) -> list[Answer]:
 
 def test_labels_undo_stop_and_go_on(browser: Any, scans: Scans) -> None:
     """All of it by keyboard: what was pressed is in the log, and the next day begins where this one stopped."""
-    with served(scans, "--sample", "30") as (_, address):
+    with serve_review(scans, "--sample", "30") as (_, address):
         begin(browser, address)
         shown = []
         for key in ("3", Keys.ENTER, "n", "s", " ", "0"):
@@ -89,7 +89,7 @@ def test_labels_undo_stop_and_go_on(browser: Any, scans: Scans) -> None:
     assert [(answer.sha256, answer.label) for answer in answers(scans)] == [
         (image["sha256"], label) for image, label in zip(shown, expected, strict=False)
     ]
-    with served(scans, "--sample", "30") as (_, address):
+    with serve_review(scans, "--sample", "30") as (_, address):
         begin(browser, address)
         assert ready(browser)["place"] == 5
         browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "z")
@@ -100,7 +100,7 @@ def test_labels_undo_stop_and_go_on(browser: Any, scans: Scans) -> None:
 
 def test_to_the_end(browser: Any, scans: Scans) -> None:
     """By what the images show: then the page knows how often the table is right."""
-    with served(scans, "--sample", "20") as (_, address):
+    with serve_review(scans, "--sample", "20") as (_, address):
         begin(browser, address)
         right = total = 0
         while image := ready(browser):
@@ -125,7 +125,7 @@ def test_to_the_end(browser: Any, scans: Scans) -> None:
 
 def test_a_server_that_is_gone_loses_nothing(browser: Any, scans: Scans) -> None:
     """Answers wait in the page, which says so; they are saved when it is back at its place."""
-    with served(scans, "--sample", "20") as (process, address):
+    with serve_review(scans, "--sample", "20") as (process, address):
         begin(browser, address)
         press(browser, "1")
         saved(browser)
@@ -145,7 +145,7 @@ def test_a_server_that_is_gone_loses_nothing(browser: Any, scans: Scans) -> None
 
 def test_a_file_that_changed_is_passed_over(browser: Any, scans: Scans) -> None:
     """It is told, and never labelled."""
-    with served(scans, "--sample", "20") as (_, address):
+    with serve_review(scans, "--sample", "20") as (_, address):
         begin(browser, address)
         second = browser.execute_script("return item(20)")
         (scans.table.parent / "scans" / second["path"]).write_bytes(b"changed")
@@ -157,7 +157,7 @@ def test_a_file_that_changed_is_passed_over(browser: Any, scans: Scans) -> None:
 def test_buttons_help_and_focus(browser: Any, scans: Scans) -> None:
     """The mouse does what keys do, and does not change what Enter means; Tab and Enter press a button."""
     browser.get_log("browser")  # what other tests have left in it
-    with served(scans, "--sample", "20") as (_, address):
+    with serve_review(scans, "--sample", "20") as (_, address):
         begin(browser, address)
         press(browser, "?")
         assert browser.find_element(By.ID, "help").is_displayed()

@@ -42,7 +42,7 @@ def test_the_search_finds_what_it_looks_for() -> None:
 def test_work_writes_no_secret(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
     """A prediction by the worker, one that is tracked, one that fails: logs, database, artifacts, tables, processes."""
     failed = system.run("predict/folder", folder=str(tmp_path / "absent"))
-    assert system.ended(failed, "FAILED")
+    assert system.wait_for_end(failed, "FAILED")
     for number, way in enumerate(("--deploy", "--track")):
         api = {
             "PREFECT_API_URL": f"{system.url}/api",

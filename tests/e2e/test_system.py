@@ -74,7 +74,7 @@ def test_a_folder_by_command(system: RunningSystem, folder: Path, tmp_path: Path
 def test_a_failure_is_one_sentence(system: RunningSystem) -> None:
     """What the run's page says can be acted on; the traceback is in the log, and an event tells of it."""
     run = system.run("predict/folder", folder="/no/such/folder")
-    state = system.ended(run, "FAILED")
+    state = system.wait_for_end(run, "FAILED")
     assert "/no/such/folder" in state["message"]
     assert "\n" not in state["message"]
     assert not state["message"].startswith("Flow run encountered")

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.command import DIGITS
-from tests.support.decoding_costs import Cost, costs_of
-from tests.support.mutations import mutated, seeds
+from tests.support.decoding_costs import Cost, measure_costs
+from tests.support.mutations import mutate, seed_files
 from tests.support.networks import tiny_store
 from tests.support.server import untracked
 
@@ -39,12 +39,12 @@ LEAST_PAST_HEADER = 0.5
 def write_mutations(folder: Path, numbers: range, seed: int) -> list[Path]:
     """Write damaged pictures; the same number and seed give the same one."""
     folder.mkdir()
-    whole, paths = seeds(), []
+    whole, paths = seed_files(), []
     for number in numbers:
         draws = random.Random(f"{seed}/{number}")  # noqa: S311
         extension, content = draws.choice(whole)
         paths.append(folder / f"{number:06}.{extension}")
-        paths[-1].write_bytes(mutated(content, draws))
+        paths[-1].write_bytes(mutate(content, draws))
     return paths
 
 
@@ -80,7 +80,7 @@ class Found:
         self.astray += ((files - named) + (named - files)).total()
         cpus = len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(cpus) as pool:
-            for costs in pool.map(lambda first: list(costs_of(paths[first::cpus])), range(cpus)):
+            for costs in pool.map(lambda first: list(measure_costs(paths[first::cpus])), range(cpus)):
                 self.costs += costs
 
 
@@ -118,7 +118,7 @@ def _report(found: Found) -> Iterator[str]:
         yield f"{found.astray} files have no row, or rows no file of their own"
     if share < LEAST_PAST_HEADER:
         yield f"only {share:.0%} are past the header check, so that too little is tried"
-    yield from (f"{cost}" for cost in costs if not cost.bearable)
+    yield from (f"{cost}" for cost in costs if not cost.within_limits)
 
 
 def _folder(keep: Path | None) -> AbstractContextManager[str | os.PathLike[str]]:

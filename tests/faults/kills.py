@@ -45,7 +45,7 @@ from digits.prediction.plan import Plan
 from digits.store.records import Record, read_record
 from tests.support.command import DIGITS
 from tests.support.networks import small_store
-from tests.support.opened_files import Opened
+from tests.support.opened_files import OpenedFiles
 from tests.support.pictures import write_images
 from tests.support.processes import Forked, Process, adopt_orphans, kill_tree
 from tests.support.server import prefect_server, untracked
@@ -138,7 +138,7 @@ class Lane:
 
     def _undisturbed(self) -> dict[Stage, float]:
         """Run once without a kill; remember the result, give the seconds from each stage to the last."""
-        with Opened(self._images) as opened:
+        with OpenedFiles(self._images) as opened:
             process = self._start()
             times = self._follow(process)
             if process.wait() != 0:
@@ -246,7 +246,7 @@ class Lane:
             yield "at the kill there was a table that was not whole"
 
     def _continue(self, killed: Killed) -> Iterator[str]:
-        with Opened(self._images) as opened:
+        with OpenedFiles(self._images) as opened:
             status = self._start().wait()
             again = killed.images.intersection(opened.names())
         if status != 0:

@@ -17,7 +17,7 @@ from digits.images.decode import DecodeError, decode
 from tests.faults.fuzz import Found, _report, predict
 from tests.support import data
 from tests.support.command import DIGITS
-from tests.support.decoding_costs import Cost, costs_of
+from tests.support.decoding_costs import Cost, measure_costs
 from tests.support.hostile_tree import picture
 from tests.support.networks import tiny_store
 from tests.support.server import untracked
@@ -140,9 +140,9 @@ def test_the_pixels_of_photographs_are_right(photographs: Path) -> None:
 def test_no_odd_picture_costs_too_much(source: str, request: pytest.FixtureRequest) -> None:
     """512 MiB at most, and an answer within the time that a row is promised in."""
     files = sorted(path for path in request.getfixturevalue(source).rglob("*") if path.is_file())
-    costs = list(costs_of(files))
+    costs = list(measure_costs(files))
     assert len(costs) == len(files)
-    assert not [cost for cost in costs if not cost.bearable or cost.outcome in ("crashed", "timeout")]
+    assert not [cost for cost in costs if not cost.within_limits or cost.outcome in ("crashed", "timeout")]
 
 
 def fuzz(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -176,9 +176,9 @@ def test_a_row_too_few_or_too_many_is_told(names: list[str], tmp_path: Path) -> 
 
 def test_what_is_expensive_is_told() -> None:
     """A broken promise is the measurement's failure."""
-    assert Cost("x.png", "ok", seconds=9.9, growth=511 * 2**20).bearable
-    assert not Cost("x.png", "ok", seconds=10.1).bearable
-    assert not Cost("x.png", "ok", growth=513 * 2**20).bearable
+    assert Cost("x.png", "ok", seconds=9.9, growth=511 * 2**20).within_limits
+    assert not Cost("x.png", "ok", seconds=10.1).within_limits
+    assert not Cost("x.png", "ok", growth=513 * 2**20).within_limits
 
 
 def test_a_decoder_that_dies_is_outlived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_a_decoder_that_dies_is_outlived(tmp_path: Path, monkeypatch: pytest.Mon
     files = [tmp_path / f"{length}.png" for length in (49, 50, 51)]
     for path in files:
         path.write_bytes(b"x" * int(path.stem))
-    assert [cost.outcome for cost in costs_of(files)] == ["not-an-image", "crashed", "not-an-image"]
+    assert [cost.outcome for cost in measure_costs(files)] == ["not-an-image", "crashed", "not-an-image"]
 
 
 def test_pictures_that_kill_their_decoder_cost_a_row_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ import pytest
 from digits.images.folder import unescape_path
 from tests.support.hostile_tree import Tree
 from tests.support.networks import tiny_store
-from tests.support.opened_files import Opened
+from tests.support.opened_files import OpenedFiles
 
-PATIENCE = 120
+TIMEOUT = 120
 """Seconds: a run that waits for a FIFO would wait for ever."""
 
 AS_ANYBODY = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
@@ -35,7 +35,7 @@ def tree() -> Iterator[Tree]:
         place = Path(name)
         planted = Tree.plant(place)
         store = tiny_store(place / "artifacts")
-        with Opened(planted.outside) as opened:
+        with OpenedFiles(planted.outside) as opened:
             predict(planted, store)
             assert opened.names() == []
         yield planted
@@ -50,7 +50,7 @@ def predict(tree: Tree, store: Path) -> None:
         [*AS_ANYBODY, digits, "predict", str(tree.root), "--out", str(table_of(tree))],
         env={**kept, "DIGITS_ARTIFACTS": str(store), "PREFECT_HOME": str(store)},
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert result.returncode == 0, result.stderr.decode()

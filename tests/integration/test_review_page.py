@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from digits.data.labels import LabelLog
-from tests.support.review_session import Scans, make_scans, served
+from tests.support.review_session import Scans, make_scans, serve_review
 
 IMAGES = 300
 SECONDS = 20
@@ -61,7 +61,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Scans:
 @pytest.fixture(scope="module")
 def page(scans: Scans) -> Iterator[Page]:
     """A review of it."""
-    with served(scans, "--sample", "20") as (process, address):
+    with serve_review(scans, "--sample", "20") as (process, address):
         yield Page(process, address, scans)
 
 
@@ -189,7 +189,7 @@ def test_a_review_from_its_beginning_to_its_end_and_on(page: Page) -> None:
 
     page.process.send_signal(signal.SIGKILL)
     page.process.wait()
-    with served(page.scans, "--sample", "20") as (process, address):
+    with serve_review(page.scans, "--sample", "20") as (process, address):
         later = Page(process, address, page.scans)
         found = later.ask("/api/review").json()
         assert found["first"] == 5
@@ -201,7 +201,7 @@ def test_a_review_from_its_beginning_to_its_end_and_on(page: Page) -> None:
 
 def test_ctrl_c_ends_it_with_a_summary(scans: Scans) -> None:
     """And the exit code of what went well."""
-    with served(scans, "--sample", "20") as (process, _):
+    with serve_review(scans, "--sample", "20") as (process, _):
         process.send_signal(signal.SIGINT)
         said, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0

@@ -1,1 +1,1 @@
-"""Helpers of the tests and of the measurements: test systems, models, pictures, browsers and campaigns of faults."""
+"""Helpers of the tests and measurements: systems, models, images, browsers, processes and injected faults."""

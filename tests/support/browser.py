@@ -1,4 +1,4 @@
-"""A real Chromium without a screen, and the pages of the Prefect UI in it."""
+"""Headless Chromium, and the pages of the Prefect UI in it."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-PATIENCE = 120
+TIMEOUT = 120
 PROGRAMS = ("chromium", "chromedriver")
-"""Of Debian's packages chromium and chromium-driver."""
+"""Programs of Debian's packages chromium and chromium-driver."""
 
 
-def is_here() -> bool:
-    """Tell whether there is a browser with its driver."""
+def is_available() -> bool:
+    """Return whether Chromium and its driver are installed."""
     return all(map(shutil.which, PROGRAMS))
 
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Any]:
-    """Start it, with a profile of its own."""
+    """Start Chromium with the given profile directory; yield its driver."""
     browser, driver = map(shutil.which, PROGRAMS)
     options = webdriver.ChromeOptions()
     options.binary_location = str(browser)
@@ -37,18 +37,18 @@ def chromium(profile: Path) -> Iterator[Any]:
 
 
 def show(browser: Any, page: str, text: str) -> None:
-    """Open a page, and wait until it says something."""
+    """Open a page and wait until it contains a text."""
     browser.get(page)
     wait_for_text(browser, text)
 
 
 def wait_for_text(browser: Any, text: str) -> None:
-    """Wait until the page says something."""
-    WebDriverWait(browser, PATIENCE).until(lambda it: text in it.find_element(By.TAG_NAME, "body").text)
+    """Wait until the page contains a text."""
+    WebDriverWait(browser, TIMEOUT).until(lambda it: text in it.find_element(By.TAG_NAME, "body").text)
 
 
-def picture_shown(browser: Any) -> str:
-    """Wait for a picture within the page that has been drawn; give its source."""
+def wait_for_picture(browser: Any) -> str:
+    """Wait until the page shows an embedded picture, and return its data URL."""
 
     def drawn(it: Any) -> str | None:
         for image in it.find_elements(By.CSS_SELECTOR, "img[src^='data:image/png']"):
@@ -56,11 +56,19 @@ def picture_shown(browser: Any) -> str:
                 return str(image.get_attribute("src"))
         return None
 
-    return str(WebDriverWait(browser, PATIENCE).until(drawn))
+    return str(WebDriverWait(browser, TIMEOUT).until(drawn))
 
 
 def submit_folder(browser: Any, ui: str, deployment: str, folder: Path, picture: Path | None = None) -> None:
-    """Fill in the form of predict/folder, as a person does, and send it off."""
+    """Fill in the form of predict/folder and submit it.
+
+    Args:
+        browser: driver of the browser.
+        ui: address of the Prefect UI.
+        deployment: ID of the deployment.
+        folder: folder to predict.
+        picture: file for a screenshot of the form.
+    """
     show(browser, f"{ui}/deployments/deployment/{deployment}/run", "A folder of images")
     browser.find_elements(By.TAG_NAME, "textarea")[0].send_keys(str(folder))
     if picture:

@@ -1,4 +1,4 @@
-"""Run a measurement, with something in it broken on purpose or not."""
+"""Runner for the measurements in `tests.faults`, with or without a defect injected into their code."""
 
 import os
 import subprocess
@@ -9,7 +9,13 @@ HERE = Path(__file__).resolve().parents[2]
 
 
 def measure(module: str, *options: str, broken_by: tuple[Path, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a module, with code that every interpreter runs when it starts, and a folder to put that into."""
+    """Run a module.
+
+    Args:
+        module: name of the module.
+        options: its command-line options.
+        broken_by: a folder, and code that each interpreter of the run executes from there when it starts.
+    """
     path = [str(HERE)]
     if broken_by:
         folder, code = broken_by

@@ -1,4 +1,4 @@
-"""What single files cost our decoder: seconds and memory, each file by itself, in a process that may die of it."""
+"""Cost of decoding single files: seconds and memory, measured in a process that may crash."""
 
 import io
 import json
@@ -18,23 +18,23 @@ from digits.images.decode import DecodeError, decode
 from digits.images.formats import FORMATS
 from digits.images.normalize import normalize
 
-MOST_SECONDS = 10.0
-MOST_GROWTH = 512 * 2**20
-_PATIENCE = 2 * MOST_SECONDS
-_ROOM = 4 * 2**30
-"""Of memory, beyond which the process is refused more, so that a bomb can't take the machine with it."""
+MAX_SECONDS = 10.0
+MAX_GROWTH = 512 * 2**20
+_TIMEOUT = 2 * MAX_SECONDS
+_MEMORY_LIMIT = 4 * 2**30
+"""Bytes of memory that the process may use, so that a decompression bomb does not exhaust the machine."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What became of a file.
+    """Result of decoding a file.
 
     Args:
-        name: the file's.
-        outcome: `ok`, the status that our decoder gave, `crashed` (it killed the process) or `timeout`.
-        seconds: of decoding and bringing into the network's form.
-        growth: bytes by which the process's memory peaked over what it held when it was idle.
-        past_header: Pillow took the file for one of our formats, and found nothing wrong with its header.
+        name: name of the file.
+        outcome: `ok`, the status of the decode error, `crashed` (the process died) or `timeout`.
+        seconds: time to decode and normalize the image.
+        growth: peak memory of the process less its memory when idle, in bytes.
+        past_header: whether Pillow recognises the file as one of the supported formats and accepts its header.
     """
 
     name: str
@@ -44,49 +44,49 @@ class Cost:
     past_header: bool = False
 
     @property
-    def bearable(self) -> bool:
-        """Tell whether it keeps to 10 seconds and 512 MiB; a crash is for the engine to survive."""
-        return self.seconds <= MOST_SECONDS and self.growth <= MOST_GROWTH
+    def within_limits(self) -> bool:
+        """Return whether the file took at most 10 seconds and 512 MiB. A crash is within the limits."""
+        return self.seconds <= MAX_SECONDS and self.growth <= MAX_GROWTH
 
 
-def costs_of(paths: Sequence[Path]) -> Iterator[Cost]:
-    """Decode each file in a process that is started again when one kills it."""
+def measure_costs(paths: Sequence[Path]) -> Iterator[Cost]:
+    """Decode files in a process, which is restarted after a crash. Yield a cost per file."""
     done = 0
     while done < len(paths):
-        for cost in _until_death(paths[done:]):
+        for cost in _measure_until_crash(paths[done:]):
             done += 1
             yield cost
 
 
-def _until_death(paths: Sequence[Path]) -> Iterator[Cost]:
-    """Give the costs of the files that a process got through, and of the one that it died of."""
+def _measure_until_crash(paths: Sequence[Path]) -> Iterator[Cost]:
+    """Yield the costs of the files that one process decoded, and of the file at which it crashed."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.support.decoding_costs"]
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, text=True) as process:
         for path in paths:
-            answer = _ask(process, path)
+            answer = _request_cost(process, path)
             if answer.startswith("{"):
                 yield Cost(**json.loads(answer))
             else:
                 process.kill()
-                yield Cost(path.name, answer, seconds=_PATIENCE if answer == "timeout" else 0)
+                yield Cost(path.name, answer, seconds=_TIMEOUT if answer == "timeout" else 0)
                 return
 
 
-def _ask(process: "subprocess.Popen[str]", path: Path) -> str:
-    """Have a file decoded: give the cost as JSON, or `crashed`, or `timeout`."""
+def _request_cost(process: "subprocess.Popen[str]", path: Path) -> str:
+    """Request the cost of a file: return it as JSON, or `crashed`, or `timeout`."""
     assert process.stdin
     assert process.stdout
     process.stdin.write(f"{json.dumps(str(path))}\n")
     process.stdin.flush()
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        return process.stdout.readline() or "crashed" if selector.select(_PATIENCE) else "timeout"
+        return process.stdout.readline() or "crashed" if selector.select(_TIMEOUT) else "timeout"
 
 
 def main() -> None:
-    """Be the process: the name of a file a line comes in, its cost goes out."""
-    resource.setrlimit(resource.RLIMIT_AS, (_ROOM, _ROOM))
+    """Read file names from standard input, one per line, and print the cost of each."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
     idle = _memory("VmRSS")
     for line in sys.stdin:
         print(json.dumps(asdict(_cost(Path(json.loads(line)), idle))), flush=True)
@@ -126,7 +126,7 @@ def _memory(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"{os.uname().sysname} does not tell {name}")
+    raise RuntimeError(f"{os.uname().sysname} does not report {name}")
 
 
 if __name__ == "__main__":

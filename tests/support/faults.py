@@ -1,4 +1,4 @@
-"""Faults on purpose: processes that are killed, calls to the kernel that fail, disks that are full or read-only."""
+"""Injected faults: killed processes, failing system calls, full and read-only disks."""
 
 import errno
 import io
@@ -21,11 +21,11 @@ CALLS = ((os, "mkdir"), (os, "open"), (io, "open"), (os, "fsync"), (os, "rename"
 
 
 class Killed(BaseException):
-    """Stands in for a kill, between two ticks."""
+    """Substitute for SIGKILL between two ticks."""
 
 
 def kill_after(ticks: int) -> Callable[[int], None]:
-    """Give a tick that kills after so many."""
+    """Return a tick function that raises `Killed` after a number of ticks."""
     left = iter(range(ticks))
 
     def tick(_: int) -> None:
@@ -36,7 +36,7 @@ def kill_after(ticks: int) -> Callable[[int], None]:
 
 
 class Fault:
-    """What happens at the n-th call that has to do with files under a directory."""
+    """Action at the n-th system call on files below a directory."""
 
     def __init__(self, root: Path, at: int, act: Callable[[], None]) -> None:
         self.happened = False
@@ -44,7 +44,7 @@ class Fault:
         self._calls = itertools.count(1)
 
     def wrap(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """Give the call with the fault in it."""
+        """Return the function with the fault in it."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._concerns(args[0]) and next(self._calls) == self._at:
@@ -55,13 +55,13 @@ class Fault:
         return call
 
     def _concerns(self, file: Any) -> bool:
-        """Return whether a file is under the directory; images are opened by names that are bytes, and never are."""
+        """Return whether a file is below the directory. Images are opened by byte names and do not count."""
         return isinstance(file, int) or (not isinstance(file, bytes) and os.fspath(file).startswith(self._root))
 
 
 @contextmanager
 def fault(root: Path, at: int, act: Callable[[], None]) -> Iterator[Fault]:
-    """Have something happen at the n-th call that makes, opens, syncs, moves or links files under a directory."""
+    """Run an action at the n-th call that makes, opens, syncs, moves or links files below a directory."""
     made = Fault(root, at, act)
     with pytest.MonkeyPatch.context() as patch:
         for module, name in CALLS:
@@ -70,21 +70,21 @@ def fault(root: Path, at: int, act: Callable[[], None]) -> Iterator[Fault]:
 
 
 def no_space() -> None:
-    """Fail as the kernel does when the disk is full."""
+    """Fail as the kernel does on a full disk."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def no_sync(_: int) -> None:
-    """Stand in for `os.fsync`, which no test can tell from a slow disk; `test_store.py` checks that it is called."""
+    """Do nothing, in place of `os.fsync`. `test_store.py` checks that it is called."""
 
 
 def die() -> None:
-    """Die at once, as on SIGKILL from outside."""
+    """Kill this process by SIGKILL."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Start a process that does some work and ends with 0; give its id."""
+    """Run some work in a child process, which exits with 0, or with 1 after an exception. Return its process ID."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: those of NumPy hold no lock that is needed
         child = os.fork()
@@ -93,19 +93,19 @@ def in_child(work: Callable[[], object]) -> int:
     try:
         work()
         os._exit(0)
-    except BaseException:  # noqa: BLE001 - the child must not go on as a second pytest
+    except BaseException:  # noqa: BLE001 - the child must not continue as a second pytest
         traceback.print_exc()
         os._exit(1)
 
 
 def wait(child: int) -> int:
-    """Give the exit status of a child: 0, or the negative number of the signal that killed it."""
+    """Return the exit status of a child, or the negative number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @contextmanager
 def full_disk(limit: int) -> Iterator[None]:
-    """Let no file grow beyond so many bytes: writes fail halfway, as they do on a full disk."""
+    """Limit the size of files in bytes: writes fail halfway, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
@@ -116,7 +116,7 @@ def full_disk(limit: int) -> Iterator[None]:
 
 @contextmanager
 def without_root() -> Iterator[None]:
-    """Be another user for a while where the tests run as root, whom no permission stops."""
+    """Run as another user if the tests run as root, so that file permissions apply."""
     if os.geteuid() != 0:
         yield
         return
@@ -128,12 +128,12 @@ def without_root() -> Iterator[None]:
 
 
 class StillWaitingError(Exception):
-    """The end of a wait that `at_most` limits; no `OSError`, as `TimeoutError` is, which a wait may handle."""
+    """Exceeded limit of `at_most`. Not an `OSError` like `TimeoutError`, which the code under test may handle."""
 
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Fail instead of hanging, where a lock is not free that should be."""
+    """Raise an error if the block takes longer, instead of waiting forever for a lock."""
 
     def give_up(*_: object) -> None:
         raise StillWaitingError(f"still waiting after {seconds} s")
@@ -149,7 +149,7 @@ def at_most(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def memory_below(limit: int) -> Iterator[None]:
-    """Fail when Python holds more bytes at any moment."""
+    """Fail if Python allocates more bytes at any moment."""
     tracemalloc.start()
     try:
         yield

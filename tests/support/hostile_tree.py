@@ -1,4 +1,4 @@
-"""A folder that somebody filled who means us no good, and what a table of it has to hold."""
+"""Hostile folder of images, and the table that is expected of it."""
 
 import os
 import socket
@@ -43,10 +43,10 @@ NAMES = [
     b"=formula\n/@folder/\xe9.png",
     b"\"dir,ectory\"/'x'.png",
 ]
-"""Of regular files with pictures in them."""
+"""Names of regular files that contain images."""
 
 ZEROES = os.makedev(1, 5)
-"""The device that never ends."""
+"""Device number of /dev/zero, which never ends."""
 
 DEPTH = 25
 LONG = b"x" * 200
@@ -54,13 +54,13 @@ LONG = b"x" * 200
 
 @dataclass
 class Tree:
-    """The folder, what is beside it, and what to expect.
+    """A hostile folder, its surroundings and the expected results.
 
     Args:
         root: the folder.
-        outside: a directory beside it, which nobody has asked to read.
-        statuses: of each row, by the path's bytes.
-        skipped: what has no row, counted by reason.
+        outside: directory beside the folder that must not be read.
+        statuses: expected status of each row, by the bytes of the path.
+        skipped: number of files without a row, by reason.
     """
 
     root: Path
@@ -70,7 +70,7 @@ class Tree:
 
     @classmethod
     def plant(cls, place: Path) -> "Tree":
-        """Fill a directory with the worst."""
+        """Fill a directory with hostile files."""
         tree = cls(place / "in", place / "outside")
         tree.root.mkdir()
         tree.outside.mkdir()
@@ -84,7 +84,7 @@ class Tree:
 
     @property
     def canary(self) -> Path:
-        """A picture that is like no other, and that links in the folder lead to."""
+        """Image outside the folder that links in the folder point to."""
         return self.outside / "canary.png"
 
     def _path(self, name: bytes) -> Path:
@@ -101,7 +101,7 @@ class Tree:
             self.statuses[name] = "ok"
 
     def _nest(self) -> None:
-        """Go deeper than the longest path that the kernel takes."""
+        """Make a path longer than the kernel accepts."""
         (self.root / "deep").mkdir()
         directory = os.open(self.root / "deep", os.O_RDONLY)
         for _ in range(DEPTH):
@@ -133,7 +133,7 @@ class Tree:
             self._skip("link")
 
     def _disguise(self) -> None:
-        """Be something else than the name says."""
+        """Add files whose content does not match their extension."""
         picture(101).save(self._path(b"jpeg in disguise.png"), "JPEG")
         self.statuses[b"jpeg in disguise.png"] = "ok"
         contents = {
@@ -169,13 +169,13 @@ class Tree:
         self._skip("unreadable-folder")
 
     def open_up(self) -> None:
-        """Make it possible to delete the folder."""
+        """Restore the permissions, so that the folder can be deleted."""
         with suppress(FileNotFoundError):
             self._path(b"closed").chmod(0o755)
 
 
 def picture(seed: int) -> Image.Image:
-    """Draw something in MNIST's form, another one for each seed."""
+    """Draw a random image in MNIST's format for a seed."""
     pixels = np.zeros((28, 28), np.uint8)
     pixels[5:24, 9:20] = np.random.default_rng(seed).integers(100, 256, (19, 11))
     return Image.fromarray(pixels)

@@ -1,10 +1,9 @@
-"""The whole circle: predict, review, train, decide, promote, predict again and be better; refuse sabotage; roll back.
+"""Learning loop: predict, review, train, promote and predict again; then refuse shuffled labels and roll back.
 
-Half of some pictures, by their hash, are predicted and reviewed: a script presses the keys of the page in a real
-browser, each picture's true digit. With what was labelled another model is trained, which the gate has to promote; the
-other half, which nobody has labelled, is predicted by both. Then that other half is made a dataset with its labels
-shuffled, and trained on besides, which the gate has to refuse, and the promotion is taken back: the table must be the
-first one again.
+Images are divided by hash into two halves. The first half is predicted and reviewed: a script presses the key of each
+image's true digit in a real browser. A model is trained with these labels and must be promoted. The second half, which
+nobody has labelled, is predicted with both models. Then the second half with shuffled labels is used for a training,
+which must not be promoted. After a rollback, the second half must have its first table again.
 """
 
 import csv
@@ -27,42 +26,42 @@ from selenium.webdriver.support.ui import WebDriverWait
 from digits.data import datasets
 from tests.support import browser
 from tests.support.command import DIGITS
-from tests.support.review_session import Scans, served
+from tests.support.review_session import Scans, serve_review
 
 MADE = 800
 SLANT = 0.9
-"""Of the pictures that are made: columns by which a row is shifted against the next."""
+"""Slant of the images that are drawn: columns by which each row is shifted against the next."""
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-PATIENCE = 60
-Right = npt.NDArray[np.bool_]
+TIMEOUT = 60
+Correct = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Writing:
-    """Pictures in two folders of equal size, and what they show, by the SHA-256 of the files."""
+class LabelledHalves:
+    """Images in two folders of equal size, and their true labels by the SHA-256 of the files."""
 
-    asked: Path
+    reviewed: Path
     held_back: Path
     truth: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Circle:
-    """What became of it.
+class LearningLoop:
+    """Results of the loop.
 
     Args:
-        before: whether each picture that was held back is predicted right by the first model, (N,).
-        after: the same of the second.
-        labelled: pictures that were reviewed.
-        learned: the outcome of the training on what was labelled, as `digits train --json` prints it.
-        sabotaged: that of the training on shuffled labels.
-        rolled_back: the first champion's table came back, byte for byte.
+        before: whether the first model predicts each image of the second half correctly, (N,).
+        after: the same for the second model.
+        labelled: number of reviewed images.
+        learned: outcome of the training on the reviewed images, as `digits train --json` prints it.
+        sabotaged: outcome of the training on shuffled labels.
+        rolled_back: whether the rollback restored the first table, byte for byte.
     """
 
-    before: Right
-    after: Right
+    before: Correct
+    after: Correct
     labelled: int
     learned: Mapping[str, Any]
     sabotaged: Mapping[str, Any]
@@ -70,7 +69,7 @@ class Circle:
 
     @property
     def gain(self) -> tuple[float, float, float]:
-        """Give how much more is right, and the interval of it: by the percentiles of a paired bootstrap."""
+        """Return the gain in accuracy and the percentile interval of a paired bootstrap: gain, low, high."""
         difference = self.after.astype(float) - self.before
         draws = np.random.default_rng(0).integers(0, len(difference), (RESAMPLES, len(difference)))
         tail = (1 - LEVEL) / 2
@@ -78,23 +77,25 @@ class Circle:
         return float(difference.mean()), float(low), float(high)
 
 
-def divide(pictures: Sequence[tuple[Path, str]], place: Path) -> Writing:
-    """Put labelled pictures into two folders, every other one by hash; of the same content there is one."""
+def split_by_hash(pictures: Sequence[tuple[Path, str]], place: Path) -> LabelledHalves:
+    """Copy labelled images into two folders, alternately in the order of their hashes. Duplicates are dropped."""
     contents = {hashlib.sha256(path.read_bytes()).hexdigest(): (path, label) for path, label in pictures}
     for number, (sha256, (path, _)) in enumerate(sorted(contents.items())):
-        target = place / ("asked", "held back")[number % 2] / f"{sha256[:16]}{path.suffix}"
+        target = place / ("reviewed", "held back")[number % 2] / f"{sha256[:16]}{path.suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
-    return Writing(place / "asked", place / "held back", {sha256: label for sha256, (_, label) in contents.items()})
+    return LabelledHalves(
+        place / "asked", place / "held back", {sha256: label for sha256, (_, label) in contents.items()}
+    )
 
 
-def labelled_pictures(data: Path) -> list[tuple[Path, str]]:
-    """Find the pictures in folders that are named by what they show."""
+def find_labelled_pictures(data: Path) -> list[tuple[Path, str]]:
+    """Find the images in folders named after their labels."""
     return [(path, path.parent.name) for path in sorted(data.glob("[0-9]/*"))]
 
 
-def make_pictures(place: Path) -> list[tuple[Path, str]]:
-    """Draw digits of MNIST's sample as somebody with another slant writes them, dark on white paper."""
+def draw_slanted_digits(place: Path) -> list[tuple[Path, str]]:
+    """Draw digits of MNIST's sample with a slant, dark on white paper."""
     place.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as downloads:
         data = datasets.load("mnist-sample", downloads=Path(downloads))
@@ -111,17 +112,17 @@ def make_pictures(place: Path) -> list[tuple[Path, str]]:
     return made
 
 
-def go_round(
-    writing: Writing, place: Path, environment: Mapping[str, str], *, dataset: str, options: Sequence[str]
-) -> Circle:
-    """Go round once in an artifact root of its own.
+def run_learning_loop(
+    writing: LabelledHalves, place: Path, environment: Mapping[str, str], *, dataset: str, options: Sequence[str]
+) -> LearningLoop:
+    """Run the loop once, in a new artifact root.
 
     Args:
-        writing: the pictures.
+        writing: images and their labels.
         place: an empty directory.
-        environment: with a Prefect API.
-        dataset: what the first model is trained on.
-        options: more of `digits train`.
+        environment: environment variables of the commands, with a Prefect API.
+        dataset: dataset of the first model.
+        options: further options of `digits train`.
     """
     root = place / "artifacts"
 
@@ -133,21 +134,21 @@ def go_round(
         return json.loads(done.stdout)
 
     digits("train", "--dataset", dataset, *options)
-    asked, first, second, third = (place / f"{name}.csv" for name in ("asked", "before", "after", "again"))
-    digits("predict", writing.asked, "--out", asked, "--max-error", ".01")
+    reviewed, first, second, third = (place / f"{name}.csv" for name in ("reviewed", "before", "after", "again"))
+    digits("predict", writing.reviewed, "--out", reviewed, "--max-error", ".01")
     digits("predict", writing.held_back, "--out", first)
     with browser.chromium(place / "profile") as started:
-        labelled = review(started, Scans(asked, root, writing.truth))
+        labelled = review(started, Scans(reviewed, root, writing.truth))
     learned = digits("train", "--dataset", dataset, "--dataset", "reviewed", *options)
     digits("predict", writing.held_back, "--out", second)
-    spoiled = shuffled(writing, place / "spoiled")
-    more = ("--dataset", "reviewed", "--dataset", spoiled, "--config", _much(place))
-    sabotaged = digits("train", "--dataset", dataset, *more, *options)
+    spoiled = shuffle_labels(writing, place / "spoiled")
+    spoiled_options = ("--dataset", "reviewed", "--dataset", spoiled, "--config", _write_config(place))
+    sabotaged = digits("train", "--dataset", dataset, *spoiled_options, *options)
     digits("rollback")
     digits("predict", writing.held_back, "--out", third)
-    return Circle(
-        right(first, writing.truth),
-        right(second, writing.truth),
+    return LearningLoop(
+        find_correct(first, writing.truth),
+        find_correct(second, writing.truth),
         labelled,
         learned,
         sabotaged,
@@ -155,15 +156,15 @@ def go_round(
     )
 
 
-def _much(place: Path) -> Path:
-    """Have as much sabotage as there may be."""
-    path = place / "much.toml"
+def _write_config(place: Path) -> Path:
+    """Write a configuration with the largest share of own images, so that the shuffled labels have most effect."""
+    path = place / "own_share.toml"
     path.write_text("[arrays]\nown_share = 0.9\n")
     return path
 
 
-def shuffled(writing: Writing, place: Path) -> Path:
-    """Make a folder of labelled images whose labels are those of others; of those that the review has not seen."""
+def shuffle_labels(writing: LabelledHalves, place: Path) -> Path:
+    """Make a dataset of the images that were not reviewed, with shuffled labels."""
     paths = sorted(writing.held_back.iterdir())
     labels = [writing.truth[hashlib.sha256(path.read_bytes()).hexdigest()] for path in paths]
     random.Random(0).shuffle(labels)  # noqa: S311
@@ -175,8 +176,8 @@ def shuffled(writing: Writing, place: Path) -> Path:
 
 
 def review(started: Any, scans: Scans) -> int:
-    """Press the key of what each image shows until none is left; give their number."""
-    with served(scans, "--sample", "100000") as (_, address):
+    """Press the key of each image's true digit until none is left. Return the number of images."""
+    with serve_review(scans, "--sample", "100000") as (_, address):
         browser.show(started, address, "answered")
         keys = started.find_element(By.TAG_NAME, "body")
         labelled = 0
@@ -189,12 +190,12 @@ def review(started: Any, scans: Scans) -> int:
 
 
 def _next(started: Any) -> dict[str, Any] | None:
-    WebDriverWait(started, PATIENCE, 0.02).until(lambda it: it.execute_script("return ready || place >= total"))
+    WebDriverWait(started, TIMEOUT, 0.02).until(lambda it: it.execute_script("return ready || place >= total"))
     found: dict[str, Any] | None = started.execute_script("return place < total ? item(place) : null")
     return found
 
 
-def right(table: Path, truth: Mapping[str, str]) -> Right:
-    """Tell which rows of a table are right, in their order; a row without a prediction is wrong."""
+def find_correct(table: Path, truth: Mapping[str, str]) -> Correct:
+    """Return whether each row of a table is correct, (N,) bool. A row without a prediction is not."""
     with table.open(newline="", encoding="utf-8") as file:
         return np.array([row["prediction"] == truth[row["sha256"]] for row in csv.DictReader(file)])

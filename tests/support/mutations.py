@@ -1,4 +1,4 @@
-"""Damaged pictures: files of every format that we read, made here and then changed at random, repeatably."""
+"""Damaged images: files of every supported format, changed at random but reproducibly."""
 
 import io
 import random
@@ -15,7 +15,7 @@ from tests.support.data import contents
 _SIZES = ((28, 28), (61, 47))
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HEADER = 33
-"""Bytes of a PNG up to the end of its first chunk, and about what the others' headers take: mostly left alone."""
+"""Bytes of a PNG up to the end of its first chunk, about the size of other headers. Most mutations spare them."""
 
 _MARKER = 0xFF
 _MOSTLY = 0.9
@@ -41,8 +41,8 @@ _MODES: dict[str, list[tuple[str, dict[str, Any]]]] = {
 }
 
 
-def seeds() -> list[tuple[str, bytes]]:
-    """Give whole files, each with its extension: every format in many modes, several frames, EXIF, and PngSuite."""
+def seed_files() -> list[tuple[str, bytes]]:
+    """Return undamaged files with their extensions: all formats in many modes, multiple frames, EXIF, PngSuite."""
     made = [
         (extension, _encoded(_picture(size, mode), extension, **options))
         for size in _SIZES
@@ -85,15 +85,15 @@ def _encoded(image: Image.Image, extension: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def mutated(content: bytes, draws: random.Random) -> bytes:
-    """Change a file one to three times at random; half of the PNG files get right check sums again."""
+def mutate(content: bytes, draws: random.Random) -> bytes:
+    """Change a file one to three times at random. Half of the PNG files get correct checksums again."""
     for _ in range(draws.randint(1, 3)):
         content = draws.choice(_MUTATIONS)(content, draws)
-    return with_check_sums(content) if content.startswith(_PNG) and draws.random() < 1 / 2 else content
+    return fix_checksums(content) if content.startswith(_PNG) and draws.random() < 0.5 else content
 
 
-def _place(content: bytes, draws: random.Random) -> int:
-    """Choose a byte, mostly behind the header."""
+def _choose_position(content: bytes, draws: random.Random) -> int:
+    """Choose the position of a byte, mostly behind the header."""
     first = _HEADER if draws.random() < _MOSTLY and len(content) > _HEADER else 0
     return draws.randrange(first, max(len(content), first + 1))
 
@@ -101,23 +101,23 @@ def _place(content: bytes, draws: random.Random) -> int:
 def _flip_bits(content: bytes, draws: random.Random) -> bytes:
     changed = bytearray(content or b"\0")
     for _ in range(draws.choice((1, 1, 2, 8))):
-        changed[_place(content, draws) % len(changed)] ^= 1 << draws.randrange(8)
+        changed[_choose_position(content, draws) % len(changed)] ^= 1 << draws.randrange(8)
     return bytes(changed)
 
 
 def _set_bytes(content: bytes, draws: random.Random) -> bytes:
-    place, length = _place(content, draws), draws.choice((1, 2, 4, 16))
+    place, length = _choose_position(content, draws), draws.choice((1, 2, 4, 16))
     return content[:place] + draws.randbytes(length) + content[place + length :]
 
 
 def _truncate(content: bytes, draws: random.Random) -> bytes:
-    return content[: _place(content, draws)]
+    return content[: _choose_position(content, draws)]
 
 
 def _edit_length(content: bytes, draws: random.Random) -> bytes:
-    """Write a number that is often a limit where a length may be: in the first bytes of a chunk, or anywhere."""
+    """Replace a possible length field, of a chunk or anywhere, by a number that is often a limit."""
     chunks = _chunks(content)
-    place = draws.choice(chunks).start if len(chunks) > 1 else _place(content, draws)
+    place = draws.choice(chunks).start if len(chunks) > 1 else _choose_position(content, draws)
     form = ">I" if content.startswith(_PNG) else draws.choice((">H", "<H", ">I", "<I"))
     value = struct.pack(form, draws.choice(_LENGTHS) & (0xFFFF if form.endswith("H") else 0xFFFFFFFF))
     return content[:place] + value + content[place + len(value) :]
@@ -159,7 +159,7 @@ _MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def _chunks(content: bytes) -> list[slice]:
-    """Cut a file behind its header into parts: a PNG's chunks, a JPEG's segments, else sixteenths."""
+    """Divide a file behind its header into parts: chunks of a PNG, segments of a JPEG, sixteenths of others."""
     if content.startswith(_PNG):
         return _png_chunks(content)[1:] or [slice(len(content), len(content))]
     if content.startswith(b"\xff\xd8"):
@@ -186,8 +186,8 @@ def _jpeg_segments(content: bytes) -> list[slice]:
     return segments or [slice(2, len(content))]
 
 
-def with_check_sums(content: bytes) -> bytes:
-    """Give a PNG with the check sum of each of its chunks made right."""
+def fix_checksums(content: bytes) -> bytes:
+    """Return a PNG with the correct checksum in each chunk."""
     parts, end = [content[: len(_PNG)]], len(_PNG)
     for chunk in _png_chunks(content):
         body = content[chunk.start : max(chunk.stop - 4, chunk.start)]

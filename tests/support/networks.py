@@ -1,6 +1,7 @@
-"""Networks to measure with: made on the spot with random weights, registered as champions of stores of their own.
+"""Networks for tests and measurements: random weights, registered as champions of new artifact roots.
 
-How long a network takes does not depend on its weights, so these are not trained; what they predict means nothing.
+The time that a network takes does not depend on its weights, so these networks are not trained. Their predictions
+mean nothing.
 """
 
 import hashlib
@@ -25,17 +26,17 @@ SEED = 0
 
 
 def small_store(root: Path) -> Path:
-    """Make an artifact root whose champion is `small_network`; give it."""
+    """Make an artifact root whose champion is `small_network`, and return it."""
     return make_store(root, small_network(), name="small")
 
 
 def tiny_store(root: Path) -> Path:
-    """Make an artifact root whose champion is `tiny_network`; give it."""
+    """Make an artifact root whose champion is `tiny_network`, and return it."""
     return make_store(root, tiny_network(), name="tiny")
 
 
 def make_store(root: Path, network: bytes, *, name: str) -> Path:
-    """Make an artifact root whose champion is a network, without training, arrays or evaluation; give it."""
+    """Make an artifact root whose champion is a network, without training, arrays or evaluation, and return it."""
 
     def write(directory: Path) -> None:
         (directory / ONNX_FILE).write_bytes(network)
@@ -63,7 +64,7 @@ def _spec(network: bytes) -> dict[str, Any]:
 
 
 class _Layers:
-    """An ONNX graph that grows layer by layer, from (N, 28, 28, 1) float32 in 0..255."""
+    """ONNX graph that grows layer by layer; its input is (N, 28, 28, 1) float32 in 0..255."""
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(SEED)
@@ -112,9 +113,10 @@ class _Layers:
 
 
 def small_network() -> bytes:
-    """Three-by-three convolutions of 16, 32, 32 and 64 filters, two pools and a dense layer: 42,794 weights, as ONNX.
+    """Build a CNN of 42,794 weights, as ONNX.
 
-    The first and the last convolution have no padding; dropout is nothing once training is over.
+    It has 3x3 convolutions of 16, 32, 32 and 64 filters, two max-pooling layers and a dense layer. The first and
+    the last convolution have no padding.
     """
     layers = _Layers()
     layers.scaled()
@@ -131,7 +133,7 @@ def small_network() -> bytes:
 
 
 def tiny_network() -> bytes:
-    """One dense layer, as ONNX: for measurements in which the network must not matter."""
+    """Build a network of one dense layer, as ONNX, for measurements in which the network's time must not matter."""
     layers = _Layers()
     layers.scaled()
     layers.reshaped(-1, SIDE * SIDE)
@@ -139,16 +141,16 @@ def tiny_network() -> bytes:
     return layers.encoded()
 
 
-def weights_in(onnx: Path) -> int:
-    """Count the weights of a network: every number of its floating-point constants that are no scalars."""
+def count_weights(onnx: Path) -> int:
+    """Count the weights of a network: the numbers in its floating-point constants, without scalars."""
     constants = (numpy_helper.to_array(constant) for constant in load(onnx).graph.initializer)
     return sum(array.size for array in constants if array.dtype == np.float32 and array.ndim)
 
 
-def operations(onnx: Path) -> int:
-    """Count the operations for one image: two (a product and a sum) for each weight applied in Conv, Gemm and MatMul.
+def count_operations(onnx: Path) -> int:
+    """Count the operations per image: a multiplication and an addition per weight applied in Conv, Gemm and MatMul.
 
-    Bias, activation, pooling and scaling are left out, as is the custom.
+    Bias, activation, pooling and scaling are left out, as is usual.
     """
     graph = load(onnx).graph
     graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
@@ -167,7 +169,7 @@ def _products(node: Any, shapes: Mapping[str, list[int]]) -> int:
         return 0
     output = shapes[node.output[0]]
     if not all(output):
-        raise ValueError(f"{node.name}: a layer of unknown shape {output} can't be counted")
+        raise ValueError(f"{node.name}: operations of a layer with the unknown shape {output} cannot be counted")
     return math.prod(output) * count(shapes[node.input[0]], shapes[node.input[1]])
 
 
@@ -176,11 +178,11 @@ _PRODUCTS: Mapping[str, Callable[[list[int], list[int]], int]] = {
     "Gemm": lambda inputs, _: inputs[-1],
     "MatMul": lambda inputs, _: inputs[-1],
 }
-"""Products for each number that a layer puts out, from the shapes of its two inputs."""
+"""Multiplications per output number of a layer, from the shapes of its two inputs."""
 
 
 def copy_champion(root: Path, place: Path) -> Path:
-    """Make an artifact root with nothing but the champion of another one: the network, and Keras' form of it."""
+    """Make an artifact root that holds only the champion of another one, as ONNX and as a Keras file."""
     store = Store(root)
     version = Registry(store).resolve("champion")
     for kind in ("onnx", "model"):
@@ -191,11 +193,11 @@ def copy_champion(root: Path, place: Path) -> Path:
 
 
 def champion_files(root: Path) -> OnnxModel:
-    """Find the network of a root's champion."""
+    """Return the network of an artifact root's champion."""
     return open_model(Store(root), "champion")
 
 
 def champion_keras(root: Path) -> Path:
-    """Find the file that Keras saved of a root's champion."""
+    """Return the Keras file of an artifact root's champion."""
     store = Store(root)
     return store.open(Registry(store).resolve("champion").artifact("model")).file("model.keras")

@@ -1,4 +1,4 @@
-"""Which files of a directory anybody opens, as the kernel tells it (inotify): nothing is missed, by name."""
+"""Record of the files that any process opens in a directory, as reported by the kernel (inotify)."""
 
 import ctypes
 import os
@@ -8,13 +8,13 @@ from typing import Self
 
 _OPEN, _OVERFLOW, _DIRECTORY = 0x20, 0x4000, 0x40000000
 _HEADER = struct.Struct("iIII")
-_ENOUGH = 1 << 20
+_BUFFER_SIZE = 1 << 20
 
 
-class Opened:
-    """Collects the names of the files of directories that are opened by any process while the block runs.
+class OpenedFiles:
+    """Names of the files in some directories that any process opens while the block runs.
 
-    The kernel keeps the last 16,384 events (`/proc/sys/fs/inotify/max_queued_events`) until `names` is asked for.
+    The kernel keeps the last 16,384 events (`/proc/sys/fs/inotify/max_queued_events`) until `names` is called.
     """
 
     def __init__(self, *directories: Path) -> None:
@@ -26,21 +26,21 @@ class Opened:
         self._queue = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         for directory in self._directories:
             if libc.inotify_add_watch(self._queue, os.fsencode(directory), _OPEN) < 0:
-                raise OSError(ctypes.get_errno(), "the directory can't be watched", str(directory))
+                raise OSError(ctypes.get_errno(), "the directory cannot be watched", str(directory))
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._queue)
 
     def names(self) -> list[bytes]:
-        """Give the names so far, one for each time that a file was opened.
+        """Return the names so far, one for each time a file was opened.
 
         Raises:
-            OverflowError: there were more than the kernel kept.
+            OverflowError: if there were more events than the kernel keeps.
         """
         while True:
             try:
-                events = os.read(self._queue, _ENOUGH)
+                events = os.read(self._queue, _BUFFER_SIZE)
             except BlockingIOError:
                 return self._names
             self._take(events)

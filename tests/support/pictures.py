@@ -1,4 +1,4 @@
-"""Folders of real digits to measure with: those of the sample that comes with Digits, as files."""
+"""Folders of image files made from the MNIST sample that comes with Digits."""
 
 import os
 from pathlib import Path
@@ -10,19 +10,19 @@ from PIL import Image
 from digits.data import datasets
 from digits.images.types import Pixels
 
-LINKS = 1000
-"""Names a file has at most: file systems stop somewhere (ext4 at 65,000)."""
+MAX_LINKS = 1000
+"""Maximum number of hard links per file; file systems limit it (ext4 to 65,000)."""
 
 
 def sample_digits() -> Pixels:
-    """Give the 7,000 images of MNIST that come with Digits, (7000, 28, 28) uint8."""
+    """Return the 7,000 images of the MNIST sample, (7000, 28, 28) uint8."""
     with TemporaryDirectory() as downloads:
         data = datasets.load("mnist-sample", downloads=Path(downloads))
     return np.concatenate([data.train_pixels, data.test_pixels])
 
 
 def write_images(folder: Path, count: int) -> None:
-    """Write real digits as PNG files, those of the sample over and over."""
+    """Write images of the sample as PNG files, repeating them if necessary."""
     folder.mkdir()
     pixels = sample_digits()
     for number in range(count):
@@ -30,11 +30,11 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def link_images(folder: Path, count: int, *, directories: int = 1) -> None:
-    """Fill a folder with so many images, spread over directories, that are links to a few thousand files beside it."""
+    """Fill a folder, or directories in it, with hard links to a few thousand images beside it."""
     originals = folder.with_name(f"{folder.name}-originals")
     write_images(originals, min(count, len(sample_digits())))
     files = sorted(originals.iterdir())
-    assert count <= LINKS * len(files), f"{count:,} images would be over {LINKS} links a file"
+    assert count <= MAX_LINKS * len(files), f"{count:,} images exceed {MAX_LINKS} links per file"
     places = [folder / f"{number:03}" for number in range(directories)] if directories > 1 else [folder]
     for place in places:
         place.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A table to review: pictures, flagged by a tiny model, and where its answers go."""
+"""Table to review: images that a tiny model has predicted and flagged."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ OPTIONS = PredictionConfig(max_error=0.05)
 
 
 class Table(NamedTuple):
-    """A predicted folder."""
+    """A predicted folder, its table and its artifact root."""
 
     store: Store
     path: Path
@@ -23,7 +23,7 @@ class Table(NamedTuple):
 
 
 def predict(place: Path, make_pictures: MakePictures, *, name: str = "table.csv", version: int = 1) -> Table:
-    """Predict some pictures, of which a part is uncertain and a part is taken for no digit."""
+    """Predict a folder of images, some of which are uncertain and some rejected."""
     images = make_pictures(place / "scans", IMAGES)
     directory = place / "model"
     if not directory.exists():
@@ -34,7 +34,7 @@ def predict(place: Path, make_pictures: MakePictures, *, name: str = "table.csv"
     return Table(Store(place / "artifacts"), out, images)
 
 
-def packed(table: Table) -> Table:
-    """Give the same with its pictures in an archive."""
+def pack_images(table: Table) -> Table:
+    """Return the table with its images in a ZIP archive."""
     archive = shutil.make_archive(str(table.images), "zip", table.images)
     return table._replace(images=Path(archive))

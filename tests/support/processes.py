@@ -1,4 +1,4 @@
-"""Trees of processes: who is in one, what memory it holds, and its end."""
+"""Process trees: their members, their memory, and how to kill them."""
 
 import ctypes
 import os
@@ -16,32 +16,32 @@ from digits.maintenance.processes import descendants
 _SUBREAPER = 36
 _PROC = Path("/proc")
 INTERVAL = 0.05
-"""Seconds between two looks at a tree's memory."""
+"""Seconds between two measurements of a tree's memory."""
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every process below this one whose own parent dies, so that none is lost sight of."""
+    """Become the parent of each descendant whose own parent dies, so that `descendants` still finds it."""
     if ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "this kernel lets no process adopt orphans")
+        raise OSError(ctypes.get_errno(), "this kernel does not let a process adopt orphans")
 
 
 class Process(Protocol):
-    """What `subprocess.Popen` and `Forked` have in common."""
+    """Interface that `subprocess.Popen` and `Forked` share."""
 
     pid: int
     returncode: int | None
 
     def poll(self) -> int | None:
-        """Give the exit status, or None while it runs."""
+        """Return the exit status, or None while the process runs."""
 
     def wait(self) -> int:
-        """Wait for its end, and give the exit status."""
+        """Wait for the end of the process and return its exit status."""
 
 
 class Forked:
-    """A copy of this process, as the leader of a session, that does some work and ends with the status it gives.
+    """Copy of this process that leads a session, does some work and exits with the status that the work returns.
 
-    It is what a fresh interpreter would be, without the time to import what this process has imported already.
+    It behaves like a new interpreter, but needs no time for modules that this process has already imported.
     """
 
     def __init__(self, work: Callable[[], int]) -> None:
@@ -52,11 +52,11 @@ class Forked:
             _lead(work)
 
     def poll(self) -> int | None:
-        """Give the exit status, or None while it runs."""
+        """Return the exit status, or None while the process runs."""
         return self._status(os.WNOHANG)
 
     def wait(self) -> int:
-        """Wait for its end, and give the exit status."""
+        """Wait for the end of the process and return its exit status."""
         status = self._status(0)
         return -1 if status is None else status
 
@@ -72,7 +72,7 @@ def _lead(work: Callable[[], int]) -> NoReturn:
     try:
         os.setsid()
         status = work()
-    except BaseException:  # noqa: BLE001 - the copy must not go on as this process
+    except BaseException:  # noqa: BLE001 - the copy must not continue as this process
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -80,9 +80,9 @@ def _lead(work: Callable[[], int]) -> NoReturn:
 
 
 def kill_tree(process: Process) -> None:
-    """Kill a process that leads a session, and all below it; return when none of them is left.
+    """Kill a process that leads a session and all its descendants, and wait until all are gone.
 
-    The caller has adopted orphans, and has no other children.
+    The caller has adopted orphans and has no other children.
     """
     below = descendants(process.pid)
     with suppress(ProcessLookupError):
@@ -99,8 +99,8 @@ def kill_tree(process: Process) -> None:
                 os.waitpid(pid, 0)
 
 
-def memory_of(root: int) -> int:
-    """Give the bytes that a process and all below it hold: a page that several share counts once (PSS)."""
+def measure_memory(root: int) -> int:
+    """Return the memory of a process and its descendants in bytes. A page shared by several counts once (PSS)."""
     return sum(map(_proportional_bytes, [root, *descendants(root)]))
 
 
@@ -113,13 +113,13 @@ def _proportional_bytes(pid: int) -> int:
 
 
 class MemoryWatch:
-    """Looks at a tree's memory in a thread of its own while the block runs; `peak` is the most bytes that it saw."""
+    """Thread that measures a tree's memory while the block runs; `peak` is the maximum in bytes."""
 
     def __init__(self, root: int) -> None:
         self.peak = 0
         self._root = root
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -129,6 +129,6 @@ class MemoryWatch:
         self._end.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         while not self._end.wait(INTERVAL):
-            self.peak = max(self.peak, memory_of(self._root))
+            self.peak = max(self.peak, measure_memory(self._root))

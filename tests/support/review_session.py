@@ -22,12 +22,12 @@ from tests.support.command import DIGITS
 
 IMAGES = 4_000
 SIDE, INK = 120, 40
-PATIENCE = 30
+TIMEOUT = 30
 WRONG, UNCERTAIN, NO_DIGITS = 0.02, 0.06, 0.03
 
 
 class Scans(NamedTuple):
-    """A table to review: where it is, where the artifact root is, and what its images show, by their SHA-256."""
+    """A table to review, its artifact root, and the true labels of its images by SHA-256."""
 
     table: Path
     root: Path
@@ -35,7 +35,7 @@ class Scans(NamedTuple):
 
 
 def make_scans(place: Path, count: int = IMAGES) -> Scans:
-    """Write pictures of real digits, dark on paper, and a table as a model could have made it; some rows are wrong."""
+    """Write images of real digits, dark on paper, and a table in which some rows are wrong."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as downloads:
         data = datasets.load("mnist-sample", downloads=Path(downloads))
@@ -83,8 +83,8 @@ def _row(name: str, sha256: str, label: int, random: np.random.Generator) -> Row
 
 
 @contextmanager
-def served(scans: Scans, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `digits review`; give the process and the page's address. It is ended as by Ctrl-C."""
+def serve_review(scans: Scans, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `digits review`; yield the process and the page's address. Ctrl-C ends it."""
     command = [DIGITS, "review", str(scans.table), "--artifacts", str(scans.root), "--no-browser", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -94,4 +94,4 @@ def served(scans: Scans, *options: str) -> Iterator[tuple[subprocess.Popen[str],
         finally:
             for number in (signal.SIGCONT, signal.SIGINT):
                 process.send_signal(number)
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)

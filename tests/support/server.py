@@ -1,4 +1,4 @@
-"""A Prefect server of one's own, with a new database, for as long as a measurement takes."""
+"""A Prefect server with a new database, for the duration of a measurement."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from digits.server.api import answers
 
-PATIENCE = 120
-"""Seconds that a server may take to start: it makes its database first."""
+TIMEOUT = 120
+"""Maximum seconds for the start of a server, which first creates its database."""
 
 
 @contextmanager
 def prefect_server(home: Path) -> Iterator[dict[str, str]]:
-    """Start a server on a free port; give the environment of programs that are to use it."""
+    """Start a server on a free port; yield the environment for programs that use it."""
     port = free_port()
     environment = {**untracked(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     command = [sys.executable, "-W", "ignore", "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
@@ -34,13 +34,13 @@ def prefect_server(home: Path) -> Iterator[dict[str, str]]:
 
 
 def untracked(home: Path) -> dict[str, str]:
-    """Give this process's environment without anything of Prefect's, so that no server is found."""
+    """Return this process's environment without Prefect's variables, so that commands find no server."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
 def free_port() -> int:
-    """Give a port that nobody listens at."""
+    """Return a port on which nothing listens."""
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         port: int = made.getsockname()[1]
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not answers(url, seconds=1):
         if server.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the Prefect server did not start: {log.read_text(errors='replace')[-2000:]}")

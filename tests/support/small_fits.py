@@ -1,4 +1,4 @@
-"""Small fits, for tests and for a process that is killed in the middle of one.
+"""Small fits, for tests and for a process that is killed during one.
 
 python -m tests.support.small_fits FOLDER
 """
@@ -27,14 +27,14 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "mlp-2": {"model": {"architecture": "mlp-2", "hidden": (64, 64)}, "training": {"epochs": 3, "batch_size": 30}},
 }
-"""Batches that do not divide the images: the last one of an epoch is short."""
+"""Small runs by architecture. Their batch size does not divide the number of images, so the last batch is short."""
 
 SMALL_HEAD = {"_NON_DIGITS": 1_000, "_DIGITS": 1_000, "_PRINTED": 1, "_WRITTEN": 20, "_EPOCHS": 10}
 
 
 @contextmanager
 def small_head() -> Iterator[None]:
-    """Fit the head that recognizes non-digits to fewer images: 2 s instead of 30 s, most of a small training's time."""
+    """Fit the novelty output to fewer images: 2 s instead of 30 s, most of a small training's time."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SMALL_HEAD.items():
             patch.setattr(novelty, name, value)
@@ -42,14 +42,14 @@ def small_head() -> Iterator[None]:
 
 
 def run_of(architecture: str, **training_settings: Any) -> TrainingRun:
-    """Give a small run of an architecture."""
+    """Return a small run of an architecture."""
     values = RUNS[architecture]
     merged = {**values, "training": {**values["training"], **training_settings}}
     return parse(TrainingRun, merged, source="test").resolved()
 
 
 def samples() -> tuple[fit_module.Samples, fit_module.Samples]:
-    """Give 320 real digits to fit, and 100 others to validate with."""
+    """Return 320 real digits for training, and 100 others for validation."""
     with tempfile.TemporaryDirectory() as downloads:
         data = datasets.load("mnist-sample", downloads=Path(downloads))
     train = fit_module.Samples(data.train_pixels[:320], data.train_labels[:320])
@@ -64,7 +64,7 @@ def build(run: TrainingRun) -> networks.Network:
 def fit(
     run: TrainingRun, checkpoint: Path, progress: Progress = SILENT, **options: Any
 ) -> tuple[networks.Network, fit_module.History]:
-    """Build and fit; give the network and how it went."""
+    """Build and fit the run's network. Return the network and the history."""
     network = build(run)
     return network, fit_module.fit(
         network, *samples(), run.training, checkpoint=checkpoint, progress=progress, **options
@@ -72,34 +72,34 @@ def fit(
 
 
 def digest(run: TrainingRun, checkpoint: Path, progress: Progress = SILENT) -> str:
-    """Build and fit; give the digest of the weights."""
+    """Build and fit the run's network. Return the digest of its weights."""
     return networks.weights_digest(fit(run, checkpoint, progress)[0])
 
 
 class InSecondEpoch:
-    """Progress that does something in the middle of the second epoch of its process."""
+    """Progress that runs an action in the middle of the second epoch of its process."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         self._act = act
         self._epochs = self._steps = 0
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
-        """Count epochs."""
+        """Count the epochs."""
         self._epochs, self._steps = self._epochs + 1, 0
         return self
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count steps, and act in the third one of the second epoch."""
+        """Count the steps; run the action at the third step of the second epoch."""
         self._steps += steps
         if (self._epochs, self._steps) == (2, 3):
             self._act()
 
     def close(self, note: str = "") -> None:
-        """Go on."""
+        """Do nothing."""
 
 
 def main(where: Path) -> None:
-    """Fit each run and print its digest, then begin the first run again and hang."""
+    """Fit each run and print its digest; then start the first run again and hang."""
     for name in RUNS:
         sys.stdout.write(f"{name} {digest(run_of(name), where / f'{name}-undisturbed.npz')}\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Small searches, for tests and for a process that is killed in the middle of one.
+"""Small searches, for tests and for a process that is killed during one.
 
 python -m tests.support.small_searches ROOT
 """
@@ -34,7 +34,7 @@ KILLED_TRIAL = 2
 
 
 def begin(root: Path, *, space: Space = SPACE, seed: int = 0, **training: Any) -> Study:
-    """Begin or find a study of 320 real digits and few weights."""
+    """Create or open a study of a small network and 320 real digits."""
     store = Store(root)
     data = root / "data.npz"
     if not data.exists():
@@ -50,7 +50,7 @@ def begin(root: Path, *, space: Space = SPACE, seed: int = 0, **training: Any) -
 
 
 def search(study: Study, budget: Any, progress: Progress = SILENT) -> list[Trial]:
-    """Run trials until the study has enough or the time is over; give those that were run."""
+    """Run trials until the budget is spent. Return the trials that were run."""
     ran = []
     while not budget.is_spent:
         with study.claim_trial(budget.trials) as trial:
@@ -61,29 +61,29 @@ def search(study: Study, budget: Any, progress: Progress = SILENT) -> list[Trial
 
 
 class InTrial:
-    """Progress that does something in the middle of the second epoch of a trial."""
+    """Progress that runs an action in the middle of a trial."""
 
     def __init__(self, number: int, act: Callable[[], None]) -> None:
         self._label, self._act = f"trial {number}", act
         self._steps = self._total = 0
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
-        """Count the steps of that trial."""
+        """Count the steps of the trial."""
         self._steps, self._total = 0, total if label == self._label else 0
         return self
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Act when half of its epochs are done."""
+        """Run the action when half of the trial's steps are done."""
         self._steps += steps
         if self._total and self._steps == self._total // 2:
             self._act()
 
     def close(self, note: str = "") -> None:
-        """Go on."""
+        """Do nothing."""
 
 
 def main(root: Path) -> None:
-    """Search, and hang in the middle of a trial."""
+    """Run a search that hangs in the middle of a trial."""
 
     def hang() -> None:
         sys.stdout.write("hanging\n")

@@ -1,4 +1,4 @@
-"""What the tests of prediction are made with: a tiny network as ONNX, and pictures in MNIST's form."""
+"""Tiny network and images in MNIST's format, for the tests of prediction."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ MakePictures = Callable[..., Path]
 
 
 def write_model(directory: Path, *, classes: int = 10, shape: tuple[int, int] = (28, 28), seed: int = 0) -> Path:
-    """Export a network of one dense layer with random weights, as the stages export a trained one, but for novelty."""
+    """Export a network of one dense layer with random weights, like an exported trained network without novelty."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     random = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def write_model(directory: Path, *, classes: int = 10, shape: tuple[int, int] = 
 
 
 def draw(seed: int) -> Pixels:
-    """Draw something in MNIST's form: (28, 28) uint8, another one for each seed."""
+    """Draw a random image in MNIST's format for a seed: (28, 28) uint8."""
     random = np.random.default_rng(seed)
     pixels = np.zeros((28, 28), np.uint8)
     pixels[5:24, 9:20] = random.integers(100, 256, (19, 11))
@@ -51,7 +51,7 @@ def draw(seed: int) -> Pixels:
 
 
 def add_novelty_output(directory: Path, *, above: float, temperature: float, steps: list[list[float]]) -> None:
-    """Make a model of `write_model` an honest one: novelty is a 20th of an image's mean level, less `above`."""
+    """Add novelty and calibration to a model of `write_model`: an image's mean level / 20, less `above`."""
     from onnx import TensorProto, helper, load, numpy_helper, save
 
     network = load(directory / "model.onnx")

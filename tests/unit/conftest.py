@@ -1,4 +1,4 @@
-"""What the tests of prediction share: a tiny network as ONNX, and folders of pictures."""
+"""Fixtures of the unit tests: a tiny network as ONNX, and folders of images."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ from tests.support.tiny_model import MakePictures, draw, write_model
 
 @pytest.fixture(scope="session")
 def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported model; tests that change it take a copy."""
+    """Return the directory of an exported model. Tests that change it use a copy."""
     return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
 def model(model_directory: Path) -> OnnxModel:
-    """The same, as version 3."""
+    """Return the exported model as version 3."""
     return OnnxModel.load(model_directory, version=3)
 
 
 @pytest.fixture
 def make_pictures() -> MakePictures:
-    """Give a function that fills a folder with pictures."""
+    """Return a function that fills a folder with images."""
 
     def make(folder: Path, count: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def make_pictures() -> MakePictures:
 
 @pytest.fixture
 def world_readable() -> Iterator[Path]:
-    """A directory that other users can reach, unlike `tmp_path`."""
+    """Yield a directory that other users can reach, unlike `tmp_path`."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -50,7 +50,7 @@ def world_readable() -> Iterator[Path]:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have predictions made without worker processes, which take longer to start than a few images to predict."""
+    """Predict without worker processes, which take longer to start than to predict a few images."""
 
     def run_workers(plan: Plan, *_: object, **__: object) -> None:
         while plan.exists() and plan.pending_shards():

@@ -93,7 +93,7 @@ class TestQueue:
 
     def test_reads_images_from_an_archive(self, table: Table) -> None:
         """They can be answered too."""
-        archive = predicted_table.packed(table)
+        archive = predicted_table.pack_images(table)
         shutil.rmtree(table.images)
         with opened(archive, source=archive.images) as review:
             assert pixels_of(review.pictures(review.queue[0]).whole).shape == (28, 28)
