@@ -376,7 +376,7 @@ def _run(command: Sequence[str], directory: Path, seconds: float) -> None:
         finally:
             _kill_group(process)
     if status:
-        raise DataError(f"{command[0]} failed with exit code {status}: {_error_lines(output)}")
+        raise DataError(f"{Path(command[0]).name} failed with exit code {status}: {_error_lines(output)}")
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:

@@ -1,4 +1,4 @@
-"""Sources of labelled images: what they are called, what identifies them, and what is read."""
+"""Tests of dataset sources: their names, their identity, and what is loaded from them."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from digits.data import datasets
 from digits.data.checks import check_structure
 from digits.data.datasets import attribution, identify, load
 from digits.data.downloads import FolderRoute, PublishedDataset
-from digits.data.idx import IDX_FILES, NPZ_KEYS, TRAIN_LABELS, to_idx
+from digits.data.idx import IDX_FILES, NPZ_KEYS, TRAIN_LABELS, encode_idx
 from digits.data.labels import LabelSnapshot
 from digits.errors import DataError, DownloadError, UsageError
 from digits.images.normalize import normalize
@@ -29,30 +29,30 @@ GENERATOR = np.random.default_rng(0)
 
 
 def make_arrays(*, train=6, test=4):
-    """Give x_train, y_train, x_test, y_test: 5 by 5 pixels, labels 0 to 2."""
+    """Return x_train, y_train, x_test, y_test: 5 by 5 pixels, labels 0 to 2."""
     pixels = GENERATOR.integers(0, 256, (train + test, 5, 5), np.uint8)
     labels = (np.arange(train + test) % 3).astype(np.uint8)
     return pixels[:train], labels[:train], pixels[train:], labels[train:]
 
 
 def write_npz(path, arrays=None):
-    """Write an `.npz` file, and give its arrays."""
+    """Write an `.npz` file, and return its arrays."""
     arrays = arrays or make_arrays()
     np.savez(path, **dict(zip(NPZ_KEYS, arrays, strict=True)))
     return arrays
 
 
 def write_idx(folder, arrays=None):
-    """Write the four IDX files, and give their arrays."""
+    """Write the four IDX files, and return their arrays."""
     folder.mkdir(exist_ok=True)
     arrays = arrays or make_arrays()
     for name, array in zip(IDX_FILES, arrays, strict=True):
-        (folder / name).write_bytes(to_idx(array))
+        (folder / name).write_bytes(encode_idx(array))
     return arrays
 
 
 def write_images(root, *, classes=("0", "1"), each=15, seed=0, size=28):
-    """Write distinct images into a folder a class: dark ground, a bright block of noise in the middle."""
+    """Write distinct images into one folder per class: black, with a bright block of noise in the middle."""
     generator = np.random.default_rng(seed)
     for class_name in classes:
         (root / class_name).mkdir(parents=True, exist_ok=True)
@@ -64,51 +64,51 @@ def write_images(root, *, classes=("0", "1"), each=15, seed=0, size=28):
 
 
 def same(data, arrays):
-    """Tell whether a dataset has these arrays."""
+    """Return whether a dataset has these arrays."""
     found = (data.train_pixels, data.train_labels, data.test_pixels, data.test_labels)
     return all(np.array_equal(*pair) for pair in zip(found, arrays, strict=True))
 
 
 def message_of(call, *args, error=DataError, **kwargs):
-    """Give the message of the error that a call raises."""
+    """Return the message of the error that a call raises."""
     with pytest.raises(error) as caught:
         call(*args, **kwargs)
     return str(caught.value)
 
 
 class TestNames:
-    """Which source a word means."""
+    """Tests of the names and paths of datasets."""
 
     @pytest.mark.parametrize("source", ["", "mnits", "no/such/folder", "~nobody-of-this-name/x", "a\0b"])
-    def test_an_unknown_one_is_an_error_that_lists_the_accepted(self, source, tmp_path):
-        """Both for what it is and for having it."""
+    def test_an_unknown_source_is_an_error_that_lists_the_accepted_sources(self, source, tmp_path):
+        """`identify` and `load` raise the same error."""
         for call in (identify, lambda source: load(source, downloads=tmp_path)):
             message = message_of(call, source, error=UsageError)
             for accepted in ("mnist,", "fashion-mnist", "mnist-sample", ".npz", "IDX", "<root>/<class>/*.png"):
                 assert accepted in message
 
-    def test_a_folder_or_file_of_another_kind_is_unknown(self, tmp_path):
-        """Neither an empty folder nor a text is a dataset."""
+    def test_an_empty_folder_or_a_text_file_is_no_dataset(self, tmp_path):
+        """Hidden folders do not count as classes."""
         (tmp_path / "a.txt").write_text("")
         (tmp_path / ".hidden").mkdir()
         for path in (tmp_path, tmp_path / "a.txt"):
             assert "no such dataset" in message_of(identify, str(path), error=UsageError)
 
-    def test_the_home_folder_may_be_abbreviated(self, tmp_path, monkeypatch):
-        """As configurations and forms have no shell."""
+    def test_a_tilde_stands_for_the_home_directory(self, tmp_path, monkeypatch):
+        """Configuration files and forms have no shell that expands it."""
         monkeypatch.setenv("HOME", str(tmp_path))
         write_npz(tmp_path / "a.npz")
         assert identify("~/a.npz") == identify(str(tmp_path / "a.npz"))
 
-    def test_published_ones_are_identified_by_the_hashes_of_their_files(self):
-        """Without the network."""
+    def test_published_datasets_are_identified_by_the_hashes_of_their_files(self):
+        """This needs no network."""
         identity = identify("mnist")
         assert identity["source"] == "mnist"
         assert identity["sha256"][TRAIN_LABELS].startswith("65a50cbbf4e9")
         assert identify("fashion-mnist")["sha256"] != identity["sha256"]
 
-    def test_published_ones_are_fetched(self, tmp_path):
-        """By their routes, into a folder of their name."""
+    def test_published_datasets_are_fetched_by_their_routes(self, tmp_path):
+        """Downloads are kept in a folder with the name of the dataset."""
         arrays = write_idx(tmp_path / "tiny")
         hashes = {name: hashlib.sha256((tmp_path / "tiny" / name).read_bytes()).hexdigest() for name in IDX_FILES}
         table = {"tiny": PublishedDataset("tiny", hashes, ("a", "b", "c"), "nobody's", (FolderRoute("kept"),))}
@@ -119,14 +119,14 @@ class TestNames:
             load("tiny", downloads=tmp_path / "elsewhere", published=table)
 
     def test_every_source_has_an_attribution(self):
-        """MNIST's authors and licence are named for the sample too."""
+        """The sample's attribution names MNIST's authors and licence."""
         for source in ("mnist", "mnist-sample"):
             assert "Yann LeCun and Corinna Cortes, CC BY-SA 3.0" in attribution(source)
         assert "Zalando" in attribution("fashion-mnist")
         assert "owner" in attribution("some/folder")
 
-    def test_an_identity_is_json_without_a_path(self, tmp_path):
-        """It is hashed into the names of artifacts: the same content elsewhere is the same."""
+    def test_the_identity_does_not_depend_on_the_location(self, tmp_path):
+        """It is part of the digest of artifacts, and contains no absolute path."""
         identities = []
         for place in (tmp_path / "here", tmp_path / "there"):
             place.mkdir()
@@ -140,10 +140,10 @@ class TestNames:
 
 
 class TestSample:
-    """The sample that ships with the package."""
+    """Tests of the bundled sample."""
 
-    def test_is_small_stratified_and_real(self, tmp_path):
-        """6,000 + 1,000 images, each class with the share that it has in MNIST."""
+    def test_the_sample_is_small_and_stratified(self, tmp_path):
+        """It has 6,000 training and 1,000 test images, and the class shares of MNIST."""
         data = load("mnist-sample", downloads=tmp_path)
         assert data.train_pixels.shape == (6000, 28, 28)
         assert data.test_pixels.shape == (1000, 28, 28)
@@ -154,94 +154,94 @@ class TestSample:
         assert datasets.SAMPLE_FILE.stat().st_size < 1.5e6
         assert list(tmp_path.iterdir()) == []
 
-    def test_is_identified_by_its_hash(self):
-        """That of the file itself."""
+    def test_the_sample_is_identified_by_the_hash_of_its_file(self):
+        """The hash in the code is the hash of the bundled file."""
         found = hashlib.sha256(datasets.SAMPLE_FILE.read_bytes()).hexdigest()
         assert identify("mnist-sample") == {"source": "mnist-sample", "sha256": found}
 
-    def test_says_whose_it_is(self):
-        """Beside the file, as its licence asks."""
+    def test_a_readme_beside_the_sample_names_authors_and_licence(self):
+        """The licence requires the attribution."""
         text = (datasets.SAMPLE_FILE.parent / "README.md").read_text("utf-8")
         for words in ("Yann LeCun", "Corinna Cortes", "Attribution-ShareAlike 3.0", "tools/make_sample.py"):
             assert words in text
 
     @pytest.mark.parametrize("content", [None, b"damaged"])
-    def test_a_damaged_installation_is_found(self, tmp_path, monkeypatch, content):
-        """The sample is missing, or is not the one that was shipped."""
+    def test_a_missing_or_damaged_sample_is_an_error(self, tmp_path, monkeypatch, content):
+        """The file must have the known hash."""
         monkeypatch.setattr(datasets, "SAMPLE_FILE", tmp_path / "sample.npz")
         if content is not None:
             (tmp_path / "sample.npz").write_bytes(content)
-        assert "missing or damaged; install it again" in message_of(load, "mnist-sample", downloads=tmp_path)
+        assert "missing or damaged; install Digits again" in message_of(load, "mnist-sample", downloads=tmp_path)
 
 
 class TestNpz:
-    """A local `.npz` file."""
+    """Tests of a local `.npz` file."""
 
-    def test_is_read(self, tmp_path):
-        """Its classes are numbered."""
+    def test_the_arrays_are_loaded_with_numbers_as_class_names(self, tmp_path):
+        """The names are the labels from 0 to the highest."""
         arrays = write_npz(tmp_path / "a.NPZ.npz")
         data = load(str(tmp_path / "a.NPZ.npz"), downloads=tmp_path, normalize="none")
         assert same(data, arrays)
         assert data.class_names == ("0", "1", "2")
 
-    def test_is_brought_into_form(self, tmp_path):
-        """Training sees what prediction would make of the same pictures; an array in MNIST's form stays as it is."""
+    def test_the_images_are_normalized_as_in_predictions(self, tmp_path):
+        """Images that do not have MNIST's form are converted."""
         arrays = write_npz(tmp_path / "a.npz")
         data = load(str(tmp_path / "a.npz"), downloads=tmp_path)
         assert np.array_equal(data.test_pixels, [normalize(image) for image in arrays[2]])
         assert not same(data, arrays)
 
-    def test_another_content_is_another_identity(self, tmp_path):
-        """Whatever its name."""
+    def test_the_identity_depends_on_the_content(self, tmp_path):
+        """A changed file with the same name has another identity."""
         write_npz(tmp_path / "a.npz", make_arrays())
         before = identify(str(tmp_path / "a.npz"))
         write_npz(tmp_path / "a.npz", make_arrays())
         assert identify(str(tmp_path / "a.npz")) != before
 
-    def test_faults_name_the_file(self, tmp_path):
-        """Whatever is wrong with it."""
+    def test_errors_name_the_file(self, tmp_path):
+        """This holds for other files and for arrays that do not match."""
         path = tmp_path / "a.npz"
         path.write_bytes(b"nonsense")
         assert message_of(load, str(path), downloads=tmp_path).startswith(f"{path}: not an .npz file")
         x_train, y_train, x_test, y_test = make_arrays()
         write_npz(path, (x_train, y_train[1:], x_test, y_test))
         message = message_of(load, str(path), downloads=tmp_path)
-        assert message.startswith(f"{path}: the dataset must not be trained on:")
+        assert message.startswith(f"{path}: the dataset cannot be used for training:")
         assert "train labels are (5,) uint8, expected (6,) uint8" in message
 
     def test_empty_arrays_are_refused(self, tmp_path):
-        """There are no classes in them."""
+        """They have no classes."""
         empty = (np.zeros((0, 5, 5), np.uint8), np.zeros(0, np.uint8)) * 2
         write_npz(tmp_path / "a.npz", empty)
         assert "there are 0 classes" in message_of(load, str(tmp_path / "a.npz"), downloads=tmp_path)
 
 
 class TestIdxFolder:
-    """A local folder of IDX files."""
+    """Tests of a local folder of IDX files."""
 
-    def test_is_read(self, tmp_path):
-        """Its classes are numbered."""
+    def test_the_files_are_loaded_with_numbers_as_class_names(self, tmp_path):
+        """The names are the labels from 0 to the highest."""
         arrays = write_idx(tmp_path / "idx")
         data = load(str(tmp_path / "idx"), downloads=tmp_path, normalize="none")
         assert same(data, arrays)
         assert data.class_names == ("0", "1", "2")
 
     def test_a_missing_file_is_named(self, tmp_path):
-        """One of them is enough to know what the folder is meant to be."""
+        """A folder with one IDX file is recognized as such a dataset."""
         write_idx(tmp_path / "idx")
         (tmp_path / "idx" / TRAIN_LABELS).unlink()
         for call in (identify, lambda source: load(source, downloads=tmp_path)):
             assert f"no {TRAIN_LABELS}" in message_of(call, str(tmp_path / "idx"))
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-    def test_one_that_may_not_be_read_is_an_error(self, tmp_path):
-        """It says which, and what to do."""
+    def test_a_file_without_read_permission_is_an_error(self, tmp_path):
+        """The message has a remedy."""
         write_idx(tmp_path / "idx")
         (tmp_path / "idx" / TRAIN_LABELS).chmod(0)
-        assert "check that it is there and who may read it" in message_of(identify, str(tmp_path / "idx"))
+        assert "check that it exists and that you may read it" in message_of(identify, str(tmp_path / "idx"))
 
-    def test_an_error_of_the_disk_names_the_source(self, tmp_path, monkeypatch):
-        """Any user, any I/O error."""
+    def test_an_io_error_is_reported_with_its_reason(self, tmp_path, monkeypatch):
+        """The test also works for root, who may read any file."""
         write_idx(tmp_path / "idx")
 
         def fail(folder):
@@ -252,10 +252,10 @@ class TestIdxFolder:
 
 
 class TestImageFolder:
-    """A folder of labelled images."""
+    """Tests of a folder of labelled images."""
 
-    def test_is_read_and_split(self, tmp_path):
-        """A fifth of the images are for testing; each has the label of its folder."""
+    def test_the_images_are_labelled_by_folder_and_split(self, tmp_path):
+        """About a fifth of the images become test images."""
         root = write_images(tmp_path / "images", classes=("b", "10", "9"), each=100)
         data = load(str(root), downloads=tmp_path)
         assert data.class_names == ("9", "10", "b")
@@ -269,8 +269,8 @@ class TestImageFolder:
             pixels = np.asarray(Image.open(root / "10" / f"0-{number}.png"))
             assert by_content.get(pixels.tobytes(), 1) == 1
 
-    def test_an_image_stays_on_its_side_when_others_are_added(self, tmp_path):
-        """Nothing that was tested on is trained on later."""
+    def test_an_image_stays_in_its_split_when_others_are_added(self, tmp_path):
+        """A test image never becomes a training image."""
         root = write_images(tmp_path / "images", each=40)
         before = load(str(root), downloads=tmp_path)
         data = load(str(write_images(root, classes=("0", "1", "2"), each=20, seed=1)), downloads=tmp_path)
@@ -278,8 +278,8 @@ class TestImageFolder:
             old, new = ({image.tobytes() for image in getattr(each, part)} for each in (before, data))
             assert old < new
 
-    def test_the_same_picture_in_another_format_falls_on_the_same_side(self, tmp_path):
-        """It is the pixels that decide, so that no test image is trained on in disguise; one of the two is taken."""
+    def test_copies_of_an_image_in_other_formats_are_dropped(self, tmp_path):
+        """The split depends on the decoded pixels, so that no copy of a test image is used for training."""
         root = write_images(tmp_path / "images", each=30)
         for path in sorted(root.glob("*/*.png")):
             Image.open(path).save(path.with_suffix(".bmp"))
@@ -288,11 +288,11 @@ class TestImageFolder:
         assert not train & test
         assert len(data.train_labels) + len(data.test_labels) == len(train) + len(test) == 60
         assert [finding.message for finding in data.findings] == [
-            "60 images labelled here are left out, which look the same as others too"
+            "dropped 60 of your own images that equal another image"
         ]
 
-    def test_takes_images_alone(self, tmp_path):
-        """Other files, hidden folders and what lies in deeper folders are passed over; case does not count."""
+    def test_only_image_files_directly_in_a_class_folder_count(self, tmp_path):
+        """Other files, hidden folders and subfolders are ignored. Extensions may be in upper case."""
         root = write_images(tmp_path / "images", each=15)
         count = len(identify_files(root))
         (root / "0" / "notes.txt").write_text("")
@@ -302,8 +302,8 @@ class TestImageFolder:
         (root / "0" / "0-0.png").rename(root / "0" / "0-0.PNG")
         assert len(identify_files(root)) == count == 30
 
-    def test_the_identity_is_that_of_contents_and_labels(self, tmp_path):
-        """A changed, renamed, moved or added image makes another dataset; another file does not."""
+    def test_the_identity_depends_on_contents_names_and_labels(self, tmp_path):
+        """A changed, renamed or moved image, or a renamed class, changes the identity. Other files do not."""
         root = write_images(tmp_path / "images", each=3)
         identities = [identify(str(root))]
         (root / "0" / "0-0.png").rename(root / "0" / "renamed.png")
@@ -318,27 +318,27 @@ class TestImageFolder:
         (root / "1").rename(root / "7")
         assert identify(str(root)) != identities[-1]
 
-    def test_two_labels_for_one_picture_are_refused(self, tmp_path):
-        """Some of them are listed, whatever their format."""
+    def test_equal_images_with_different_labels_are_refused(self, tmp_path):
+        """The message lists the first five, whatever their format."""
         root = write_images(tmp_path / "images")
         for number in range(7):
             Image.open(root / "0" / f"0-{number}.png").save(root / "1" / f"copy-{number}.bmp")
         message = message_of(load, str(root), downloads=tmp_path)
-        assert "7 images are there under several labels: 0/0-" in message
+        assert "7 images occur with several labels: 0/0-" in message
         assert ".png = 1/copy-" in message
         assert "and 2 more" in message
 
     def test_unreadable_images_are_refused(self, tmp_path):
-        """A few are listed, with their reasons, and what to do."""
+        """The message lists the first five with their reasons, and a remedy."""
         root = write_images(tmp_path / "images")
         for number in range(6):
             (root / "1" / f"broken-{number}.png").write_bytes(b"no image" if number else b"")
         message = message_of(load, str(root), downloads=tmp_path)
-        assert "6 of 36 images can't be read: 1/broken-0.png (the file is empty), 1/broken-1.png (" in message
-        assert message.endswith("and 1 more; repair them or take them out")
+        assert "6 of 36 images cannot be read: 1/broken-0.png (the file is empty), 1/broken-1.png (" in message
+        assert message.endswith("and 1 more; repair or remove them")
 
-    def test_names_that_can_t_be_shown_are_escaped(self, tmp_path):
-        """A message is text that any terminal can print."""
+    def test_file_names_that_are_not_printable_are_escaped_in_messages(self, tmp_path):
+        """Any terminal can print the message."""
         root = write_images(tmp_path / "images")
         with open(os.fsencode(root / "0") + b"/new\nline-\xff.png", "wb"):  # noqa: PTH123 - the name is not UTF-8
             pass
@@ -350,85 +350,85 @@ class TestImageFolder:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("=1+1", "images: =1+1 can't be written into a table as class names; rename them"),
-            ("a\nb", r"images: 'a\nb' can't"),
-            ("@x", "images: @x can't"),
+            ("=1+1", "images: =1+1 cannot be written to a table as class names; rename these folders"),
+            ("a\nb", r"images: 'a\nb' cannot"),
+            ("@x", "images: @x cannot"),
         ],
     )
-    def test_class_names_must_fit_a_table(self, tmp_path, name, message):
-        """They become cells of predictions.csv."""
+    def test_class_names_that_a_spreadsheet_would_take_for_formulas_are_refused(self, tmp_path, name, message):
+        """Class names become cells of tables; names that are not printable are refused, too."""
         root = write_images(tmp_path / "images", classes=("0", name), each=1)
         assert message in message_of(load, str(root), downloads=tmp_path)
 
-    def test_a_folder_of_folders_is_refused(self, tmp_path):
-        """`train/0/*.png` must not become a class called train."""
+    def test_a_folder_of_folders_of_classes_is_refused(self, tmp_path):
+        """`train/0/*.png` must not become a class with the name train."""
         root = write_images(tmp_path / "images" / "train").parent
         for call in (identify, lambda source: load(source, downloads=tmp_path)):
             assert "no images directly in train; each folder must be a class" in message_of(call, str(root))
 
-    def test_one_class_is_too_few_alone(self, tmp_path):
-        """There is nothing to tell apart; beside other datasets it is welcome."""
+    def test_a_folder_with_one_class_is_loaded_but_fails_the_check(self, tmp_path):
+        """It can be combined with other datasets."""
         root = write_images(tmp_path / "images", classes=("7",))
         data = load(str(root), downloads=tmp_path)
         assert data.class_names == ("7",)
         assert "there are 1 classes, expected 2 to 256" in check_structure(data).message
 
     def test_too_many_classes_are_refused(self, tmp_path, monkeypatch):
-        """A label is a byte."""
+        """Labels are uint8."""
         monkeypatch.setattr(datasets, "MAX_CLASSES", 2)
         root = write_images(tmp_path / "images", classes=("0", "1", "2"), each=1)
-        assert "there are 3 classes (0, 1, 2), expected up to 2" in message_of(load, str(root), downloads=tmp_path)
+        assert "there are 3 classes (0, 1, 2), expected at most 2" in message_of(load, str(root), downloads=tmp_path)
 
-    @pytest.mark.parametrize(("share", "side"), [(0.0, "test"), (1.0, "train")])
-    def test_one_side_may_be_empty(self, tmp_path, monkeypatch, share, side):
-        """A few images can be mixed with others; the check before training refuses them alone."""
+    @pytest.mark.parametrize(("share", "split"), [(0.0, "test"), (1.0, "train")])
+    def test_a_folder_with_an_empty_split_is_loaded_but_fails_the_check(self, tmp_path, monkeypatch, share, split):
+        """A few images can be combined with other datasets."""
         monkeypatch.setattr(datasets, "TEST_SHARE", share)
         data = load(str(write_images(tmp_path / "images", each=2)), downloads=tmp_path)
         assert (len(data.train_labels), len(data.test_labels)) == ((4, 0) if share == 0 else (0, 4))
-        assert check_structure(data).message == f"there are no {side} images; add some"
+        assert check_structure(data).message == f"there are no {split} images; add some"
 
-    def test_a_file_over_the_limit_is_unreadable(self, tmp_path, monkeypatch):
-        """The limit is that of prediction."""
-        monkeypatch.setattr(datasets, "_DECODING", datasets._DECODING.model_copy(update={"max_bytes": 10}))
+    def test_a_file_that_exceeds_the_limit_is_unreadable(self, tmp_path, monkeypatch):
+        """The default limit is that of predictions."""
+        monkeypatch.setattr(datasets, "DEFAULT_MAX_BYTES", 10)
         root = write_images(tmp_path / "images", each=1)
-        assert "there are more than 10 bytes in it" in message_of(load, str(root), downloads=tmp_path)
+        assert "the content exceeds the limit of 10 bytes" in message_of(load, str(root), downloads=tmp_path)
 
-    def test_progress_is_told_of_each_image(self, tmp_path):
-        """So many steps as there are images, then the end."""
-        told = []
+    def test_progress_advances_with_each_image(self, tmp_path):
+        """There is one step per image, and the bar is closed at the end."""
+        events = []
 
-        class Listener:
+        class Recorder:
             def start(self, label, total, *, part=(0, 1)):
-                told.append(total)
+                events.append(total)
                 return self
 
             def advance(self, steps=1, note=""):
-                told.append(steps)
+                events.append(steps)
 
             def close(self, note=""):
-                told.append("closed")
+                events.append("closed")
 
-        load(str(write_images(tmp_path / "images", each=12)), downloads=tmp_path, progress=Listener())
-        assert told == [24, *[1] * 24, "closed"]
+        load(str(write_images(tmp_path / "images", each=12)), downloads=tmp_path, progress=Recorder())
+        assert events == [24, *[1] * 24, "closed"]
 
 
 class TestReviewed:
-    """The labels that a review has kept."""
+    """Tests of the reviewed images with their labels."""
 
-    def test_is_read_from_the_kept_images(self, tmp_path):
-        """Each with its last label, its hash told, digits whatever classes occur."""
+    def test_the_reviewed_images_are_loaded_with_label_and_hash(self, tmp_path):
+        """The classes are always the ten digits."""
         labels = keep_images(tmp_path, count=60)
         data = load("reviewed", downloads=tmp_path, reviewed=LabelSnapshot(tmp_path, labels))
         assert data.class_names == tuple("0123456789")
         assert len(data.train_labels) + len(data.test_labels) == 60
         assert data.is_own
-        for side in ("train", "test"):
-            for file, label, pixels in zip(data.files(side), data.labels(side), data.pixels(side), strict=True):
+        for split in ("train", "test"):
+            for file, label, pixels in zip(data.files(split), data.labels(split), data.pixels(split), strict=True):
                 assert labels[file] == str(label)
                 assert np.array_equal(pixels, np.asarray(Image.open(tmp_path / file)))
 
-    def test_the_identity_changes_exactly_with_the_labels(self, tmp_path):
-        """Neither the order nor what is said of other images counts."""
+    def test_the_identity_depends_on_the_labels_only(self, tmp_path):
+        """Neither the order of the labels nor the counts of other answers change it."""
         labels = keep_images(tmp_path, count=3)
         first, *others = labels
         same = LabelSnapshot(tmp_path / "elsewhere", dict(reversed(labels.items())), not_digits=3, skipped=1, changed=2)
@@ -441,35 +441,35 @@ class TestReviewed:
 
     @settings(max_examples=20, deadline=None)
     @given(st.sets(st.integers(0, 39), min_size=1), st.sets(st.integers(0, 39), min_size=1))
-    def test_no_image_ever_changes_sides(self, first, more):
-        """Whatever is labelled later, and whatever it is normalised with."""
+    def test_an_image_never_moves_to_the_other_split(self, first, more):
+        """Neither later labels nor the normalization mode move it."""
         with tempfile.TemporaryDirectory() as name:
             place = Path(name)
             labels = keep_images(place, count=40)
             every = list(labels)
-            sides = []
+            splits = []
             for chosen, mode in ((first, "auto"), (first | more, "auto"), (first | more, "mnist")):
                 reviewed = LabelSnapshot(place, {every[number]: labels[every[number]] for number in sorted(chosen)})
                 data = load("reviewed", downloads=place, normalize=mode, reviewed=reviewed)
-                sides.append({file: side for side in ("train", "test") for file in data.files(side)})
-            assert sides[1] == sides[2]
-            assert sides[0] == {file: sides[1][file] for file in sides[0]}
+                splits.append({file: split for split in ("train", "test") for file in data.files(split)})
+            assert splits[1] == splits[2]
+            assert splits[0] == {file: splits[1][file] for file in splits[0]}
 
-    def test_a_folder_puts_an_image_on_the_same_side(self, tmp_path):
-        """So that the two can be joined."""
+    def test_a_folder_puts_an_image_into_the_same_split(self, tmp_path):
+        """So the two datasets can be joined."""
         labels = keep_images(tmp_path / "kept", count=40)
         for file, label in labels.items():
             (tmp_path / "images" / label).mkdir(parents=True, exist_ok=True)
             Image.open(tmp_path / "kept" / file).save(tmp_path / "images" / label / f"{file[:9]}.bmp")
         ours = load("reviewed", downloads=tmp_path, reviewed=LabelSnapshot(tmp_path / "kept", labels))
         theirs = load(str(tmp_path / "images"), downloads=tmp_path)
-        for side in ("train", "test"):
-            assert {image.tobytes() for image in ours.pixels(side)} == {
-                image.tobytes() for image in theirs.pixels(side)
+        for split in ("train", "test"):
+            assert {image.tobytes() for image in ours.pixels(split)} == {
+                image.tobytes() for image in theirs.pixels(split)
             }
 
-    def test_the_same_picture_with_two_labels_is_left_out_and_reported(self, tmp_path):
-        """In two files, since of one file the last label counts."""
+    def test_equal_images_with_different_labels_are_dropped_and_reported(self, tmp_path):
+        """The images are in two files; for one file, the last label counts."""
         labels = keep_images(tmp_path, count=30)
         one = next(iter(labels))
         content = io.BytesIO()
@@ -479,11 +479,11 @@ class TestReviewed:
         data = load("reviewed", downloads=tmp_path, reviewed=LabelSnapshot(tmp_path, {**labels, other: "9"}))
         assert not {one, other} & {*data.train_files, *data.test_files}
         (finding,) = data.findings
-        assert finding.message.startswith("2 images labelled here are left out, which look the same as others with")
+        assert finding.message.startswith("dropped 2 of your own images that equal an image with another label")
         assert one[:12] in finding.message
 
-    def test_what_is_not_trained_on_is_reported(self, tmp_path):
-        """No digits, skipped ones, and labels that were replaced."""
+    def test_answers_that_are_not_used_for_training_are_reported(self, tmp_path):
+        """These are images without a digit, skipped images, and replaced labels."""
         reviewed = LabelSnapshot(tmp_path, keep_images(tmp_path, count=9), not_digits=3, skipped=2, changed=1)
         findings = load("reviewed", downloads=tmp_path, reviewed=reviewed).findings
         assert [(finding.check, finding.value) for finding in findings] == [
@@ -493,28 +493,29 @@ class TestReviewed:
         ]
         assert not any(finding.fatal for finding in findings)
 
-    def test_nothing_labelled_is_an_error_that_says_what_to_do(self, tmp_path):
-        """And so is the word where nobody could know what it stands for."""
+    def test_loading_without_labels_is_an_error_with_a_remedy(self, tmp_path):
+        """Without a label log, the name `reviewed` is unknown."""
         reviewed = LabelSnapshot(tmp_path, {}, not_digits=4)
-        assert "`digits review TABLE` does that" in message_of(load, "reviewed", downloads=tmp_path, reviewed=reviewed)
+        message = message_of(load, "reviewed", downloads=tmp_path, reviewed=reviewed)
+        assert "label some with `digits review TABLE`" in message
         assert "no such dataset" in message_of(load, "reviewed", downloads=tmp_path, error=UsageError)
 
-    def test_a_damaged_or_missing_image_is_found(self, tmp_path):
-        """By its hash, which is its name."""
+    def test_a_damaged_or_missing_image_is_an_error(self, tmp_path):
+        """The name of an image file is its hash."""
         labels = keep_images(tmp_path, count=4)
         first, second, *_ = labels
         reviewed = LabelSnapshot(tmp_path, labels)
         (tmp_path / first).write_bytes((tmp_path / second).read_bytes())
         message = message_of(load, "reviewed", downloads=tmp_path, reviewed=reviewed)
-        assert "1 images were damaged after they were kept" in message
+        assert "1 images were damaged after they were saved" in message
         (tmp_path / first).unlink()
-        assert f"1 of 4 images can't be read: {labels[first]}/{first}" in message_of(
+        assert f"1 of 4 images cannot be read: {labels[first]}/{first}" in message_of(
             load, "reviewed", downloads=tmp_path, reviewed=reviewed
         )
 
 
 def keep_images(place, *, count):
-    """Write distinct images as a review keeps them; give their labels by their hashes."""
+    """Write distinct images as a review saves them, and return their labels by hash."""
     place.mkdir(parents=True, exist_ok=True)
     labels = {}
     for number in range(count):
@@ -527,12 +528,12 @@ def keep_images(place, *, count):
 
 
 def identify_files(root):
-    """Give the images that make a folder's identity."""
+    """Return the image files of a folder."""
     return datasets._list_images(root)
 
 
-def test_importing_is_light():
-    """Nothing heavy comes with the module: it is imported by commands that only list or predict."""
+def test_importing_the_module_imports_no_large_libraries():
+    """Commands that list models or predict import this module, too."""
     heavy = ("pooch", "requests", "PIL", "pandas", "tensorflow", "prefect")
     code = f"import sys, digits.data.datasets; print([name for name in {heavy!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Drawings of other things than digits."""
+"""Tests of synthetic images without a digit."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,7 @@ from tests.support.tiny_model import draw
 DIGITS = np.stack([draw(seed) for seed in range(5)])
 
 
-def test_the_same_seed_gives_the_same_drawings():
-    """All with ink."""
+def test_drawings_are_a_function_of_the_seed_and_never_blank():
     first, again, other = (draw_non_digits(DIGITS, 12, seed=seed, shape=(28, 28)) for seed in (1, 1, 2))
     assert first.shape == (12, 28, 28)
     assert first.any(axis=(1, 2)).all()
@@ -20,8 +19,7 @@ def test_the_same_seed_gives_the_same_drawings():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_is_drawn(kind):
-    """With ink, and not always the same."""
+def test_each_kind_has_ink_and_varies(kind):
     random = np.random.default_rng(0)
     drawn = [KINDS[kind][0](DIGITS, random) for _ in range(8)]
     assert len({picture.tobytes() for picture in drawn}) > 1
