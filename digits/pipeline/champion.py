@@ -35,7 +35,7 @@ EXAMPLES = 12
 
 
 def measure_test_sets(
-    answers: ModelOutput,
+    output: ModelOutput,
     labels: Labels,
     sets: Iterable[NamedTestSet],
     *,
@@ -45,18 +45,18 @@ def measure_test_sets(
     """Return the results of a model on each test set, by the name of the set.
 
     Args:
-        answers: output of the model for all N test images.
+        output: output of the model for all N test images.
         labels: (N,) class ids of all test images.
         sets: test sets, each a range of the test images.
         steps: risk steps of the model's calibration.
         target_error: error rate at which the coverage is measured, as `max_error` of a prediction. If the calibration
             cannot support it, the coverage is 0.
     """
-    confidence = answers.probabilities.max(axis=1).astype(np.float64)
-    right = answers.probabilities.argmax(axis=1) == labels
+    confidence = output.probabilities.max(axis=1).astype(np.float64)
+    right = output.probabilities.argmax(axis=1) == labels
     answered = confidence.round(DECIMALS) >= _threshold(steps, target_error)
-    if answers.novelty is not None:
-        answered &= answers.novelty <= 0
+    if output.novelty is not None:
+        answered &= output.novelty <= 0
     return {
         one.name: SetResult(
             digest=one.sha256,
@@ -82,9 +82,9 @@ class _Predictions(NamedTuple):
     confidence: npt.NDArray[np.float32]
 
     @classmethod
-    def from_output(cls, answers: ModelOutput) -> "_Predictions":
+    def from_output(cls, output: ModelOutput) -> "_Predictions":
         """Return the most likely class of each image and its probability."""
-        return cls(answers.probabilities.argmax(axis=1), answers.probabilities.max(axis=1))
+        return cls(output.probabilities.argmax(axis=1), output.probabilities.max(axis=1))
 
 
 def find_changed_images(
@@ -220,13 +220,13 @@ def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run:
             known[number] = _decide(store, version, champion, arrays, run.promotion)
         return known[number]
 
-    settled = registry.is_decided(version.number, policy)
-    if not settled:
+    was_decided = registry.is_decided(version.number, policy)
+    if not was_decided:
         decide(registry.champion())  # takes seconds, so it is done before the registry is locked
-    same = Decision(False, (f"Nothing changed: this model is version {version.number} already.",)), ()
+    unchanged = Decision(False, (f"Nothing changed: this model is version {version.number} already.",)), ()
     recipe = recipes.digest_of_run(arrays, run)
     made = registry.record_decision(
-        version.number, (lambda _: same) if settled else decide, recipe=recipe, policy=policy
+        version.number, (lambda _: unchanged) if was_decided else decide, recipe=recipe, policy=policy
     )
     return _outcome(
         registry,
@@ -234,7 +234,7 @@ def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run:
         reasons=made.decision.reasons,
         new=new,
         promoted=made.decision.promote,
-        decision=None if settled else made.number,
+        decision=None if was_decided else made.number,
     )
 
 
@@ -254,16 +254,16 @@ def _outcome(registry: Registry, version: ModelVersion, **values: Any) -> Outcom
 
 
 class _Contender(NamedTuple):
-    """A model version with its output for all test images."""
+    """Model version with its output for all test images."""
 
     version: ModelVersion
     model: OnnxModel
-    answers: ModelOutput
+    output: ModelOutput
 
     def candidate(self, arrays: Artifact, policy: PromotionPolicy) -> Candidate:
         """Return the measurements that the decision is based on."""
         results = measure_test_sets(
-            self.answers,
+            self.output,
             load_samples(arrays, "test").labels,
             test_sets_of(arrays),
             steps=self.model.risk_steps,
@@ -287,7 +287,7 @@ def _decide(
     except (StoreError, ModelError) as error:
         return _refused(version, champion, f"cannot be evaluated on the same test sets: {error}"), ()
     test, names = load_samples(opened, "test"), read_json(opened.file("arrays.json"))["class_names"]
-    examples = find_changed_images(ours.answers, theirs.answers, test.labels, test_sets_of(opened), names)
+    examples = find_changed_images(ours.output, theirs.output, test.labels, test_sets_of(opened), names)
     return decide_promotion(ours.candidate(opened, policy), theirs.candidate(opened, policy), policy), examples
 
 
@@ -306,9 +306,9 @@ def _contender(store: Store, version: ModelVersion, arrays: ArtifactRef) -> _Con
     evaluation = store.open(evaluate_model(store, exported, arrays))
     probabilities = np.load(evaluation.file("y_prob.npy"), allow_pickle=False)
     novelty = evaluation.path / NOVELTY_FILE
-    answers = ModelOutput(probabilities, np.load(novelty, allow_pickle=False) if novelty.exists() else None)
+    output = ModelOutput(probabilities, np.load(novelty, allow_pickle=False) if novelty.exists() else None)
     model = OnnxModel.load(store.open(exported).path, version=version.number)
-    return _Contender(version, model, answers)
+    return _Contender(version, model, output)
 
 
 def report_with_decision(store: Store, outcome: Outcome) -> str:

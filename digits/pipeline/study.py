@@ -271,10 +271,10 @@ def run_trial(study: Study, trial: Trial, budget: Budget, progress: Progress) ->
     Returns:
         The trial with its new state; `UNFINISHED` if the time budget ended first.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     check = _EpochCheck(study, budget)
     bar = _TrialProgress(progress, f"trial {trial.number}", (trial.number, max(budget.trials, trial.number + 1)))
-    ended = replace(_train(study, trial, check, bar), seconds=round(time.monotonic() - began, 3))
+    ended = replace(_train(study, trial, check, bar), seconds=round(time.monotonic() - started, 3))
     if ended.state is not TrialState.UNFINISHED:
         study.finish(ended)
     bar.end(describe_trial(ended))

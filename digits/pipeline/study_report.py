@@ -385,9 +385,9 @@ def _table(rows: Sequence[Mapping[str, str]]) -> Table:
     return list(rows[0]), [list(row.values()) for row in rows]
 
 
-def best_rows(trials: Sequence[Trial], most: int) -> list[dict[str, str]]:
+def best_rows(trials: Sequence[Trial], count: int) -> list[dict[str, str]]:
     """Return one row for each of the best trials, without the columns that only matter for incomplete ones."""
-    rows = trial_rows(ranked(trials)[:most])
+    rows = trial_rows(ranked(trials)[:count])
     return [{name: value for name, value in row.items() if name not in ("state", "epochs", "seconds")} for row in rows]
 
 

@@ -16,7 +16,7 @@ SETS = [NamedTestSet("mnist", 0, 4, "a"), NamedTestSet("scans", 4, 6, "b")]
 LABELS = np.array([0, 1, 0, 1, 0, 1], np.uint8)
 
 
-def answers(first: list[float], novelty: list[float] | None = None) -> ModelOutput:
+def output_of(first: list[float], novelty: list[float] | None = None) -> ModelOutput:
     """Return the output of a model of two classes, from the probabilities of the first class."""
     probabilities = np.array([[one, 1 - one] for one in first], np.float32)
     return ModelOutput(probabilities, None if novelty is None else np.array(novelty, np.float32))
@@ -24,9 +24,9 @@ def answers(first: list[float], novelty: list[float] | None = None) -> ModelOutp
 
 def test_each_test_set_is_measured_separately() -> None:
     """Accuracy, calibration and coverage are computed from the images of the set only."""
-    said = answers([0.9, 0.2, 0.3, 0.4, 0.6, 0.7])
+    output = output_of([0.9, 0.2, 0.3, 0.4, 0.6, 0.7])
     steps = [RiskStep(0.75, 900, 0, 0.003)]
-    results = measure_test_sets(said, LABELS, SETS, steps=steps, target_error=0.003)
+    results = measure_test_sets(output, LABELS, SETS, steps=steps, target_error=0.003)
     assert {name: one.right.tolist() for name, one in results.items()} == {
         "mnist": [True, True, False, True],
         "scans": [True, False],
@@ -40,28 +40,28 @@ def test_each_test_set_is_measured_separately() -> None:
 
 def test_rejected_images_do_not_count_as_answered() -> None:
     """Even if the class has a high probability."""
-    said = answers([0.99] * 6, novelty=[-1, 0.5, -1, -1, 0, 2])
-    results = measure_test_sets(said, LABELS, SETS, steps=[RiskStep(0.5, 900, 0, 0.003)], target_error=0.003)
+    output = output_of([0.99] * 6, novelty=[-1, 0.5, -1, -1, 0, 2])
+    results = measure_test_sets(output, LABELS, SETS, steps=[RiskStep(0.5, 900, 0, 0.003)], target_error=0.003)
     assert [one.coverage for one in results.values()] == [0.75, 0.5]
 
 
 @pytest.mark.parametrize("steps", [[], [RiskStep(0.5, 900, 9, 0.02)]])
 def test_coverage_is_zero_if_the_calibration_cannot_support_the_error_rate(steps: list[RiskStep]) -> None:
     """The same holds for a model without risk steps."""
-    results = measure_test_sets(answers([0.99] * 6), LABELS, SETS, steps=steps, target_error=0.003)
+    results = measure_test_sets(output_of([0.99] * 6), LABELS, SETS, steps=steps, target_error=0.003)
     assert [one.coverage for one in results.values()] == [0, 0]
 
 
 def test_examples_are_the_most_confident_changed_images() -> None:
     """First those that became wrong, then those that became correct; images that both get wrong are left out."""
-    champion = answers([0.9, 0.2, 0.9, 0.1, 0.2, 0.6])
-    challenger = answers([0.4, 0.2, 0.1, 0.3, 0.8, 0.7])
+    champion = output_of([0.9, 0.2, 0.9, 0.1, 0.2, 0.6])
+    challenger = output_of([0.4, 0.2, 0.1, 0.3, 0.8, 0.7])
     found = find_changed_images(challenger, champion, LABELS, SETS, ["zero", "one"])
     assert [(one.index, one.is_gained) for one in found] == [(2, False), (0, False), (4, True)]
     assert found[2] == ChangedImage("scans", 4, "zero", "one", "zero", 0.8, 0.8)
     assert found[1] == ChangedImage("mnist", 0, "zero", "zero", "one", 0.9, 0.6)
-    many = answers([0.9] * 40)
-    others = answers([0.1] * 40)
+    many = output_of([0.9] * 40)
+    others = output_of([0.1] * 40)
     whole = [NamedTestSet("mnist", 0, 40, "a")]
     assert len(find_changed_images(others, many, np.zeros(40, np.uint8), whole, "ab")) == EXAMPLES
 

@@ -204,4 +204,4 @@ def test_a_labelled_folder_is_treated_like_reviewed(store: Store, tmp_path: Path
     arrays = prepared(store, "mnist-sample", "reviewed", str(tmp_path / "mine"))
     assert len(labels_in(arrays)) == 100
     findings = [finding["message"] for finding in json.loads(arrays.file("arrays.json").read_text())["findings"]]
-    assert "20 images labelled here are left out, which another dataset has too" in findings
+    assert "dropped 20 of your own images that another dataset also contains" in findings
