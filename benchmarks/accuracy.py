@@ -1,13 +1,12 @@
-"""Test accuracy on MNIST of the presets, and what they cost: the table in the README.
+"""Test accuracy of the presets on MNIST, and their training time: the figures in the README.
 
-python -m benchmarks accuracy                  # half an hour on two cores, most of it for best
-python -m benchmarks accuracy --only quick     # beside the tutorial's network, timed in the same run
+python -m benchmarks accuracy                  # half an hour on two cores, most of it for `best`
+python -m benchmarks accuracy --only quick     # compared with the tutorial's network, `mlp-2`
 
-Each training is run anew, in a store that is thrown away; MNIST is taken from the artifact root, where it is kept.
+All models are trained from scratch, in a temporary store. MNIST is kept in `downloads/` of the artifact root.
 """
 
 import argparse
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -26,7 +25,13 @@ SEEDS = (42, 1, 2)
 
 @dataclass(frozen=True)
 class Row:
-    """One training: its facts, wall and CPU-seconds."""
+    """Result of one training.
+
+    Args:
+        facts: facts of its model version, among them the test accuracy.
+        wall: wall time in seconds.
+        cpu: CPU time of the process in seconds.
+    """
 
     facts: ModelFacts
     wall: float
@@ -34,13 +39,13 @@ class Row:
 
 
 def main() -> None:
-    """Print a line for each training and one for each preset."""
-    parser = argparse.ArgumentParser(description="Test accuracy of the presets, and what they cost.")
-    parser.add_argument("--only", choices=get_args(Preset), help="this preset alone")
+    """Print one line per training and one per preset."""
+    parser = argparse.ArgumentParser(description="Measure the test accuracy and the training time of the presets.")
+    parser.add_argument("--only", choices=get_args(Preset), help="the only preset to measure (default: all)")
     only = parser.parse_args().only
-    downloads = artifact_root(Path(os.environ.get("DIGITS_ARTIFACTS", "artifacts"))) / "downloads"
-    with tempfile.TemporaryDirectory() as place:
-        store = Store(Path(place))
+    downloads = artifact_root() / "downloads"
+    with tempfile.TemporaryDirectory() as directory:
+        store = Store(Path(directory))
         downloads.mkdir(parents=True, exist_ok=True)
         store.downloads.symlink_to(downloads.absolute())
         for preset in [only] if only else get_args(Preset):
@@ -52,14 +57,14 @@ def _default(store: Store) -> None:
 
 
 def _quick(store: Store) -> None:
-    """Each seed beside the tutorial's network, so that whatever else the machine does slows down both."""
-    rows, others = [], []
+    """Train both networks with each seed in turn, so that other work on the machine slows down both."""
+    rows, tutorials = [], []
     for seed in SEEDS:
-        others.append(_measure(store, f"mlp-2, seed {seed}", _tutorial(seed)))
+        tutorials.append(_measure(store, f"mlp-2, seed {seed}", _tutorial(seed)))
         rows.append(_measure(store, f"quick, seed {seed}", _run("quick", seed)))
-    _summarize("mlp-2", others)
+    _summarize("mlp-2", tutorials)
     _summarize("quick", rows)
-    ratio = mean(row.wall for row in rows) / mean(row.wall for row in others)
+    ratio = mean(row.wall for row in rows) / mean(row.wall for row in tutorials)
     print(f"quick takes {ratio:.2f} times the wall time of mlp-2's ten epochs", flush=True)
 
 
@@ -91,8 +96,8 @@ def _measure(store: Store, label: str, run: TrainingRun) -> Row:
 
 def _train(store: Store, arrays: ArtifactRef, run: TrainingRun) -> ArtifactRef:
     members = [
-        steps.train_network(store, steps.build_network(store, arrays, run.model, seed=how.seed), arrays, how)
-        for how in run.members()
+        steps.train_network(store, steps.build_network(store, arrays, run.model, seed=training.seed), arrays, training)
+        for training in run.members()
     ]
     return steps.average_models(store, members, arrays, run.training)
 
@@ -100,7 +105,7 @@ def _train(store: Store, arrays: ArtifactRef, run: TrainingRun) -> ArtifactRef:
 def _summarize(name: str, rows: list[Row]) -> None:
     accuracies = [row.facts.accuracy for row in rows]
     print(
-        f"{name:<8} mean {mean(accuracies):.2%}, least {min(accuracies):.2%}, {rows[0].facts.epochs} epochs of "
+        f"{name:<8} mean {mean(accuracies):.2%}, lowest {min(accuracies):.2%}, {rows[0].facts.epochs} epochs of "
         f"{rows[0].facts.train_images:,} images, {mean(row.wall for row in rows):.1f} s, "
         f"{mean(row.cpu for row in rows):.0f} CPU-seconds",
         flush=True,

@@ -1,14 +1,15 @@
-"""The same training and prediction twice, in fresh processes that have nothing else in common: what is the same?
+"""Determinism of training and prediction: the same work in two new processes that share nothing, compared by hash.
 
-python -m benchmarks determinism            # two to three minutes on two cores
+python -m benchmarks determinism                    # two to three minutes on two cores
 python -m benchmarks determinism --epochs 4
+python -m benchmarks determinism --no-processors    # only the two processes that must agree
 
-A life trains `compact` on the sample of MNIST that comes with Digits, with all that its preset has (augmentation,
-dropout, weight average, made digits), exports, evaluates, reports, and predicts the test images from files into tables
-of all three formats. The first two lives differ in home, working directory, artifact root, folder, umask, time zone,
-language, hash seed, the files' times and the number of worker processes; all that they make must have the same bytes,
-and the artifacts the same names. The others are kept from some of the processor's instructions, as older ones are: how
-far off they are is printed, and fails nothing.
+Each process trains `compact` on the bundled sample of MNIST with all that its preset has: augmentation, dropout, weight
+averaging, synthetic digits. It then exports, evaluates, reports, and predicts the test images from files into tables in
+all three formats. The first two processes differ in home, working directory, artifact root, folder, umask, time zone,
+language, hash seed, modification times and number of workers. All their results must have the same bytes, and their
+artifacts the same digests. Further processes use fewer instructions of the processor, as older processors do. How far
+their results differ is printed, and is not a failure.
 """
 
 import argparse
@@ -37,8 +38,8 @@ from digits.store.records import digest_of
 from digits.store.registry import Registry
 from tests.support.server import untracked
 
-OF_THE_RUN = ("source", "out", "seconds", "images_per_second", "trend")
-"""What a summary says of its own run; the trend has the times of runs."""
+RUN_KEYS = ("source", "out", "seconds", "images_per_second", "trend")
+"""Keys of a summary that differ from run to run: paths and times. The trend has the times of runs."""
 
 FORMATS = ("csv", "parquet", "jsonl")
 FIRST = {"HOME": "first", "PYTHONHASHSEED": "1", "TZ": "UTC", "LANG": "C"}
@@ -51,34 +52,43 @@ OTHER_PROCESSORS: Mapping[str, Mapping[str, str]] = {
     },
     "no oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
 }
-"""What the libraries can be told; ONNX Runtime can't be, so its part of a difference is not in it."""
+"""Environment variables by which the libraries use fewer instructions. ONNX Runtime has none, so its share of a
+difference is not measured."""
 
 
 @dataclass(frozen=True)
-class Life:
-    """What a process made: the hash of each thing, and the test images' probabilities."""
+class Result:
+    """Result of one process.
 
-    made: dict[str, str]
-    probabilities: npt.NDArray[np.float32]
-    right: float
+    Args:
+        hashes: SHA-256 of each file and value, by name.
+        y_prob: probabilities of the test images, (N, classes).
+        accuracy: test accuracy.
+    """
+
+    hashes: dict[str, str]
+    y_prob: npt.NDArray[np.float32]
+    accuracy: float
 
 
-def live(place: Path, environment: Mapping[str, str], *, epochs: int, processes: int, umask: int = 0o022) -> Life:
-    """Be a fresh process in a place of its own."""
+def run_process(
+    place: Path, environment: Mapping[str, str], *, epochs: int, processes: int, umask: int = 0o022
+) -> Result:
+    """Train and predict in a new process with its own home directory and artifact root, both below `place`."""
     home = place / environment.get("HOME", "home")
     home.mkdir(parents=True)
     options = [str(place), "--epochs", str(epochs), "--processes", str(processes)]
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.determinism", "--be", *options]
-    given = {**untracked(home), **environment, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, cwd=home, env=given, capture_output=True, text=True, check=False, umask=umask)
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.determinism", "--child", *options]
+    variables = {**untracked(home), **environment, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True, check=False, umask=umask)
     if done.returncode != 0:
-        sys.exit(f"the life in {place} ended with {done.returncode}: {done.stderr[-2000:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    return Life(told["made"], np.load(place / "y_prob.npy"), told["accuracy"])
+        sys.exit(f"the process in {place} ended with exit code {done.returncode}: {done.stderr[-2000:]}")
+    output = json.loads(done.stdout.splitlines()[-1])
+    return Result(output["hashes"], np.load(place / "y_prob.npy"), output["accuracy"])
 
 
-def be(place: Path, *, epochs: int, processes: int) -> dict[str, Any]:
-    """Train and predict in a place; give the hashes of what was made."""
+def train_and_predict(place: Path, *, epochs: int, processes: int) -> dict[str, Any]:
+    """Train and predict below a directory; return the hashes of all results, and the test accuracy."""
     store = Store(place / "artifacts")
     settings = {"datasets": ("mnist-sample",), "training": {"epochs": epochs}}
     run = parse(TrainingRun, settings, source="determinism").resolved()
@@ -89,69 +99,81 @@ def be(place: Path, *, epochs: int, processes: int) -> dict[str, Any]:
     evaluation = steps.evaluate_model(store, exported, arrays)
     report = steps.report_model(store, evaluation)
     version, _ = steps.register_model(store, evaluation, report)
-    Registry(store).promote(version.number, reasons=["to be measured"])
+    Registry(store).promote(version.number, reasons=["determinism benchmark"])
     folder = write_test_images(version.number, place / f"folder-{processes}", artifacts=store.root)
-    made = {"weights": version.weights_sha256}
+    hashes = {"weights": version.weights_sha256}
     for ref in (arrays, network, model, exported, evaluation, report):
-        made[f"{ref.kind}: name"] = ref.digest
+        hashes[f"{ref.kind}: digest"] = ref.digest
         files: Mapping[str, Any] = store.open(ref).manifest["files"]
-        made |= {f"{ref.kind}: {name}": entry["sha256"] for name, entry in files.items() if name.count(".keras") == 0}
+        hashes |= {
+            f"{ref.kind}: {name}": entry["sha256"] for name, entry in files.items() if not name.endswith(".keras")
+        }
     for form in FORMATS:
         out = place / f"{form}-table.{form}"
         options = PredictionConfig(probabilities=True, top_k=3, max_error=0.05, processes=processes)
-        told = predict(folder, out=out, options=options, artifacts=store.root).as_record()
-        made[f"prediction: {form}"] = _hash(out.read_bytes())
-        made[f"prediction: picture ({form})"] = _hash(picture_path(out).read_bytes())
-        made[f"prediction: summary ({form})"] = digest_of({key: told[key] for key in told.keys() - set(OF_THE_RUN)})
+        summary = predict(folder, out=out, options=options, artifacts=store.root).as_record()
+        hashes[f"prediction: {form}"] = _hash(out.read_bytes())
+        hashes[f"prediction: picture ({form})"] = _hash(picture_path(out).read_bytes())
+        hashes[f"prediction: summary ({form})"] = digest_of(
+            {key: summary[key] for key in summary.keys() - set(RUN_KEYS)}
+        )
     shutil.copy(store.open(evaluation).file("y_prob.npy"), place / "y_prob.npy")
-    return {"made": made, "accuracy": version.facts.accuracy}
+    return {"hashes": hashes, "accuracy": version.facts.accuracy}
 
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def compared(first: Life, second: Life) -> list[str]:
-    """Name what is not the same."""
-    return sorted(name for name in first.made | second.made if first.made.get(name) != second.made.get(name))
+def find_differences(first: Result, second: Result) -> list[str]:
+    """Return the names of the files and values that differ."""
+    return sorted(name for name in first.hashes | second.hashes if first.hashes.get(name) != second.hashes.get(name))
 
 
-def distance(first: Life, other: Life) -> str:
-    """Say how far off another processor's answers are."""
-    off = float(np.abs(first.probabilities - other.probabilities).max())
-    others = int((first.probabilities.argmax(axis=1) != other.probabilities.argmax(axis=1)).sum())
-    same = "the same weights" if first.made["weights"] == other.made["weights"] else "other weights"
+def describe_difference(first: Result, other: Result) -> str:
+    """Describe how far the results of another processor differ."""
+    largest = float(np.abs(first.y_prob - other.y_prob).max())
+    changed = int((first.y_prob.argmax(axis=1) != other.y_prob.argmax(axis=1)).sum())
+    weights = "same weights" if first.hashes["weights"] == other.hashes["weights"] else "different weights"
     return (
-        f"{same}; {others} of {len(first.probabilities):,} test images get another class, probabilities are up to "
-        f"{off:.2g} off, the accuracy is {other.right:.2%} beside {first.right:.2%}"
+        f"{weights}; {changed} of {len(first.y_prob):,} test images get another class; the largest difference of a "
+        f"probability is {largest:.2g}; accuracy {other.accuracy:.2%} instead of {first.accuracy:.2%}"
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print what is the same and what is not; 1 when the first two lives differ."""
+    """Print what is identical and what differs; return 1 if anything differs between the first two processes."""
     options = _options(arguments)
-    if options.be:
-        print(json.dumps(be(options.be, epochs=options.epochs, processes=options.processes)))
+    if options.child:
+        print(json.dumps(train_and_predict(options.child, epochs=options.epochs, processes=options.processes)))
         return 0
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
-        first = live(base / "1", FIRST, epochs=options.epochs, processes=1)
-        second = live(base / "a longer name", SECOND, epochs=options.epochs, processes=2, umask=0o077)
-        faults = compared(first, second)
-        print(f"{len(first.made) - len(faults)} of {len(first.made)} things are the same, byte for byte", flush=True)
-        for fault in faults:
-            print(f"not the same: {fault}")
+        first = run_process(base / "1", FIRST, epochs=options.epochs, processes=1)
+        second = run_process(base / "a longer name", SECOND, epochs=options.epochs, processes=2, umask=0o077)
+        differences = find_differences(first, second)
+        total = len(first.hashes)
+        print(f"{total - len(differences)} of {total} files and values are identical, byte for byte", flush=True)
+        for difference in differences:
+            print(f"different: {difference}")
         for label, environment in OTHER_PROCESSORS.items() if options.processors else ():
-            other = live(base / label, {**FIRST, **environment}, epochs=options.epochs, processes=2)
-            print(f"{label}: {distance(first, other)}", flush=True)
-    return int(bool(faults))
+            other = run_process(base / label, {**FIRST, **environment}, epochs=options.epochs, processes=2)
+            print(f"{label}: {describe_difference(first, other)}", flush=True)
+    return int(bool(differences))
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train and predict twice, and compare.")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--processors", action=argparse.BooleanOptionalAction, default=True, help="try other ones too")
-    parser.add_argument("--be", type=Path, help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        description="Train and predict twice in separate processes, and compare the results."
+    )
+    parser.add_argument("--epochs", type=int, default=2, help="number of epochs (default: 2)")
+    parser.add_argument(
+        "--processors",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also measure with fewer processor instructions",
+    )
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

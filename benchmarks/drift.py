@@ -1,15 +1,17 @@
-"""False alarms of drift on MNIST's test images, and which shifts are caught, in slices of 300 images.
+"""False alarms of drift on MNIST's test images, and the shifts that are detected, in slices of 300 images.
 
-python -m benchmarks drift --data FOLDER    # labelled folders: <set>/<digit>/*
+python -m benchmarks drift                  # MNIST's test images, and alterations of them
+python -m benchmarks drift --data FOLDER    # labelled sets too: <set>/<digit>/*
 
-A slice is counted as a run counts its images: look, network, numbers, bins. Slices are drawn without replacement, from
-a set with fewer images than a slice with replacement. A set under its name is of the files as they are; `saved` is of
-their normalised pictures as PNG files of 28x28 pixels, light on black, so that size and polarity give nothing away.
-MNIST's, and what is made from them, are of the test images that the reference was counted from.
+A slice is treated as the images of a run: screening, network, features, counts. Slices are drawn without replacement,
+or with replacement from a set that is smaller than a slice. A set appears under its name with its files as they are. As
+`saved` it appears with its normalized images, 28x28 pixels light on black, so that size and polarity reveal nothing.
+The reference counts come from MNIST's test images.
+
+Needs a champion in the artifact root, or `--model`, and MNIST.
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,106 +30,124 @@ from digits.model.onnx_model import Predictor
 from digits.settings import artifact_root
 from digits.status import combine_novelty
 
-SLICE, FALSE_ALARMS, SLICES = 300, 1_000, 200
-MOST_FALSE = 0.01
+SLICE = 300
+"""Images per slice."""
+
+MNIST_SLICES, SLICES = 1_000, 200
+MAX_FALSE_ALARMS = 0.01
 SEED = 13
-MADE = 2_000
-"""Of MNIST's test images, those that a changed set is made from."""
+ALTERED = 2_000
+"""Number of MNIST's test images in each altered set."""
 
 
 def main() -> None:
-    """Print a line for each set; the exit code is 1 where there are too many false alarms."""
-    parser = argparse.ArgumentParser(description="False alarms of drift, and the shifts that are caught.")
-    parser.add_argument("--data", type=Path, help="a folder of sets: <set>/<digit>/*")
-    parser.add_argument("--model", type=Path, help="a folder with model.onnx and spec.json; by default the champion's")
+    """Print one line per set; exit with code 1 if there are too many false alarms."""
+    parser = argparse.ArgumentParser(description="Measure false alarms of drift, and which shifts are detected.")
+    parser.add_argument("--data", type=Path, help="folder of labelled sets: <set>/<digit>/*")
+    parser.add_argument("--model", type=Path, help="folder with model.onnx and spec.json (default: the champion's)")
     options = parser.parse_args()
-    root = artifact_root(Path(os.environ.get("DIGITS_ARTIFACTS", "artifacts")))
-    bench = Bench(Predictor(read_model(options.model, root)))
+    root = artifact_root()
+    detector = Detector(Predictor(read_model(options.model, root)))
     mnist = load("mnist", downloads=root / "downloads")
-    print(f"{'set':<30}{'images':>7}{'slices':>8}{'told of':>9}  by")
-    false = bench.line("mnist", bench.values(mnist.test_pixels), slices=FALSE_ALARMS)
-    for name, pictures in _sets(options.data, mnist.test_pixels):
-        bench.line(name, bench.values(pictures))
+    print(f"{'set':<30}{'images':>7}{'slices':>8}{'drifted':>9}  by")
+    false_alarms = detector.print_line("mnist", detector.measure(mnist.test_pixels), slices=MNIST_SLICES)
+    for name, images in _sets(options.data, mnist.test_pixels):
+        detector.print_line(name, detector.measure(images))
     for name, weights in _MIXES.items():
-        bench.line(name, bench.values(mnist.test_pixels), weights=np.take(weights, mnist.test_labels))
-    sys.exit(false > MOST_FALSE)
+        detector.print_line(name, detector.measure(mnist.test_pixels), weights=np.take(weights, mnist.test_labels))
+    sys.exit(false_alarms > MAX_FALSE_ALARMS)
 
 
-class Bench:
-    """A model, and slices of the numbers of sets."""
+class Detector:
+    """Drift detection with one model, on random slices of sets.
+
+    Args:
+        predictor: model with a reference to compare with.
+    """
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._reference = predictor.model.reference
         self._random = np.random.default_rng(SEED)
         if not self._reference:
-            sys.exit(f"{predictor.model.directory}: the model has no reference to compare with; train it again")
+            sys.exit(f"{predictor.model.directory}: the model has no reference counts to compare with; train it again")
 
-    def values(self, pictures: Sequence[Pixels] | Pixels) -> Values:
-        """Look at pictures as a worker does."""
+    def measure(self, images: Sequence[Pixels] | Pixels) -> Values:
+        """Return the features of images as a worker measures them.
+
+        Args:
+            images: images, (H, W) uint8 of any size.
+        """
         model = self._predictor.model
-        looks = [screen(picture, model.resolve_mode("auto"), shape=model.input_shape) for picture in pictures]
-        pixels = np.stack([seen.pixels for seen in looks])
-        probabilities, answered = self._predictor.predict_with_novelty(pixels)
+        screened = [screen(image, model.resolve_mode("auto"), shape=model.input_shape) for image in images]
+        pixels = np.stack([one.pixels for one in screened])
+        y_prob, scores = self._predictor.predict_with_novelty(pixels)
         novelty = (
             None
-            if answered is None
-            else np.array(combine_novelty(answered, [seen.screening_score for seen in looks]), float)
+            if scores is None
+            else np.array(combine_novelty(scores, [one.screening_score for one in screened]), float)
         )
         files = measure_files(
-            [max(picture.shape) for picture in pictures],
-            [seen.dark_on_light for seen in looks],
-            [int(seen.pixels.max()) if seen.contrast is None else seen.contrast for seen in looks],
+            [max(image.shape) for image in images],
+            [one.dark_on_light for one in screened],
+            [int(one.pixels.max()) if one.contrast is None else one.contrast for one in screened],
         )
-        return {**measure_images(pixels, probabilities, novelty), **files}
+        return {**measure_images(pixels, y_prob, novelty), **files}
 
-    def line(
+    def print_line(
         self, name: str, values: Values, *, slices: int = SLICES, weights: npt.NDArray[np.float64] | None = None
     ) -> float:
-        """Print a set's line, and give the share of slices that were told of."""
-        images = len(values["classes"])
-        chances = None if weights is None else weights / weights.sum()
-        telling, told = Counter[str](), 0
+        """Print the line of a set, and return the share of slices that drifted.
+
+        Args:
+            name: name of the set.
+            values: features of its images.
+            slices: number of slices to draw.
+            weights: relative frequency of each image in a slice, (N,); equal if None.
+        """
+        count = len(values["classes"])
+        probabilities = None if weights is None else weights / weights.sum()
+        features, drifted = Counter[str](), 0
         for _ in range(slices):
-            chosen = self._random.choice(images, SLICE, replace=images < SLICE, p=chances)
+            chosen = self._random.choice(count, SLICE, replace=count < SLICE, p=probabilities)
             counts = bin_counts({key: value[chosen] for key, value in values.items()}, self._reference)
             drift = find_drift(counts, self._reference)
-            telling.update(shift.feature for shift in (drift.drifted if drift else ()))
-            told += bool(drift and drift.drifted)
-        by = ", ".join(f"{feature} {number / slices:.0%}" for feature, number in telling.most_common(4))
-        print(f"{name:<30}{images:>7}{slices:>8}{told / slices:>9.1%}  {by}", flush=True)
-        return told / slices
+            features.update(shift.feature for shift in (drift.drifted if drift else ()))
+            drifted += bool(drift and drift.drifted)
+        by = ", ".join(f"{feature} {number / slices:.0%}" for feature, number in features.most_common(4))
+        print(f"{name:<30}{count:>7}{slices:>8}{drifted / slices:>9.1%}  {by}", flush=True)
+        return drifted / slices
 
 
 def _sets(folder: Path | None, mnist: Pixels) -> Iterator[tuple[str, Sequence[Pixels]]]:
-    for place in sorted(folder.iterdir()) if folder else ():
-        if place.is_dir():
-            pictures = [pixels for _, pixels in read_set(place)]
-            yield place.name, pictures
-            yield f"{place.name}, saved", [screen(picture).pixels for picture in pictures]
-    chosen = np.random.default_rng(SEED).choice(len(mnist), MADE, replace=False)
-    for name, change in _CHANGES.items():
-        yield f"mnist, {name}", [change(picture) for picture in mnist[chosen]]
+    for directory in sorted(folder.iterdir()) if folder else ():
+        if directory.is_dir():
+            images = [pixels for _, pixels in read_set(directory)]
+            yield directory.name, images
+            yield f"{directory.name}, saved", [screen(image).pixels for image in images]
+    chosen = np.random.default_rng(SEED).choice(len(mnist), ALTERED, replace=False)
+    for name, alter in _ALTERATIONS.items():
+        yield f"mnist, {name}", [alter(image) for image in mnist[chosen]]
 
 
-def _blurred(radius: float) -> Callable[[Pixels], Pixels]:
-    return lambda picture: np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+def _blur(radius: float) -> Callable[[Pixels], Pixels]:
+    return lambda image: np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
 
 
-def _paler(share: float) -> Callable[[Pixels], Pixels]:
-    return lambda picture: (picture * share).astype(np.uint8)
+def _reduce_contrast(share: float) -> Callable[[Pixels], Pixels]:
+    return lambda image: (image * share).astype(np.uint8)
 
 
-_CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
-    "blurred, sigma .3": _blurred(0.3),
-    "blurred, sigma .5": _blurred(0.5),
-    "blurred, sigma .7": _blurred(0.7),
-    "blurred, sigma 1": _blurred(1),
-    "blurred, sigma 1.5": _blurred(1.5),
-    "dark on light": lambda picture: 255 - picture,
-    "contrast .9": _paler(0.9),
-    "contrast .7": _paler(0.7),
-    "contrast .5": _paler(0.5),
+_ALTERATIONS: dict[str, Callable[[Pixels], Pixels]] = {
+    "blurred, sigma 0.3": _blur(0.3),
+    "blurred, sigma 0.5": _blur(0.5),
+    "blurred, sigma 0.7": _blur(0.7),
+    "blurred, sigma 1": _blur(1),
+    "blurred, sigma 1.5": _blur(1.5),
+    "dark on light": lambda image: 255 - image,
+    "contrast 0.9": _reduce_contrast(0.9),
+    "contrast 0.7": _reduce_contrast(0.7),
+    "contrast 0.5": _reduce_contrast(0.5),
 }
 
 
@@ -144,7 +164,7 @@ _MIXES: dict[str, list[float]] = {
     "mnist, two classes missing": _mix(c3=0, c7=0),
     "mnist, five classes": _mix(c5=0, c6=0, c7=0, c8=0, c9=0),
 }
-"""For each class, how many times as often it is drawn."""
+"""Relative frequency of each class."""
 
 if __name__ == "__main__":
     main()

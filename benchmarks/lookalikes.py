@@ -1,7 +1,7 @@
-"""Throw-away sets of pictures of digits as people have them, made from MNIST's test digits and from fonts.
+"""Look-alikes: images of digits as people have them, made from MNIST's test digits and from fonts.
 
-They mimic kinds of pictures, not any published set, and are only ever measured on: a change of the normalisation that
-helps one real set and harms these is a quirk of that set. The same seed gives the same pictures.
+`python -m benchmarks sets` measures the accuracy on them. They imitate kinds of images, not any published set, and are
+used for measuring only. A change of the normalization that helps one real set and harms these fits that set alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,23 +21,32 @@ SEED = 7
 Kind = Callable[[Pixels, Random], Pixels]
 
 
-def make(kind: str, digits: Pixels, *, seed: int = SEED) -> Iterator[Pixels]:
-    """Give a picture of a kind for each of (N, 28, 28) uint8 digits: (height, width) uint8 of any size."""
+def draw_images(kind: str, digits: Pixels, *, seed: int = SEED) -> Iterator[Pixels]:
+    """Draw an image of a kind for each digit.
+
+    Args:
+        kind: a key of `KINDS`.
+        digits: digits in MNIST's form, (N, 28, 28) uint8.
+        seed: random seed; the same seed gives the same images.
+
+    Returns:
+        Iterator over images, (H, W) uint8 of any size.
+    """
     random = np.random.default_rng(seed)
     return (KINDS[kind](digit, random) for digit in digits)
 
 
-def printed(count: int, *, seed: int = SEED) -> Iterator[tuple[int, Pixels]]:
-    """Give printed cells with their labels, in the fonts of `FONTS`; none where those are not installed."""
+def draw_printed(count: int, *, seed: int = SEED) -> Iterator[tuple[int, Pixels]]:
+    """Yield labels with printed digits, (H, W) uint8, in the fonts of `FONTS`; nothing if they are not installed."""
     random = np.random.default_rng(seed)
     fonts = sorted(FONTS.glob("*.ttf"))
     for number in range(count if fonts else 0):
         label = number % 10
         font = fonts[int(random.integers(len(fonts)))]
-        yield label, _printed_cell(_glyph(str(label), font, int(random.integers(24, 52))), random)
+        yield label, _printed_cell(_render(str(label), font, int(random.integers(24, 52))), random)
 
 
-def _glyph(text: str, font: Path, size: int) -> Values:
+def _render(text: str, font: Path, size: int) -> Values:
     face = ImageFont.truetype(str(font), size)
     left, top, right, bottom = face.getbbox(text)
     image = Image.new("L", (int(right - left), int(bottom - top)))
@@ -46,34 +55,34 @@ def _glyph(text: str, font: Path, size: int) -> Values:
 
 
 def _printed_cell(glyph: Values, random: Random) -> Pixels:
-    """A printed digit in its cell, photographed: shadow, grid lines, blur, noise."""
+    """Draw a photo of a printed digit in its cell, with shadow, grid lines, blur and noise."""
     side = max(glyph.shape) + int(random.integers(10, 30))
-    return _photograph(_with_grid(_inside(glyph, (side, side), random), random), random, blur=random.uniform(0.5, 2))
+    return _photograph(_add_grid(_place(glyph, (side, side), random), random), random, blur=random.uniform(0.5, 2))
 
 
-def _enlarged(digit: Pixels, side: int, random: Random, *, stroke: float = 0) -> Values:
-    """A digit as if it had been written at this size: (side, side) float32, ink 1 with sharp edges."""
+def _enlarge(digit: Pixels, side: int, random: Random, *, stroke: float = 0) -> Values:
+    """Enlarge a digit as if it had been written at that size: (side, side) float32, ink is 1, with sharp edges."""
     image = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     level = 0.45 - random.uniform(-stroke, stroke)
     edges = (np.asarray(image, np.float32) / 255 - level) * min(side / 28, 8) * 2 + 0.5
     return np.clip(edges, 0, 1)
 
 
-def _box(ink: Values) -> Values:
+def _crop(ink: Values) -> Values:
     rows, columns = np.flatnonzero((ink > 0.3).any(axis=1)), np.flatnonzero((ink > 0.3).any(axis=0))  # noqa: PLR2004
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else ink
 
 
-def _inside(ink: Values, shape: tuple[int, int], random: Random) -> Values:
-    """Put ink anywhere in an empty field that holds it."""
+def _place(ink: Values, shape: tuple[int, int], random: Random) -> Values:
+    """Place ink at a random position in an empty field that is large enough for it."""
     field = np.zeros(shape, np.float32)
     top, left = (int(random.integers(max(1, space - size + 1))) for space, size in zip(shape, ink.shape, strict=True))
     field[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
     return field
 
 
-def _with_grid(ink: Values, random: Random) -> Values:
-    """Add the lines of a cell along none, one or two edges."""
+def _add_grid(ink: Values, random: Random) -> Values:
+    """Add the lines of a cell along zero to two edges."""
     ink = ink.copy()
     for _ in range(int(random.integers(3))):
         edge = (ink, ink[::-1], ink.T, ink.T[::-1])[int(random.integers(4))]
@@ -82,8 +91,8 @@ def _with_grid(ink: Values, random: Random) -> Values:
     return ink
 
 
-def _shade(shape: tuple[int, int], random: Random, darkest: float) -> Values:
-    """Light that falls unevenly: a slope in any direction, and the soft edge of a shadow."""
+def _light(shape: tuple[int, int], random: Random, darkest: float) -> Values:
+    """Return uneven light as factors for each pixel: a gradient in any direction, and the soft edge of a shadow."""
     rows, columns = np.meshgrid(*(np.linspace(-1, 1, side, dtype=np.float32) for side in shape), indexing="ij")
     angle, place, depth = random.uniform(0, 2 * np.pi), random.uniform(-0.8, 0.8), random.uniform(0, 1 - darkest)
     along = rows * np.float32(np.sin(angle)) + columns * np.float32(np.cos(angle))
@@ -92,50 +101,50 @@ def _shade(shape: tuple[int, int], random: Random, darkest: float) -> Values:
 
 
 def _photograph(ink: Values, random: Random, *, blur: float = 0, darkest: float = 0.6, noise: float = 4) -> Pixels:
-    """Dark ink on lighter paper under uneven light, out of focus, with a sensor's noise."""
+    """Draw a photo of dark ink on lighter paper: under uneven light, out of focus, with sensor noise."""
     paper, contrast = random.uniform(120, 245), random.uniform(0.3, 0.85)
-    lit = paper * (1 - contrast * ink) * _shade((ink.shape[0], ink.shape[1]), random, darkest)
+    lit = paper * (1 - contrast * ink) * _light((ink.shape[0], ink.shape[1]), random, darkest)
     soft = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))
     grained = np.asarray(soft, np.float32) + random.normal(0, noise, ink.shape)
     return np.clip(grained, 0, 255).astype(np.uint8)
 
 
 def _pen_in_cell(digit: Pixels, random: Random) -> Pixels:
-    """A pen on newsprint: a thin stroke in a cell with grid lines, and the print of the other side showing through."""
+    """Draw a digit written with a pen on newsprint: a thin stroke, grid lines, and print shining through the paper."""
     side = int(random.integers(40, 100))
-    ink = _box(_enlarged(digit, int(side * random.uniform(0.8, 1.1)), random, stroke=0.15))
-    cell = _with_grid(_inside(ink, (max(side, ink.shape[0]), max(side, ink.shape[1])), random), random)
+    ink = _crop(_enlarge(digit, int(side * random.uniform(0.8, 1.1)), random, stroke=0.15))
+    cell = _add_grid(_place(ink, (max(side, ink.shape[0]), max(side, ink.shape[1])), random), random)
     through = random.normal(0, 1, (cell.shape[0] // 4 + 1, cell.shape[1] // 4 + 1)) > 1
     faint = np.kron(through, np.ones((4, 4)))[: cell.shape[0], : cell.shape[1]] * random.uniform(0, 0.25)
     return _photograph(np.maximum(cell, faint.astype(np.float32)), random, blur=random.uniform(0.3, 1.2))
 
 
 def _paper_photo(digit: Pixels, random: Random) -> Pixels:
-    """A photograph of a sheet: large, the digit anywhere on it, deep shadows."""
+    """Draw a large photo of a sheet of paper, with the digit anywhere on it and deep shadows."""
     shape = (int(random.integers(200, 700)), int(random.integers(200, 700)))
-    ink = _box(_enlarged(digit, int(min(shape) * random.uniform(0.4, 1)), random, stroke=0.2))
-    return _photograph(_inside(ink, shape, random), random, blur=random.uniform(0, 3), darkest=0.35, noise=6)
+    ink = _crop(_enlarge(digit, int(min(shape) * random.uniform(0.4, 1)), random, stroke=0.2))
+    return _photograph(_place(ink, shape, random), random, blur=random.uniform(0, 3), darkest=0.35, noise=6)
 
 
 def _drawing(digit: Pixels, random: Random) -> Pixels:
-    """Drawn on a screen: no noise, thick or thin, on a canvas of any shape, one in three light on dark."""
+    """Draw a digit as on a screen: no noise, thick or thin, a canvas of any shape, one in three light on dark."""
     shape = (int(random.integers(28, 400)), int(random.integers(28, 400)))
-    ink = _box(_enlarged(digit, int(min(shape) * random.uniform(0.7, 1.2)), random, stroke=0.3))
+    ink = _crop(_enlarge(digit, int(min(shape) * random.uniform(0.7, 1.2)), random, stroke=0.3))
     ink = ink[: shape[0], : shape[1]]
-    level = _inside(ink, shape, random) * random.uniform(100, 255)
+    level = _place(ink, shape, random) * random.uniform(100, 255)
     return (level if random.random() < 1 / 3 else 255 - level).astype(np.uint8)
 
 
-def _stretched(digit: Pixels, random: Random) -> Pixels:
-    """Two levels, 16 by 16, the ink's box stretched to all of it whatever its proportions."""
-    ink = _box(_enlarged(digit, 112, random))
+def _stretch(digit: Pixels, random: Random) -> Pixels:
+    """Stretch the ink's bounding box to 16x16 pixels of two levels, without keeping its proportions."""
+    ink = _crop(_enlarge(digit, 112, random))
     small = np.asarray(Image.fromarray((ink * 255).astype(np.uint8)).resize((16, 16), Image.Resampling.BOX))
     return ((small > 127) * 255).astype(np.uint8)  # noqa: PLR2004 - half of white
 
 
 def _envelope(digit: Pixels, random: Random) -> Pixels:
-    """Grey, 16 by 16, as high as the field; half of them dark on light."""
-    ink = _box(_enlarged(digit, 112, random, stroke=0.2))
+    """Scale the ink to the full height of 16x16 grey pixels; half of the images are dark on light."""
+    ink = _crop(_enlarge(digit, 112, random, stroke=0.2))
     width = min(16, max(3, round(ink.shape[1] / ink.shape[0] * 16)))
     small = Image.fromarray((ink * 255).astype(np.uint8)).resize((width, 16), Image.Resampling.BOX)
     field = np.zeros((16, 16), np.uint8)
@@ -145,19 +154,19 @@ def _envelope(digit: Pixels, random: Random) -> Pixels:
 
 
 def _steel_pen(digit: Pixels, random: Random) -> Pixels:
-    """An old register: slanted, thick where the pen goes down, brown ink, stains, and bits of what stands beside it."""
+    """Draw a digit of an old register: slanted, with thick downstrokes, stains, and parts of neighbouring digits."""
     side = int(random.integers(60, 160))
-    ink = _slanted(_enlarged(digit, side, random, stroke=0.2), random.uniform(0.1, 0.6))
+    ink = _slant(_enlarge(digit, side, random, stroke=0.2), random.uniform(0.1, 0.6))
     reach = int(side / 28 * random.uniform(0.3, 1.2)) + 1
-    ink = _box(np.maximum.reduce([np.roll(ink, step, axis=1) for step in range(reach)]))
+    ink = _crop(np.maximum.reduce([np.roll(ink, step, axis=1) for step in range(reach)]))
     shape = (int(ink.shape[0] * random.uniform(1.05, 1.4)), int(ink.shape[1] * random.uniform(1.05, 1.5)))
-    page = _inside(ink, shape, random)
+    page = _place(ink, shape, random)
     for _ in range(int(random.integers(4))):
-        page = np.maximum(page, _bit(shape, random))
+        page = np.maximum(page, _neighbour(shape, random))
     return _photograph(page, random, blur=random.uniform(0.3, 1.5), darkest=0.8, noise=7)
 
 
-def _slanted(ink: Values, slope: float) -> Values:
+def _slant(ink: Values, slope: float) -> Values:
     side = len(ink)
     shear = (1, slope, -slope * side / 2, 0, 1, 0)
     image = Image.fromarray(np.pad(ink, side // 4)).transform(
@@ -166,8 +175,8 @@ def _slanted(ink: Values, slope: float) -> Values:
     return np.asarray(image)
 
 
-def _bit(shape: tuple[int, int], random: Random) -> Values:
-    """A short stroke that comes in over an edge, or a speck."""
+def _neighbour(shape: tuple[int, int], random: Random) -> Values:
+    """Draw a short stroke that begins at the left or right edge."""
     page = np.zeros(shape, np.float32)
     size = max(2, min(shape) // 14)
     top, left = int(random.integers(shape[0])), int(random.choice([0, shape[1] - size]))
@@ -180,7 +189,7 @@ KINDS: dict[str, Kind] = {
     "pen-in-cell": _pen_in_cell,
     "paper-photo": _paper_photo,
     "drawing": _drawing,
-    "stretched-16": _stretched,
+    "stretched-16": _stretch,
     "envelope-16": _envelope,
     "steel-pen": _steel_pen,
 }

@@ -1,11 +1,11 @@
-"""Photographs: 2,000 JPEG files of 640x480 with a digit on paper, beside decoders that scale while they decode.
+"""Throughput on photos: JPEG files of 640x480 pixels, compared with decoders that scale while they decode.
 
 python -m benchmarks photos [--images 2000] [--rounds 3]
 
-The pictures are made: real digits in dark ink on paper of some tone, with a gradient of light, a shadow and noise, the
-same ones each time. Ours is `digits predict`, which also hashes, predicts and writes; a decoder alone only reads and
-decodes to grey, in as many processes. The labels of `digits predict` are compared with those of the same network on
-pictures that Pillow decodes in full. Fails when more than 1 in 1,000 differ. Needs a champion in the artifact root.
+The photos are synthetic: real digits in dark ink on paper of some tone, with a gradient of light, a shadow and noise,
+the same ones in each run. `digits predict` also hashes, predicts and writes; a decoder alone only reads and decodes to
+grey, in as many processes. The labels are compared with those of the same network for images that Pillow decodes in
+full. The exit code is 1 if more than 1 in 1,000 differ. Needs a champion in the artifact root.
 """
 
 import argparse
@@ -40,13 +40,19 @@ from tests.support.server import untracked
 
 WIDTH, HEIGHT = 640, 480
 QUALITY = 88
-MOST_CHANGED = 1 / 1000
+MAX_CHANGED = 1 / 1000
+PREDICT = "digits predict"
 _CHUNK = 32
 Decode = Callable[[str], Any]
 
 
 def draw_photo(digit: Pixels, number: int) -> Pixels:
-    """Set a digit, (28, 28) uint8 light on black, onto paper: (480, 640, 3) uint8; the same for the same number."""
+    """Draw a photo of a digit on paper: (28, 28) uint8, light on black -> (480, 640, 3) uint8.
+
+    Args:
+        digit: digit in MNIST's form.
+        number: random seed of the photo.
+    """
     random = np.random.default_rng(number)
     side = int(random.integers(180, 400))
     ink = np.zeros((HEIGHT, WIDTH), np.float32)
@@ -62,7 +68,7 @@ def draw_photo(digit: Pixels, number: int) -> Pixels:
 
 
 def _light(random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Give how bright the paper is at each pixel: a gradient, and one soft shadow."""
+    """Return the brightness of the paper at each pixel: a gradient and one soft shadow."""
     down, right = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j]
     gradient = 1 - random.uniform(0, 0.15) * (random.uniform() * down + random.uniform() * right)
     edge = down * random.uniform(-1, 1) + right * random.uniform(-1, 1) - random.uniform(0.2, 0.8)
@@ -71,19 +77,19 @@ def _light(random: np.random.Generator) -> npt.NDArray[np.float64]:
 
 
 def write_photo(task: tuple[str, Pixels, int]) -> None:
-    """Write one photograph."""
+    """Write one photo: its path, the digit and the random seed."""
     path, digit, number = task
     Image.fromarray(draw_photo(digit, number)).save(path, quality=QUALITY)
 
 
 def pillow_full(path: str) -> Pixels:
-    """Decode all pixels, then make them grey."""
+    """Decode all pixels, then convert them to grey."""
     with Image.open(path) as image:
         return np.asarray(image.convert("L"))
 
 
 def pillow_draft(factor: int) -> Decode:
-    """Give a decoder that has libjpeg scale down by a factor, and give the luminance only."""
+    """Return a decoder with which libjpeg scales down by a factor and decodes only the luminance."""
 
     def decode(path: str) -> Pixels:
         with Image.open(path) as image:
@@ -94,7 +100,7 @@ def pillow_draft(factor: int) -> Decode:
 
 
 def opencv(flag: str) -> Decode:
-    """Give OpenCV's decoder with one of its flags."""
+    """Return OpenCV's decoder with one of its flags."""
     cv2 = importlib.import_module("cv2")
     cv2.setNumThreads(1)
     number = getattr(cv2, flag)
@@ -102,7 +108,7 @@ def opencv(flag: str) -> Decode:
 
 
 def decoders() -> dict[str, tuple[Callable[..., Decode], Any]]:
-    """Name what can be had here: for each, what makes it and with what."""
+    """Return the available decoders by name, each as its factory and the argument of the factory."""
     found: dict[str, tuple[Callable[..., Decode], Any]] = {"Pillow, in full": (lambda _: pillow_full, None)}
     found |= {f"Pillow, draft 1/{factor}": (pillow_draft, factor) for factor in (2, 4, 8)}
     if importlib.util.find_spec("cv2"):
@@ -112,19 +118,19 @@ def decoders() -> dict[str, tuple[Callable[..., Decode], Any]]:
 
 
 def is_scaled(name: str) -> bool:
-    """Tell whether a decoder gives fewer pixels than there are."""
+    """Return whether a decoder scales down."""
     return "1/" in name
 
 
 def _decode_all(task: tuple[str, list[str]]) -> int:
     name, paths = task
-    make, argument = decoders()[name]
-    decode = make(argument)
+    factory, argument = decoders()[name]
+    decode = factory(argument)
     return sum(decode(path).shape[0] > 0 for path in paths)
 
 
 def decoder_rate(name: str, paths: Sequence[str], pool: Pool, processes: int) -> float:
-    """Give the images a second of a decoder alone, in processes that are running already."""
+    """Return the images per second of a decoder alone, in processes that are already running."""
     shares = [(name, list(paths[start::processes])) for start in range(processes)]
     started = time.perf_counter()
     decoded = sum(pool.map(_decode_all, shares, chunksize=1))
@@ -132,42 +138,42 @@ def decoder_rate(name: str, paths: Sequence[str], pool: Pool, processes: int) ->
     return decoded / (time.perf_counter() - started)
 
 
-def our_rate(folder: Path, table: Path, root: Path) -> float:
-    """Give the images a second that the command reports."""
+def predict_rate(folder: Path, table: Path, root: Path) -> float:
+    """Return the images per second that `digits predict` reports."""
     command = [DIGITS, "predict", str(folder), "--out", str(table), "--artifacts", str(root), "--json"]
     result = subprocess.run(command, env=untracked(table.parent), capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        sys.exit(f"the command failed: {result.stderr[-2000:]}")
+        sys.exit(f"`digits predict` failed: {result.stderr[-2000:]}")
     rate: float = json.loads(result.stdout)["images_per_second"]
     return rate
 
 
-def labels_in_full(paths: Sequence[str], root: Path) -> list[str]:
-    """Predict pictures that were decoded in full."""
+def full_size_labels(paths: Sequence[str], root: Path) -> list[str]:
+    """Return the predicted labels of images that Pillow decodes in full."""
     model = champion_files(root)
     pixels = np.stack([normalize(pillow_full(path), shape=model.input_shape) for path in paths])
     return [model.class_names[index] for index in Predictor(model).predict(pixels).argmax(axis=1)]
 
 
-def our_labels(table: Path) -> list[str]:
-    """Give what the command has written."""
+def read_labels(table: Path) -> list[str]:
+    """Return the predicted labels in a table."""
     with table.open(newline="", encoding="utf-8") as file:
         return [row["prediction"] for row in csv.DictReader(file)]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the rates, their ratio and the share of labels that differ; 1 when those are too many."""
+    """Print the rates, their ratio and the share of labels that differ; return 1 if too many differ."""
     options = _options(arguments)
     root, processes = artifact_root(options.artifacts), usable_cpus()
     with tempfile.TemporaryDirectory() as name, get_context("spawn").Pool(processes) as pool:
         folder, table = Path(name) / "photos", Path(name) / "table.csv"
         paths = _write(folder, options.images, pool)
         rounds = [dict(_measure(folder, table, root, paths, pool)) for _ in range(options.rounds)]
-        labels, expected = our_labels(table), labels_in_full(paths, root)
+        labels, expected = read_labels(table), full_size_labels(paths, root)
     _report(rounds, processes)
-    changed = sum(ours != full for ours, full in zip(labels, expected, strict=True)) / len(labels)
-    print(f"{changed:.2%} of the labels differ from those of full-size decoding (at most {MOST_CHANGED:.1%})")
-    return int(changed > MOST_CHANGED)
+    changed = sum(label != full for label, full in zip(labels, expected, strict=True)) / len(labels)
+    print(f"{changed:.2%} of the labels differ from those of full-size decoding (at most {MAX_CHANGED:.1%})")
+    return int(changed > MAX_CHANGED)
 
 
 def _write(folder: Path, count: int, pool: Pool) -> list[str]:
@@ -180,27 +186,27 @@ def _write(folder: Path, count: int, pool: Pool) -> list[str]:
 
 
 def _measure(folder: Path, table: Path, root: Path, paths: Sequence[str], pool: Pool) -> Iterator[tuple[str, float]]:
-    """Measure ours and every decoder once, in turn."""
-    yield "ours", our_rate(folder, table, root)
+    """Yield the name and the rate of `digits predict` and of every decoder, measured in turn."""
+    yield PREDICT, predict_rate(folder, table, root)
     for name in decoders():
         yield name, decoder_rate(name, paths, pool, usable_cpus())
 
 
 def _report(rounds: Sequence[Mapping[str, float]], processes: int) -> None:
     for name in rounds[0]:
-        print(f"{name:<20} {median(rates[name] for rates in rounds):8,.0f} images a second, {processes} processes")
+        print(f"{name:<20} {median(rates[name] for rates in rounds):8,.0f} images per second, {processes} processes")
     best = max(
         (name for name in rounds[0] if is_scaled(name)), key=lambda name: median(rates[name] for rates in rounds)
     )
-    share = median(rates["ours"] / rates[best] for rates in rounds)
-    print(f"ours is {share:.0%} of the fastest scaled decoder alone ({best})")
+    share = median(rates[PREDICT] / rates[best] for rates in rounds)
+    print(f"{PREDICT} reaches {share:.0%} of the rate of the fastest scaled decoder alone ({best})")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Predict photographs, beside scaled decoders alone.")
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--artifacts", type=Path, help="the artifact root with the champion")
+    parser = argparse.ArgumentParser(description="Compare the prediction of photos with decoders that scale.")
+    parser.add_argument("--images", type=int, default=2000, help="number of photos (default: 2000)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
+    parser.add_argument("--artifacts", type=Path, help="artifact root with a champion")
     return parser.parse_args(arguments)
 
 

@@ -1,7 +1,7 @@
-"""How fast a person could be: 500 images labelled by a script at the keyboard of a real browser.
+"""Speed of labelling: 500 images labelled by a script at the keyboard of a real browser.
 
-python -m benchmarks reviewing                   # needs Debian's chromium; a minute
-python -m benchmarks reviewing --pictures DIR    # the screenshots of the guide too
+python -m benchmarks reviewing                   # a minute; needs Debian's chromium and chromium-driver
+python -m benchmarks reviewing --pictures DIR    # also saves the screenshots of the guide
 """
 
 import argparse
@@ -17,23 +17,25 @@ from PIL import Image
 from tests.support import browser
 from tests.support.review_session import make_scans, serve_review
 
-ASKED, ANSWERED = 500, 155
+IMAGES = 500
+ANSWERED = 155
+"""Number of answers before the screenshots are taken."""
 
 
 def main() -> None:
-    """Measure, or draw."""
-    parser = argparse.ArgumentParser(description="Labelling by keyboard.")
-    parser.add_argument("--pictures", type=Path)
+    """Print the speed of labelling, and save screenshots if asked to."""
+    parser = argparse.ArgumentParser(description="Measure labelling by keyboard in a browser.")
+    parser.add_argument("--pictures", type=Path, help="directory in which to save the screenshots of the guide")
     pictures = parser.parse_args().pictures
     with tempfile.TemporaryDirectory() as name:
         scans = make_scans(Path(name))
         with browser.chromium(Path(name) / "profile") as started:
-            with serve_review(scans, "--sample", str(ASKED)) as (_, address):
+            with serve_review(scans, "--sample", str(IMAGES)) as (_, address):
                 _measure(started, address)
             if pictures:
                 scans = make_scans(Path(name) / "other")
                 with serve_review(scans) as (_, address):
-                    _draw(started, address, scans.truth, pictures)
+                    _save_screenshots(started, address, scans.truth, pictures)
 
 
 TYPIST = """
@@ -56,24 +58,24 @@ const tick = setInterval(() => {
   press(["Enter", "3", "n", "Enter"][shown.length % 4]);
 }, 1);
 """
-"""Presses a key as soon as the next image is there, so that all the time that passes is ours."""
+"""Script that presses a key as soon as the next image appears, so that the page alone takes time."""
 
 
 def _measure(started: Any, address: str) -> None:
     started.set_script_timeout(300)
     started.get(address)
     browser.wait_for_text(started, "answered")
-    found = started.execute_async_script(TYPIST, ASKED)
+    found = started.execute_async_script(TYPIST, IMAGES)
     shown = sorted(found["shown"])
     print(
-        f"{ASKED} images by keyboard: {found['typed'] / 1000:.1f} s until the last key, {found['saved'] / 1000:.1f} s "
-        f"until all were saved ({1000 * ASKED / found['saved']:.0f} answers a second); from a key to the next image "
-        f"{shown[len(shown) // 2]:.0f} ms in the median, {shown[int(0.99 * len(shown))]:.0f} ms in 99 of 100",
+        f"{IMAGES} images by keyboard: {found['typed'] / 1000:.1f} s until the last key, {found['saved'] / 1000:.1f} s "
+        f"until all were saved ({1000 * IMAGES / found['saved']:.0f} answers per second); from a key to the next image "
+        f"{shown[len(shown) // 2]:.0f} ms (median), {shown[int(0.99 * len(shown))]:.0f} ms (99th percentile)",
         flush=True,
     )
 
 
-def _draw(started: Any, address: str, truth: Mapping[str, str], out: Path) -> None:
+def _save_screenshots(started: Any, address: str, truth: Mapping[str, str], out: Path) -> None:
     from selenium.webdriver.common.by import By
 
     started.set_window_size(1180, 900)
@@ -94,7 +96,7 @@ def _draw(started: Any, address: str, truth: Mapping[str, str], out: Path) -> No
         time.sleep(0.5)
         picture = Image.open(io.BytesIO(started.get_screenshot_as_png())).convert("RGB")
         picture.quantize(128, dither=Image.Dither.NONE).save(out / f"review-{scheme}.png", optimize=True)
-    print(f"review-light.png and review-dark.png are in {out}", flush=True)
+    print(f"saved review-light.png and review-dark.png in {out}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Accuracy on pictures as people have them, by set and by step of the normalisation.
+"""Accuracy on images from other sources than MNIST, by set and by step of the normalization.
 
-python -m benchmarks sets --data FOLDER    # labelled folders: <set>/<digit>/*
+python -m benchmarks sets                  # MNIST's test images, and look-alikes that are made from them
+python -m benchmarks sets --data FOLDER    # labelled sets too: <set>/<digit>/*
 
-Without `--data`, only the look-alikes, which are made from MNIST's test images and from fonts. The columns: the picture
-only scaled (`as is`) and that inverted, the MNIST recipe on paper of one level (`recipe`), and all steps (`full`).
+The columns are the image only scaled (`as is`); inverted and scaled (`inverted`); normalized as MNIST was, assuming
+evenly lit paper (`recipe`); and normalized with all steps (`full`). Names of look-alikes begin with `~`. Needs a
+champion in the artifact root, or `--model`.
 """
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,26 +24,29 @@ from digits.model.onnx_model import OnnxModel, Predictor
 from digits.settings import artifact_root
 
 Labelled = list[tuple[int, Pixels]]
+"""Labels with their images, (H, W) uint8 of any size."""
+
 COUNT = 500
+"""Number of look-alikes of each kind."""
 
 
 def main() -> None:
-    """Print a line for each set."""
-    parser = argparse.ArgumentParser(description="Accuracy on pictures as people have them.")
-    parser.add_argument("--data", type=Path, help="a folder of sets: <set>/<digit>/*")
-    parser.add_argument("--model", type=Path, help="a folder with model.onnx and spec.json; by default the champion's")
+    """Print one line per set."""
+    parser = argparse.ArgumentParser(description="Measure the accuracy on images from other sources than MNIST.")
+    parser.add_argument("--data", type=Path, help="folder of labelled sets: <set>/<digit>/*")
+    parser.add_argument("--model", type=Path, help="folder with model.onnx and spec.json (default: the champion's)")
     options = parser.parse_args()
-    root = artifact_root(Path(os.environ.get("DIGITS_ARTIFACTS", "artifacts")))
+    root = artifact_root()
     predictor = Predictor(read_model(options.model, root))
     print(f"{'set':<16}{'images':>7}" + "".join(f"{name:>10}" for name in STEPS))
-    for name, pictures in _sets(options.data, load("mnist", downloads=root / "downloads")):
-        if pictures:
-            shares = "".join(f"{_accuracy(predictor, pictures, step):10.1%}" for step in STEPS.values())
-            print(f"{name:<16}{len(pictures):>7}{shares}", flush=True)
+    for name, samples in _sets(options.data, load("mnist", downloads=root / "downloads")):
+        if samples:
+            accuracies = "".join(f"{_accuracy(predictor, samples, step):10.1%}" for step in STEPS.values())
+            print(f"{name:<16}{len(samples):>7}{accuracies}", flush=True)
 
 
 def read_model(folder: Path | None, root: Path) -> OnnxModel:
-    """Give the model in a folder, or the champion of an artifact root."""
+    """Load the model in a folder, or the champion of an artifact root if `folder` is None."""
     if folder is not None:
         return OnnxModel.load(folder, version=0)
     from digits.prediction.service import open_model
@@ -58,29 +62,21 @@ def _sets(folder: Path | None, mnist: LabelledArrays) -> Iterator[tuple[str, Lab
     yield "mnist", list(zip(mnist.test_labels.tolist(), mnist.test_pixels, strict=True))
     for number, kind in enumerate(lookalikes.KINDS):
         chosen = slice(number * COUNT, (number + 1) * COUNT)
-        yield (
-            f"~{kind}",
-            list(
-                zip(
-                    mnist.test_labels[chosen].tolist(),
-                    lookalikes.make(kind, mnist.test_pixels[chosen]),
-                    strict=True,
-                )
-            ),
-        )
-    yield "~printed", list(lookalikes.printed(COUNT))
+        images = lookalikes.draw_images(kind, mnist.test_pixels[chosen])
+        yield f"~{kind}", list(zip(mnist.test_labels[chosen].tolist(), images, strict=True))
+    yield "~printed", list(lookalikes.draw_printed(COUNT))
 
 
 def read_set(folder: Path) -> Labelled:
-    """Read the pictures below `<digit>/` with their labels."""
+    """Read the images in `<digit>/` below a folder, with their labels."""
     files = sorted(file for file in folder.glob("[0-9]/*") if file.is_file())
     return [(int(file.parent.name), decode(file.read_bytes()).pixels) for file in files]
 
 
-def _accuracy(predictor: Predictor, pictures: Labelled, step: Callable[[Pixels], Pixels]) -> float:
-    labels = np.array([label for label, _ in pictures])
-    probabilities = predictor.predict(np.stack([step(pixels) for _, pixels in pictures]))
-    return float((probabilities.argmax(axis=1) == labels).mean())
+def _accuracy(predictor: Predictor, samples: Labelled, step: Callable[[Pixels], Pixels]) -> float:
+    y_true = np.array([label for label, _ in samples])
+    y_prob = predictor.predict(np.stack([step(pixels) for _, pixels in samples]))
+    return float((y_prob.argmax(axis=1) == y_true).mean())
 
 
 def _as_is(pixels: Pixels) -> Pixels:

@@ -1,19 +1,19 @@
-"""The running system: how soon it is there, how long a folder takes under its worker, what orchestration costs.
+"""Cost of the running system: its start, a folder predicted by its worker, and the overhead of orchestration.
 
-    python -m benchmarks system
-    python -m benchmarks system --images 50000 --rounds 2
+python -m benchmarks system
+python -m benchmarks system --images 50000 --rounds 2
 
-- `digits up` with an existing database, until it says where the UI is, and the UI's first page answers;
-- `predict/folder` with 1,000 images, from the submission to its end, as the server's clock has it; of that what is
-  neither waiting for the worker, nor starting an interpreter and importing, nor the library's own work on the folder;
-- a flow in this process against the same library calls, interpreter and imports left out, on a running server; as
-  `digits predict` runs it, without Prefect's heartbeats, for the last of which a deployment's run waits up to a second.
+- `digits up` with a new and with an existing database: until the command ends and the first page of the UI is served.
+- The deployment `predict/folder` with 1,000 images: from submission to completion by the server's clock; and the part
+  of the run that is orchestration, without waiting for the worker, starting and importing, and the library's own work.
+- A flow compared with the same library calls in one process, with a running server, without start and imports. Like
+  `digits predict` it runs without Prefect's heartbeats; at its end a run with heartbeats waits up to a second for the
+  last one.
 """
 
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -23,60 +23,62 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.support.command import DIGITS
 from tests.support.networks import small_store
 from tests.support.pictures import link_images
 from tests.support.server import free_port, untracked
 
-FOLDER = 1_000
-ROUNDS = 3
+FOLDER_IMAGES = 1_000
+"""Number of images that the deployment predicts."""
 
 
 def main() -> None:
-    """Print a line for each."""
-    parser = argparse.ArgumentParser(description="The running system.")
-    parser.add_argument("--images", type=int, default=50_000, help="in the folder that flow and library predict")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    given = parser.parse_args()
+    """Print one line per measurement."""
+    parser = argparse.ArgumentParser(description="Measure the start of the system and the cost of orchestration.")
+    parser.add_argument(
+        "--images", type=int, default=50_000, help="images in the folder of the third measurement (default: 50000)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         root = small_store(place / "artifacts")
         port = free_port()
         environment = {**untracked(place / "home"), "HOME": name, "DIGITS_ARTIFACTS": str(root)}
         try:
-            _measure_up(environment, port, given.rounds)
+            _measure_up(environment, port, options.rounds)
             quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
             os.environ.update(environment, **quiet, PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
-            _measure_folder(place, given.rounds)
-            _measure_overhead(place, root, given.images, given.rounds)
+            _measure_folder(place, options.rounds)
+            _measure_overhead(place, root, options.images, options.rounds)
         finally:
             _digits(environment, "down")
 
 
 def _digits(environment: dict[str, str], *arguments: str) -> None:
-    command = [str(Path(sys.executable).with_name("digits")), *arguments]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    subprocess.run([DIGITS, *arguments], env=environment, check=True, capture_output=True)
 
 
 def _measure_up(environment: dict[str, str], port: int, rounds: int) -> None:
     times = []
     for _ in range(rounds + 1):
-        began = time.perf_counter()
+        started = time.perf_counter()
         _digits(environment, "up", "--port", str(port))
         _open_page(f"http://127.0.0.1:{port}/runs")
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
         if len(times) <= rounds:
             _digits(environment, "down")
-    print(f"digits up: {times[0]:.1f} s with a new database, {_told(times[1:])} with an existing one", flush=True)
+    print(f"digits up: {times[0]:.1f} s with a new database, {_summarize(times[1:])} with an existing one", flush=True)
 
 
 def _open_page(address: str) -> None:
-    """Open a page of the UI as a browser does; other programs are told that there is none."""
-    request = urllib.request.Request(address, headers={"Accept": "text/html"})  # noqa: S310 - our own server
+    """Open a page of the UI as a browser does; the server shows its pages to clients that accept HTML only."""
+    request = urllib.request.Request(address, headers={"Accept": "text/html"})  # noqa: S310 - the local server
     with urllib.request.urlopen(request) as page:  # noqa: S310
         page.read()
 
 
-def _told(times: list[float]) -> str:
+def _summarize(times: list[float]) -> str:
     return f"{median(times):.1f} s ({min(times):.1f} to {max(times):.1f})"
 
 
@@ -85,7 +87,7 @@ def _measure_folder(place: Path, rounds: int) -> None:
     from prefect.deployments import run_deployment
 
     folder = place / "small"
-    link_images(folder, FOLDER)
+    link_images(folder, FOLDER_IMAGES)
     total, inside, library = [], [], []
     for number in range(rounds):
         out = place / f"table-{number}.csv"
@@ -99,27 +101,27 @@ def _measure_folder(place: Path, rounds: int) -> None:
         total.append(_seconds(found.expected_start_time, found.end_time))
         inside.append(_seconds(found.start_time, found.end_time))
         library.append(_as_library(folder, place / f"library-{number}.csv"))
-    ours = median(inside) - median(library)
+    orchestration = median(inside) - median(library)
     print(
-        f"predict/folder with {FOLDER:,} images: {_told(total)} from submission to completion; {median(inside):.2f} s "
-        f"from the flow's start to its end, of which {median(library):.2f} s are the library's in a process of its "
-        f"own, and {ours:.2f} s ours",
+        f"predict/folder with {FOLDER_IMAGES:,} images: {_summarize(total)} from submission to completion; "
+        f"{median(inside):.2f} s from the start to the end of the flow, of which {orchestration:.2f} s are orchestration: the same library "
+        f"call takes {median(library):.2f} s",
         flush=True,
     )
 
 
-def _seconds(began: datetime | None, ended: datetime | None) -> float:
-    if began is None or ended is None:
-        raise RuntimeError("the server has no times of the run")
-    return (ended - began).total_seconds()
+def _seconds(started: datetime | None, ended: datetime | None) -> float:
+    if started is None or ended is None:
+        raise RuntimeError("the server has no start or end time of the run")
+    return (ended - started).total_seconds()
 
 
 def _as_library(folder: Path, out: Path) -> float:
     from digits import api
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     api.predict(folder, out=out)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def _as_flow(folder: Path, out: Path, root: Path) -> None:
@@ -135,19 +137,19 @@ def _measure_overhead(place: Path, root: Path, images: int, rounds: int) -> None
     folder = place / "large"
     link_images(folder, images)
     times: dict[str, list[float]] = {"flow": [], "library": []}
-    ways: dict[str, Callable[[Path], object]] = {
+    variants: dict[str, Callable[[Path], object]] = {
         "flow": lambda out: _as_flow(folder, out, root),
         "library": lambda out: _as_library(folder, out),
     }
     for number in range(rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way(place / f"{name}-{number}-large.csv")
-            times[name].append(time.perf_counter() - began)
-    more = median(times["flow"]) - median(times["library"])
+        for name, predict in variants.items():
+            started = time.perf_counter()
+            predict(place / f"{name}-{number}-large.csv")
+            times[name].append(time.perf_counter() - started)
+    overhead = median(times["flow"]) - median(times["library"])
     print(
-        f"{images:,} images: {_told(times['flow'])} as a flow on a running server, {_told(times['library'])} as "
-        f"library calls: {more:.2f} s or {more / median(times['library']):.1%} more",
+        f"{images:,} images: {_summarize(times['flow'])} as a flow on a running server, "
+        f"{_summarize(times['library'])} as library calls: {overhead:.2f} s or {overhead / median(times['library']):.1%} more",
         flush=True,
     )
 
