@@ -48,7 +48,7 @@ SUMMARY = ("images", "predictions", "statuses", "skipped", "more_frames")
 UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 """Root without its privileges, so that the permissions of the hostile folder count."""
 
-PATIENCE = 900
+PATIENCE = 3600
 DEAD_API = "http://127.0.0.1:9/api"
 EXIT_CODES = {
     0: "done",
