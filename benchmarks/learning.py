@@ -1,11 +1,11 @@
-"""What is learned from a review: accuracy on pictures that nobody has labelled, before and after.
+"""Learning from a review: accuracy on images that nobody has labelled, before and after.
 
-python -m benchmarks learning                                 # MNIST's sample, drawn as another pen would
-python -m benchmarks learning --data DIR/sudoku_print         # <digit>/* below it: labelled pictures
+python -m benchmarks learning                                 # digits of MNIST's sample, slanted as by another hand
+python -m benchmarks learning --data DIR/sudoku_print         # labelled images: <digit>/*
 python -m benchmarks learning --data DIR/sudoku_print --dataset mnist -- --preset default
 
-A model is trained on `--dataset`, and `tests/support/learning_loop.py` says what is done with it. Options after `--`
-are those of every `digits train`.
+The first model is trained on `--dataset`. `tests/support/learning_loop.py` describes the steps that follow. Options
+after `--` apply to every `digits train`. Needs Debian's chromium and chromium-driver.
 """
 
 import argparse
@@ -27,44 +27,41 @@ from tests.support.server import prefect_server
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print what became of it; 1 when it did not end as it must."""
+    """Print the results; return 1 if accuracy did not rise, or if a promotion, refusal or rollback failed."""
     options = _options(arguments)
     with tempfile.TemporaryDirectory() as name, prefect_server(Path(name) / "prefect") as environment:
         place = Path(name)
-        pictures = find_labelled_pictures(options.data) if options.data else draw_slanted_digits(place / "made")
-        writing = split_by_hash(pictures, place / "writing")
-        circle = run_learning_loop(
-            writing, place / "circle", environment, dataset=options.dataset, options=options.train
-        )
-    for line in told(circle):
-        print(line)
-    gain, low, _ = circle.gain
-    ended = circle.learned["promoted"] and not circle.sabotaged["promoted"] and circle.rolled_back
-    return int(not (ended and gain > 0 and low > 0))
+        images = find_labelled_pictures(options.data) if options.data else draw_slanted_digits(place / "digits")
+        halves = split_by_hash(images, place / "halves")
+        loop = run_learning_loop(halves, place / "loop", environment, dataset=options.dataset, options=options.train)
+    print_results(loop)
+    gain, low, _ = loop.gain
+    decided = loop.learned["promoted"] and not loop.sabotaged["promoted"] and loop.rolled_back
+    return int(not (decided and gain > 0 and low > 0))
 
 
-def told(circle: LearningLoop) -> list[str]:
-    """Say what became of it."""
-    gain, low, high = circle.gain
-    return [
-        f"{circle.labelled} pictures labelled, {len(circle.before)} held back",
-        f"right before: {circle.before.mean():.2%}, after: {circle.after.mean():.2%}",
-        f"gain: {gain:+.2%} ({low:+.2%} to {high:+.2%} at {LEVEL:.0%})",
-        f"learned: {_verdict(circle.learned)}",
-        f"sabotage: {_verdict(circle.sabotaged)}",
-        f"rolled back: {'the first table came back' if circle.rolled_back else 'another table'}",
-    ]
+def print_results(loop: LearningLoop) -> None:
+    """Print accuracies, decisions and the effect of the rollback."""
+    gain, low, high = loop.gain
+    print(f"{loop.labelled} images labelled, {len(loop.before)} held back")
+    print(f"accuracy before: {loop.before.mean():.2%}, after: {loop.after.mean():.2%}")
+    print(f"gain: {gain:+.2%} ({low:+.2%} to {high:+.2%} at {LEVEL:.0%} confidence)")
+    print(f"trained on reviewed images: {_decision(loop.learned)}")
+    print(f"trained on shuffled labels: {_decision(loop.sabotaged)}")
+    print(f"table after the rollback: {'the first one' if loop.rolled_back else 'a different one'}")
 
 
-def _verdict(outcome: Mapping[str, Any]) -> str:
+def _decision(outcome: Mapping[str, Any]) -> str:
     return f"{'promoted' if outcome['promoted'] else 'refused'}: {' '.join(outcome['reasons'])}"
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Learn from a folder.")
-    parser.add_argument("--data", type=Path, help="labelled pictures, <digit>/*")
-    parser.add_argument("--dataset", default="mnist-sample", help="what the first model is trained on")
-    parser.add_argument("train", nargs="*", default=["--architecture", "mlp"], help="options of digits train, after --")
+    parser = argparse.ArgumentParser(description="Measure what a model learns from reviewed images.")
+    parser.add_argument("--data", type=Path, help="folder of labelled images: <digit>/* (default: slanted digits)")
+    parser.add_argument("--dataset", default="mnist-sample", help="dataset of the first model (default: mnist-sample)")
+    parser.add_argument(
+        "train", nargs="*", default=["--architecture", "mlp"], help="options of `digits train`, after --"
+    )
     return parser.parse_args(arguments)
 
 

@@ -50,8 +50,8 @@ MIN_SPEED = 0.9
 """Limit of the images per second of the large folder, divided by those of the small one."""
 
 MAX_LISTINGS = 1.01
-"""Limit of the names read from the folder, divided by the names in it. Before a listing, a prediction reads the first
-thousand names to decide on the number of workers."""
+"""Limit of the names read from the folder, divided by the names in it. Before it lists the folder,
+a prediction reads the first names to decide on the number of workers."""
 
 SMALL_RUNS = 5
 _LISTED = re.compile(r"getdents64\(\d+<(.*?)>.*?/\* (\d+) entries \*/")

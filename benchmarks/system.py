@@ -104,8 +104,8 @@ def _measure_folder(place: Path, rounds: int) -> None:
     orchestration = median(inside) - median(library)
     print(
         f"predict/folder with {FOLDER_IMAGES:,} images: {_summarize(total)} from submission to completion; "
-        f"{median(inside):.2f} s from the start to the end of the flow, of which {orchestration:.2f} s are orchestration: the same library "
-        f"call takes {median(library):.2f} s",
+        f"{median(inside):.2f} s from the start to the end of the flow, of which {orchestration:.2f} s are "
+        f"orchestration: the same library call takes {median(library):.2f} s",
         flush=True,
     )
 
@@ -149,7 +149,8 @@ def _measure_overhead(place: Path, root: Path, images: int, rounds: int) -> None
     overhead = median(times["flow"]) - median(times["library"])
     print(
         f"{images:,} images: {_summarize(times['flow'])} as a flow on a running server, "
-        f"{_summarize(times['library'])} as library calls: {overhead:.2f} s or {overhead / median(times['library']):.1%} more",
+        f"{_summarize(times['library'])} as library calls: {overhead:.2f} s or "
+        f"{overhead / median(times['library']):.1%} more",
         flush=True,
     )
 
