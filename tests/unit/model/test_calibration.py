@@ -1,4 +1,4 @@
-"""Temperature, the exact bound, and thresholds for a wished error."""
+"""Tests of temperature scaling, the exact bound, and thresholds for a target error rate."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ from digits.model.calibration import (
 
 
 def softmax(logits):
-    """Give float32, as a network does."""
+    """Return float32 probabilities, like a network."""
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_a_known_temperature_is_found(temperature):
-    """Labels are drawn from the probabilities, which are then shown at another temperature."""
+def test_fitting_recovers_a_known_temperature(temperature):
+    """Labels are drawn from the probabilities, which are then scaled by the temperature."""
     random = np.random.default_rng(0)
     logits = random.normal(0, 2, (40_000, 5))
     labels = (softmax(logits).cumsum(axis=1) > random.random((40_000, 1))).argmax(axis=1)
@@ -34,8 +34,8 @@ def test_a_known_temperature_is_found(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
-def test_the_calibrated_loss_does_not_mind_a_temperature(temperature):
-    """It is that of the best one, whatever the network's own was, and scikit-learn's."""
+def test_the_calibrated_loss_does_not_depend_on_the_temperature(temperature):
+    """It equals scikit-learn's log loss at the fitted temperature."""
     random = np.random.default_rng(0)
     logits = random.normal(0, 2, (2_000, 5))
     labels = (softmax(logits).cumsum(axis=1) > random.random((2_000, 1))).argmax(axis=1)
@@ -44,21 +44,20 @@ def test_the_calibrated_loss_does_not_mind_a_temperature(temperature):
     assert calibrated_loss(softmax(logits * temperature), labels) == pytest.approx(expected, rel=1e-4)
 
 
-def test_calibrating_is_a_softmax_at_a_temperature():
-    """And keeps the order of the classes."""
+def test_applying_a_temperature_equals_a_softmax_of_scaled_logits():
     logits = np.random.default_rng(1).normal(0, 3, (64, 10))
     np.testing.assert_allclose(apply_temperature(softmax(logits), 0.5), softmax(logits * 2), atol=1e-5)
 
 
 @pytest.mark.parametrize(("wrong", "answered"), [(0, 2995), (1, 4742), (3, 6000), (7, 7)])
-def test_the_bound_is_that_of_clopper_and_pearson(wrong, answered):
-    """As scipy's test of a proportion gives it; no error in 2,995 images promises .001."""
+def test_the_bound_equals_the_exact_binomial_bound_of_scipy(wrong, answered):
+    """No error in 2,995 images supports an error rate of 0.001."""
     expected = stats.binomtest(wrong, answered).proportion_ci(confidence_level=0.9, method="exact").high
     assert upper_bound(wrong, answered) == pytest.approx(expected)
 
 
-def test_a_threshold_keeps_the_most_that_the_bound_allows():
-    """Three in a hundred are wrong, the least certain ones."""
+def test_the_threshold_answers_as_many_images_as_the_bound_allows():
+    """The least confident 3 % of the predictions are wrong. One more answered image would exceed the bound."""
     confidence = np.linspace(1, 0.1, 1000)
     steps = risk_steps(confidence, np.arange(1000) < 970)
     threshold = threshold_for(steps, 0.01)
@@ -67,17 +66,16 @@ def test_a_threshold_keeps_the_most_that_the_bound_allows():
     assert upper_bound(answered + 1 - 970, answered + 1) > 0.01
 
 
-def test_what_can_not_be_promised_is_told():
-    """With the least that can."""
-    with pytest.raises(UsageError, match=r"the least is 0\.02951"):
+def test_an_error_rate_that_the_images_cannot_support_is_an_error_with_the_lowest_rate():
+    with pytest.raises(UsageError, match=r"cannot support an error rate of 0\.001; the lowest is 0\.02951"):
         threshold_for(risk_steps(np.ones(100), np.ones(100, bool)), 0.001)
     with pytest.raises(UsageError, match="before thresholds"):
         threshold_for((), 0.1)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.2, 0.5, 0.9, 0.99]), st.booleans()), min_size=1, max_size=60))
-def test_steps_count_what_is_at_or_above_them(images):
-    """Ties are answered together."""
+def test_steps_count_the_images_at_or_above_their_threshold(images):
+    """Images with equal confidence are answered together."""
     confidence, right = (np.array(column) for column in zip(*images, strict=True))
     steps = risk_steps(confidence, right)
     assert [step.answered for step in steps] == [int((confidence >= step.threshold).sum()) for step in steps]

@@ -1,4 +1,4 @@
-"""Drift: real shifts are told of, chance is not."""
+"""Tests of drift detection: shifts that matter are reported, and differences by chance are not."""
 
 import json
 from pathlib import Path
@@ -37,8 +37,8 @@ PIXELS = np.stack([draw(number) for number in range(400)])
 SHARE = 0.009
 
 
-def drawn(random: np.random.Generator, images: int, *, shift: float = 0, rejected: float = SHARE) -> Values:
-    """Draw numbers of images: ten classes, ink by the normal distribution, a share taken for no digit."""
+def draw_features(random: np.random.Generator, images: int, *, shift: float = 0, rejected: float = SHARE) -> Values:
+    """Draw features of images: ten classes, normally distributed ink, and a share rejected as no digit."""
     return {
         "classes": random.integers(0, 10, images),
         "ink": random.normal(shift, 1, images),
@@ -48,28 +48,28 @@ def drawn(random: np.random.Generator, images: int, *, shift: float = 0, rejecte
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    """Of 10,000 images."""
-    return fit_reference(drawn(np.random.default_rng(0), 10_000), classes=10)
+    """Return the reference of 10,000 images."""
+    return fit_reference(draw_features(np.random.default_rng(0), 10_000), classes=10)
 
 
-def told(values: Values, reference: Reference) -> list[str]:
-    """Give the names of what has drifted."""
+def drifted_features(values: Values, reference: Reference) -> list[str]:
+    """Return the names of the features that have drifted."""
     found = find_drift(bin_counts(values, reference), reference)
     return [shift.feature for shift in found.drifted] if found else []
 
 
 @pytest.mark.parametrize("images", [50, 300, 5_000])
-def test_chance_is_no_drift(reference: Reference, images: int) -> None:
-    """Of 2,000 runs of images like the test's, no more are told of than may be, give or take chance."""
+def test_false_alarms_are_rare(reference: Reference, images: int) -> None:
+    """In 2,000 runs of images like the test images, their share is at most twice the significance level."""
     random = np.random.default_rng(1)
-    alarms = sum(bool(told(drawn(random, images), reference)) for _ in range(2_000))
+    alarms = sum(bool(drifted_features(draw_features(random, images), reference)) for _ in range(2_000))
     assert alarms <= 2_000 * SIGNIFICANCE_LEVEL * 2
 
 
-def test_chance_is_chance(reference: Reference) -> None:
-    """The probabilities are what they say: half of the runs are below a half for one number, not all and not none."""
+def test_p_values_are_calibrated(reference: Reference) -> None:
+    """Among runs of images like the test images, about a fifth has a p-value below 0.2."""
     random, alone = np.random.default_rng(2), {"ink": reference["ink"]}
-    found = [find_drift(bin_counts(drawn(random, 300), alone), alone) for _ in range(1_000)]
+    found = [find_drift(bin_counts(draw_features(random, 300), alone), alone) for _ in range(1_000)]
     share = np.mean([one.shifts[0].p < 0.2 for one in found if one])
     assert 0.1 < share < 0.22
 
@@ -79,22 +79,21 @@ def test_chance_is_chance(reference: Reference) -> None:
     [({"shift": 0.6}, "ink"), ({"shift": -0.6}, "ink"), ({"rejected": 0.06}, "no_digit")],
 )
 @pytest.mark.parametrize("images", [300, 100_000])
-def test_a_shift_is_told_of(reference: Reference, changes: dict[str, float], feature: str, images: int) -> None:
-    """By its name, and no other's."""
-    assert told(drawn(np.random.default_rng(3), images, **changes), reference) == [feature]
+def test_a_shift_is_reported(reference: Reference, changes: dict[str, float], feature: str, images: int) -> None:
+    """No other feature is reported."""
+    assert drifted_features(draw_features(np.random.default_rng(3), images, **changes), reference) == [feature]
 
 
 @pytest.mark.parametrize("classes", [range(8), [0, 0, *range(1, 10), 0]])
-def test_a_changed_class_mix_is_told_of(reference: Reference, classes: list[int]) -> None:
-    """Two classes missing, or one of them three times as often."""
+def test_a_changed_distribution_of_classes_is_reported(reference: Reference, classes: list[int]) -> None:
+    """Two classes are missing, or one is three times as frequent."""
     random = np.random.default_rng(4)
-    values = {**drawn(random, 300), "classes": random.choice(list(classes), 300)}
-    assert told(values, reference) == ["classes"]
+    values = {**draw_features(random, 300), "classes": random.choice(list(classes), 300)}
+    assert drifted_features(values, reference) == ["classes"]
 
 
-def test_a_shift_that_is_too_small_to_matter_is_not(reference: Reference) -> None:
-    """However sure it is."""
-    values = drawn(np.random.default_rng(5), 200_000, shift=0.15)
+def test_a_significant_shift_that_is_too_small_to_matter_is_not_reported(reference: Reference) -> None:
+    values = draw_features(np.random.default_rng(5), 200_000, shift=0.15)
     found = find_drift(bin_counts(values, reference), reference)
     assert found is not None
     ink = next(shift for shift in found.shifts if shift.feature == "ink")
@@ -102,31 +101,29 @@ def test_a_shift_that_is_too_small_to_matter_is_not(reference: Reference) -> Non
     assert 0.01 < ink.psi < 0.1
 
 
-def test_a_few_images_say_nothing(reference: Reference) -> None:
-    """Nor do those of a model without a reference."""
-    few = drawn(np.random.default_rng(6), 49, shift=5)
+def test_few_images_or_no_reference_give_no_comparison(reference: Reference) -> None:
+    few = draw_features(np.random.default_rng(6), 49, shift=5)
     assert find_drift(bin_counts(few, reference), reference) is None
-    many = drawn(np.random.default_rng(6), 300, shift=5)
+    many = draw_features(np.random.default_rng(6), 300, shift=5)
     assert find_drift(bin_counts(many, {}), {}) is None
 
 
-def test_what_a_run_does_not_know_is_not_compared(reference: Reference) -> None:
-    """Such as novelty, which a model may lack."""
-    values = {"ink": drawn(np.random.default_rng(7), 300)["ink"]}
+def test_features_that_a_run_lacks_are_not_compared(reference: Reference) -> None:
+    """A model may have no out-of-distribution score."""
+    values = {"ink": draw_features(np.random.default_rng(7), 300)["ink"]}
     found = find_drift(bin_counts(values, reference), reference)
     assert found is not None
     assert [shift.feature for shift in found.shifts] == ["ink"]
 
 
-def test_the_upper_tail_of_chi_square() -> None:
-    """As tables have it."""
+def test_the_chi_square_tail_equals_tabulated_values() -> None:
     for value, freedom, expected in ((3.841, 1, 0.05), (5.991, 2, 0.05), (16.919, 9, 0.05), (29.588, 10, 0.001)):
         assert chi_square_tail(value, freedom) == pytest.approx(expected, rel=1e-3)
     assert chi_square_tail(0, 3) == chi_square_tail(4, 0) == 1
 
 
-def test_the_population_stability_index() -> None:
-    """Nothing for the same shares; for others what its formula gives."""
+def test_the_population_stability_index_equals_its_formula() -> None:
+    """It is 0 for equal shares."""
     half, tenth = np.array([5e6, 5e6]), np.array([1e6, 9e6])
     assert population_stability_index(half, half / 10) == pytest.approx(0, abs=1e-6)
     assert population_stability_index(tenth, half) == pytest.approx(
@@ -134,8 +131,8 @@ def test_the_population_stability_index() -> None:
     )
 
 
-def test_images_are_measured() -> None:
-    """Softer strokes, less ink, a lower level and a slant, each by its number."""
+def test_each_feature_of_the_ink_measures_its_property() -> None:
+    """Softer strokes, less ink, a lower intensity and a slant change the feature of that name."""
     picture = np.zeros((1, 28, 28), np.uint8)
     picture[0, 4:24, 12:16] = 255
     chances = np.array([[0.2, 0.8]], np.float32)
@@ -153,12 +150,12 @@ def test_images_are_measured() -> None:
     assert measure_images(oblique, chances, None)["slant"][0] > 0.2
 
 
-def test_drift_is_said_in_words() -> None:
-    """The largest first; nothing where nothing has drifted."""
+def test_drift_is_described_in_a_sentence() -> None:
+    """The largest shift comes first. The sentence is empty without drift."""
     shifts = (Shift("ink", 0.31, 1e-5, True), Shift("size", 9.1, 0, True), Shift("slant", 0.02, 1, False))
     drift = Drift(300, shifts)
     assert drift.sentence == (
-        "the pictures are unlike the model's test images: size of the pictures (PSI 9.10), amount of ink (PSI 0.31)"
+        "the images differ from the model's test images: size of the images (PSI 9.10), amount of ink (PSI 0.31)"
     )
     assert Drift(300, shifts[2:]).sentence == ""
     assert Drift.from_record(json.loads(json.dumps(drift.as_record()))) == drift
@@ -166,7 +163,7 @@ def test_drift_is_said_in_words() -> None:
 
 @pytest.fixture(scope="module")
 def referenced(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
-    """A model with its reference: pictures as files of their own size."""
+    """Return a model with a reference, which includes features of the files."""
     directory = write_model(tmp_path_factory.mktemp("referenced"))
     probabilities = Predictor(OnnxModel.load(directory, version=1)).predict(PIXELS)
     files = measure_files(np.full(400, 28), np.zeros(400), PIXELS.max(axis=(1, 2)))
@@ -176,21 +173,21 @@ def referenced(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     return OnnxModel.load(directory, version=1)
 
 
-def planned(root: Path, model: OnnxModel, *, incremental: bool = False) -> Plan:
-    """Plan the pictures of a folder, in shards of 16."""
+def make_plan(root: Path, model: OnnxModel, *, incremental: bool = False) -> Plan:
+    """Plan the images of a folder, in shards of 16."""
     options = PredictionConfig(shard_size=16, incremental=incremental)
     return plan_predictions(root / "in", model=model, options=options, out=root / "p.csv", work=root / "work")
 
 
-def predicted(root: Path, model: OnnxModel, *, incremental: bool = False) -> PredictionSummary:
-    """Predict them in this process."""
-    plan = planned(root, model, incremental=incremental)
+def predict(root: Path, model: OnnxModel, *, incremental: bool = False) -> PredictionSummary:
+    """Predict the images of a folder in this process."""
+    plan = make_plan(root, model, incremental=incremental)
     run_worker(plan)
     return merge_parts(plan)
 
 
 def drifted(summary: PredictionSummary) -> list[str]:
-    """Give the names of what has drifted, in a run that could tell."""
+    """Return the names of the features that have drifted in a run with a comparison."""
     assert summary.drift is not None
     return sorted(shift.feature for shift in summary.drift.drifted)
 
@@ -198,21 +195,21 @@ def drifted(summary: PredictionSummary) -> list[str]:
 def test_a_run_is_compared_with_the_test_images(
     tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures
 ) -> None:
-    """Of the same pictures nothing has drifted; dark on light, larger and paler is found in the files themselves."""
+    """The same images have no drift. Dark ink, larger images and less contrast are measured in the files."""
     make_pictures(tmp_path / "in", 80)
-    summary = predicted(tmp_path, referenced)
+    summary = predict(tmp_path, referenced)
     assert (drifted(summary), summary.drift and summary.drift.images) == ([], 80)
     for number in range(80):
         paper = np.pad(220 - draw(number) // 3, 8, constant_values=220)
         Image.fromarray(paper).save(tmp_path / "in" / f"{number:04d}.png")
-    assert {"size", "polarity", "contrast"} <= set(drifted(predicted(tmp_path, referenced)))
+    assert {"size", "polarity", "contrast"} <= set(drifted(predict(tmp_path, referenced)))
 
 
-def test_a_resumed_run_tells_the_same(tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures) -> None:
-    """What the seals of the shards hold is all that is compared, and a shard that is made again counts once."""
+def test_a_resumed_run_has_the_same_drift(tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures) -> None:
+    """The counts are part of the shards' commit records, and a repeated shard counts once."""
     make_pictures(tmp_path / "in", 80)
-    whole = predicted(tmp_path, referenced)
-    plan = planned(tmp_path, referenced)
+    whole = predict(tmp_path, referenced)
+    plan = make_plan(tmp_path, referenced)
     run_worker(plan)
     plan.uncommit(1)
     plan.part_path(3, ".part").write_bytes(b"damaged")
@@ -225,14 +222,14 @@ def test_a_resumed_run_tells_the_same(tmp_path: Path, referenced: OnnxModel, mak
     assert [run["images"] for run in again.trend] == [80]
 
 
-def test_the_trend_has_the_last_runs(
+def test_the_trend_contains_the_last_runs(
     tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each run of other pictures once, what an incremental run found new, no more than are kept; and a picture."""
+    """Each run with new images occurs once, with its new images only, up to the limit; the trend can be drawn."""
     monkeypatch.setattr("digits.prediction.publish.RUNS_KEPT", 2)
     for count, expected in ((60, [60]), (60, [60]), (130, [60, 70]), (140, [60, 70]), (240, [70, 100])):
         make_pictures(tmp_path / "in", count)
-        summary = predicted(tmp_path, referenced, incremental=True)
+        summary = predict(tmp_path, referenced, incremental=True)
         if count == 140:
             assert summary.drift is None
         assert [run["images"] for run in summary.trend] == expected
@@ -243,27 +240,26 @@ def test_the_trend_has_the_last_runs(
     assert picture.startswith(b"\x89PNG")
 
 
-def test_a_model_without_a_reference_says_nothing(
+def test_a_model_without_a_reference_has_no_drift_and_no_trend(
     tmp_path: Path, model: OnnxModel, make_pictures: MakePictures
 ) -> None:
-    """As those that were exported before there was one."""
+    """Models of early versions have no reference."""
     make_pictures(tmp_path / "in", 60)
-    summary = predicted(tmp_path, model)
+    summary = predict(tmp_path, model)
     assert (summary.drift, summary.trend, draw_trend(summary)) == (None, (), None)
 
 
-def test_of_a_large_folder_some_are_looked_at(
+def test_only_a_sample_of_a_large_folder_is_measured(
     tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every so many of each shard."""
+    """The sample contains images of each shard, at regular intervals."""
     monkeypatch.setattr("digits.prediction.worker.MAX_SAMPLED_IMAGES", 60)
     make_pictures(tmp_path / "in", 128)
-    summary = predicted(tmp_path, referenced)
+    summary = predict(tmp_path, referenced)
     assert summary.drift is not None
     assert summary.drift.images == 64
 
 
-def test_counts_are_added() -> None:
-    """Bin by bin; nothing is nothing."""
+def test_counts_are_added_bin_by_bin() -> None:
     assert add_counts([]) == {}
     assert add_counts([{}, {"ink": [1, 2]}, {"ink": [3, 4]}]) == {"ink": [4, 6]}

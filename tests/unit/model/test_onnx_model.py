@@ -1,4 +1,4 @@
-"""A network on ONNX Runtime: the right answers, however images are grouped, and clear errors."""
+"""Tests of exported models: loading, prediction with ONNX Runtime, and errors."""
 
 import json
 import shutil
@@ -16,24 +16,23 @@ from tests.support.tiny_model import write_model
 
 @pytest.fixture(scope="module")
 def pixels() -> npt.NDArray[np.uint8]:
-    """Noise, more of it than two batches."""
+    """Return images of noise, more than two batches."""
     return np.random.default_rng(0).integers(0, 256, (2 * BATCH + 9, 28, 28), dtype=np.uint8)
 
 
 @pytest.fixture
 def copy(model_directory: Path, tmp_path: Path) -> Path:
-    """An exported model that may be changed."""
+    """Return the directory of an exported model that a test may change."""
     return Path(shutil.copytree(model_directory, tmp_path / "model"))
 
 
 def change_spec(directory: Path, **values: Any) -> None:
-    """Write other values into a model's spec."""
+    """Change values of a model's spec."""
     spec = json.loads((directory / "spec.json").read_text())
     (directory / "spec.json").write_text(json.dumps({**spec, **values}))
 
 
-def test_a_model_is_read_with_its_spec(model: OnnxModel, model_directory: Path) -> None:
-    """Classes, shape, version, and the recipe of its images."""
+def test_a_model_is_loaded_with_its_spec(model: OnnxModel, model_directory: Path) -> None:
     assert model.class_names == tuple("0123456789")
     assert model.input_shape == (28, 28)
     assert model.version == 3
@@ -41,8 +40,8 @@ def test_a_model_is_read_with_its_spec(model: OnnxModel, model_directory: Path) 
     assert model.directory == model_directory
 
 
-def test_probabilities_are_those_of_the_network(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> None:
-    """Computed by hand for the one layer there is."""
+def test_probabilities_equal_those_computed_in_numpy(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> None:
+    """The network of the test has a single layer."""
     import onnx
     from onnx import numpy_helper
 
@@ -55,8 +54,8 @@ def test_probabilities_are_those_of_the_network(model: OnnxModel, pixels: npt.ND
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_grouping_and_order_change_no_bit(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> None:
-    """One by one, by sevens, shuffled."""
+def test_probabilities_do_not_depend_on_grouping_or_order(model: OnnxModel, pixels: npt.NDArray[np.uint8]) -> None:
+    """They are equal bit by bit for single images, groups of 7, and shuffled images."""
     predictor = Predictor(model)
     whole = predictor.predict(pixels)
     order = np.random.default_rng(1).permutation(len(pixels))
@@ -66,25 +65,22 @@ def test_grouping_and_order_change_no_bit(model: OnnxModel, pixels: npt.NDArray[
     assert predictor.predict(pixels[order]).tobytes() == whole[order].tobytes()
 
 
-def test_no_images_give_no_probabilities(model: OnnxModel) -> None:
-    """But the right number of classes."""
+def test_no_images_give_an_empty_array_with_a_column_per_class(model: OnnxModel) -> None:
     assert Predictor(model).predict(np.zeros((0, 28, 28), np.uint8)).shape == (0, 10)
 
 
 def test_images_of_another_size_are_refused(model: OnnxModel) -> None:
-    """Not scaled behind the caller's back."""
-    with pytest.raises(ModelError, match=r"takes images of \(28, 28\), found \(32, 32\)"):
+    """They are not scaled silently."""
+    with pytest.raises(ModelError, match=r"expected images of shape \(28, 28\), found \(32, 32\)"):
         Predictor(model).predict(np.zeros((1, 32, 32), np.uint8))
 
 
-def test_other_shapes_and_classes(tmp_path: Path) -> None:
-    """Nothing says 28 or 10."""
+def test_a_model_may_have_any_input_shape_and_number_of_classes(tmp_path: Path) -> None:
     predictor = load_predictor(write_model(tmp_path, classes=3, shape=(16, 20)))
     assert predictor.predict(np.zeros((2, 16, 20), np.uint8)).shape == (2, 3)
 
 
-def test_the_digest_names_network_and_spec(copy: Path) -> None:
-    """A change of either is another model; the version is not in it."""
+def test_the_digest_depends_on_network_and_spec_but_not_on_the_version(copy: Path) -> None:
     first = OnnxModel.load(copy, version=1)
     assert OnnxModel.load(copy, version=2).digest == first.digest
     change_spec(copy, class_names=list("abcdefghij"))
@@ -94,37 +90,40 @@ def test_the_digest_names_network_and_spec(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "spec.json"])
-def test_a_missing_file_is_named(copy: Path, name: str) -> None:
-    """With the directory, and what to do."""
+def test_a_missing_file_is_an_error_with_a_remedy(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(ModelError, match=r"expected an exported model .* register the model again"):
         OnnxModel.load(copy, version=1)
 
 
 @pytest.mark.parametrize("values", [{"input_shape": [28]}, {"input_shape": "x"}, {"class_names": 7}])
-def test_a_spec_that_makes_no_sense(copy: Path, values: dict[str, Any]) -> None:
-    """Whatever is wrong with it."""
+def test_a_spec_with_invalid_values_is_refused(copy: Path, values: dict[str, Any]) -> None:
     change_spec(copy, **values)
     with pytest.raises(ModelError, match="expected an exported model"):
         OnnxModel.load(copy, version=1)
 
 
-def test_a_damaged_network_can_not_be_loaded(copy: Path) -> None:
-    """Whether it is no ONNX at all, or none that ONNX Runtime takes."""
+def test_a_damaged_network_is_refused(copy: Path) -> None:
+    """The safety check refuses other content, and ONNX Runtime an empty file."""
     (copy / "model.onnx").write_bytes(b"no network")
-    with pytest.raises(ModelError, match="expected an ONNX file that Digits wrote"):
+    with pytest.raises(ModelError, match="expected an ONNX file written by Digits"):
         load_predictor(copy)
     (copy / "model.onnx").write_bytes(b"")
-    with pytest.raises(ModelError, match="ONNX Runtime can't load it"):
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load the model"):
         load_predictor(copy)
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
-    [({"class_names": ["a", "b"]}, "2 classes are named"), ({"input_shape": [9, 9]}, "the network can't be run")],
+    ("values", "message"),
+    [
+        ({"class_names": ["a", "b"]}, "expected 2 probabilities per image"),
+        ({"input_shape": [9, 9]}, "the network cannot be run"),
+    ],
 )
-def test_a_spec_of_another_network(copy: Path, values: dict[str, Any], says: str) -> None:
-    """Found when the model is loaded, before any image is read."""
+def test_a_spec_of_another_network_is_refused_when_the_model_is_loaded(
+    copy: Path, values: dict[str, Any], message: str
+) -> None:
+    """No image has been read by then."""
     change_spec(copy, **values)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         load_predictor(copy)
