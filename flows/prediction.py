@@ -62,7 +62,7 @@ def predict_folder(
         model: Model version: `champion`, or the number of a version.
         out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
             `predictions/<folder>-<digest>/predictions.csv` under the artifact root.
-        options: Selection of files, limits for reading them, and contents of the table.
+        options: Settings of the prediction: files, limits, and columns of the table.
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
             project.
         shadow: Second model version, a number or `challenger` (the newest version), that predicts the folder too. The
@@ -101,7 +101,7 @@ def predict_inbox(
         model: Model version: `champion`, or the number of a version. All images are predicted again when it changes.
         out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
             `predictions/<folder>-<digest>/predictions.csv` under the artifact root.
-        options: Selection of files, limits for reading them, and contents of the table; `incremental` is always on.
+        options: Settings of the prediction: files, limits, and columns of the table. `incremental` is always on.
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
             project.
     """

@@ -70,10 +70,10 @@ def train(
             images in MNIST's own form, trained in seconds; `best` for the average of three larger networks, which
             takes several times as long to train and to predict. If you choose an architecture, its defaults are used
             instead.
-        model: Network architecture and layer sizes.
-        training: Fit of the weights: epochs, optimizer, loss, augmentation and additional training images.
-        arrays: Conversion of datasets to arrays, and the limits that they must meet to be trained on.
-        promotion: Promotion policy: limits that a challenger must meet to replace the champion.
+        model: Settings of the network: architecture and layer sizes.
+        training: Settings of the fit: epochs, optimizer, loss, augmentation and additional training images.
+        arrays: Settings of the training data: normalization, split, and the limits that a dataset must meet.
+        promotion: Limits that the model must meet to replace the champion.
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
             project.
     """

@@ -49,7 +49,7 @@ def tune(
     also if its last run was killed, and several runs can work on it at once. Paths are those of the worker's machine.
 
     Args:
-        run: Settings of a training run.
+        run: Settings of the training runs, with which the search begins.
         space: Search space: a range or the choices for each setting, by dotted names such as
             `training.learning_rate`. Empty: the settings worth tuning for the network.
         trials: Total number of trials, including earlier runs.
