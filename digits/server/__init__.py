@@ -1,7 +1,7 @@
 """Server: start, stop and inspect a local Prefect system.
 
 - `api`: whether a Prefect API is configured and answers
-- `attention`: what needs a person, as sentences
+- `attention`: what needs attention, one sentence each
 - `deployments`: registering what prefect.yaml declares
 - `reaping`: setting runs to Crashed whose process is gone
 - `services`: the server and worker processes
