@@ -10,8 +10,9 @@ from typing import Any
 from digits.errors import DigitsError
 from digits.server.api import Access, check_access, hide_secrets
 from digits.server.attention import Findings, Run, is_known_to_scheduler, is_late, list_attention
-from digits.server.deployments import DEPLOYMENTS
-from digits.server.services import POOL, System
+from digits.server.deployments import DEPLOYMENTS, deployments_by_name
+from digits.server.reaping import FLOWS, Verdict, active_runs, ended_badly, judge_run
+from digits.server.services import POOL, System, online_workers
 from digits.store.artifacts import Store
 from digits.store.registry import ModelVersion, Registry
 
@@ -62,10 +63,6 @@ def read_status(system: System) -> Status:
 
 def _ask_server(api: str, ours: bool, champion: ModelVersion | DigitsError | None, free: int) -> Status:
     from prefect.client.orchestration import get_client
-
-    from digits.server.deployments import deployments_by_name
-    from digits.server.reaping import FLOWS, Verdict, active_runs, ended_badly, judge_run
-    from digits.server.services import online_workers
 
     with get_client(sync_client=True) as client:
         by_name = deployments_by_name(client)
