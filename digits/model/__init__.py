@@ -1,8 +1,8 @@
-"""Model: the exported network and its measures; needs no TensorFlow.
+"""Model: the exported network and its metrics, without TensorFlow.
 
-- `calibration`: temperature scaling and thresholds for a target error
+- `calibration`: temperature scaling, and thresholds for a target error rate
 - `drift`: how a folder differs from the test images
-- `metrics`: accuracy, calibration error, confusion and per-class figures
+- `metrics`: accuracy, calibration error, confusion matrix and per-class figures
 - `onnx_model`: the exported model: loading and prediction with ONNX Runtime
-- `safety`: checks of an ONNX file before it is loaded
+- `safety`: checks of model files before they are loaded
 """

@@ -1,10 +1,10 @@
-"""Training: all that needs TensorFlow and Keras.
+"""Training: networks and their fit. Only this package imports TensorFlow and Keras.
 
-- `augmentation`: random changes of training images
+- `augmentation`: random changes of stroke width, blur, contrast and lines
 - `backend`: import and configuration of TensorFlow
 - `config`: settings of networks and of their training
 - `export`: a trained network as an ONNX file
-- `fit`: fitting, checkpoints and resuming
-- `networks`: the network architectures
+- `fit`: mini-batch training, checkpoints and resuming
+- `networks`: the network architectures, and their files
 - `novelty`: the out-of-distribution score, added to the exported model
 """

@@ -56,7 +56,7 @@ class Samples:
 
 
 @dataclass(frozen=True, eq=False)
-class _JoinedSamples:
+class JoinedSamples:
     """Concatenation of two sets of samples, which are not copied into memory."""
 
     first: Samples
@@ -108,11 +108,11 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
     Raises:
         ModelError: if the loss is not finite.
     """
-    samples = _with_synthetic_digits(train, config, class_names)
+    samples = add_synthetic_digits(train, config, class_names)
     steps = -(-len(samples) // config.batch_size)
     fitted = fuse_batch_normalization(network)
-    _compile(fitted, config, steps)
-    history = _resume(fitted, checkpoint)
+    compile_network(fitted, config, steps)
+    history = resume(fitted, checkpoint)
     for epoch in range(len(history), config.epochs or 0):
         if before_epoch:
             before_epoch(history)
@@ -120,7 +120,7 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
         metrics = _fit_epoch(fitted, samples, config, epoch, bar) | _measure(fitted, validation)
         _require_finite(metrics, epoch, config)
         history.append(metrics)
-        _save_checkpoint(fitted, history, checkpoint)
+        save_checkpoint(fitted, history, checkpoint)
         bar.close(_describe_metrics(metrics))
     if config.weight_average:
         fitted.optimizer.finalize_variable_values(fitted.trainable_variables)
@@ -129,9 +129,8 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
     return history
 
 
-def _with_synthetic_digits(
-    train: Samples, config: TrainingConfig, class_names: Sequence[str]
-) -> Samples | _JoinedSamples:
+def add_synthetic_digits(train: Samples, config: TrainingConfig, class_names: Sequence[str]) -> Samples | JoinedSamples:
+    """Return the samples joined with printed and handwritten digits, or unchanged if the classes are not digits."""
     if not (config.printed or config.written) or not are_digits(class_names):
         return train
     height, width = train.shape
@@ -141,7 +140,7 @@ def _with_synthetic_digits(
     ]
     pixels, labels = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     logger.info("added %d synthetic digits to %d training images", len(labels), len(train))
-    return _JoinedSamples(train, Samples(pixels, labels))
+    return JoinedSamples(train, Samples(pixels, labels))
 
 
 def _require_finite(metrics: dict[str, float], epoch: int, config: TrainingConfig) -> None:
@@ -160,7 +159,8 @@ def _describe_metrics(metrics: dict[str, float]) -> str:
     )
 
 
-def _compile(network: Network, config: TrainingConfig, steps: int) -> None:
+def compile_network(network: Network, config: TrainingConfig, steps: int) -> None:
+    """Compile a network with the loss, optimizer and metrics of a configuration, for a number of steps per epoch."""
     keras = load_keras()
     losses = {
         "categorical-cross-entropy": lambda: keras.losses.CategoricalCrossentropy(
@@ -188,11 +188,11 @@ def _optimizer(keras: Any, config: TrainingConfig, steps: int) -> Any:
         "rmsprop": keras.optimizers.RMSprop,
     }
     average = {"use_ema": True, "ema_momentum": config.weight_average} if config.weight_average else {}
-    rate = _learning_rate(keras, config, steps * (config.epochs or 0))
+    rate = learning_rate_schedule(keras, config, steps * (config.epochs or 0))
     return kinds[config.optimizer or "adam"](rate, weight_decay=config.weight_decay or None, **average)
 
 
-def _learning_rate(keras: Any, config: TrainingConfig, steps: int) -> Any:
+def learning_rate_schedule(keras: Any, config: TrainingConfig, steps: int) -> Any:
     """Return a constant, or a linear warm-up followed by half a cosine (I. Loshchilov, F. Hutter: SGDR, ICLR 2017)."""
     if config.schedule == "constant":
         return config.learning_rate
@@ -203,11 +203,11 @@ def _learning_rate(keras: Any, config: TrainingConfig, steps: int) -> Any:
 
 
 def _fit_epoch(
-    network: Network, train: Samples | _JoinedSamples, config: TrainingConfig, epoch: int, bar: Bar
+    network: Network, train: Samples | JoinedSamples, config: TrainingConfig, epoch: int, bar: Bar
 ) -> dict[str, float]:
     keras = load_keras()
     tick = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())  # noqa: ARG005 - Keras passes them by name
-    dataset = _dataset(train, config, epoch, classes=network.output_shape[-1])
+    dataset = make_dataset(train, config, epoch, classes=network.output_shape[-1])
     fitted = network.fit(dataset, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[tick])
     return {name: float(values[0]) for name, values in fitted.history.items()}
 
@@ -249,7 +249,8 @@ def mean_metrics(epochs: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([epoch[name] for epoch in epochs])) for name in epochs[0]}
 
 
-def _dataset(train: Samples | _JoinedSamples, config: TrainingConfig, epoch: int, *, classes: int) -> Any:
+def make_dataset(train: Samples | JoinedSamples, config: TrainingConfig, epoch: int, *, classes: int) -> Any:
+    """Make the `tf.data.Dataset` of an epoch, of augmented images and one-hot labels."""
     import tensorflow as tf
 
     shape = train.shape
@@ -273,14 +274,14 @@ def _dataset(train: Samples | _JoinedSamples, config: TrainingConfig, epoch: int
         return images, labels
 
     batches = tf.data.Dataset.from_generator(
-        lambda: _batches(train, config, epoch, classes), output_signature=signature
+        lambda: draw_batches(train, config, epoch, classes), output_signature=signature
     )
     steps = -(-len(train) // config.batch_size)
     images = batches.map(tf.autograph.experimental.do_not_convert(to_images))
     return images.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
-def _batches(train: Samples | _JoinedSamples, config: TrainingConfig, epoch: int, classes: int) -> Iterator[Batch]:
+def draw_batches(train: Samples | JoinedSamples, config: TrainingConfig, epoch: int, classes: int) -> Iterator[Batch]:
     """Yield pixels (N, height, width) uint8, one-hot labels (N, classes) float32, transforms (N, 8) float32."""
     random = np.random.default_rng([config.seed, epoch])
     order = random.permutation(len(train))
@@ -323,13 +324,18 @@ def draw_transforms(
     return np.pad(rows, ((0, 0), (0, 2))).astype(np.float32)
 
 
-def _state(network: Network) -> list[Any]:
+def training_state(network: Network) -> list[Any]:
     """Return all variables on which the next step depends: weights, seeds of dropout, and those of the optimizer."""
     return [*network.variables, *network.optimizer.variables]
 
 
-def _save_checkpoint(network: Network, history: History, path: Path) -> None:
-    values = {f"v{number}": variable.numpy() for number, variable in enumerate(_state(network))}
+def save_checkpoint(network: Network, history: History, path: Path) -> None:
+    """Write the history and the training state to a file with its SHA-256.
+
+    Raises:
+        OSError: if the file cannot be written; the file stays as it was.
+    """
+    values = {f"v{number}": variable.numpy() for number, variable in enumerate(training_state(network))}
     content = io.BytesIO()
     np.savez(content, history=np.frombuffer(json.dumps(history).encode(), np.uint8), **values)
     with replacing(path) as file:
@@ -353,7 +359,7 @@ def read_checkpoint(path: Path) -> tuple[History, list[npt.NDArray[Any]]]:
         return history, [arrays[f"v{number}"] for number in range(len(arrays.files) - 1)]
 
 
-def _resume(network: Network, path: Path) -> History:
+def resume(network: Network, path: Path) -> History:
     """Restore the state of a checkpoint, if there is a readable one, and return its history; else return []."""
     try:
         history, values = read_checkpoint(path)
@@ -362,7 +368,7 @@ def _resume(network: Network, path: Path) -> History:
     except (CorruptArtifactError, OSError) as error:
         logger.warning("%s; training starts from the first epoch", error)
         return []
-    for variable, value in zip(_state(network), values, strict=True):
+    for variable, value in zip(training_state(network), values, strict=True):
         variable.assign(value)
     logger.info("resumed after epoch %d", len(history))
     return history

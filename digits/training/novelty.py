@@ -30,14 +30,17 @@ OUTPUT = "novelty"
 UNITS, HEADS = 32, 8
 REJECTED_SHARE = 0.008
 """Share of the validation images that is rejected. Fewer test images are rejected, because they are easier."""
-_NON_DIGITS = 12_000
-_DIGITS = 16_000
-_PRINTED, _WRITTEN = 20, 300
+
+NON_DIGITS = 12_000
+DIGITS = 16_000
+PRINTED, WRITTEN = 20, 300
+"""Number of non-digits and of digits to fit to, and of printed and handwritten digits per class."""
+
 _NORMAL = AugmentationConfig()
 _STRONG = AugmentationConfig(stroke=1, blur=2.5, contrast=0.9)
 """Augmentation to digits that are thicker, softer and paler than the training images, but are still digits."""
 _BATCH = 512
-_EPOCHS = 20
+EPOCHS = 20
 _DECAY = 0.1
 
 
@@ -80,7 +83,7 @@ def add_novelty_output(
     random = np.random.default_rng([seed, 254])
     shape = (train.shape[1], train.shape[2])
     digits = _draw_digits(random, train, class_names, seed=seed)
-    others = draw_non_digits(train, _NON_DIGITS, seed=seed, shape=shape)
+    others = draw_non_digits(train, NON_DIGITS, seed=seed, shape=shape)
     others = np.concatenate([others, _augment(random, others, _NORMAL)])
     head = fit_head(network.features(digits), network.features(others), seed=seed)
     limit = float(np.quantile(head.scores(network.features(validation)), 1 - REJECTED_SHARE))
@@ -90,9 +93,9 @@ def add_novelty_output(
 
 def _draw_digits(random: Random, train: Pixels, class_names: Sequence[str], *, seed: int) -> Pixels:
     """Return training images and synthetic digits, unchanged and with normal and strong augmentation."""
-    chosen = train[np.sort(random.choice(len(train), min(_DIGITS, len(train)), replace=False))]
-    printed, _ = render_printed_digits(class_names, _PRINTED, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
-    written, _ = draw_handwritten_digits(class_names, _WRITTEN, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
+    chosen = train[np.sort(random.choice(len(train), min(DIGITS, len(train)), replace=False))]
+    printed, _ = render_printed_digits(class_names, PRINTED, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
+    written, _ = draw_handwritten_digits(class_names, WRITTEN, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
     printed = np.concatenate([printed, written])
     parts = [_augment(random, part, limits) for part in (chosen, printed) for limits in (_NORMAL, _STRONG)]
     parts += [distort(random, part, _STRONG) for part in parts[1::2]]
@@ -135,7 +138,7 @@ def _fit_one(features: Floats, labels: npt.NDArray[np.int_], *, seed: int) -> An
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    head = MLPClassifier((UNITS,), batch_size=256, max_iter=_EPOCHS, alpha=_DECAY, random_state=seed)
+    head = MLPClassifier((UNITS,), batch_size=256, max_iter=EPOCHS, alpha=_DECAY, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return head.fit(features, labels)

@@ -1,6 +1,6 @@
-"""Models that somebody else has put into the store: refused before Keras or ONNX Runtime see them, whatever they hold.
+"""Tests of malicious model files in the store: they are refused before Keras or ONNX Runtime load them.
 
-Each has a payload that would write, or read, a file next to it: the canary. That the payloads are real is shown too.
+Some have a payload that would write or read a file, the canary. The tests also show that these payloads work.
 """
 
 import io
@@ -28,13 +28,12 @@ from digits.store.artifacts import ArtifactRef, Recipe, Store
 from digits.training import networks
 from digits.training.config import ModelConfig
 
-MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 SHAPE = (28, 28)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Give the members of a network's file as we write it."""
+    """Return the members of a network's `.keras` file as Digits writes it."""
     path = tmp_path_factory.mktemp("whole") / "model.keras"
     run = TrainingRun().resolved()
     networks.save(networks.build(run.model, input_shape=SHAPE, classes=10, seed=1), path)
@@ -43,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def archive_of(members: dict[str, bytes], *, compression: int = zipfile.ZIP_STORED) -> bytes:
-    """Pack members as Keras does."""
+    """Return an archive of members in the format of Keras."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name, content in members.items():
@@ -52,14 +51,14 @@ def archive_of(members: dict[str, bytes], *, compression: int = zipfile.ZIP_STOR
 
 
 def with_layer(whole: dict[str, bytes], layer: dict[str, Any]) -> bytes:
-    """Give the network with a layer in the place of its last."""
+    """Return the file of the network with its last layer replaced."""
     config = json.loads(whole["config.json"])
     config["config"]["layers"][-1].update(layer)
     return archive_of({**whole, "config.json": json.dumps(config).encode()})
 
 
 def with_weights(whole: dict[str, bytes], change: Callable[[h5py.File], None]) -> bytes:
-    """Give the network with something else in its HDF5 file."""
+    """Return the file of the network with a changed HDF5 file."""
     file = io.BytesIO(whole["model.weights.h5"])
     with h5py.File(file, "r+") as opened:
         change(opened)
@@ -67,34 +66,34 @@ def with_weights(whole: dict[str, bytes], change: Callable[[h5py.File], None]) -
 
 
 def link_elsewhere(file: h5py.File) -> None:
-    """Refer to another file."""
+    """Add a link to another file."""
     file["layers/secret"] = h5py.ExternalLink("/etc/passwd", "/")
 
 
 def link_softly(file: h5py.File) -> None:
-    """Refer to another place by its name."""
+    """Add a link by name to another group."""
     file["layers/other"] = h5py.SoftLink("/layers")
 
 
 def link_in_a_circle(file: h5py.File) -> None:
-    """Have a group that is in itself."""
+    """Add a group that contains itself."""
     file["layers/again"] = file["layers"]
 
 
 def store_elsewhere(file: h5py.File) -> None:
-    """Have an array whose numbers are in another file."""
+    """Add an array whose values are in another file."""
     file.create_dataset("layers/outside", (4,), "f4", external=[("/etc/passwd", 0, 16)])
 
 
 def store_virtually(file: h5py.File) -> None:
-    """Have an array that is put together from other files."""
+    """Add an array that consists of parts of other files."""
     layout = h5py.VirtualLayout((4,), "f4")
     layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
     file.create_virtual_dataset("layers/virtual", layout)
 
 
 def store_a_bomb(file: h5py.File) -> None:
-    """Have an array of terabytes in a few bytes."""
+    """Add an array of 4 TB that is compressed to a few bytes."""
     file.create_dataset("layers/bomb", (2**40,), "f4", chunks=(2**20,), compression="gzip")
 
 
@@ -122,31 +121,32 @@ LAYERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_other_layers_are_refused(whole: dict[str, bytes], name: str) -> None:
-    """Whatever they are called: only what we build with is known."""
-    with pytest.raises(ModelError, match=r"x\.keras: expected a \.keras file that Digits wrote, found .*; train again"):
+def test_classes_that_digits_does_not_use_are_refused(whole: dict[str, bytes], name: str) -> None:
+    with pytest.raises(ModelError, match=r"x\.keras: expected a \.keras file written by Digits, found .*; train again"):
         check_keras_file(with_layer(whole, LAYERS[name]), name="x.keras")
 
 
 @pytest.mark.parametrize(
     "change", [link_elsewhere, link_softly, link_in_a_circle, store_elsewhere, store_virtually, store_a_bomb]
 )
-def test_weights_that_lead_elsewhere_are_refused(whole: dict[str, bytes], change: Callable[[h5py.File], None]) -> None:
-    """Out of the file, in a circle, or out of memory."""
-    with pytest.raises(ModelError, match=r"expected a \.keras file that Digits wrote"):
+def test_links_and_arrays_that_are_not_plain_are_refused(
+    whole: dict[str, bytes], change: Callable[[h5py.File], None]
+) -> None:
+    """They lead to other files, form a cycle, or exhaust the memory."""
+    with pytest.raises(ModelError, match=r"expected a \.keras file written by Digits"):
         check_keras_file(with_weights(whole, change), name="x.keras")
 
 
 @pytest.mark.parametrize("name", ["../../canary", "/canary", "assets/x.txt"])
-def test_other_members_are_refused(whole: dict[str, bytes], name: str, tmp_path: Path) -> None:
-    """Above all those that would be written somewhere else."""
+def test_archives_with_other_members_are_refused(whole: dict[str, bytes], name: str, tmp_path: Path) -> None:
+    """Extracting such a member might write outside the directory."""
     with pytest.raises(ModelError, match="found the members"):
         check_keras_file(archive_of({**whole, name: b"canary"}), name="x.keras")
     assert not (tmp_path.parent.parent / "canary").exists()
 
 
-def test_a_member_twice_is_refused(whole: dict[str, bytes]) -> None:
-    """One would be looked at, and the other loaded."""
+def test_an_archive_with_a_repeated_member_is_refused(whole: dict[str, bytes]) -> None:
+    """One of them would be checked, and the other loaded."""
     file = io.BytesIO(archive_of(whole))
     with zipfile.ZipFile(file, "a") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -155,32 +155,31 @@ def test_a_member_twice_is_refused(whole: dict[str, bytes]) -> None:
         check_keras_file(file.getvalue(), name="x.keras")
 
 
-def test_a_bomb_is_refused(whole: dict[str, bytes]) -> None:
-    """A gigabyte in a megabyte: not even begun to be unpacked."""
+def test_a_decompression_bomb_is_refused(whole: dict[str, bytes]) -> None:
+    """Compressed members are not decompressed."""
     bomb = archive_of({**whole, "config.json": b" " * 2**26}, compression=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 2**20
     with pytest.raises(ModelError, match="compressed or encrypted"):
         check_keras_file(bomb, name="x.keras")
 
 
-def test_a_member_with_another_length_is_refused(whole: dict[str, bytes]) -> None:
-    """Than it can have in this file."""
+def test_a_member_that_claims_to_be_larger_than_the_file_is_refused(whole: dict[str, bytes]) -> None:
     content = archive_of(whole).replace(len(whole["config.json"]).to_bytes(4, "little"), (2**31).to_bytes(4, "little"))
     with pytest.raises(ModelError, match=r"expected a \.keras file"):
         check_keras_file(content, name="x.keras")
 
 
 def test_a_file_of_keras_2_is_refused(tmp_path: Path) -> None:
-    """For which `safe_mode` means nothing."""
+    """Keras loads it without `safe_mode`."""
     path = tmp_path / "model.keras"
     with h5py.File(path, "w") as file:
         file.attrs["model_config"] = "{}"
-    with pytest.raises(ModelError, match="found none"):
+    with pytest.raises(ModelError, match="found damaged or other content"):
         networks.load(path)
 
 
 def sum_of(*tensors: TensorProto, domain: str = "", **more: Any) -> onnx.ModelProto:
-    """Make a graph that gives the images' mean of each, as ten values."""
+    """Return a model that multiplies the flattened images by the weights, with ten outputs."""
     nodes = [
         helper.make_node("Flatten", ["images"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["y"], domain=domain),
@@ -193,12 +192,12 @@ def sum_of(*tensors: TensorProto, domain: str = "", **more: Any) -> onnx.ModelPr
 
 
 def weights() -> TensorProto:
-    """Give weights as they are in our files."""
+    """Return weights stored in the file, as Digits writes them."""
     return helper.make_tensor("weights", TensorProto.FLOAT, (784, 10), np.zeros(7840, np.float32).tobytes(), raw=True)
 
 
 def weights_elsewhere(location: str) -> TensorProto:
-    """Give weights that are in another file."""
+    """Return weights stored in another file."""
     tensor = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[784, 10])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
@@ -206,7 +205,7 @@ def weights_elsewhere(location: str) -> TensorProto:
 
 
 def in_a_subgraph() -> onnx.ModelProto:
-    """Hide data of another file in a branch."""
+    """Return a model whose conditional branch has weights in another file."""
     model = sum_of(weights())
     branch = helper.make_graph([], "b", [], [], [weights_elsewhere("canary.bin")])
     model.graph.node.append(helper.make_node("If", ["flat"], ["z"], then_branch=branch, else_branch=branch))
@@ -214,7 +213,7 @@ def in_a_subgraph() -> onnx.ModelProto:
 
 
 def with_a_function() -> onnx.ModelProto:
-    """Define an operator."""
+    """Return a model that defines its own operator."""
     function = helper.make_function("theirs", "F", ["x"], ["y"], [], [helper.make_opsetid("", 15)])
     return sum_of(weights(), functions=[function])
 
@@ -230,22 +229,21 @@ GRAPHS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_other_graphs_are_refused(name: str) -> None:
-    """Those that lead to other files, or bring operators with them."""
+def test_graphs_with_external_data_or_custom_operators_are_refused(name: str) -> None:
     make, found = GRAPHS[name]
-    with pytest.raises(ModelError, match=f"expected an ONNX file that Digits wrote, found {found}"):
+    with pytest.raises(ModelError, match=f"expected an ONNX file written by Digits, found {found}"):
         check_onnx_file(make().SerializeToString(), name="x.onnx")
 
 
 @pytest.mark.parametrize("content", [b"no network", b"\x3a\xff\xff\xff\xff\x0f", b"\x3a\x05x", b"\x3b", b"\xff" * 11])
-def test_what_is_no_graph_is_refused(content: bytes) -> None:
-    """Cut off, of another kind, without end."""
-    with pytest.raises(ModelError, match="expected an ONNX file that Digits wrote"):
+def test_content_that_is_no_onnx_is_refused(content: bytes) -> None:
+    """The content is truncated, of another type, or an endless integer."""
+    with pytest.raises(ModelError, match="expected an ONNX file written by Digits"):
         check_onnx_file(content, name="x.onnx")
 
 
 def exported(directory: Path, model: onnx.ModelProto) -> Path:
-    """Write a model as `export_model` does, but for its calibration."""
+    """Write a model in the format of `export_model`, without calibration."""
     directory.mkdir(parents=True, exist_ok=True)
     spec = {"class_names": list("0123456789"), "input_shape": SHAPE, "normalization": {}}
     (directory / "spec.json").write_text(json.dumps(spec))
@@ -254,8 +252,10 @@ def exported(directory: Path, model: onnx.ModelProto) -> Path:
     return directory
 
 
-def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the canary's values in the answers: ONNX Runtime itself would read them, and we refuse the same model."""
+def test_a_model_with_external_data_is_refused_before_the_data_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime would read the other file: the output of the network depends on the values of the canary."""
     directory = exported(tmp_path / "model", sum_of(weights_elsewhere("canary.bin")))
     monkeypatch.chdir(directory)
     session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
@@ -265,14 +265,14 @@ def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         Predictor(OnnxModel.load(directory, version=1))
 
 
-def test_no_code_of_theirs_runs(whole: dict[str, bytes], tmp_path: Path) -> None:
-    """By a canary that a Lambda layer writes: Keras would run it if told to, and we refuse an artifact of it.
+def test_a_model_with_code_is_refused_before_the_code_runs(whole: dict[str, bytes], tmp_path: Path) -> None:
+    """Without `safe_mode`, Keras would run the Lambda layer, which writes the canary.
 
-    The artifact is forged with all the right hashes, as by somebody who can write to the store.
+    The artifact has valid hashes, like one that was forged by somebody with write access to the store.
     """
     keras = networks.load_keras()
     canary = tmp_path / "canary"
-    write = eval(f"lambda x: (__import__('pathlib').Path({str(canary)!r}).write_text('sung'), x)[1]")  # noqa: S307 - so that it is marshalled by itself
+    write = eval(f"lambda x: (__import__('pathlib').Path({str(canary)!r}).write_text('sung'), x)[1]")  # noqa: S307 - Keras can serialize the function only if it refers to no names of the test
     network = keras.Sequential([keras.Input((1,)), keras.layers.Lambda(write, output_shape=(1,))])
     network.save(tmp_path / "evil.keras")
     canary.unlink(missing_ok=True)
@@ -292,8 +292,8 @@ def test_no_code_of_theirs_runs(whole: dict[str, bytes], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "compact", "cropped", "mlp", "mlp-2"])
-def test_our_own_are_let_in(tmp_path: Path, architecture: Any) -> None:
-    """Built, and after a training, which leaves the settings of its compilation in the file."""
+def test_networks_of_every_architecture_are_loaded(tmp_path: Path, architecture: Any) -> None:
+    """A compiled network is loaded, too, although its file contains the settings of the compilation."""
     run = TrainingRun(model=ModelConfig(architecture=architecture)).resolved()
     network = networks.build(run.model, input_shape=SHAPE, classes=10, seed=1)
     network.compile("adam", "categorical_crossentropy")

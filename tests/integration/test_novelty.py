@@ -1,4 +1,4 @@
-"""The head that tells what is no digit, fitted to real digits and put into an exported network."""
+"""Tests of the out-of-distribution score, fitted to real digits and added to an exported network."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ DIGITS = tuple("0123456789")
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small network of each kind, after three epochs, exported."""
+    """Export a small network of each architecture, after three epochs."""
     place = tmp_path_factory.mktemp("exported")
     for name in ("cnn", "mlp-2"):
         network, _ = fit(run_of(name), place / f"{name}.npz")
@@ -23,10 +23,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(("name", "least"), [("cnn", 0.9), ("mlp-2", 0.2)])
-def test_a_head_tells_noise_from_digits_and_leaves_the_classes_alone(
+def test_the_score_rejects_noise_but_few_digits_and_keeps_the_probabilities(
     exported: dict[str, Path], tmp_path: Path, name: str, least: float
 ) -> None:
-    """The first output is the same, bit by bit; the same seed gives the same file."""
+    """The first output is equal bit by bit, and the same seed gives the same file."""
     import onnxruntime
 
     train, validation = samples()
@@ -45,7 +45,6 @@ def test_a_head_tells_noise_from_digits_and_leaves_the_classes_alone(
     assert (strange > 0).mean() > least
 
 
-def test_classes_that_are_no_digits_get_no_head(exported: dict[str, Path]) -> None:
-    """Nobody knows what is none of them."""
+def test_a_network_with_other_classes_than_digits_gets_no_score(exported: dict[str, Path]) -> None:
     train, validation = samples()
     assert not novelty.add_novelty_output(exported["cnn"], train.pixels, validation.pixels, ("coat", "shoe"))

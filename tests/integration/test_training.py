@@ -1,4 +1,4 @@
-"""Networks and their fitting, with TensorFlow, on real digits."""
+"""Tests of networks and their fit, with TensorFlow and real digits."""
 
 import logging
 import resource
@@ -27,13 +27,13 @@ SHAPE = (28, 28)
 
 @pytest.fixture(scope="session")
 def keras() -> Any:
-    """Keras, imported once."""
+    """Return Keras, imported once."""
     return backend.load_keras()
 
 
 @pytest.fixture(scope="session")
 def begun_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Another process that fits the same runs meanwhile, and where it keeps its checkpoints."""
+    """Start another process that fits the same runs, and yield it with the directory of its checkpoints."""
     where = tmp_path_factory.mktemp("killed")
     command = [sys.executable, "-m", small_fits.__name__, str(where)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -43,7 +43,7 @@ def begun_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[su
 
 @pytest.fixture(scope="session")
 def other_process(begun_process: tuple[subprocess.Popen[str], Path]) -> tuple[dict[str, str], Path]:
-    """The digests that the other process found, and the checkpoint it left when it was killed."""
+    """Kill the other process in a fit; return the digests of its finished fits, and its last checkpoint."""
     process, where = begun_process
     lines = []
     for line in process.stdout or ():
@@ -57,27 +57,27 @@ def other_process(begun_process: tuple[subprocess.Popen[str], Path]) -> tuple[di
 
 @pytest.fixture(scope="session")
 def fitted(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, fit.History, Path]]:
-    """An undisturbed fit of each architecture: the network, how it went, its last checkpoint."""
+    """Fit each architecture without interruption; return the network, the history and the last checkpoint."""
     where = tmp_path_factory.mktemp("fitted")
     return {name: (*small_fits.fit(small_fits.run_of(name), where / name), where / name) for name in ARCHITECTURES}
 
 
 @pytest.fixture(scope="session")
 def digests(fitted: dict[str, Any]) -> dict[str, str]:
-    """The weights of the undisturbed fits."""
+    """Return the digests of the weights of the uninterrupted fits."""
     return {name: networks.weights_digest(network) for name, (network, _, _) in fitted.items()}
 
 
 class Highest:
-    """A generator that always draws the upper end of a range, so that a transform is known."""
+    """Generator that always draws the upper end of a range, so that a transform is known."""
 
     def uniform(self, low: float, high: float, size: int | tuple[int, ...]) -> Any:
-        """Draw the upper end."""
+        """Return the upper end."""
         return np.full(size, high)
 
 
 def transformed(images: Any, limits: AugmentationConfig, random: Any) -> Any:
-    """Apply drawn transforms to (N, height, width) images, as the training batches do."""
+    """Apply random transforms to (N, height, width) images, as in training."""
     import tensorflow as tf
 
     transforms = fit.draw_transforms(random, len(images), limits, images.shape[1:])
@@ -91,42 +91,42 @@ def transformed(images: Any, limits: AugmentationConfig, random: Any) -> Any:
     ).numpy()[..., 0]
 
 
-# The same result
+# Reproducible results
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_same_seed_gives_the_same_weights_in_another_process(
     begun_process: object, digests: dict[str, str], other_process: tuple[dict[str, str], Path], name: str
 ) -> None:
-    """Bit for bit, over three epochs with dropout, augmentation and a moving average."""
+    """They are equal bit by bit after three epochs with dropout, augmentation and averaged weights."""
     assert other_process[0][name] == digests[name]
 
 
 def test_order_and_transforms_are_a_function_of_seed_and_epoch() -> None:
-    """What an epoch sees does not depend on what was before it; another seed or epoch sees something else."""
+    """The batches of an epoch do not depend on earlier epochs. Another seed or epoch has other batches."""
     train, _ = small_fits.samples()
 
-    def seen(seed: int, epoch: int) -> str:
-        batches = fit._batches(train, small_fits.run_of("cnn", seed=seed).training, epoch, classes=10)
+    def batches_digest(seed: int, epoch: int) -> str:
+        batches = fit.draw_batches(train, small_fits.run_of("cnn", seed=seed).training, epoch, classes=10)
         return networks.arrays_digest(array for batch in batches for array in batch)
 
-    assert seen(1, 2) == seen(1, 2)
-    assert len({seen(1, 2), seen(1, 3), seen(2, 2)}) == 3
+    assert batches_digest(1, 2) == batches_digest(1, 2)
+    assert len({batches_digest(1, 2), batches_digest(1, 3), batches_digest(2, 2)}) == 3
 
 
-def test_a_training_that_was_killed_ends_as_an_undisturbed_one(
+def test_a_killed_fit_resumes_and_ends_with_the_same_weights(
     digests: dict[str, str], other_process: tuple[dict[str, str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SIGKILL in the second epoch: the next run goes on after the first and has the same weights."""
+    """It is killed in the second epoch. The next fit resumes after the first epoch."""
     with caplog.at_level(logging.INFO):
         assert small_fits.digest(small_fits.run_of("cnn"), other_process[1]) == digests["cnn"]
     assert "resumed after epoch 1" in caplog.text
 
 
-def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
+def test_an_interrupted_fit_resumes_and_ends_with_the_same_weights_and_history(
     digests: dict[str, str], fitted: dict[str, Any], tmp_path: Path
 ) -> None:
-    """An exception in the second epoch: the same weights and the same history in the end."""
+    """An exception interrupts it in the second epoch."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -139,39 +139,39 @@ def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
     assert history == fitted["mlp-2"][1]
 
 
-def test_who_looks_before_each_epoch_may_end_a_training(
+def test_a_callback_before_each_epoch_may_stop_a_fit(
     digests: dict[str, str], fitted: dict[str, Any], tmp_path: Path
 ) -> None:
-    """It is told of every epoch so far, also of those of another process; the same weights in the end."""
-    seen: list[fit.History] = []
+    """It receives the history so far, also after resuming, and does not change the weights."""
+    received: list[fit.History] = []
 
-    def look(history: fit.History) -> None:
-        seen.append(list(history))
-        if len(seen) == 2:
-            raise KeyError("enough")
+    def callback(history: fit.History) -> None:
+        received.append(list(history))
+        if len(received) == 2:
+            raise KeyError("stop")
 
     run = small_fits.run_of("mlp-2")
     whole = fitted["mlp-2"][1]
-    with pytest.raises(KeyError, match="enough"):
-        small_fits.fit(run, tmp_path / "c", before_epoch=look)
-    network, _ = small_fits.fit(run, tmp_path / "c", before_epoch=look)
-    assert seen == [[], whole[:1], whole[:1], whole[:2]]
+    with pytest.raises(KeyError, match="stop"):
+        small_fits.fit(run, tmp_path / "c", before_epoch=callback)
+    network, _ = small_fits.fit(run, tmp_path / "c", before_epoch=callback)
+    assert received == [[], whole[:1], whole[:1], whole[:2]]
     assert networks.weights_digest(network) == digests["mlp-2"]
 
 
-def test_a_training_that_diverges_is_told_of(tmp_path: Path) -> None:
-    """In a sentence; the checkpoint has no number in it that is none."""
+def test_a_diverging_fit_is_an_error(tmp_path: Path) -> None:
+    """The checkpoint contains no NaN."""
     run = small_fits.run_of("mlp-2", optimizer="sgd", learning_rate=10.0, loss="mean-squared-error", weight_decay=1.0)
-    with pytest.raises(ModelError, match=r"diverged: after epoch \d .* lower learning rate than 10 "):
+    with pytest.raises(ModelError, match=r"diverged: .* after epoch \d; try a lower learning rate than 10$"):
         small_fits.fit(run, tmp_path / "c")
     assert not (tmp_path / "c").exists() or b"NaN" not in (tmp_path / "c").read_bytes()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_finished_training_is_not_repeated(
+def test_a_finished_fit_is_not_repeated(
     digests: dict[str, str], fitted: dict[str, Any], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed after the last epoch, before the model was saved: nothing is left to fit, the weights are the same."""
+    """This happens if a process is killed after the last epoch, before the model was saved."""
     with caplog.at_level(logging.INFO):
         assert small_fits.digest(small_fits.run_of(name), fitted[name][2]) == digests[name]
     assert "resumed after epoch 3" in caplog.text
@@ -180,10 +180,10 @@ def test_a_finished_training_is_not_repeated(
 # Checkpoints
 
 
-def test_a_damaged_checkpoint_is_told_and_training_starts_over(
+def test_a_damaged_checkpoint_is_reported_and_the_fit_starts_from_scratch(
     digests: dict[str, str], fitted: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A flipped byte costs the epochs, not the result."""
+    """The weights are the same in the end."""
     content = bytearray(fitted["mlp-2"][2].read_bytes())
     content[len(content) // 2] ^= 1
     checkpoint = tmp_path / "c"
@@ -192,58 +192,58 @@ def test_a_damaged_checkpoint_is_told_and_training_starts_over(
     assert "training starts from the first epoch" in caplog.text
 
 
-def test_no_flipped_bit_of_a_checkpoint_gets_into_a_network(keras: Any, tmp_path: Path) -> None:
-    """Wherever it is: it is found, and training starts over."""
+def test_no_flipped_bit_of_a_checkpoint_reaches_a_network(keras: Any, tmp_path: Path) -> None:
+    """A flipped bit anywhere is detected, and the fit starts from scratch."""
     run = small_fits.run_of("mlp-2", epochs=1)
     checkpoint = tmp_path / "c"
     network = small_network(run.training)
-    fit._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
+    fit.save_checkpoint(network, [{"loss": 1.0}], checkpoint)
     content = checkpoint.read_bytes()
-    assert fit._resume(network, checkpoint) == [{"loss": 1.0}]
-    zeroed(network)
+    assert fit.resume(network, checkpoint) == [{"loss": 1.0}]
+    set_to_zero(network)
     for position in range(0, len(content), 199):
         checkpoint.write_bytes(content[:position] + bytes([content[position] ^ 2]) + content[position + 1 :])
-        assert fit._resume(network, checkpoint) == [], position
-    assert not any(variable.numpy().any() for variable in fit._state(network))
+        assert fit.resume(network, checkpoint) == [], position
+    assert not any(variable.numpy().any() for variable in fit.training_state(network))
 
 
 def small_network(config: TrainingConfig) -> Any:
-    """Give a network with few weights, compiled."""
+    """Return a compiled network with few weights."""
     config_of_model = ModelConfig(architecture="mlp-2", hidden=(16,), dropout=0.5)
     network = networks.build(config_of_model, input_shape=SHAPE, classes=2, seed=1)
-    fit._compile(network, config, steps=1)
+    fit.compile_network(network, config, steps=1)
     return network
 
 
-def zeroed(network: Any) -> None:
-    """Put zeros in every variable."""
-    for variable in fit._state(network):
+def set_to_zero(network: Any) -> None:
+    """Set every variable to zero."""
+    for variable in fit.training_state(network):
         variable.assign(np.zeros(variable.shape, variable.dtype))
 
 
-def test_a_full_disk_ends_training_with_an_error_of_the_disk(keras: Any, tmp_path: Path) -> None:
-    """The store turns an `OSError` into its own; and the checkpoint before stays as it was."""
+def test_a_full_disk_is_an_os_error_and_keeps_the_previous_checkpoint(keras: Any, tmp_path: Path) -> None:
+    """The store turns an `OSError` into a `StoreError`."""
     network = small_network(small_fits.run_of("mlp-2").training)
     checkpoint = tmp_path / "c"
-    fit._save_checkpoint(network, [{"loss": 1.0}], checkpoint)
+    fit.save_checkpoint(network, [{"loss": 1.0}], checkpoint)
     before = checkpoint.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError, match=r"too large|written"):
-            fit._save_checkpoint(network, [{"loss": 1.0}] * 2, checkpoint)
+            fit.save_checkpoint(network, [{"loss": 1.0}] * 2, checkpoint)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoint.read_bytes() == before
     assert list(tmp_path.iterdir()) == [checkpoint]
 
 
-# What is fitted
+# Fit
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_fitting_learns(fitted: dict[str, Any], name: str) -> None:
-    """Even 320 digits teach something, and the loss falls."""
+def test_a_fit_reduces_the_loss_and_records_all_metrics(fitted: dict[str, Any], name: str) -> None:
+    """320 digits are enough for an accuracy above 0.3."""
     history = fitted[name][1]
     assert len(history) == 3
     assert history[-1]["loss"] < history[0]["loss"]
@@ -254,8 +254,8 @@ def test_fitting_learns(fitted: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_last_validation_is_that_of_the_network_in_the_end(fitted: dict[str, Any], name: str) -> None:
-    """The moving average that is validated is the one that is kept."""
+def test_the_last_validation_accuracy_is_that_of_the_final_network(fitted: dict[str, Any], name: str) -> None:
+    """Validation and the final network use the same averaged weights."""
     network, history, _ = fitted[name]
     _, validation = small_fits.samples()
     predicted = network.predict(validation.pixels[..., np.newaxis].astype(np.float32), verbose=0).argmax(axis=1)
@@ -270,42 +270,41 @@ def test_the_last_validation_is_that_of_the_network_in_the_end(fitted: dict[str,
         {"optimizer": "adamw", "weight_decay": 0.01, "label_smoothing": 0.1, "augment": True},
     ],
 )
-def test_every_optimizer_and_loss_can_be_fitted(keras: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
-    """One epoch each, to a finite loss."""
+def test_every_optimizer_and_loss_reaches_a_finite_loss(keras: Any, tmp_path: Path, settings: dict[str, Any]) -> None:
     _, history = small_fits.fit(small_fits.run_of("mlp-2", epochs=1, **settings), tmp_path / "c")
     assert np.isfinite(history[0]["loss"])
 
 
-def test_progress_is_told_of_every_step(keras: Any, tmp_path: Path) -> None:
-    """A bar an epoch, as long as there are batches, closed with the metrics."""
-    told: list[Any] = []
+def test_progress_has_a_bar_per_epoch_and_a_step_per_batch(keras: Any, tmp_path: Path) -> None:
+    """The bar is closed with the metrics of the epoch."""
+    events: list[Any] = []
 
-    class Listener:
-        def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> "Listener":
-            told.append((label, total, part))
+    class Recorder:
+        def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> "Recorder":
+            events.append((label, total, part))
             return self
 
         def advance(self, steps: int = 1, note: str = "") -> None:
-            told.append(steps)
+            events.append(steps)
 
         def close(self, note: str = "") -> None:
-            told.append(note)
+            events.append(note)
 
-    small_fits.fit(small_fits.run_of("mlp-2", epochs=2), tmp_path / "c", Listener())
-    assert told[:12] == [("epoch 1/2", 11, (0, 2)), *[1] * 11]
-    assert told[12].startswith("accuracy ")
-    assert told[13] == ("epoch 2/2", 11, (1, 2))
-    assert len(told) == 26
+    small_fits.fit(small_fits.run_of("mlp-2", epochs=2), tmp_path / "c", Recorder())
+    assert events[:12] == [("epoch 1/2", 11, (0, 2)), *[1] * 11]
+    assert events[12].startswith("accuracy ")
+    assert events[13] == ("epoch 2/2", 11, (1, 2))
+    assert len(events) == 26
 
 
-def test_an_epoch_has_every_image_once_in_an_order_of_its_own(keras: Any) -> None:
-    """The last, short batch included; each label stays with its image."""
+def test_an_epoch_contains_every_image_once_in_its_own_order(keras: Any) -> None:
+    """The last batch is shorter. Each label stays with its image."""
     train, _ = small_fits.samples()
     config = small_fits.run_of("cnn").training.model_copy(update={"augmentation": STILL})
     orders = []
     for epoch in (0, 1):
-        drawn = list(fit._batches(train, config, epoch, classes=10))
-        batches = list(fit._dataset(train, config, epoch, classes=10))
+        drawn = list(fit.draw_batches(train, config, epoch, classes=10))
+        batches = list(fit.make_dataset(train, config, epoch, classes=10))
         assert [len(images) for images, _ in batches] == [30] * 10 + [20]
         images = np.concatenate([images.numpy() for images, _ in batches])[..., 0]
         labels = np.concatenate([labels.numpy() for _, labels in batches]).argmax(axis=1)
@@ -318,40 +317,40 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own(keras: Any) -> Non
     assert orders[0] != orders[1]
 
 
-def test_printed_and_written_digits_are_trained_on_where_the_classes_are_digits(
+def test_synthetic_digits_are_added_only_if_the_classes_are_digits(
     keras: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each epoch has them too, with their labels; there are none among clothes."""
+    """Each epoch contains them with their labels."""
     train, _ = small_fits.samples()
     config = small_fits.run_of("cnn", printed=1, written=3, augment=False).training
-    joined = fit._with_synthetic_digits(train, config, tuple("0123456789"))
-    assert fit._with_synthetic_digits(train, config, ("shirt", "coat")) is train
-    batches = list(fit._batches(joined, config, 0, classes=10))
+    joined = fit.add_synthetic_digits(train, config, tuple("0123456789"))
+    assert fit.add_synthetic_digits(train, config, ("shirt", "coat")) is train
+    batches = list(fit.draw_batches(joined, config, 0, classes=10))
     labels = np.concatenate([labels.argmax(axis=1) for _, labels, _ in batches])
     found = {
         (image.tobytes(), int(label))
         for (pixels, _, _), label_rows in zip(batches, batches, strict=True)
         for image, label in zip(pixels, label_rows[1].argmax(axis=1), strict=True)
     }
-    printed = joined.second
-    assert len(labels) == len(joined) == len(train) + len(printed)
-    assert len(printed) == len(render_printed_digits(tuple("0123456789"), 1, seed=0, shape=train.shape)[1]) + 9
-    assert {(image.tobytes(), int(label)) for image, label in zip(printed.pixels, printed.labels, strict=True)} < found
+    added = joined.second
+    assert len(labels) == len(joined) == len(train) + len(added)
+    assert len(added) == len(render_printed_digits(tuple("0123456789"), 1, seed=0, shape=train.shape)[1]) + 9
+    assert {(image.tobytes(), int(label)) for image, label in zip(added.pixels, added.labels, strict=True)} < found
 
 
 # Augmentation
 
 
-def test_no_transform_is_the_identity(keras: Any) -> None:
-    """With every limit at zero the images are the images, to the bit."""
+def test_with_all_limits_at_zero_the_transform_is_the_identity(keras: Any) -> None:
+    """The images do not change in any bit."""
     train, _ = small_fits.samples()
     random = np.random.default_rng(0)
     assert fit.draw_transforms(random, 2, STILL, SHAPE).tolist() == [[1, 0, 0, 0, 1, 0, 0, 0]] * 2
     assert np.array_equal(transformed(train.pixels[:20], STILL, random), train.pixels[:20])
 
 
-def test_a_shift_moves_pixels_by_as_many(keras: Any) -> None:
-    """An output pixel comes from three to the right and below in the input; what comes from outside is black."""
+def test_a_shift_moves_the_pixels_by_its_amount(keras: Any) -> None:
+    """Each output pixel comes from three pixels to the right and below. Pixels from outside are black."""
     images = small_fits.samples()[0].pixels[:5]
     shifted = transformed(images, STILL.model_copy(update={"shift": 3.0}), Highest())
     assert np.array_equal(shifted[:, :-3, :-3], images[:, 3:, 3:])
@@ -359,8 +358,8 @@ def test_a_shift_moves_pixels_by_as_many(keras: Any) -> None:
     assert not shifted[:, :, -3:].any()
 
 
-def test_a_rotation_is_about_the_centre(keras: Any) -> None:
-    """By 180 degrees an image that is not square lands on itself, upside down; by 90 a square one on its side."""
+def test_a_rotation_is_around_the_center(keras: Any) -> None:
+    """By 180 degrees, an image that is not square is turned upside down; by 90 degrees, a square image on its side."""
     images = small_fits.samples()[0].pixels[:5]
     half_turn = transformed(images[:, 4:], STILL.model_copy(update={"rotation": 180.0}), Highest())
     assert np.allclose(half_turn, images[:, :3:-1, ::-1], atol=0.5)
@@ -368,8 +367,8 @@ def test_a_rotation_is_about_the_centre(keras: Any) -> None:
     assert np.allclose(quarter_turn, np.rot90(images, axes=(1, 2)), atol=0.5)
 
 
-def test_zoom_and_shear_keep_the_centre(keras: Any) -> None:
-    """The pixel in the middle stays; a zoom above 1 shrinks, and a shear moves rows apart, the more the farther."""
+def test_zoom_and_shear_keep_the_center(keras: Any) -> None:
+    """A zoom above 1 shrinks the image. A shear moves each row in proportion to its distance from the center."""
     images = np.zeros((1, 21, 21), np.uint8)
     images[0, 10, :] = images[0, :, 10] = 200
     zoomed = transformed(images, STILL.model_copy(update={"zoom": 0.5}), Highest())[0]
@@ -380,7 +379,7 @@ def test_zoom_and_shear_keep_the_centre(keras: Any) -> None:
 
 
 def test_transforms_stay_within_their_limits() -> None:
-    """A thousand draws of a shift alone: both ends are nearly reached, none is passed."""
+    """1,000 shifts nearly reach both limits, and exceed none."""
     drawn = fit.draw_transforms(np.random.default_rng(1), 1000, STILL.model_copy(update={"shift": 2.0}), SHAPE)
     assert drawn.dtype == np.float32
     assert np.abs(drawn[:, [2, 5]]).max() <= 2
@@ -391,23 +390,22 @@ def test_transforms_stay_within_their_limits() -> None:
 # The learning rate
 
 
-def test_a_cosine_schedule_rises_to_its_peak_and_falls_to_nothing(keras: Any) -> None:
-    """20 of 100 steps up, half the peak in the middle of the fall, nothing at the end."""
+def test_a_cosine_schedule_rises_to_its_peak_and_falls_to_zero(keras: Any) -> None:
+    """It rises for 20 of 100 steps, and has half of the peak in the middle of the fall."""
     config = small_fits.run_of("cnn", learning_rate=0.004, warmup=0.2).training
-    rate = fit._learning_rate(keras, config, 100)
+    rate = fit.learning_rate_schedule(keras, config, 100)
     assert [float(rate(step)) for step in (0, 10, 20, 60, 100)] == pytest.approx([0, 0.002, 0.004, 0.002, 0], abs=1e-9)
 
 
 def test_a_cosine_schedule_without_warm_up_starts_at_its_peak(keras: Any) -> None:
-    """No division of nothing by nothing."""
+    """There is no division by zero."""
     config = small_fits.run_of("cnn", learning_rate=0.004, warmup=0).training
-    rate = fit._learning_rate(keras, config, 1)
+    rate = fit.learning_rate_schedule(keras, config, 1)
     assert [float(rate(step)) for step in (0, 1)] == pytest.approx([0.004, 0], abs=1e-9)
 
 
-def test_a_constant_rate_is_a_number(keras: Any) -> None:
-    """No schedule, no object."""
-    assert fit._learning_rate(keras, small_fits.run_of("mlp-2", learning_rate=0.01).training, 100) == 0.01
+def test_a_constant_learning_rate_is_a_number(keras: Any) -> None:
+    assert fit.learning_rate_schedule(keras, small_fits.run_of("mlp-2", learning_rate=0.01).training, 100) == 0.01
 
 
 # Networks
@@ -424,8 +422,8 @@ def test_a_constant_rate_is_a_number(keras: Any) -> None:
         (ModelConfig(architecture="cropped", hidden=(16, 32, 32, 64), dropout=0), 43_226),
     ],
 )
-def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config: ModelConfig, weights: int) -> None:
-    """As many weights as the layers say; images in 0..255 in, shares of one out; the summary names the layers."""
+def test_each_architecture_maps_raw_pixels_to_probabilities(keras: Any, config: ModelConfig, weights: int) -> None:
+    """It has the expected number of weights, and the summary names its layers."""
     network = networks.build(config, input_shape=SHAPE, classes=10, seed=1)
     predicted = network.predict(np.full((3, 28, 28, 1), 255, np.float32), verbose=0)
     assert predicted.shape == (3, 10)
@@ -435,8 +433,8 @@ def test_each_architecture_gives_probabilities_of_raw_pixels(keras: Any, config:
     assert network.name == config.architecture
 
 
-def test_fused_normalization_computes_what_keras_does(keras: Any) -> None:
-    """The same outputs and gradients in training, the same moving means, variances but for Bessel's correction."""
+def test_fused_batch_normalization_equals_that_of_keras(keras: Any) -> None:
+    """Outputs, gradients and moving means are equal in training, and variances except for Bessel's correction."""
     network = small_fits.build(small_fits.run_of("cnn"))
     fused = networks.fuse_batch_normalization(network)
     assert networks.weights_digest(fused) == networks.weights_digest(network)
@@ -450,7 +448,7 @@ def test_fused_normalization_computes_what_keras_does(keras: Any) -> None:
 
 
 def trained_once(network: Any) -> tuple[Any, list[Any]]:
-    """Give what a network puts out for 100 digits in training, and the gradients of a loss."""
+    """Return the output of a network for 100 digits in training, and the gradients of a loss."""
     import tensorflow as tf
 
     samples = small_fits.samples()[1]
@@ -461,19 +459,18 @@ def trained_once(network: Any) -> tuple[Any, list[Any]]:
     return outputs.numpy(), [gradient.numpy() for gradient in tape.gradient(loss, network.trainable_variables)]
 
 
-def test_a_network_without_normalization_is_fitted_itself(keras: Any) -> None:
-    """There is nothing to fuse in the tutorial's."""
+def test_a_network_without_batch_normalization_is_not_copied(keras: Any) -> None:
     network = small_fits.build(small_fits.run_of("mlp-2"))
     assert networks.fuse_batch_normalization(network) is network
 
 
-def test_what_is_kept_of_a_training_has_keras_layers_only(fitted: dict[str, Any]) -> None:
-    """A `.keras` file can be opened without Digits."""
+def test_a_fitted_network_has_standard_keras_layers_only(fitted: dict[str, Any]) -> None:
+    """So its `.keras` file can be opened without Digits."""
     assert {type(layer).__module__.split(".")[0] for layer in fitted["cnn"][0].layers} == {"keras"}
 
 
 def test_initial_weights_are_a_function_of_the_seed(keras: Any) -> None:
-    """The same seed, the same network; another seed, another one."""
+    """The same seed gives the same weights, and another seed gives other weights."""
     run = small_fits.run_of("mlp-2")
     first, again = (networks.weights_digest(small_fits.build(run)) for _ in range(2))
     other = networks.weights_digest(small_fits.build(small_fits.run_of("mlp-2", seed=1)))
@@ -489,20 +486,19 @@ def test_initial_weights_are_a_function_of_the_seed(keras: Any) -> None:
         (
             ModelConfig(architecture="cnn", hidden=(2,) * 5, dropout=0),
             (8, 8),
-            r"cnn can't be built for images of \(8, 8\)",
+            r"cnn cannot be built for images of \(8, 8\)",
         ),
     ],
 )
-def test_what_can_not_be_built_is_refused(
+def test_a_network_that_cannot_be_built_is_an_error(
     keras: Any, config: ModelConfig, shape: tuple[int, int], message: str
 ) -> None:
-    """Sizes for other layers, images that convolutions use up."""
+    """The number of layer sizes is wrong, or the images are too small for the convolutions."""
     with pytest.raises(ModelError, match=message):
         networks.build(config, input_shape=shape, classes=10, seed=1)
 
 
-def test_a_saved_network_is_loaded_with_the_same_weights(fitted: dict[str, Any], tmp_path: Path) -> None:
-    """And says the same."""
+def test_a_saved_network_is_loaded_with_the_same_weights_and_output(fitted: dict[str, Any], tmp_path: Path) -> None:
     network = fitted["cnn"][0]
     networks.save(network, tmp_path / "model.keras")
     loaded = networks.load(tmp_path / "model.keras")
@@ -512,19 +508,18 @@ def test_a_saved_network_is_loaded_with_the_same_weights(fitted: dict[str, Any],
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip file", None])
-def test_what_is_no_model_is_refused(keras: Any, tmp_path: Path, content: bytes | None) -> None:
-    """Empty, something else, absent."""
+def test_a_missing_file_or_one_without_a_model_is_an_error(keras: Any, tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "model.keras").write_bytes(content)
-    with pytest.raises(ModelError, match=r"model\.keras(: expected a \.keras file| is not a model)"):
+    with pytest.raises(ModelError, match=r"model\.keras: (expected a \.keras file|Keras cannot load the model)"):
         networks.load(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_onnx_export_says_what_keras_says(
+def test_the_exported_network_has_the_output_of_the_keras_network(
     fitted: dict[str, Any], tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """For batches of any size: the same classes, probabilities within 1e-4; and the converter is quiet."""
+    """Batches of any size have equal classes, and probabilities within 1e-4. The converter prints nothing."""
     network = fitted[name][0]
     export.export_onnx(network, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")
@@ -539,8 +534,8 @@ def test_the_onnx_export_says_what_keras_says(
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))
-def test_each_preset_goes_from_network_to_export(keras: Any, tmp_path: Path, preset: Preset) -> None:
-    """Built, fitted for an epoch, saved, loaded and exported: the same is predicted in the end."""
+def test_each_preset_is_built_fitted_saved_loaded_and_exported(keras: Any, tmp_path: Path, preset: Preset) -> None:
+    """The exported network predicts the same as the fitted one."""
     chosen = TrainingRun(
         preset=preset, training=TrainingConfig(epochs=1, batch_size=64, printed=0, written=0)
     ).resolved()
@@ -555,8 +550,8 @@ def test_each_preset_goes_from_network_to_export(keras: Any, tmp_path: Path, pre
     assert np.allclose(session.run(None, {"images": images})[0], network.predict(images, verbose=0), atol=1e-4)
 
 
-def test_an_average_of_networks(keras: Any, tmp_path: Path) -> None:
-    """Its probabilities are the mean of theirs, saved, loaded and exported too; its measures are its own."""
+def test_an_average_of_networks_has_their_mean_probabilities(keras: Any, tmp_path: Path) -> None:
+    """This holds after saving, loading and exporting, too. The validation metrics are those of the average."""
     samples = small_fits.samples()[1]
     images = samples.pixels[..., np.newaxis].astype(np.float32)
     run = TrainingRun().resolved()
@@ -576,14 +571,13 @@ def test_an_average_of_networks(keras: Any, tmp_path: Path) -> None:
     assert fit.mean_metrics([{"loss": 1.0}, {"loss": 3.0}]) == {"loss": 2.0}
 
 
-def test_a_configuration_without_an_architecture_is_refused(keras: Any) -> None:
-    """One that was not resolved."""
-    with pytest.raises(ModelError, match="no architecture is named"):
+def test_settings_that_are_not_resolved_are_refused(keras: Any) -> None:
+    with pytest.raises(ModelError, match="the settings name no architecture"):
         networks.build(ModelConfig(), input_shape=SHAPE, classes=10, seed=1)
 
 
-def test_without_tensorflow_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prediction worker that is asked to train says which extra is missing."""
+def test_without_keras_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training may be started in an environment for predictions."""
     monkeypatch.setitem(sys.modules, "keras", None)
     backend.load_keras.cache_clear()
     with pytest.raises(ModelError, match=r"keras is not installed, .* 'train' extra"):
