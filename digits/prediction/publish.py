@@ -115,7 +115,7 @@ def merge_parts(plan: Plan, *, started: float | None = None) -> PredictionSummar
     with os_errors_as(StoreError, plan.out, "the table could not be written", remedy), _lock_merge(plan) as exists:
         if not exists:
             return _published_by_another(plan)
-        with _lock_publication(plan):
+        with lock_publication(plan):
             return _publish(plan, started)
 
 
@@ -133,7 +133,7 @@ def _lock_merge(plan: Plan) -> Iterator[bool]:
 
 
 @contextmanager
-def _lock_publication(plan: Plan) -> Iterator[None]:
+def lock_publication(plan: Plan) -> Iterator[None]:
     """Wait until no other plan is being published, so that table, picture and summary are of one run."""
     with locked(plan.path.parent, flags=os.O_RDONLY):
         yield

@@ -202,7 +202,7 @@ class Store:
                 raise CorruptArtifactError(f"{ref}: its manifest belongs to another artifact; delete {path}")
             for name, expected in artifact.manifest["files"].items():
                 _require_inside(ref, name)
-                _verify_file(ref, path / name, expected)
+                verify_file(ref, path / name, expected)
         return artifact
 
     def recipe(self, ref: ArtifactRef) -> Recipe | None:
@@ -389,7 +389,12 @@ def _require_inside(ref: ArtifactRef, name: str) -> None:
         raise CorruptArtifactError(f"{ref}: its manifest lists {name!r}, a file outside its directory; delete it")
 
 
-def _verify_file(ref: ArtifactRef, path: Path, expected: Mapping[str, Any]) -> None:
+def verify_file(ref: ArtifactRef, path: Path, expected: Mapping[str, Any]) -> None:
+    """Check the hash of an artifact's file.
+
+    Raises:
+        CorruptArtifactError: if the file is missing or damaged.
+    """
     found = hash_file(path) if path.is_file() else "no file"
     if found != expected["sha256"]:
         raise CorruptArtifactError(

@@ -67,9 +67,11 @@ class JoinedSamples:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Height and width of the images in pixels."""
         return self.first.shape
 
     def take(self, chosen: npt.NDArray[np.intp]) -> tuple[Pixels, Labels]:
+        """Return pixels and labels of the samples with these indices, which must be in ascending order."""
         cut = int(np.searchsorted(chosen, len(self.first)))
         parts = self.first.take(chosen[:cut]), self.second.take(chosen[cut:] - len(self.first))
         return np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])

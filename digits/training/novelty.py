@@ -34,7 +34,7 @@ REJECTED_SHARE = 0.008
 NON_DIGITS = 12_000
 DIGITS = 16_000
 PRINTED, WRITTEN = 20, 300
-"""Number of non-digits and of digits to fit to, and of printed and handwritten digits per class."""
+"""Numbers of non-digits and digits for the fit, of images per printed glyph, and of images per handwritten form."""
 
 _NORMAL = AugmentationConfig()
 _STRONG = AugmentationConfig(stroke=1, blur=2.5, contrast=0.9)

@@ -1,23 +1,25 @@
-"""Disturb commands at random or at every call, run them again, and compare with runs that nobody disturbed.
+"""Fault campaigns: disturb commands at random or at every call, run them again, and compare with undisturbed runs.
 
 python -m tests.faults                                        # everything; a table of counts
 python -m tests.faults --workload predict --fault kill --rounds 1000 --seed 7
 python -m tests.faults --workload promote --fault call --only ENOSPC/once/12
-python -m tests.faults --fault call -- models show 1          # any command of ours; {store} {out} {table} {images}
+python -m tests.faults --fault call -- models show 1          # any digits command; {store} {out} {table} {images}
 
 Faults: `kill` at a random instant; `call`: the Nth file-system call below the store or the output fails, for every N
-(or `--sample` of them), with ENOSPC and EIO, once and for good; `readonly`: store or output can't be written; `nofile`,
-`fsize`, `as`: limits on open files, bytes of a file, memory. A round fails unless
+(or for `--sample` of them), with ENOSPC and EIO, once and permanently; `readonly`: the store or the output cannot be
+written; `nofile`, `fsize`, `as`: limits on open files, file size and memory. A round passes if
 
-- the command ended with 0 or an expected exit code, and one message without a traceback (unless it was killed);
-- at the fault, every file of the final state was absent, as before, or as after: none by half;
-- the same command again ends well, with the files of an undisturbed run, but for times;
-- it took over all that was committed: images of sealed shards, epochs of the checkpoint;
-- nothing is left, once the janitor has been there, that an undisturbed run does not leave.
+- the command exits with 0 or an expected exit code, and prints one message without a traceback (unless it was killed);
+- after the fault, every file of the final state is absent, unchanged or complete, and never half written;
+- the same command, run again, succeeds and leaves the files of an undisturbed run, except for times;
+- it reuses everything that was committed: images of sealed shards, epochs of the checkpoint;
+- after the janitor has run, no file is left that an undisturbed run does not leave.
 
-`tests.faults.kills` does less, for predictions alone: it kills, and asks the kernel which pictures are opened again.
+`tests.faults.kills` covers only predictions: it kills them and checks, with the kernel's help, which images are opened
+again.
 
-What fails is printed with what repeats it: `--workload W --fault F --seed S --only ROUND`.
+A failure is printed with the options that repeat it: `--workload W --fault F --seed S --only ROUND`.
+
 """
 
 import argparse
@@ -38,7 +40,7 @@ FAULTS = ("kill", "call", "readonly", "nofile", "fsize", "as")
 
 
 def main(arguments: list[str]) -> int:
-    """Run a campaign and print its table; 1 if a round failed."""
+    """Run a campaign and print its table. Return 1 if a round failed."""
     if CONTROL not in os.environ:
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
             return _restarted(Path(folder), arguments)
@@ -48,15 +50,15 @@ def main(arguments: list[str]) -> int:
         started, outcomes = time.monotonic(), []
         for outcome in _rounds(name, fault, options):
             outcomes.append(outcome)
-            for wrong in outcome.wrong:
+            for found in outcome.faults:
                 again = f"--workload {name} --fault {fault} --seed {options.seed} --only {outcome.name}"
-                print(f"FAILED {again}: {wrong}", flush=True)
-        hit, bad = sum(one.hit for one in outcomes), sum(bool(one.wrong) for one in outcomes)
+                print(f"FAILED {again}: {found}", flush=True)
+        hit, bad = sum(one.hit for one in outcomes), sum(bool(one.faults) for one in outcomes)
         seconds = time.monotonic() - started
         rows.append(f"| {name} | {fault} | {len(outcomes):,} | {hit:,} | {bad} | {seconds:.0f} |")
         print(rows[-1], flush=True)
         failed += bad
-    print("\n| command | fault | runs | met | failed | seconds |\n|---|---|--:|--:|--:|--:|", *rows, sep="\n")
+    print("\n| command | fault | runs | disturbed | failed | seconds |\n|---|---|--:|--:|--:|--:|", *rows, sep="\n")
     return int(failed > 0)
 
 
@@ -92,14 +94,14 @@ def _faults(kind: str, bench: Bench, options: argparse.Namespace) -> Iterator[Fa
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tests.faults", description="Disturb commands, and run them again.")
+    parser = argparse.ArgumentParser(prog="tests.faults", description="Disturb commands and run them again.")
     parser.add_argument("--workload", action="append", choices=WORKLOADS)
     parser.add_argument("--fault", action="append", choices=FAULTS)
-    parser.add_argument("--rounds", type=int, default=20, help="of kills, and of each limit")
-    parser.add_argument("--sample", type=int, help="so many calls instead of every one")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same instants and limits")
-    parser.add_argument("--only", metavar="ROUND", help="run this round alone, such as 12 or EIO/once/12")
-    parser.add_argument("command", nargs="*", help="a digits command instead of a workload, after --")
+    parser.add_argument("--rounds", type=int, default=20, help="number of kills, and of rounds per limit")
+    parser.add_argument("--sample", type=int, help="number of calls to fail; default: every call")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the instants and limits")
+    parser.add_argument("--only", metavar="ROUND", help="run only this round, such as 12 or EIO/once/12")
+    parser.add_argument("command", nargs="*", help="digits command to run instead of a workload, after --")
     options = parser.parse_args(arguments)
     options.workload = [" ".join(options.command)] if options.command else options.workload or list(WORKLOADS)
     options.fault = options.fault or list(FAULTS)

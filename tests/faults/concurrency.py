@@ -1,10 +1,11 @@
-"""Eight processes at once at one artifact root: what comes of it is what some order of single runs would give.
+"""Concurrency campaign: eight processes at one artifact root must have the result of some sequence of single runs.
 
 python -m tests.faults.concurrency                      # 200 rounds, 20 of them with training
-python -m tests.faults.concurrency --seed 3 --only 17   # a round again, with the same draws
+python -m tests.faults.concurrency --seed 3 --only 17   # repeat one round with the same draws
 
-A round is a pairing of two operations, four processes each: train, promote, roll back, predict a folder into the same
-table, the same with a promotion in between, and the janitor, who finds something to remove.
+A round pairs two operations, four processes each: train, promote, roll back, predict a folder into one table, the same
+with a promotion in between, and clean up with the janitor, which finds obsolete files.
+
 """
 
 import argparse
@@ -47,12 +48,12 @@ from tests.support.processes import Forked
 OTHERS = ("promote", "rollback", "predict", "predict+promote", "janitor")
 TRAINING_PAIRS = [("train", other) for other in ("train", *OTHERS)]
 OTHER_PAIRS = list(combinations_with_replacement(OTHERS, 2))
-EACH_TENTH = 10
-"""A round of so many trains."""
+TRAINING_INTERVAL = 10
+"""One round in this many trains."""
 COPIES = 4
 IMAGES = 30
-DELAY = 0.05
-"""Seconds that a process waits at most after all are let go."""
+MAX_DELAY = 0.05
+"""Maximum seconds that a process waits after the common start."""
 LONG_AGO = 60 * 24 * 3600
 TRAINERS = ("h5py", "keras", "tensorflow", "digits.training.networks", "digits.pipeline.steps", "digits.training.fit")
 TRAINING: dict[str, Any] = {
@@ -61,12 +62,12 @@ TRAINING: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 500, "printed": 0, "written": 0},
 }
 EXPECTED = {"promote": "is already the champion", "rollback": "to roll back to"}
-"""What a refusal of the registry says."""
+"""Text in the registry's expected errors, by action."""
 
 
 def pairing(number: int) -> tuple[str, str]:
-    """Give the operations of a round."""
-    tenth, rest = divmod(number, EACH_TENTH)
+    """Return the two operations of a round."""
+    tenth, rest = divmod(number, TRAINING_INTERVAL)
     if rest == 0:
         return TRAINING_PAIRS[tenth % len(TRAINING_PAIRS)]
     return OTHER_PAIRS[(number - tenth - 1) % len(OTHER_PAIRS)]
@@ -74,23 +75,23 @@ def pairing(number: int) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a round is: the artifact root, the pictures, the tables, and what each process tells."""
+    """Files of a round: artifact root, images, table, and outcomes of the processes."""
 
     path: Path
 
     @property
     def store(self) -> Store:
-        """The artifact root."""
+        """Artifact root."""
         return Store(self.path / "store")
 
     @property
     def table(self) -> Path:
-        """The table that every prediction writes."""
+        """Table that every prediction writes."""
         return self.path / "out" / "table.csv"
 
     @property
     def images(self) -> Path:
-        """The pictures."""
+        """Folder of images."""
         return self.path / "images"
 
 
@@ -101,7 +102,7 @@ def _window(store: Store, first: int) -> list[int]:
     return [first, len(Registry(store).promotions())]
 
 
-def _changed(place: Place, action: str, change: Callable[[], Promotion]) -> Record:
+def _change_champion(place: Place, action: str, change: Callable[[], Promotion]) -> Record:
     first = len(Registry(place.store).promotions())
     try:
         entry: int | None = change().number
@@ -114,12 +115,12 @@ def _changed(place: Place, action: str, change: Callable[[], Promotion]) -> Reco
 
 def _promote(place: Place, draws: random.Random) -> Record:
     number = draws.choice((1, 2))
-    change = _changed(place, "promote", lambda: Registry(place.store).promote(number, reasons=["a round"]))
+    change = _change_champion(place, "promote", lambda: Registry(place.store).promote(number, reasons=["a round"]))
     return {"changes": [{**change, "version": number}]}
 
 
 def _rollback(place: Place, _: random.Random) -> Record:
-    return {"changes": [_changed(place, "rollback", lambda: Registry(place.store).roll_back())]}
+    return {"changes": [_change_champion(place, "rollback", lambda: Registry(place.store).roll_back())]}
 
 
 def _predict(place: Place, _: random.Random) -> Record:
@@ -134,16 +135,16 @@ def _predict_and_promote(place: Place, draws: random.Random) -> Record:
     changes = [_promote(place, draws)] if before else []
     first = len(Registry(place.store).promotions())
     summary = None
-    with WorkerPool(options.processes) as crew:
+    with WorkerPool(options.processes) as pool:
         while summary is None:
             plan = service.plan_predictions(
                 place.store, place.images, model="champion", out=place.table, options=options
             )
             window = _window(place.store, first)
             changes += [] if changes else [_promote(place, draws)]
-            run_workers(plan, crew)
+            run_workers(plan, pool)
             with suppress(PlanGoneError):
-                summary = publish.merge_predictions(plan, crew)
+                summary = publish.merge_predictions(plan, pool)
     made = [change for one in changes for change in one["changes"]]
     return {"predicted": summary.model_version, "images": summary.images, "window": window, "changes": made}
 
@@ -156,14 +157,14 @@ def _train(place: Place, draws: random.Random) -> Record:
     from digits.pipeline import steps
 
     run = parse(TrainingRun, TRAINING, source="concurrency").resolved()
-    how = run.training.model_copy(update={"seed": draws.choice((0, 0, 1))})
+    config = run.training.model_copy(update={"seed": draws.choice((0, 0, 1))})
     fitted: list[int] = []
     store = place.store
     sources = [steps.download_dataset(store, name) for name in run.datasets]
     arrays = steps.prepare_arrays(store, sources, run.arrays)
-    network = steps.build_network(store, arrays, run.model, seed=how.seed)
-    model = steps.train_network(store, network, arrays, how, before_epoch=lambda _: fitted.append(1))
-    return {"trained": [model.kind, model.digest], "seed": how.seed, "fitted": len(fitted)}
+    network = steps.build_network(store, arrays, run.model, seed=config.seed)
+    model = steps.train_network(store, network, arrays, config, before_epoch=lambda _: fitted.append(1))
+    return {"trained": [model.kind, model.digest], "seed": config.seed, "fitted": len(fitted)}
 
 
 OPERATIONS: dict[str, Callable[[Place, random.Random], Record]] = {
@@ -180,7 +181,7 @@ OPERATIONS: dict[str, Callable[[Place, random.Random], Record]] = {
 
 
 def prepare(place: Place, *, training: bool) -> dict[int, bytes]:
-    """Make a store of two versions that were champions in turn, and pictures; give each version's table."""
+    """Make a store with two versions that were champions in turn, and images. Return each version's expected table."""
     make_store(place.store.root, tiny_network(), name="tiny")
     make_store(place.store.root, small_network(), name="small")
     for number in (1, 2):
@@ -188,9 +189,9 @@ def prepare(place: Place, *, training: bool) -> dict[int, bytes]:
     write_images(place.images, IMAGES)
     place.table.parent.mkdir()
     for number in (1, 2):
-        _in_copy(partial(_table_of, place, number))
+        _run_in_copy(partial(_predict_alone, place, number))
     if training:
-        _in_copy(partial(_arrays, place))
+        _run_in_copy(partial(_prepare_arrays, place))
     tables = {number: _reference(place, number).read_bytes() for number in (1, 2)}
     for number in tables:
         shutil.rmtree(_reference(place, number).parent)
@@ -201,32 +202,32 @@ def _reference(place: Place, number: int) -> Path:
     return place.path / f"single-{number}" / "table.csv"
 
 
-def _table_of(place: Place, number: int) -> None:
+def _predict_alone(place: Place, number: int) -> None:
     out = _reference(place, number)
     out.parent.mkdir()
     options = PredictionConfig(processes=1)
     api.predict(place.images, out=out, model=str(number), options=options, artifacts=place.store.root)
 
 
-def _arrays(place: Place) -> None:
+def _prepare_arrays(place: Place) -> None:
     from digits.pipeline import steps
 
     run = parse(TrainingRun, TRAINING, source="concurrency").resolved()
     sources = [steps.download_dataset(place.store, name) for name in run.datasets]
-    steps.prepare_arrays(place.store, sources, run.arrays)
+    steps.prepare_prepare_arrays(place.store, sources, run.arrays)
 
 
-def _in_copy(work: Callable[[], object]) -> None:
+def _run_in_copy(work: Callable[[], object]) -> None:
     def ended() -> int:
         work()
         return 0
 
     if status := Forked(ended).wait():
-        raise RuntimeError(f"a place could not be prepared: the copy ended with {status}")
+        raise RuntimeError(f"the place could not be prepared: the process exited with {status}")
 
 
-def plant(store: Store) -> list[Path]:
-    """Put there what the janitor is for, and make all that is there old; give what must go."""
+def add_obsolete_files(store: Store) -> list[Path]:
+    """Add files that the janitor must remove, and make everything old. Return the paths to be removed."""
 
     def write(directory: Path) -> None:
         (directory / "content").write_text("nobody uses it")
@@ -252,7 +253,7 @@ def plant(store: Store) -> list[Path]:
 
 
 class Bench:
-    """A prepared place, of which each round has a copy."""
+    """A prepared place, copied for each round."""
 
     def __init__(self, folder: Path, *, training: bool) -> None:
         _import_all(training=training)
@@ -262,79 +263,82 @@ class Bench:
         self._place.path.rename(self._fresh)
 
     def round(self, number: int, seed: int) -> list[str]:
-        """Let eight processes loose; give what no order of single runs explains."""
+        """Run eight processes at once. Return every result that no sequence of single runs explains."""
         shutil.rmtree(self._place.path, ignore_errors=True)
         shutil.copytree(self._fresh, self._place.path)
-        planted = plant(self._place.store)
+        obsolete = add_obsolete_files(self._place.store)
         names = pairing(number) * COPIES
-        told = self._at_once(names, [random.Random(f"{seed}/{number}/{one}") for one in range(len(names))])  # noqa: S311
-        failed = [f"{name} failed: {one['failed']}" for name, one in zip(names, told, strict=True) if "failed" in one]
-        return failed or list(_wrong(self._place, names, told, self._tables, planted))
+        draws = [random.Random(f"{seed}/{number}/{one}") for one in range(len(names))]  # noqa: S311
+        outcomes = self._run_at_once(names, draws)
+        failed = [
+            f"{name} failed: {one['failed']}" for name, one in zip(names, outcomes, strict=True) if "failed" in one
+        ]
+        return failed or list(_find_faults(self._place, names, outcomes, self._tables, obsolete))
 
-    def _at_once(self, names: Sequence[str], draws: Sequence[random.Random]) -> list[Record]:
+    def _run_at_once(self, names: Sequence[str], draws: Sequence[random.Random]) -> list[Record]:
         gate, release = os.pipe()
-        places = [self._place.path / f"told-{number}.json" for number in range(len(names))]
+        places = [self._place.path / f"outcome-{number}.json" for number in range(len(names))]
 
-        def work(name: str, draw: random.Random, told: Path) -> int:
+        def work(name: str, draw: random.Random, outcome: Path) -> int:
             os.close(release)
             os.read(gate, 1)
-            time.sleep(draw.random() * DELAY)
-            told.write_text(json.dumps(_told(name, self._place, draw)))
+            time.sleep(draw.random() * MAX_DELAY)
+            outcome.write_text(json.dumps(_run_operation(name, self._place, draw)))
             return 0
 
         processes = [
-            Forked(lambda name=name, draw=draw, told=told: work(name, draw, told))  # type: ignore[misc]
-            for name, draw, told in zip(names, draws, places, strict=True)
+            Forked(lambda name=name, draw=draw, outcome=outcome: work(name, draw, outcome))  # type: ignore[misc]
+            for name, draw, outcome in zip(names, draws, places, strict=True)
         ]
         os.close(release)
         statuses = [process.wait() for process in processes]
         os.close(gate)
         return [
-            json.loads(place.read_text()) if not status else {"failed": f"it ended with {status}"}
+            json.loads(place.read_text()) if not status else {"failed": f"it exited with {status}"}
             for place, status in zip(places, statuses, strict=True)
         ]
 
 
-def _told(name: str, place: Place, draws: random.Random) -> Record:
+def _run_operation(name: str, place: Place, draws: random.Random) -> Record:
     try:
         return OPERATIONS[name](place, draws)
     except DigitsError as error:
         return {"failed": f"{type(error).__name__}: {error}"}
-    except Exception:  # noqa: BLE001 - whatever it is, it is what the round has found
+    except Exception:  # noqa: BLE001 - any error is a finding of the round
         return {"failed": traceback.format_exc()[-1500:]}
 
 
 def _import_all(*, training: bool) -> None:
-    """Import here what each process would."""
+    """Import what each process needs, before they are forked."""
     for name in ("onnxruntime", *(TRAINERS if training else ())):
         import_module(name)
 
 
-# What is asked of the outcome
+# Checks of the outcome
 
 
-def _wrong(
-    place: Place, names: Sequence[str], told: Sequence[Record], tables: dict[int, bytes], planted: Sequence[Path]
+def _find_faults(
+    place: Place, names: Sequence[str], outcomes: Sequence[Record], tables: dict[int, bytes], obsolete: Sequence[Path]
 ) -> Iterator[str]:
     try:
         log = Registry(place.store).promotions()
         service.open_model(place.store, "champion")
     except DigitsError as error:
-        yield f"the champion can't be opened: {error}"
+        yield f"the champion cannot be opened: {error}"
         return
     before = 4
-    yield from _wrong_log(log, before, [change for one in told for change in one.get("changes", ())])
-    yield from _wrong_tables(place, [one for one in told if "predicted" in one], log, tables)
-    yield from _wrong_trainings(place.store, [one for one in told if "trained" in one])
-    yield from _wrong_removals(place.store, names, told, planted)
-    yield from _left(place, planted)
+    yield from _log_faults(log, before, [change for one in outcomes for change in one.get("changes", ())])
+    yield from _table_faults(place, [one for one in outcomes if "predicted" in one], log, tables)
+    yield from _training_faults(place.store, [one for one in outcomes if "trained" in one])
+    yield from _removal_faults(place.store, names, outcomes, obsolete)
+    yield from _leftover_faults(place, obsolete)
 
 
-def _champion_at(log: Sequence[Promotion], window: Sequence[int]) -> Iterator[list[int]]:
+def _champion_stacks(log: Sequence[Promotion], window: Sequence[int]) -> Iterator[list[int]]:
     return (champion_stack(log[:length]) for length in range(window[0], window[1] + 1))
 
 
-def _wrong_log(log: Sequence[Promotion], before: int, changes: Sequence[Record]) -> Iterator[str]:
+def _log_faults(log: Sequence[Promotion], before: int, changes: Sequence[Record]) -> Iterator[str]:
     if [entry.number for entry in log] != list(range(1, len(log) + 1)):
         yield f"the log's numbers are {[entry.number for entry in log]}"
     made = sorted(change["entry"] for change in changes if change["entry"])
@@ -348,43 +352,43 @@ def _wrong_log(log: Sequence[Promotion], before: int, changes: Sequence[Record])
         if not right:
             yield f"entry {number} is {entry.action} {entry.version} after the champions {stack}"
     for change in changes:
-        yield from _wrong_change(log, change)
+        yield from _change_faults(log, change)
 
 
-def _wrong_change(log: Sequence[Promotion], change: Record) -> Iterator[str]:
+def _change_faults(log: Sequence[Promotion], change: Record) -> Iterator[str]:
     first, last = change["window"]
     if change["entry"]:
         entry = log[change["entry"] - 1]
         if not first < entry.number <= last or entry.action != change["action"]:
             yield f"{change} is not the entry {entry}"
         return
-    stacks = list(_champion_at(log, (first, last)))
+    stacks = list(_champion_stacks(log, (first, last)))
     wanted = change.get("version")
     if not any(stack[-1] == wanted if wanted else len(stack) < 2 for stack in stacks):
         yield f"{change} was refused, but the champions were {stacks}"
 
 
-def _wrong_tables(
+def _table_faults(
     place: Place, predicted: Sequence[Record], log: Sequence[Promotion], tables: dict[int, bytes]
 ) -> Iterator[str]:
     for one in predicted:
-        if one["images"] != IMAGES or one["predicted"] not in [s[-1] for s in _champion_at(log, one["window"])]:
-            yield f"{one} is not of a champion of its time, or not of {IMAGES} images"
+        if one["images"] != IMAGES or one["predicted"] not in [s[-1] for s in _champion_stacks(log, one["window"])]:
+            yield f"{one} does not have a champion of its time, or {IMAGES} images"
     if not predicted:
         return
     summary = read_record(summary_path(place.table))
     version = summary["model_version"]
     if version not in {one["predicted"] for one in predicted}:
-        yield f"the summary is of version {version}, with which nobody predicted"
+        yield f"the summary is of version {version}, which no process used"
     table = place.table.read_bytes()
     if table != tables[version]:
         whose = [number for number, content in tables.items() if content == table]
         yield f"the summary is of version {version}, the table of {whose or 'none'}"
     known = {place.table, summary_path(place.table), picture_path(place.table)}
-    yield from (f"{path} is left" for path in place.table.parent.iterdir() if path not in known)
+    yield from (f"{path} is left over" for path in place.table.parent.iterdir() if path not in known)
 
 
-def _wrong_trainings(store: Store, trained: Sequence[Record]) -> Iterator[str]:
+def _training_faults(store: Store, trained: Sequence[Record]) -> Iterator[str]:
     for seed in sorted({one["seed"] for one in trained}):
         same = [one for one in trained if one["seed"] == seed]
         models = {tuple(one["trained"]) for one in same}
@@ -395,22 +399,22 @@ def _wrong_trainings(store: Store, trained: Sequence[Record]) -> Iterator[str]:
             try:
                 store.open(ref)
             except DigitsError as error:
-                yield f"a trained model, or what it was made from, can't be opened: {error}"
+                yield f"a trained model, or one of its parents, cannot be opened: {error}"
 
 
-def _wrong_removals(
-    store: Store, names: Sequence[str], told: Sequence[Record], planted: Sequence[Path]
+def _removal_faults(
+    store: Store, names: Sequence[str], outcomes: Sequence[Record], obsolete: Sequence[Path]
 ) -> Iterator[str]:
-    removed = Counter(path for one in told for path in one.get("removed", ()))
+    removed = Counter(path for one in outcomes for path in one.get("removed", ()))
     yield from (f"{path} was removed {times} times" for path, times in removed.items() if times > 1)
     if "janitor" in names:
-        yield from (f"the janitor has not removed {path}" for path in planted if path.exists())
+        yield from (f"the janitor did not remove {path}" for path in obsolete if path.exists())
     for version in Registry(store).versions():
         for kind in version.artifacts:
             store.open(version.artifact(kind))
 
 
-def _left(place: Place, planted: Sequence[Path]) -> Iterator[str]:
+def _leftover_faults(place: Place, obsolete: Sequence[Path]) -> Iterator[str]:
     store = place.store
     found = [
         *store.temporary.glob("*"),
@@ -419,30 +423,30 @@ def _left(place: Place, planted: Sequence[Path]) -> Iterator[str]:
         *find_temporary_files(place.path),
     ]
     plans = [path for path in store.plans.glob("*") if path.is_dir()]
-    yield from (f"{path} is left" for path in [*found, *plans] if path not in planted)
+    yield from (f"{path} is left over" for path in [*found, *plans] if path not in obsolete)
     for path in store.locks.glob("*"):
         with store.try_lock(path.name) as free:
             if not free:
                 yield f"{path} is held"
 
 
-# All of them
+# All rounds
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a table by pairing; 1 when a round failed."""
+    """Run the rounds and print a table by pairing. Return 1 if a round failed."""
     options = _options(arguments)
     numbers = options.only or range(options.rounds)
     rounds, failed = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     with tempfile.TemporaryDirectory() as name:
         for training in (False, True):
-            ours = [number for number in numbers if ("train" in pairing(number)) is training]
-            bench = Bench(Path(name) / str(training), training=training) if ours else None
-            for number in ours:
-                wrong = bench.round(number, options.seed) if bench else []
+            chosen = [number for number in numbers if ("train" in pairing(number)) is training]
+            bench = Bench(Path(name) / str(training), training=training) if chosen else None
+            for number in chosen:
+                faults = bench.round(number, options.seed) if bench else []
                 rounds[pairing(number)] += 1
-                failed[pairing(number)] += bool(wrong)
-                for line in wrong:
+                failed[pairing(number)] += bool(faults)
+                for line in faults:
                     print(
                         f"--seed {options.seed} --only {number} ({' and '.join(pairing(number))}): {line}", flush=True
                     )
@@ -457,8 +461,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run pairings of operations at once at one artifact root.")
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same draws")
-    parser.add_argument("--only", type=int, action="append", metavar="N", help="a round to run again; repeatable")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the draws")
+    parser.add_argument("--only", type=int, action="append", metavar="N", help="run only this round; repeatable")
     return parser.parse_args(arguments)
 
 

@@ -1,11 +1,12 @@
-"""Single bits flipped in files of every kind: each must be found by whoever opens the file, before it is used.
+"""Corruption campaign: single flipped bits in files of every kind must be found before the file is used.
 
 python -m tests.faults.corruption
 python -m tests.faults.corruption --flips 500 --repairs 5 --seed 7
 
-A store is made by training on `mnist-sample`, with a prediction that was interrupted and the ledger of an incremental
-one. Each flip is undone once it was found, or not. Then bits are flipped in artifacts and in the registry, and each is
-repaired: an artifact is made again, in a record the bit is put back.
+The store comes from a training on `mnist-sample`, an interrupted prediction and an incremental one with its ledger.
+Each flip is undone after the check. Then bits are flipped in artifacts and in the registry and repaired: an artifact is
+computed again, and in a record the bit is restored.
+
 """
 
 import argparse
@@ -38,7 +39,7 @@ from tests.support.pictures import write_images
 
 @dataclass(frozen=True)
 class Target:
-    """A file and the look that a reader of it takes first."""
+    """A file and the check that each reader makes before using it."""
 
     kind: str
     path: Path
@@ -46,7 +47,7 @@ class Target:
 
 
 def make_store(root: Path, folder: Path) -> Store:
-    """Train the quickest network, leave a prediction half done, and predict incrementally."""
+    """Train the smallest network, leave a prediction incomplete, and predict incrementally."""
     store = Store(root)
     model = {"architecture": "mlp", "hidden": (16,)}
     run = parse(TrainingRun, {"model": model, "training": {"epochs": 1, "augment": False}}, source="").resolved()
@@ -67,7 +68,7 @@ def make_store(root: Path, folder: Path) -> Store:
 
 
 def targets(store: Store) -> list[Target]:
-    """Give each file with the check of the item it belongs to."""
+    """Return each file with the check of the item to which it belongs."""
     found = []
     for item in integrity.list_items(store):
         found += [Target(_kind(item, path), path, item.check) for path in _files(item)]
@@ -90,7 +91,7 @@ def _files(item: StoredItem) -> list[Path]:
 
 @contextmanager
 def flipped(path: Path, draws: random.Random) -> Iterator[None]:
-    """Have one bit of a file be another while the context lasts."""
+    """Flip one bit of a file while the context lasts."""
     content = path.read_bytes()
     damaged = bytearray(content)
     damaged[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
@@ -102,20 +103,20 @@ def flipped(path: Path, draws: random.Random) -> Iterator[None]:
 
 
 def flip(found: list[Target], count: int, seed: int) -> tuple[Counter[str], Counter[str]]:
-    """Flip bits, as many in each kind; count flips and those that were served."""
+    """Flip bits, equally often in each kind of file. Return the number of flips and of undetected flips per kind."""
     draws = random.Random(seed)  # noqa: S311
     kinds = sorted({target.kind for target in found})
-    flips, served = Counter[str](), Counter[str]()
+    flips, undetected = Counter[str](), Counter[str]()
     for number in range(count):
         kind = kinds[number % len(kinds)]
         target = draws.choice([one for one in found if one.kind == kind])
         with flipped(target.path, draws):
             flips[kind] += 1
-            served[kind] += _is_served(target.check)
-    return flips, served
+            undetected[kind] += _is_accepted(target.check)
+    return flips, undetected
 
 
-def _is_served(check: Callable[[], None]) -> bool:
+def _is_accepted(check: Callable[[], None]) -> bool:
     try:
         check()
     except DigitsError:
@@ -123,8 +124,8 @@ def _is_served(check: Callable[[], None]) -> bool:
     return True
 
 
-def mend(store: Store, count: int, seed: int) -> list[str]:
-    """Flip a bit in files of artifacts and of the registry and repair each; name those that are not as they were."""
+def repair_flips(store: Store, count: int, seed: int) -> list[str]:
+    """Flip a bit in artifacts and registry files and repair each. Return the files that were not restored."""
     draws = random.Random(seed)  # noqa: S311
     logged: list[str] = []
     handler = logging.Handler()
@@ -147,7 +148,10 @@ def mend(store: Store, count: int, seed: int) -> list[str]:
 
 
 def _content(store: Store, item: StoredItem) -> str:
-    """Name what an artifact or a record says: weights of a network, whose file has a date; otherwise its bytes."""
+    """Return what must be restored: the digest of an artifact, or a record's text.
+
+    Of a Keras file, which contains a date, only the weights count.
+    """
     from digits.training import networks
 
     if item.ref is None:
@@ -163,7 +167,7 @@ def _content(store: Store, item: StoredItem) -> str:
 
 
 def main() -> int:
-    """Measure; the exit code is 1 if anything damaged was served or not made again."""
+    """Run the measurement. Return 1 if damage was undetected or not repaired."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--flips", type=int, default=10_000)
     parser.add_argument("--repairs", type=int, default=100)
@@ -171,18 +175,19 @@ def main() -> int:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         store = make_store(Path(name) / "artifacts", Path(name) / "scans")
-        begun = time.perf_counter()
-        flips, served = flip(targets(store), chosen.flips, chosen.seed)
-        print(f"{'kind':<12}{'flips':>8}{'detected':>10}{'served':>8}")
+        started = time.perf_counter()
+        flips, undetected = flip(targets(store), chosen.flips, chosen.seed)
+        print(f"{'kind':<12}{'flips':>8}{'detected':>10}{'undetected':>8}")
         for kind, count in flips.items():
-            print(f"{kind:<12}{count:>8,}{count - served[kind]:>10,}{served[kind]:>8}")
-        print(f"{flips.total():,} flips, {served.total()} served, in {time.perf_counter() - begun:.0f} s", flush=True)
-        begun = time.perf_counter()
-        bad = mend(store, chosen.repairs, chosen.seed)
+            print(f"{kind:<12}{count:>8,}{count - undetected[kind]:>10,}{undetected[kind]:>8}")
+        seconds = time.perf_counter() - started
+        print(f"{flips.total():,} flips, {undetected.total()} undetected, {seconds:.0f} s", flush=True)
+        started = time.perf_counter()
+        bad = repair_flips(store, chosen.repairs, chosen.seed)
         good = chosen.repairs - len(bad)
-        print(f"{good} of {chosen.repairs} repaired to what they were, in {time.perf_counter() - begun:.0f} s")
+        print(f"{good} of {chosen.repairs} restored exactly, in {time.perf_counter() - started:.0f} s")
         print("\n".join(f"not repaired: {path}" for path in bad))
-    return int(served.total() > 0 or bool(bad))
+    return int(undetected.total() > 0 or bool(bad))
 
 
 if __name__ == "__main__":

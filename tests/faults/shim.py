@@ -1,6 +1,7 @@
-"""The preloaded shim, `shim.c`, from Python: built once, told through a shared file which call is to fail.
+"""Control of the preloaded shim, `shim.c`: a shared file selects the call that fails.
 
-Which calls it sees was checked with `strace -f`: see `tests/faults/test_harness.py`, which counts with both.
+`tests/faults/test_harness.py` compares the calls that the shim counts with those that `strace -f` reports.
+
 """
 
 import errno
@@ -26,7 +27,7 @@ _LAYOUT = struct.Struct(f"8i32s{_PATH_MAX}s{_PATH_MAX}s")
 
 @dataclass(frozen=True)
 class Seen:
-    """What the shim counted: the calls below the roots, how many of them failed, and the kind of the first of those."""
+    """Counts of the shim: calls below the roots, failed calls, and the kind of the first failed call."""
 
     calls: int
     hits: int
@@ -34,14 +35,14 @@ class Seen:
 
 
 def build(directory: Path) -> Path:
-    """Compile the shim, unless this source has been compiled there already; give the library.
+    """Compile the shim, unless this version is already compiled, and return the library.
 
     Raises:
-        RuntimeError: there is no compiler.
+        RuntimeError: if no C compiler is installed.
     """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise RuntimeError("calls can't be made to fail without a C compiler: install gcc")
+        raise RuntimeError("no C compiler found to build the shim; install gcc")
     library = directory / f"shim-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
     if not library.exists():
         subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE), "-ldl"], check=True)
@@ -49,20 +50,20 @@ def build(directory: Path) -> Path:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Build the shim and make a control file; give the variables with which processes count in it."""
+    """Build the shim and make a control file. Return the variables that make a process use both."""
     control = directory / "control"
     control.write_bytes(bytes(_LAYOUT.size))
     return {"LD_PRELOAD": str(build(directory)), CONTROL: str(control)}
 
 
 def restart(directory: Path, arguments: list[str]) -> NoReturn:
-    """Become `python -m tests.faults` with the shim in it."""
+    """Replace this process by `python -m tests.faults` with the shim preloaded."""
     os.environ |= environment(directory)
     os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", "tests.faults", *arguments])  # noqa: S606
 
 
 class Shim:
-    """The control file that this process and its children were started with."""
+    """Control file of this process and its children."""
 
     def __init__(self, control: Path) -> None:
         with control.open("r+b") as file:
@@ -70,13 +71,13 @@ class Shim:
 
     @contextmanager
     def armed(self, *roots: Path, at: int = 0, error: str = "EIO", for_good: bool = False) -> Iterator[None]:
-        """Count the calls below one or two roots while the block runs, and fail one of them, or all from it on.
+        """Count the calls below one or two roots while the block runs, and let one, or all from it on, fail.
 
         Args:
-            roots: where.
-            at: which call fails, from 1; with 0 they are counted only.
-            error: `ENOSPC` or `EIO`; opening to read counts only with the latter.
-            for_good: those after it fail as well.
+            roots: directories below which calls count.
+            at: number of the call that fails, from 1; with 0, calls are only counted.
+            error: `ENOSPC` or `EIO`. Opening a file for reading counts only with `EIO`.
+            for_good: whether all later calls fail too.
         """
         first, second = (*map(os.fsencode, roots), b"")[:2]
         code = ERRORS[error]
@@ -88,6 +89,6 @@ class Shim:
             self._shared[:4] = bytes(4)
 
     def seen(self) -> Seen:
-        """Give what was counted since it was last armed."""
+        """Return the counts since the shim was last armed."""
         *_, calls, hits, _, kind, _, _ = _LAYOUT.unpack(self._shared[:])
         return Seen(calls, hits, kind.rstrip(b"\0").decode())

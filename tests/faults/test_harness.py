@@ -1,4 +1,4 @@
-"""The harness itself: a few rounds of it pass, and what is broken on purpose it finds out."""
+"""Fault campaigns: a few rounds pass, and injected defects are found."""
 
 import ast
 import io
@@ -17,7 +17,7 @@ import pytest
 from digits.store.artifacts import Store
 from digits.store.registry import ModelFacts, Registry
 from tests.faults.shim import ERRORS, Shim, environment
-from tests.faults.workloads import lasting
+from tests.faults.workloads import comparable_content
 from tests.support.campaigns import measure
 from tests.support.networks import tiny_store
 
@@ -36,7 +36,7 @@ def link(source, target):
 
 os.link = link
 """
-"""A record that is written where readers look for it, in two writes."""
+"""Defect: a record that is written in place, in two writes."""
 
 LITTER = """
 import secrets
@@ -53,7 +53,7 @@ def create_record(path, record):
 
 registry.create_record = create_record
 """
-"""A temporary file that nobody removes after a fault."""
+"""Defect: a temporary file that is not removed after a fault."""
 
 TRACEBACKS = """
 import contextlib
@@ -61,40 +61,36 @@ from digits.store import registry
 
 registry.writing = lambda root: contextlib.nullcontext()
 """
-"""Failures to write that no sentence is made of."""
+"""Defect: write errors that end in a traceback instead of a message."""
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("name", ["promote", "predict"])
-def test_calls_that_fail(name: str) -> None:
-    """A few of them with each error, once and for good."""
+def test_a_command_survives_failing_calls(name: str) -> None:
     result = faults("--workload", name, "--fault", "call", "--sample", "2", "--seed", "3")
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"| {name} | call | 8 | 8 | 0 |" in result.stdout
 
 
 @pytest.mark.campaign
-def test_a_record_that_is_written_in_place_is_found_out(tmp_path: Path) -> None:
-    """By the call that fails in the middle of it."""
+def test_a_record_that_is_written_in_place_is_found(tmp_path: Path) -> None:
     result = faults("--workload", "promote", "--fault", "call", "--sample", "7", broken_by=(tmp_path, IN_PLACE))
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "was neither as before nor as after" in result.stdout
+    assert "has neither its old nor its new content" in result.stdout
 
 
 @pytest.mark.campaign
-def test_what_is_left_for_ever_is_found_out(tmp_path: Path) -> None:
-    """A file that the janitor does not know."""
+def test_a_file_that_the_janitor_does_not_remove_is_found(tmp_path: Path) -> None:
     result = faults("--workload", "promote", "--fault", "call", "--sample", "8", broken_by=(tmp_path, LITTER))
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "is left" in result.stdout
+    assert "is left over" in result.stdout
 
 
 @pytest.mark.campaign
-def test_tracebacks_are_found_out(tmp_path: Path) -> None:
-    """An expected failure must end in a sentence."""
+def test_a_traceback_is_found(tmp_path: Path) -> None:
     result = faults("--workload", "promote", "--fault", "call", "--sample", "8", broken_by=(tmp_path, TRACEBACKS))
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "it ended with 1 at a call to" in result.stdout
+    assert "exit status 1 at a call to" in result.stdout
 
 
 def _keras(value: float, date: str) -> bytes:
@@ -108,11 +104,10 @@ def _keras(value: float, date: str) -> bytes:
 
 
 def test_networks_are_compared_by_their_weights() -> None:
-    """Not by the date that is in the file; a torn file is its own."""
-    kept = lasting(_keras(1, "today"), "model.keras")
-    assert lasting(_keras(1, "tomorrow"), "model.keras") == kept
-    assert lasting(_keras(np.nextafter(np.float32(1), np.float32(2)), "today"), "model.keras") != kept
-    assert lasting(_keras(1, "today")[:-9], "model.keras") != kept
+    kept = comparable_content(_keras(1, "today"), "model.keras")
+    assert comparable_content(_keras(1, "tomorrow"), "model.keras") == kept
+    assert comparable_content(_keras(np.nextafter(np.float32(1), np.float32(2)), "today"), "model.keras") != kept
+    assert comparable_content(_keras(1, "today")[:-9], "model.keras") != kept
 
 
 WRITER = """
@@ -139,8 +134,7 @@ print(seen)
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("for_good", [False, True])
-def test_the_nth_call_fails_and_no_other(tmp_path: Path, error: str, *, for_good: bool) -> None:
-    """In another process, that was started with the shim."""
+def test_only_the_nth_call_of_another_process_fails(tmp_path: Path, error: str, *, for_good: bool) -> None:
     code, kinds = ERRORS[error], ["write", "fsync", "close", "rename", "link", "mkdir", "unlink"]
     variables = environment(tmp_path)
     shim = Shim(Path(variables["FAULTS_CONTROL"]))
@@ -162,12 +156,11 @@ CALLS = "openat,open,creat,write,pwrite64,writev,fsync,fdatasync,rename,renameat
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_no_call_goes_past_the_shim(tmp_path: Path) -> None:
-    """The kernel sees as many calls that write below the root as the shim does, for a rollback."""
+def test_the_shim_counts_the_calls_that_strace_reports(tmp_path: Path) -> None:
     variables = environment(tmp_path)
     shim, root, trace = Shim(Path(variables["FAULTS_CONTROL"])), tmp_path / "root", tmp_path / "trace"
     tiny_store(root)
-    Registry(Store(root)).promote(_second(root), reasons=["a test"])
+    Registry(Store(root)).promote(_register_second(root), reasons=["a test"])
     command = [str(Path(sys.executable).with_name("digits")), "rollback", "--artifacts", str(root)]
     strace = [
         "strace",
@@ -185,14 +178,14 @@ def test_no_call_goes_past_the_shim(tmp_path: Path) -> None:
     assert shim.seen().calls == sum(_counts(line, str(root)) for line in trace.read_text().splitlines())
 
 
-def _second(root: Path) -> int:
+def _register_second(root: Path) -> int:
     store = Store(root)
     version, _ = Registry(store).register(artifacts={}, weights_sha256="another", facts=ModelFacts())
     return version.number
 
 
 def _counts(line: str, root: str) -> bool:
-    """Tell whether a traced call writes below the root: closing counts where something could have been written."""
+    """Return whether a traced call writes below the root. Closing counts for files that could have been written."""
     call = line.split(maxsplit=1)[1]
     if root not in call or "resumed>" in call:
         return False

@@ -1,4 +1,4 @@
-"""Kills of `digits predict` at random instants: a few of them here, and that the measurement can fail."""
+"""Kill campaign: a few rounds pass, and injected defects are found."""
 
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ def replacing(path, **options):
 
 files.replacing = replacing
 """
-"""A table that for a while is there by half."""
+"""Defect: a table that is half written for a while."""
 
 FORGOTTEN_SHARDS = """
 import pathlib, sys
@@ -37,26 +37,23 @@ if "predict" in sys.orig_argv:
     for seal in root.glob("work/predictions/[0-9a-f]*/parts/*.json"):
         seal.unlink()
 """
-"""Commits that the next run knows nothing of."""
+"""Defect: commits that the next run does not see."""
 
 
-def test_killed_at_random_instants_and_continued() -> None:
-    """The command, by SIGKILL to all its processes, at five instants."""
+def test_predictions_killed_at_random_instants_are_resumed() -> None:
     result = kills("--rounds", "5", "--seed", "1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "5 kills" in result.stdout
     assert "0 rounds failed" in result.stdout
 
 
-def test_a_table_that_is_written_in_place_is_found_out(tmp_path: Path) -> None:
-    """Some kill meets it half written."""
+def test_a_table_that_is_written_in_place_is_found(tmp_path: Path) -> None:
     result = kills("--rounds", "2", "--seed", "1", broken_by=(tmp_path, TORN_WRITES))
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "a table that was not whole" in result.stdout
+    assert "the table was incomplete" in result.stdout
 
 
-def test_shards_that_are_done_twice_are_found_out(tmp_path: Path) -> None:
-    """By the images that are opened again."""
+def test_shards_that_are_predicted_twice_are_found(tmp_path: Path) -> None:
     result = kills("--rounds", "8", "--images", "2000", "--seed", "0", "--cold", broken_by=(tmp_path, FORGOTTEN_SHARDS))
     assert result.returncode == 1, result.stdout + result.stderr
     assert "images of committed shards were read again" in result.stdout

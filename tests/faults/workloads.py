@@ -1,4 +1,4 @@
-"""The commands that are disturbed: how the place is prepared for each, how it is run, what it has committed."""
+"""Workloads of the fault campaigns: for each command, its preparation, the run, and what it has committed."""
 
 import io
 import json
@@ -30,63 +30,63 @@ TRAINING: dict[str, Any] = {
     "model": {"architecture": "compact", "hidden": (4, 4, 8, 8), "dropout": 0.1},
     "training": {"epochs": 3, "batch_size": 500, "members": 2, "augment": True, "printed": 0, "written": 0},
 }
-"""A small network with everything that a resumed run must put back: cosine schedule, moving average, dropout."""
+"""A small network with all the state that a resumed run must restore: cosine schedule, moving average, dropout."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a command runs: the artifact root, the folder of its output, and what it reads."""
+    """Directories of a command: artifact root, output and images."""
 
     path: Path
 
     @property
     def store(self) -> Path:
-        """The artifact root."""
+        """Artifact root."""
         return self.path / "store"
 
     @property
     def out(self) -> Path:
-        """Where it writes tables."""
+        """Directory of the tables."""
         return self.path / "out"
 
     @property
     def table(self) -> Path:
-        """The table of a prediction."""
+        """Table of a prediction."""
         return self.out / "table.csv"
 
     @property
     def images(self) -> Path:
-        """The pictures, which nobody writes."""
+        """Folder of images, which no command writes to."""
         return self.path / "images"
 
 
-def nothing(_: Place) -> None:
-    """Prepare nothing more, or know of nothing that was committed."""
+def do_nothing(_: Place) -> None:
+    """Prepare nothing, or return None as the number of committed items."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A command of ours.
+    """A command to disturb.
 
     Args:
-        run: does it in this process, and gives the exit code.
-        prepare: changes a place, with a store of two models and some pictures, before the first run.
-        committed: gives what is finished of an interrupted run, None where that can't be told.
-        taken_over: gives as much from a finished run and what it said on standard error.
-        once: a second run after a finished one does something else.
-        heavy: takes seconds.
+        run: runs the command in this process and returns its exit code.
+        prepare: changes a place, which has a store of two models and images, before the first run.
+        committed: counts what an interrupted run has committed; None if that is unknown.
+        reused: counts what a finished run has reused, from its place and its standard error.
+        once: whether a second run after a finished one does something else.
+        heavy: whether the command imports TensorFlow.
     """
 
     run: Callable[[Place], int]
-    prepare: Callable[[Place], None] = nothing
-    committed: Callable[[Place], int | None] = field(default=nothing)
-    taken_over: Callable[[Place, str], int] = field(default=lambda _place, _said: 0)
+    prepare: Callable[[Place], None] = do_nothing
+    committed: Callable[[Place], int | None] = field(default=do_nothing)
+    reused: Callable[[Place, str], int] = field(default=lambda _place, _output: 0)
     once: bool = False
     heavy: bool = False
 
 
 def console(*command: str) -> Callable[[Place], int]:
-    """Give what runs a console command; `{store}`, `{out}`, `{table}` and `{images}` in it stand for the place's."""
+    """Return a function that runs a digits command. `{store}`, `{out}`, `{table}` and `{images}` stand for paths."""
 
     def run(place: Place) -> int:
         from digits.cli import main
@@ -103,33 +103,33 @@ def console(*command: str) -> Callable[[Place], int]:
 
 
 def base(place: Place) -> None:
-    """Make a store whose second version is the champion, and pictures."""
+    """Make a store whose second version is the champion, and a folder of images."""
     make_store(place.store, tiny_network(), name="tiny")
     make_store(place.store, small_network(), name="small")
     write_images(place.images, IMAGES)
-    for path in place.images.iterdir():  # so old that their times are to be trusted
+    for path in place.images.iterdir():  # old enough for an incremental run to trust their times
         os.utime(path, (time.time() - DAY,) * 2)
     place.out.mkdir()
 
 
-def _predicted_before(place: Place) -> None:
-    """Have half of the pictures in a table already."""
+def _predict_half(place: Place) -> None:
+    """Predict half of the images into the table."""
     late = sorted(place.images.iterdir())[IMAGES // 2 :]
     aside = place.path / "aside"
     aside.mkdir()
     for path in late:
         path.rename(aside / path.name)
-    _in_copy(lambda: console(*PREDICT, "--incremental")(place))
+    _run_in_copy(lambda: console(*PREDICT, "--incremental")(place))
     for path in late:
         (aside / path.name).rename(path)
     aside.rmdir()
 
 
-def _in_copy(work: Callable[[], int]) -> None:
+def _run_in_copy(work: Callable[[], int]) -> None:
     from tests.support.processes import Forked
 
     if status := Forked(work).wait():
-        raise RuntimeError(f"a place could not be prepared: the command ended with {status}")
+        raise RuntimeError(f"the place could not be prepared: the command exited with {status}")
 
 
 def _committed_images(place: Place) -> int | None:
@@ -141,12 +141,12 @@ def _committed_images(place: Place) -> int | None:
     return sum(len(plan.entries(int(seal.stem))) for seal in (path / "parts").glob("[0-9]*.json"))
 
 
-def _reused_images(place: Place, _said: str) -> int:
+def _reused_images(place: Place, _output: str) -> int:
     return int(read_record(summary_path(place.table))["reused"])
 
 
 def _train(place: Place) -> int:
-    """Go through the library's stages, as the flow's tasks do, which are thin calls of them."""
+    """Run the library's training steps, as the flow's tasks do."""
     from digits.pipeline import steps
     from digits.pipeline.config import TrainingRun
     from digits.settings import parse
@@ -159,8 +159,8 @@ def _train(place: Place) -> int:
         sources = [steps.download_dataset(store, name) for name in run.datasets]
         arrays = steps.prepare_arrays(store, sources, run.arrays)
         members = [
-            steps.train_network(store, steps.build_network(store, arrays, run.model, seed=how.seed), arrays, how)
-            for how in run.members()
+            steps.train_network(store, steps.build_network(store, arrays, run.model, seed=config.seed), arrays, config)
+            for config in run.members()
         ]
         steps.average_models(store, members, arrays, run.training)
     except DigitsError as error:
@@ -169,8 +169,8 @@ def _train(place: Place) -> int:
     return 0
 
 
-def _has_arrays(place: Place) -> None:
-    """Have the data ready, so that what is disturbed is the training."""
+def _prepare_arrays(place: Place) -> None:
+    """Prepare the data, so that only the training is disturbed."""
 
     def prepare() -> int:
         from digits.pipeline import steps
@@ -182,18 +182,18 @@ def _has_arrays(place: Place) -> None:
         steps.prepare_arrays(Store(place.store), sources, run.arrays)
         return 0
 
-    _in_copy(prepare)
+    _run_in_copy(prepare)
 
 
 def _committed_epochs(place: Place) -> int | None:
-    """Count the epochs in the checkpoint of the member that is being fitted."""
+    """Count the epochs in the checkpoint of the member that is being trained."""
     for path in (place.store / "work").glob("train-*.npz"):
         return len(read_checkpoint(path)[0])
     return None
 
 
-def _resumed_epochs(_place: Place, said: str) -> int:
-    resumed = [line for line in said.splitlines() if line.startswith("resumed after epoch ")]
+def _resumed_epochs(_place: Place, output: str) -> int:
+    resumed = [line for line in output.splitlines() if line.startswith("resumed after epoch ")]
     return int(resumed[0].split()[-1]) if resumed else 0
 
 
@@ -208,8 +208,8 @@ def _sweep(place: Place) -> int:
     return 0
 
 
-def _long_unused(place: Place) -> None:
-    """Have an artifact and a temporary directory that may go."""
+def _add_unused_files(place: Place) -> None:
+    """Add a temporary directory and a checkpoint that are old enough to be removed."""
     made = shutil.copytree(next((place.store / "onnx").iterdir()), place.store / "tmp" / "0123456789abcdef")
     for path in (made, *made.iterdir()):
         os.utime(path, (time.time() - 60 * DAY,) * 2)
@@ -221,22 +221,22 @@ def _long_unused(place: Place) -> None:
 
 PREDICT = ("predict", "{images}", "--out", "{table}", "--json")
 WORKLOADS: Mapping[str, Workload] = {
-    "predict": Workload(console(*PREDICT), committed=_committed_images, taken_over=_reused_images),
-    "incremental": Workload(console(*PREDICT, "--incremental"), prepare=_predicted_before),
+    "predict": Workload(console(*PREDICT), committed=_committed_images, reused=_reused_images),
+    "incremental": Workload(console(*PREDICT, "--incremental"), prepare=_predict_half),
     "promote": Workload(console("promote", "1"), once=True),
     "rollback": Workload(console("rollback"), once=True),
-    "clean": Workload(_sweep, prepare=_long_unused),
-    "train": Workload(_train, prepare=_has_arrays, committed=_committed_epochs, taken_over=_resumed_epochs, heavy=True),
+    "clean": Workload(_sweep, prepare=_add_unused_files),
+    "train": Workload(_train, prepare=_prepare_arrays, committed=_committed_epochs, reused=_resumed_epochs, heavy=True),
 }
 
 
-OF_THE_RUN = (
+RUN_KEYS = (
     "created_at", "seconds", "images_per_second", "reused", "unchanged", "sha256_of_record", "started", "plan",
 )  # fmt: skip
 
 
-def lasting(content: bytes, name: str) -> Any:
-    """Give what two runs have in common of a file: all but times in JSON, and of a network its weights."""
+def comparable_content(content: bytes, name: str) -> Any:
+    """Return the content of a file that two runs have in common: JSON without times, or the weights of a network."""
     if name.endswith(".keras"):
         return _weights(content)
     if not name.endswith(".json"):
@@ -248,7 +248,7 @@ def lasting(content: bytes, name: str) -> Any:
 
 
 def _weights(content: bytes) -> bytes | str:
-    """Give the digest of the weights in a file of Keras's, which says besides when it was saved; a torn one: itself."""
+    """Return the digest of the weights in a Keras file, which also contains a date; for a damaged file, its bytes."""
     import h5py
 
     try:
@@ -265,6 +265,6 @@ def _weights(content: bytes) -> bytes | str:
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {key: part for key, part in value.items() if key not in OF_THE_RUN and not key.endswith(".keras")}
+        kept = {key: part for key, part in value.items() if key not in RUN_KEYS and not key.endswith(".keras")}
         return {key: _without_times(part) for key, part in kept.items()}
     return [_without_times(part) for part in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Eight processes at once: a few rounds of the measurement pass, and what is broken on purpose it finds out."""
+"""Concurrency campaign: a few rounds pass, and injected defects are found."""
 
 from functools import partial
 from pathlib import Path
@@ -18,29 +18,29 @@ artifacts.Store.lock = lambda self, name: contextlib.nullcontext()
 real = registry.create_record
 registry.create_record = lambda path, record: (time.sleep(0.2), real(path, record))[1]
 """
-"""Changes of champion that don't wait for each other."""
+"""Defect: champions are changed without a lock."""
 
-NO_TURNS = """
+UNLOCKED_PUBLICATION = """
 import contextlib, time
 from digits.prediction import publish
 
-publish._lock_publication = lambda plan: contextlib.nullcontext()
+publish.lock_publication = lambda plan: contextlib.nullcontext()
 real = publish.write_record
 publish.write_record = lambda path, record: (time.sleep(record["model_version"] % 2), real(path, record))
 """
-"""Tables and summaries that are written at the same time."""
+"""Defect: tables and summaries of two runs are written at the same time."""
 
 GREEDY = """
 from digits.maintenance import retention
 
 retention.with_ancestors = lambda store, refs: set()
 """
-"""A janitor who keeps nothing that is old."""
+"""Defect: a janitor that removes every old artifact."""
 
 
 @pytest.mark.parametrize("number", [4, 10, 14])
-def test_rounds(number: int) -> None:
-    """A promotion while others predict, a training, and the janitor beside predictions."""
+def test_concurrent_operations_have_the_result_of_single_runs(number: int) -> None:
+    """Pair a promotion with predictions, a training, and the janitor with predictions."""
     result = concurrency("--only", str(number))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "| all | 1 | 0 |" in result.stdout
@@ -49,13 +49,12 @@ def test_rounds(number: int) -> None:
 @pytest.mark.parametrize(
     ("numbers", "code", "found"),
     [
-        ([2], NO_LOCKS, "taken by another process"),
-        ([3, 4, 21, 37, 54, 71], NO_TURNS, "the summary is of version"),
-        ([5], GREEDY, "can't be opened"),
+        ([2], NO_LOCKS, "was written by another process"),
+        ([3, 4, 21, 37, 54, 71], UNLOCKED_PUBLICATION, "the summary is of version"),
+        ([5], GREEDY, "cannot be opened"),
     ],
 )
-def test_what_is_broken_is_found_out(tmp_path: Path, numbers: list[int], code: str, found: str) -> None:
-    """By one of the rounds in which it can matter."""
+def test_injected_defects_are_found(tmp_path: Path, numbers: list[int], code: str, found: str) -> None:
     result = concurrency(*[f"--only={number}" for number in numbers], broken_by=(tmp_path, code))
     assert result.returncode == 1, result.stdout + result.stderr
     assert found in result.stdout

@@ -1,4 +1,4 @@
-"""Bits that flip in files of every kind: a few of the measurement's, and what is broken on purpose it finds out."""
+"""Corruption campaign: a few flips are found and repaired, and injected defects are found."""
 
 import pytest
 
@@ -21,19 +21,17 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Store:
         return corruption.make_store(place / "artifacts", place / "scans")
 
 
-def test_nothing_is_served_and_what_has_a_recipe_is_made_again(damaged: Store) -> None:
-    """Of every kind."""
-    flips, served = corruption.flip(corruption.targets(damaged), FLIPS, seed=3)
-    assert served.total() == 0
+def test_flipped_bits_of_every_kind_are_found_and_repaired(damaged: Store) -> None:
+    flips, undetected = corruption.flip(corruption.targets(damaged), FLIPS, seed=3)
+    assert undetected.total() == 0
     assert len(flips) >= 13
-    assert corruption.mend(damaged, 4, seed=3) == []
+    assert corruption.repair_flips(damaged, 4, seed=3) == []
 
 
-def test_what_is_not_looked_at_is_found_out(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of artifacts that nobody hashes are served, and what is not repaired is named."""
-    monkeypatch.setattr(artifacts, "_verify_file", lambda *_: None)
-    _, served = corruption.flip(corruption.targets(damaged), FLIPS, seed=3)
-    assert {"arrays", "dataset", "model", "onnx", "report"} <= {kind for kind, count in served.items() if count}
+def test_missing_verification_and_missing_repair_are_found(damaged: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "verify_file", lambda *_: None)
+    _, undetected = corruption.flip(corruption.targets(damaged), FLIPS, seed=3)
+    assert {"arrays", "dataset", "model", "onnx", "report"} <= {kind for kind, count in undetected.items() if count}
     monkeypatch.undo()
     monkeypatch.setattr(repair, "repair", lambda _: repair.RepairResult([], []))
-    assert len(corruption.mend(damaged, 1, seed=3)) == 1
+    assert len(corruption.repair_flips(damaged, 1, seed=3)) == 1

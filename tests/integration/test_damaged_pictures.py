@@ -1,4 +1,4 @@
-"""Odd and damaged pictures through the console command: a row each, the right pixels, bearable costs."""
+"""Unusual and damaged images through the command: each has a row, correct pixels and limited costs."""
 
 import csv
 import os
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from digits.images.decode import DecodeError, decode
-from tests.faults.fuzz import Found, _report, predict
+from tests.faults.fuzz import Results, predict, report
 from tests.support import data
 from tests.support.command import DIGITS
 from tests.support.decoding_costs import Cost, measure_costs
@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parents[2]
 FUZZ = [sys.executable, "-W", "ignore", "-m", "tests.faults.fuzz"]
 GREYS = npt.NDArray[np.float64]
 REFUSED_ODDITIES = {"cicp_pq.png", "issue#430.png"}
-"""Whole files by their makers' word, which Pillow can't read either."""
+"""Files that are valid according to their authors but that Pillow cannot read either."""
 
 CRASHING_DECODER = """
 import os
@@ -67,8 +67,7 @@ def photographs() -> Path:
     return data.larger_set("odd-images/exif-orientation")
 
 
-def test_each_file_of_pngsuite_has_a_row(pngsuite: Path, tmp_path: Path) -> None:
-    """Those that are corrupt on purpose, and only those, without a prediction."""
+def test_only_the_corrupt_files_of_pngsuite_are_not_predicted(pngsuite: Path, tmp_path: Path) -> None:
     rows = predict(pngsuite, tmp_path)
     assert [row["path"] for row in rows] == PNGSUITE
     refused = {Path(row["path"]).name for row in rows if row["status"] != "ok"}
@@ -77,13 +76,12 @@ def test_each_file_of_pngsuite_has_a_row(pngsuite: Path, tmp_path: Path) -> None
     assert all(bool(row["error"]) != bool(row["prediction"]) for row in rows)
 
 
-def test_each_photograph_is_predicted(photographs: Path, tmp_path: Path) -> None:
-    """In any orientation."""
+def test_photographs_of_every_orientation_are_predicted(photographs: Path, tmp_path: Path) -> None:
     assert {row["status"] for row in predict(photographs, tmp_path)} == {"ok"}
 
 
 def expected_greys(path: Path) -> GREYS:
-    """Work out by Pillow and the table's rules what is seen: upright, 8 bit, on white. (H, W) of 0..255."""
+    """Compute the expected pixels with Pillow, upright, 8 bits, on white: (H, W) float64 in 0..255."""
     with Image.open(path) as opened:
         colour = transparent_colour(path) if opened.format == "PNG" else None
         image = ImageOps.exif_transpose(opened)
@@ -100,7 +98,7 @@ def expected_greys(path: Path) -> GREYS:
 
 
 def transparent_colour(path: Path) -> int | tuple[int, ...] | None:
-    """Read the one colour that a PNG of grey or RGB pixels calls transparent, as Pillow has its pixels."""
+    """Return the transparent colour of a PNG with grey or RGB pixels, in the values of Pillow's pixels."""
     content = path.read_bytes()
     depth, kind = content[24], content[25]
     place = content.find(b"tRNS")
@@ -113,8 +111,7 @@ def transparent_colour(path: Path) -> int | tuple[int, ...] | None:
 
 
 @pytest.mark.parametrize("name", PNGSUITE)
-def test_the_pixels_of_pngsuite_are_right(name: str, pngsuite: Path) -> None:
-    """To a level."""
+def test_the_pixels_of_pngsuite_differ_by_at_most_one_level(name: str, pngsuite: Path) -> None:
     path = pngsuite / name
     try:
         found = decode(path.read_bytes()).pixels.astype(float)
@@ -126,8 +123,8 @@ def test_the_pixels_of_pngsuite_are_right(name: str, pngsuite: Path) -> None:
     assert np.abs(found - expected).max() <= 1
 
 
-def test_the_pixels_of_photographs_are_right(photographs: Path) -> None:
-    """On average, as a photograph may be decoded at a part of its size."""
+def test_the_pixels_of_photographs_match_on_average(photographs: Path) -> None:
+    """Compare means, because a photograph may be decoded at a reduced size."""
     for path in photographs.glob("*.jpg"):
         found, expected = decode(path.read_bytes()).pixels.astype(float), expected_greys(path)
         height, width = found.shape
@@ -137,8 +134,7 @@ def test_the_pixels_of_photographs_are_right(photographs: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["pngsuite", "photographs"])
-def test_no_odd_picture_costs_too_much(source: str, request: pytest.FixtureRequest) -> None:
-    """512 MiB at most, and an answer within the time that a row is promised in."""
+def test_unusual_images_decode_within_the_limits(source: str, request: pytest.FixtureRequest) -> None:
     files = sorted(path for path in request.getfixturevalue(source).rglob("*") if path.is_file())
     costs = list(measure_costs(files))
     assert len(costs) == len(files)
@@ -146,43 +142,39 @@ def test_no_odd_picture_costs_too_much(source: str, request: pytest.FixtureReque
 
 
 def fuzz(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the measurement."""
+    """Run the fuzzing campaign."""
     given: dict[str, Any] = {**os.environ, **environment}
     return subprocess.run([*FUZZ, *options], cwd=HERE, env=given, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.campaign
-def test_two_thousand_damaged_pictures() -> None:
-    """A row each, most of them past the header check, none at too high a cost."""
+def test_two_thousand_damaged_images_have_a_row_at_limited_cost() -> None:
     result = fuzz("--count", "2000")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2,000 damaged files" in result.stdout
 
 
 @pytest.mark.parametrize("names", [["a.png"], ["a.png", "a.png", "b.png"], ["a.png", "c.png"]])
-def test_a_row_too_few_or_too_many_is_told(names: list[str], tmp_path: Path) -> None:
-    """It is a broken promise, as a missing one is."""
+def test_a_missing_or_surplus_row_is_a_broken_promise(names: list[str], tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.png", "b.png")]
     for path in paths:
         Image.new("L", (28, 28)).save(path)
-    found = Found()
-    found.take(paths, [{"path": name, "status": "ok"} for name in names])
-    assert [fault for fault in _report(found) if "have no row" in fault]
-    whole = Found()
-    whole.take(paths, [{"path": path.name, "status": "ok"} for path in paths])
-    assert list(_report(whole)) == []
+    found = Results()
+    found.add(paths, [{"path": name, "status": "ok"} for name in names])
+    assert [fault for fault in report(found) if "have no row" in fault]
+    whole = Results()
+    whole.add(paths, [{"path": path.name, "status": "ok"} for path in paths])
+    assert list(report(whole)) == []
     assert sorted(cost.name for cost in whole.costs) == ["a.png", "b.png"]
 
 
-def test_what_is_expensive_is_told() -> None:
-    """A broken promise is the measurement's failure."""
+def test_a_cost_above_ten_seconds_or_512_mib_exceeds_the_limits() -> None:
     assert Cost("x.png", "ok", seconds=9.9, growth=511 * 2**20).within_limits
     assert not Cost("x.png", "ok", seconds=10.1).within_limits
     assert not Cost("x.png", "ok", growth=513 * 2**20).within_limits
 
 
-def test_a_decoder_that_dies_is_outlived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what measures the costs: the next file has its own."""
+def test_costs_are_measured_after_a_decoder_has_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text(CRASHING_DECODER)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(HERE)]))
     files = [tmp_path / f"{length}.png" for length in (49, 50, 51)]
@@ -191,8 +183,8 @@ def test_a_decoder_that_dies_is_outlived(tmp_path: Path, monkeypatch: pytest.Mon
     assert [cost.outcome for cost in measure_costs(files)] == ["not-an-image", "crashed", "not-an-image"]
 
 
-def test_pictures_that_kill_their_decoder_cost_a_row_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a segmentation fault, by eating memory, by never ending: the command goes on, and names each."""
+def test_images_that_crash_the_decoder_lose_only_their_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crash by a segmentation fault, by memory use and by an endless loop."""
     (tmp_path / "in").mkdir()
     for number in range(30):
         picture(number).save(tmp_path / "in" / f"{number:02}.png")
@@ -200,11 +192,11 @@ def test_pictures_that_kill_their_decoder_cost_a_row_each(tmp_path: Path, monkey
         with (tmp_path / "in" / f"{number:02}.png").open("ab") as file:
             file.write(word)
     tiny_store(tmp_path / "store")
-    expected, _ = predicted(tmp_path)
+    expected, _ = predict_by_command(tmp_path)
     assert {row["status"] for row in expected.values()} == {"ok"}
     (tmp_path / "sitecustomize.py").write_text(DEADLY_DECODER)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(HERE)]))
-    found, errors = predicted(tmp_path)
+    found, errors = predict_by_command(tmp_path)
     fates = {"07.png": "crashed", "08.png": "too-large", "20.png": "timeout"}
     assert {path: row["status"] for path, row in found.items() if row != expected[path]} == fates
     assert found.keys() == expected.keys()
@@ -213,8 +205,8 @@ def test_pictures_that_kill_their_decoder_cost_a_row_each(tmp_path: Path, monkey
     assert "killed by signal 14 at 20.png" in errors
 
 
-def predicted(place: Path) -> tuple[dict[str, dict[str, str]], str]:
-    """Predict a folder by the command; give its rows by path, and what the command says besides."""
+def predict_by_command(place: Path) -> tuple[dict[str, dict[str, str]], str]:
+    """Predict a folder with the command. Return its rows by path, and standard error."""
     table = place / "table.csv"
     options = ["--artifacts", str(place / "store"), "--max-seconds", "2"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""When a task is tried again: only where the network may heal, and nobody waits at a terminal."""
+"""Retries of tasks: only where the network may recover and nobody waits at a terminal."""
 
 from typing import Any
 
@@ -17,10 +17,9 @@ from tasks.training import download_dataset
         (DataError("blank images"), "0d9b5a34-6b7c-4f6e-8a3f-3d7d6f0f6f11", False),
     ],
 )
-def test_a_download_is_tried_again_by_a_deployment_only(
+def test_only_a_download_of_a_deployment_is_retried(
     monkeypatch: pytest.MonkeyPatch, error: Exception, deployment: str | None, again: bool
 ) -> None:
-    """Other errors would be the same again; at a terminal, the routes' own retries are enough."""
     if deployment:
         monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", deployment)
     decide: Any = download_dataset.retry_condition_fn

@@ -29,7 +29,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 """Small runs by architecture. Their batch size does not divide the number of images, so the last batch is short."""
 
-SMALL_HEAD = {"_NON_DIGITS": 1_000, "_DIGITS": 1_000, "_PRINTED": 1, "_WRITTEN": 20, "_EPOCHS": 10}
+SMALL_HEAD = {"NON_DIGITS": 1_000, "DIGITS": 1_000, "PRINTED": 1, "WRITTEN": 20, "EPOCHS": 10}
 
 
 @contextmanager
