@@ -1,12 +1,13 @@
-"""Known vulnerabilities of what is locked, by pip-audit and the database of OSV: nothing is resolved or installed.
+"""Known vulnerabilities of the locked distributions, from the OSV database by pip-audit. Nothing is installed.
 
-make audit
-python -m tools.audit --ignore-vuln ID      # and what else pip-audit takes
+python -m tools.audit                       # or `make audit`
+python -m tools.audit --ignore-vuln ID      # and any other option of pip-audit
 
-A vulnerability is a failure. Where the database can't be asked, a line says so and why: that is no failure, and no
-clean bill either.
+The exit code is 1 if there is a vulnerability. If the database cannot be queried, a line says why and the exit code is
+0; this does not mean that there are no vulnerabilities.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -17,51 +18,60 @@ from typing import Any
 
 from tools.locked import LOCK
 
-PATIENCE = 300
-"""Seconds for all of it; one answer has ten."""
+TIMEOUT = 300
+"""Seconds for the whole audit. Each answer of the database has ten."""
 
 _AUDIT = [sys.executable, "-W", "ignore", "-m", "pip_audit", "--disable-pip", "--progress-spinner", "off"]
-_LONGEST = 200
+_MAX_REASON = 200
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what is known of the lock's distributions; 1 when one is vulnerable, or the lock can't be read."""
-    command = [*_AUDIT, "--requirement", str(LOCK), "--vulnerability-service", "osv", "--timeout", "10", *arguments]
+    """Print the known vulnerabilities; return 1 if there are any, or if the lock cannot be read.
+
+    Args:
+        arguments: options for pip-audit.
+    """
+    parser = argparse.ArgumentParser(
+        description="Audit the locked distributions. Other options are passed to pip-audit."
+    )
+    _, rest = parser.parse_known_args(arguments)
+    command = [*_AUDIT, "--requirement", str(LOCK), "--vulnerability-service", "osv", "--timeout", "10", *rest]
     readable = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
     if readable.returncode != 0:
         print(readable.stderr.strip())
         return 1
-    report, trouble = _report(command)
+    report, reason = _report(command)
     if report is None:
-        print(f"not audited, as the database of vulnerabilities could not be asked: {trouble}")
+        print(f"not audited, because the vulnerability database could not be queried: {reason}")
         return 0
-    faults = list(_vulnerable(report))
+    vulnerabilities = list(_describe_vulnerabilities(report))
     audited = sum("vulns" in each for each in report)
-    print("\n".join(faults) or f"{audited} of {len(report)} locked distributions audited, no vulnerability is known")
-    return int(bool(faults))
+    print(
+        "\n".join(vulnerabilities) or f"{audited} of {len(report)} locked distributions audited, no known vulnerability"
+    )
+    return int(bool(vulnerabilities))
 
 
 def _report(command: Sequence[str]) -> tuple[list[Mapping[str, Any]] | None, str]:
-    """Give what was found for each distribution; None, and why, where nothing could be."""
-    with tempfile.TemporaryDirectory() as place:
-        found = Path(place) / "report.json"
-        options = ["--format", "json", "--output", str(found), "--cache-dir", place]
+    """Return pip-audit's report of each distribution, or None and the reason if there is no report."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "report.json"
+        options = ["--format", "json", "--output", str(path), "--cache-dir", directory]
         try:
-            done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=PATIENCE, check=False)
+            done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=TIMEOUT, check=False)
         except subprocess.TimeoutExpired:
-            return None, f"no end within {PATIENCE} s"
-        if not found.exists():
-            return None, (done.stderr.strip().splitlines() or [f"pip-audit ended with {done.returncode}"])[-1][
-                :_LONGEST
-            ]
-        return json.loads(found.read_bytes())["dependencies"], ""
+            return None, f"no result within {TIMEOUT} s"
+        if not path.exists():
+            messages = done.stderr.strip().splitlines() or [f"pip-audit ended with exit code {done.returncode}"]
+            return None, messages[-1][:_MAX_REASON]
+        return json.loads(path.read_bytes())["dependencies"], ""
 
 
-def _vulnerable(report: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _describe_vulnerabilities(report: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for each in report:
         for known in each.get("vulns", ()):
             remedy = ", ".join(known["fix_versions"]) or "no version"
-            yield f"{each['name']} {each['version']}: {known['id']}, mended in {remedy}: {known['description']}"
+            yield f"{each['name']} {each['version']}: {known['id']}, fixed in {remedy}: {known['description']}"
 
 
 if __name__ == "__main__":

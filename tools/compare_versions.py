@@ -15,7 +15,7 @@ it runs commands for each documented exit code. `compare` prints each fact as eq
 1 if any is different.
 
 A table has no times and no absolute paths, so all of its bytes are compared and nothing is masked. The hash without the
-column `error` tells a reworded message from another change. Not compared: code versions, times, and paths.
+column `error` shows whether anything but a message changed. Not compared: code versions, times, and paths.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def train(side: Side, store: Path) -> Facts:
     """Train each model into an artifact root and return the hashes of what was made."""
     facts: Facts = {}
     for number, (name, options) in enumerate(TRAININGS.items(), 1):
-        say(f"training {name}")
+        print_progress(f"training {name}")
         seed = ["--seed", str(SEED)]
         side.result("train", "--dataset", "mnist-sample", *options, *seed, "--artifacts", store)
         found = side.result("models", "show", str(number), "--artifacts", store)
@@ -188,7 +188,7 @@ def predict_all(side: Side, name: str, store: Path, inputs: Mapping[str, Path]) 
     facts: Facts = {}
     for version, model in enumerate(TRAININGS, 1):
         for source, folder in inputs.items():
-            say(f"predicting {source} with {model} of the {name} store")
+            print_progress(f"predicting {source} with {model} of the {name} store")
             for form in FORMATS if source == "sample" else ("csv",):
                 table = side.place / "tables" / f"{name}-{model}-{source}.{form}"
                 command = ["predict", folder, "--out", table, "--model", str(version), "--artifacts", store]
@@ -237,12 +237,12 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Props:
+class Inputs:
     """Files and artifact roots that the cases use.
 
     Args:
         place: directory of the files.
-        store: sound artifact root, of which each changing case has its own copy.
+        store: intact artifact root. Cases that change it use a copy.
         images: folder of images.
     """
 
@@ -251,7 +251,7 @@ class Props:
     images: Path
 
     def copy(self, name: str) -> Path:
-        """Return a copy of the sound artifact root."""
+        """Return a copy of the intact artifact root."""
         return Path(shutil.copytree(self.store, self.place / name))
 
     def file(self, name: str, content: str | bytes) -> Path:
@@ -270,7 +270,7 @@ class Props:
         return root
 
     def arrays(self, name: str, *, repeated: bool) -> Path:
-        """Return an .npz data set; `repeated` means that its test images are training images too."""
+        """Return an .npz dataset; with `repeated`, its test images are training images too."""
         rng = np.random.default_rng(0)
         pixels = rng.integers(0, 256, (200, 28, 28), np.uint8)
         labels = np.arange(200, dtype=np.uint8) % 10
@@ -279,28 +279,28 @@ class Props:
         return path
 
 
-def cases(props: Props) -> Iterator[Case]:
+def cases(inputs: Inputs) -> Iterator[Case]:
     """Yield commands for each documented exit code."""
-    yield from successes(props)
-    yield from usage_errors(props)
-    yield from dataset_errors(props)
-    yield from store_errors(props)
-    yield from registry_errors(props)
-    yield from other_errors(props)
+    yield from successes(inputs)
+    yield from usage_errors(inputs)
+    yield from dataset_errors(inputs)
+    yield from store_errors(inputs)
+    yield from registry_errors(inputs)
+    yield from other_errors(inputs)
 
 
-def successes(props: Props) -> Iterator[Case]:
+def successes(inputs: Inputs) -> Iterator[Case]:
     """Yield commands that succeed."""
-    changing = ["--artifacts", props.copy("changing")]
-    sound, out = ["--artifacts", props.store], props.place / "out.csv"
-    image = next(props.images.glob("*.png"))
+    changing = ["--artifacts", inputs.copy("changing")]
+    sound, out = ["--artifacts", inputs.store], inputs.place / "out.csv"
+    image = next(inputs.images.glob("*.png"))
     yield Case("help", 0, ["--help"])
     yield Case("models", 0, ["models", *sound])
-    yield Case("models of an empty store", 0, ["models", "--artifacts", props.place / "empty"])
+    yield Case("models of an empty store", 0, ["models", "--artifacts", inputs.place / "empty"])
     yield Case("models show champion", 0, ["models", "show", "champion", *sound])
     yield Case("predict an image", 0, ["predict", image, "--out", out, *sound])
-    yield Case("inspect", 0, ["inspect", image, "--out", props.place / "inspected.png", *sound])
-    yield Case("export a sheet", 0, ["review", out, "--export", props.place / "sheet.csv", *sound])
+    yield Case("inspect", 0, ["inspect", image, "--out", inputs.place / "inspected.png", *sound])
+    yield Case("export a sheet", 0, ["review", out, "--export", inputs.place / "sheet.csv", *sound])
     yield Case("verify", 0, ["verify", *sound])
     yield Case("repair what is sound", 0, ["repair", *changing])
     yield Case("promote", 0, ["promote", "2", *changing])
@@ -310,109 +310,109 @@ def successes(props: Props) -> Iterator[Case]:
     yield Case("down without a server", 0, ["down", *changing])
 
 
-def usage_errors(props: Props) -> Iterator[Case]:
+def usage_errors(inputs: Inputs) -> Iterator[Case]:
     """Yield invalid options, configuration files and paths."""
-    sound = ["--artifacts", props.store]
-    nothing = props.place / "nothing"
-    text = props.file("text.png", "no picture")
+    sound = ["--artifacts", inputs.store]
+    nothing = inputs.place / "nothing"
+    text = inputs.file("text.png", "no picture")
     yield Case("no command", 2, [])
     yield Case("unknown command", 2, ["paint"])
     yield Case("unknown option", 2, ["models", "--colour"])
     yield Case("missing argument", 2, ["predict"])
     yield Case("argument of another type", 2, ["promote", "one"])
-    yield Case("value out of bounds", 2, ["predict", props.images, "--top-k", "0", *sound])
+    yield Case("value out of bounds", 2, ["predict", inputs.images, "--top-k", "0", *sound])
     yield Case("unknown architecture", 2, ["train", "--architecture", "vgg", *sound])
     yield Case("missing configuration", 2, ["train", "--config", nothing, *sound])
-    yield Case("unknown setting", 2, ["train", "--config", props.file("unknown.toml", "colour = 1\n"), *sound])
-    yield Case("malformed configuration", 2, ["train", "--config", props.file("malformed.toml", "= 1\n"), *sound])
+    yield Case("unknown setting", 2, ["train", "--config", inputs.file("unknown.toml", "colour = 1\n"), *sound])
+    yield Case("malformed configuration", 2, ["train", "--config", inputs.file("malformed.toml", "= 1\n"), *sound])
     yield Case("unknown data set", 2, ["train", "--dataset", nothing, *sound])
     yield Case("predict a missing folder", 2, ["predict", nothing, *sound])
-    yield Case("unknown table format", 2, ["predict", props.images, "--out", props.place / "out.xls", *sound])
+    yield Case("unknown table format", 2, ["predict", inputs.images, "--out", inputs.place / "out.xls", *sound])
     yield Case("inspect a text file", 2, ["inspect", text, *sound])
-    yield Case("review a missing table", 2, ["review", props.place / "nothing.csv", "--export", "x.csv", *sound])
-    yield Case("unsupported error rate", 2, ["predict", props.images, "--max-error", "0.0000001", *sound])
+    yield Case("review a missing table", 2, ["review", inputs.place / "nothing.csv", "--export", "x.csv", *sound])
+    yield Case("unsupported error rate", 2, ["predict", inputs.images, "--max-error", "0.0000001", *sound])
 
 
-def dataset_errors(props: Props) -> Iterator[Case]:
-    """Yield data sets that are unavailable or must not be trained on."""
-    store = ["--architecture", "mlp", "--artifacts", props.place / "untrained"]
+def dataset_errors(inputs: Inputs) -> Iterator[Case]:
+    """Yield datasets that are unavailable or must not be trained on."""
+    store = ["--architecture", "mlp", "--artifacts", inputs.place / "untrained"]
     proxy = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    yield Case("damaged .npz", 3, ["train", "--dataset", props.file("damaged.npz", b"PK\3\4"), *store])
-    yield Case("repeated images", 3, ["train", "--dataset", props.arrays("repeated.npz", repeated=True), *store])
+    yield Case("damaged .npz", 3, ["train", "--dataset", inputs.file("damaged.npz", b"PK\3\4"), *store])
+    yield Case("repeated images", 3, ["train", "--dataset", inputs.arrays("repeated.npz", repeated=True), *store])
     yield Case("no labels", 3, ["train", "--dataset", "reviewed", *store])
     yield Case("no network", 3, ["train", "--dataset", "mnist", *store], {**proxy, "PATH": "/nowhere"})
 
 
-def store_errors(props: Props) -> Iterator[Case]:
+def store_errors(inputs: Inputs) -> Iterator[Case]:
     """Yield artifact roots that are damaged or cannot be written to."""
-    out = ["--out", props.place / "store.csv"]
+    out = ["--out", inputs.place / "store.csv"]
     model, record = (
-        props.damaged("damaged model", "onnx/*/model.onnx"),
-        props.damaged("damaged record", "registry/*/*1.json"),
+        inputs.damaged("damaged model", "onnx/*/model.onnx"),
+        inputs.damaged("damaged record", "registry/*/*1.json"),
     )
-    missing = props.copy("missing")
+    missing = inputs.copy("missing")
     shutil.rmtree(missing / "onnx")
-    yield Case("predict with a damaged model", 4, ["predict", props.images, *out, "--artifacts", model])
-    yield Case("predict with a missing model", 4, ["predict", props.images, *out, "--artifacts", missing])
+    yield Case("predict with a damaged model", 4, ["predict", inputs.images, *out, "--artifacts", model])
+    yield Case("predict with a missing model", 4, ["predict", inputs.images, *out, "--artifacts", missing])
     yield Case("verify a damaged model", 4, ["verify", "--artifacts", model])
     yield Case("models with a damaged record", 4, ["models", "--artifacts", record])
     yield Case("repair a damaged record", 4, ["repair", "--artifacts", record])
-    below_file = props.file("file", "") / "artifacts"
+    below_file = inputs.file("file", "") / "artifacts"
     yield Case("root below a file", 4, ["train", "--dataset", "mnist-sample", "--artifacts", below_file])
 
 
-def registry_errors(props: Props) -> Iterator[Case]:
+def registry_errors(inputs: Inputs) -> Iterator[Case]:
     """Yield model versions that do not exist."""
-    sound, empty = ["--artifacts", props.store], ["--artifacts", props.place / "empty"]
+    sound, empty = ["--artifacts", inputs.store], ["--artifacts", inputs.place / "empty"]
     yield Case("show a missing version", 5, ["models", "show", "99", *sound])
     yield Case("show a version by no number", 5, ["models", "show", "best", *sound])
     yield Case("promote a missing version", 5, ["promote", "99", *sound])
-    yield Case("promote the champion", 5, ["promote", "1", "--artifacts", only_first(props)])
+    yield Case("promote the champion", 5, ["promote", "1", "--artifacts", only_first(inputs)])
     yield Case("roll back without a former champion", 5, ["rollback", *empty])
-    yield Case("predict with a missing version", 5, ["predict", props.images, "--model", "99", *sound])
-    yield Case("predict without a champion", 5, ["predict", props.images, *empty])
+    yield Case("predict with a missing version", 5, ["predict", inputs.images, "--model", "99", *sound])
+    yield Case("predict without a champion", 5, ["predict", inputs.images, *empty])
 
 
-def only_first(props: Props) -> Path:
+def only_first(inputs: Inputs) -> Path:
     """Return a copy of the artifact root whose champion is version 1."""
-    root = props.copy("first")
+    root = inputs.copy("first")
     for path in (root / "registry" / "promotions").glob("*.json"):
         if path.name != "000001.json":
             path.unlink()
     return root
 
 
-def other_errors(props: Props) -> Iterator[Case]:
+def other_errors(inputs: Inputs) -> Iterator[Case]:
     """Yield unusable models, missing Prefect servers and unexpected failures."""
-    data = ["--dataset", props.arrays("small.npz", repeated=False), "--architecture", "mlp"]
-    first = ["--artifacts", props.place / "first"]
-    sound = ["--artifacts", props.store]
+    data = ["--dataset", inputs.arrays("small.npz", repeated=False), "--architecture", "mlp"]
+    first = ["--artifacts", inputs.place / "first"]
+    sound = ["--artifacts", inputs.store]
     yield Case("too many hidden layers", 6, ["train", *data, "--hidden", "8", "--hidden", "8", *first])
     yield Case("start from another network", 6, ["train", *data, "--hidden", "8", "--start", "champion", *first])
-    yield Case("track without a server", 7, ["predict", props.images, "--track", *sound])
-    yield Case("deploy without a server", 7, ["predict", props.images, "--deploy", *sound])
+    yield Case("track without a server", 7, ["predict", inputs.images, "--track", *sound])
+    yield Case("deploy without a server", 7, ["predict", inputs.images, "--deploy", *sound])
     yield Case("train with a dead server", 7, ["train", *data, *first], {"PREFECT_API_URL": DEAD_API})
     yield Case("full standard output", 1, ["models", *sound], output=Path("/dev/full"))
 
 
 def exit_codes(side: Side, store: Path, images: Path) -> Facts:
-    """Run each case, then one that is interrupted, and return the exit codes by the cases' names."""
-    say("running commands for each exit code")
+    """Run each case, then one that is interrupted, and return the exit codes by the names of the cases."""
+    print_progress("running commands for each exit code")
     place = side.place / "cases"
     place.mkdir()
     facts: Facts = {}
-    for case in cases(Props(place, Path(shutil.copytree(store, place / "sound")), images)):
+    for case in cases(Inputs(place, Path(shutil.copytree(store, place / "sound")), images)):
         done = side.run(*case.arguments, environment=case.environment, output=case.output)
-        note(facts, case.name, done.returncode, case.code)
-    note(facts, "interrupt", interrupted(side, images, place / "sound"), 130)
+        add_exit_code(facts, case.name, done.returncode, case.code)
+    add_exit_code(facts, "interrupt", interrupted(side, images, place / "sound"), 130)
     return facts
 
 
-def note(facts: Facts, name: str, found: int, documented: int) -> None:
-    """Add an exit code to the facts, and print where it is not the documented one."""
+def add_exit_code(facts: Facts, name: str, found: int, documented: int) -> None:
+    """Add an exit code to the facts, and print it if it is not the documented one."""
     facts[f"exit.{name}"] = found
     if found != documented:
-        say(f"{name}: documented is {documented} ({EXIT_CODES[documented]}), found {found}")
+        print_progress(f"{name}: found {found}, documented is {documented} ({EXIT_CODES[documented]})")
 
 
 def interrupted(side: Side, images: Path, store: Path) -> int:
@@ -422,7 +422,7 @@ def interrupted(side: Side, images: Path, store: Path) -> int:
         command, cwd=side.tree, env=side.environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         if process.stderr:
-            process.stderr.readline()  # it says that it predicts without Prefect
+            process.stderr.readline()  # the line that reports a prediction without Prefect
         time.sleep(3)
         process.send_signal(signal.SIGINT)
         process.wait(60)
@@ -434,7 +434,7 @@ def interrupted(side: Side, images: Path, store: Path) -> int:
 
 def json_keys(side: Side, store: Path, images: Path) -> Facts:
     """Return the top-level keys of what commands print with `--json`."""
-    say("reading JSON keys")
+    print_progress("reading JSON keys")
     root, out = shutil.copytree(store, side.place / "keys"), side.place / "keys.csv"
     commands: dict[str, list[object]] = {
         "models": ["models"],
@@ -468,7 +468,7 @@ def record(options: argparse.Namespace) -> int:
     program, *rest = shlex.split(options.command)
     side, own = Side([shutil.which(program) or program, *rest], options.tree.absolute(), place), place / "own"
     facts = train(side, own)
-    side.run("promote", "1", "--artifacts", own)  # fails where version 1 is the champion already, as it then should be
+    side.run("promote", "1", "--artifacts", own)  # fails if version 1 is the champion already, which is fine
     shared = Path(shutil.copytree(options.store or own, place / "shared"))
     inputs = make_inputs(side, shared)
     facts |= {f"input.{name}": hash_folder(folder) for name, folder in inputs.items() if name != "hostile"}
@@ -495,7 +495,7 @@ def compare(options: argparse.Namespace) -> int:
     return int(different > 0)
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 

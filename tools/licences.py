@@ -1,28 +1,30 @@
-"""The licences of all that is locked, as docs/licences.md: by what the installed distributions say of themselves.
+"""Licences of the locked distributions, written to docs/licences.md from the metadata of the installed distributions.
 
-make licences
+python -m tools.licences        # or `make licences`
 """
 
+import argparse
 from collections.abc import Iterator
 from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from itertools import groupby
 from pathlib import Path
 
-from tools.locked import Locked, locked
+from tools.locked import LockedDistribution, read_lock
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "licences.md"
 
 _BY_HAND = {
     "async-timeout": ("Apache-2.0", "its classifier; only for Python before 3.11.3"),
-    "matplotlib": ("LicenseRef-matplotlib", "its metadata hold the text: like Python's own"),
+    "matplotlib": ("LicenseRef-matplotlib", "the text in its metadata; like Python's own licence"),
     "namex": ("Apache-2.0", "its LICENSE file"),
     "python-dateutil": ("Apache-2.0 OR BSD-3-Clause", "its LICENSE file"),
     "pywin32": ("PSF-2.0", "its classifier; only for Windows"),
-    "tensorflow": ("Apache-2.0", "as tensorflow-cpu; only where that does not exist"),
+    "tensorflow": ("Apache-2.0", "the licence of tensorflow-cpu; only for platforms without tensorflow-cpu"),
     "text-unidecode": ("Artistic-1.0 OR GPL-2.0-or-later", "its LICENSE file"),
     "whenever": ("MIT", "its metadata; only from Python 3.13 on"),
 }
-"""Of those whose metadata say nothing, or not enough, or that not every platform installs: and where it was found."""
+"""Licences that the metadata do not state, or of distributions that are not installed on every platform, each with its
+source."""
 
 _NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -50,20 +52,20 @@ _CLASSIFIER = "License :: OSI Approved :: "
 _HEAD = """\
 # Licences of the dependencies
 
-`make licences` writes this page: every distribution of `requirements.lock`, with the licence that it states for itself.
-"BSD" stands where it does not say which.
+`make licences` writes this page. It lists each distribution in `requirements.lock` with the licence that it states.
+"BSD" means that it does not state which BSD licence.
 
 ## Copyleft
 
-None of them binds the code that uses it, so Digits and what is built on it may have any licence.
-Who passes the distributions on owes more for these:
+None of these licences binds code that only uses the distribution. Digits, and what you build on it, may have any
+licence. If you redistribute the distributions themselves, these have further conditions:
 
 {copyleft}
 
-Wheels hold libraries of others too, under the licences that their `*.dist-info` lists.
-Of those, copyleft are FFmpeg in opencv-python-headless (LGPL-2.1), libgfortran and libquadmath beside OpenBLAS in
-numpy, scipy and opencv-python-headless (GPL-3.0 with the runtime exception; LGPL-2.1), and libgomp in scikit-learn
-(GPL-3.0 with the same exception): all are shared libraries that can be replaced.
+Wheels also contain other libraries, under the licences that their `*.dist-info` lists.
+The ones with a copyleft licence are FFmpeg in opencv-python-headless (LGPL-2.1), libgfortran and libquadmath with
+OpenBLAS in numpy, scipy and opencv-python-headless (GPL-3.0 with the runtime exception; LGPL-2.1), and libgomp in
+scikit-learn (GPL-3.0 with the same exception). All of them are shared libraries that can be replaced.
 
 ## All
 
@@ -72,13 +74,13 @@ numpy, scipy and opencv-python-headless (GPL-3.0 with the runtime exception; LGP
 """
 
 _TERMS = {
-    "MPL": "whoever changes its files and passes them on has to publish the changes",
-    "GPL": "the other licence can be chosen instead",
+    "MPL": "if you change its files and redistribute them, you must publish the changes",
+    "GPL": "you can choose the other licence",
 }
 
 
-def page() -> str:
-    """Give the text of the page."""
+def render_page() -> str:
+    """Return the text of the page."""
     rows = list(_rows())
     copyleft = "\n".join(
         f"- {name}: {licence}; {_terms(licence)}" for name, _, licence in rows if _is_copyleft(licence)
@@ -88,39 +90,39 @@ def page() -> str:
 
 
 def _rows() -> Iterator[tuple[str, str, str]]:
-    for name, versions in groupby(sorted(locked(), key=_place), key=lambda each: each.name):
-        yield name, ", ".join(each.version for each in versions), licence_of(name)
+    for name, versions in groupby(sorted(read_lock(), key=_sort_key), key=lambda each: each.name):
+        yield name, ", ".join(each.version for each in versions), find_licence(name)
 
 
-def _place(each: Locked) -> tuple[str, str]:
+def _sort_key(each: LockedDistribution) -> tuple[str, str]:
     return each.name, each.version
 
 
-def licence_of(name: str) -> str:
-    """Give a distribution's licence, by its SPDX name where it can be told.
+def find_licence(name: str) -> str:
+    """Return the licence of a distribution, by its SPDX name if that is known.
 
     Raises:
-        LookupError: neither its metadata nor this module say.
+        LookupError: if neither its metadata nor `_BY_HAND` states a licence.
     """
     if name in _BY_HAND:
         return _BY_HAND[name][0]
     try:
-        told = metadata(name)
+        fields = metadata(name)
     except PackageNotFoundError:
         raise LookupError(f"{name} is not installed here: add its licence to _BY_HAND in {__file__}") from None
-    expression, text = (_field(told, name) for name in ("License-Expression", "License"))
+    expression, text = (_field(fields, name) for name in ("License-Expression", "License"))
     if expression:
         return expression
-    classifiers = [line.removeprefix(_CLASSIFIER) for line in told.get_all("Classifier") or () if _CLASSIFIER in line]
+    classifiers = [line.removeprefix(_CLASSIFIER) for line in fields.get_all("Classifier") or () if _CLASSIFIER in line]
     if text and "\n" not in text and (text != "BSD" or not classifiers):
         return _NAMES.get(text, text)
     if classifiers:
         return " OR ".join(_NAMES[line] for line in classifiers)
-    raise LookupError(f"{name} does not state its licence: add it to _BY_HAND in {__file__}, and where you found it")
+    raise LookupError(f"{name} does not state its licence: add it to _BY_HAND in {__file__}, with its source")
 
 
-def _field(told: PackageMetadata, name: str) -> str:
-    return told[name].strip() if name in told else ""
+def _field(fields: PackageMetadata, name: str) -> str:
+    return fields[name].strip() if name in fields else ""
 
 
 def _is_copyleft(licence: str) -> bool:
@@ -133,7 +135,8 @@ def _terms(licence: str) -> str:
 
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(page(), encoding="utf-8")
+    argparse.ArgumentParser(description="Write docs/licences.md.").parse_args()
+    PAGE.write_text(render_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What requirements.lock holds: the distributions, where each is installed, and the hashes of its files."""
+"""Reader of requirements.lock: the locked distributions, where each is installed, and the hashes of its files.
+
+`python -m tools.audit` and `python -m tools.licences` use it.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +13,14 @@ LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
 
 
 @dataclass(frozen=True)
-class Locked:
-    """A distribution of the lock.
+class LockedDistribution:
+    """Distribution in the lock.
 
     Args:
-        name: in the form in which names are compared.
-        version: the only one that is installed.
-        here: whether this interpreter on this platform installs it.
-        hashes: of the files that may be installed, such as `sha256:...`.
+        name: normalized name.
+        version: version that is installed.
+        here: whether it is installed for this interpreter on this platform.
+        hashes: hashes of the files that may be installed, such as `sha256:...`.
     """
 
     name: str
@@ -26,17 +29,23 @@ class Locked:
     hashes: frozenset[str]
 
 
-def locked(path: Path = LOCK) -> list[Locked]:
-    """Read a lock. A name is there twice where two versions of Python get different ones of its versions."""
+def read_lock(path: Path = LOCK) -> list[LockedDistribution]:
+    """Read a lock.
+
+    A name appears twice if its version depends on the version of Python.
+
+    Raises:
+        ValueError: if an entry does not have exactly one version.
+    """
     lines = path.read_text(encoding="utf-8").replace("\\\n", "").splitlines()
-    return [_locked(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [_parse_line(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def _locked(line: str) -> Locked:
+def _parse_line(line: str) -> LockedDistribution:
     text, *hashes = line.split("--hash=")
     requirement = Requirement(text.strip())
     here = requirement.marker is None or requirement.marker.evaluate()
-    return Locked(
+    return LockedDistribution(
         canonicalize_name(requirement.name), _version(requirement), here, frozenset(hash_.strip() for hash_ in hashes)
     )
 
@@ -44,5 +53,5 @@ def _locked(line: str) -> Locked:
 def _version(requirement: Requirement) -> str:
     specifiers = list(requirement.specifier)
     if len(specifiers) != 1 or specifiers[0].operator != "==":
-        raise ValueError(f"{requirement}: expected one version (NAME==VERSION); make lock writes such")
+        raise ValueError(f"{requirement}: expected one version (NAME==VERSION); `make lock` writes such entries")
     return specifiers[0].version

@@ -1,8 +1,10 @@
-"""Make the sample of MNIST that ships with the package: `python -m tools.make_sample [--downloads FOLDER]`.
+"""Sample of MNIST that is part of the package: `digits/data/sample/mnist-sample.npz`.
 
-It draws one training image in ten and one test image in ten of each class, at random from a fixed seed, keeps their
-order, and writes `digits/sample/mnist-sample.npz`. The archive carries no time stamps: the same MNIST and the same zlib
-give the same bytes. It prints the hash that `digits/data/datasets.py` has to hold.
+python -m tools.make_sample [--downloads FOLDER]
+
+The sample has one training image in ten and one test image in ten of each class, drawn at random with a fixed seed and
+kept in their order. The archive has no timestamps: the same MNIST and the same zlib give the same bytes. The command
+prints the hash that `digits/data/datasets.py` must contain.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from digits.store.files import hash_file
 SEED = 0
 SIZES = {"train": 6_000, "test": 1_000}
 FIRST_DATE = (1980, 1, 1, 0, 0, 0)
-"""The earliest that a zip archive can say."""
+"""Earliest date that a zip archive can store."""
 
 
 def choose(data: LabelledArrays) -> dict[str, Pixels]:
@@ -35,14 +37,14 @@ def choose(data: LabelledArrays) -> dict[str, Pixels]:
 
 
 def draw(labels: Labels, size: int, generator: np.random.Generator) -> npt.NDArray[np.intp]:
-    """Draw indices, in ascending order, so that each class keeps its share of the labels."""
+    """Draw indices such that each class keeps its share of the labels; return them in ascending order."""
     counts = quotas(np.bincount(labels), size)
     chosen = [generator.permutation(np.flatnonzero(labels == label))[:count] for label, count in enumerate(counts)]
     return np.sort(np.concatenate(chosen))
 
 
 def quotas(counts: npt.NDArray[np.intp], size: int) -> list[int]:
-    """Share a size out among classes in proportion to their counts, what is left over to the largest remainders."""
+    """Distribute a size among classes in proportion to their counts, by the largest remainder method."""
     exact = counts * size / counts.sum()
     shares = np.floor(exact).astype(int)
     shares[np.argsort(shares - exact, kind="stable")[: size - shares.sum()]] += 1
@@ -50,7 +52,7 @@ def quotas(counts: npt.NDArray[np.intp], size: int) -> list[int]:
 
 
 def write_npz(path: Path, arrays: dict[str, Pixels]) -> None:
-    """Write a compressed `.npz` whose bytes depend on the arrays alone."""
+    """Write a compressed `.npz` file whose bytes depend only on the arrays."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             content = io.BytesIO()
@@ -60,10 +62,12 @@ def write_npz(path: Path, arrays: dict[str, Pixels]) -> None:
 
 
 def main() -> None:
-    """Make the sample, and print its size and its hash."""
-    parser = argparse.ArgumentParser(description="Make the sample of MNIST that ships with the package.")
-    parser.add_argument("--downloads", type=Path, default=Path("artifacts/downloads"), help="where MNIST is kept")
-    parser.add_argument("--out", type=Path, default=SAMPLE_FILE)
+    """Write the sample, and print its size and its hash."""
+    parser = argparse.ArgumentParser(description="Write the sample of MNIST that is part of the package.")
+    parser.add_argument(
+        "--downloads", type=Path, default=Path("artifacts/downloads"), help="directory with the downloaded MNIST"
+    )
+    parser.add_argument("--out", type=Path, default=SAMPLE_FILE, help="file to write (default: the bundled sample)")
     options = parser.parse_args()
     write_npz(options.out, choose(load("mnist", downloads=options.downloads)))
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, SHA-256 {hash_file(options.out)}")

@@ -1,29 +1,31 @@
-"""The four screenshots of the README and the guide: a system of its own, a training, a folder predicted by the form.
+"""Screenshots of the Prefect UI in the documentation: form, run, summary of a folder, report of a model.
 
-python -m tools.screenshots                 # into docs/pictures; two minutes; needs Debian's chromium
+python -m tools.screenshots                 # two minutes; needs Debian's chromium and chromium-driver
+
+A separate system is started, a model trained, and a folder predicted by the form.
 """
 
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.support import browser
+from tests.support.command import DIGITS
 from tests.support.pictures import write_images
 from tests.support.server import free_port, untracked
 
-PLACE = Path(__file__).resolve().parents[1] / "docs" / "pictures"
+PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 IMAGES = 1_204
 
 
 def main() -> None:
-    """Make them."""
-    parser = argparse.ArgumentParser(description="The screenshots of the documentation.")
-    parser.add_argument("--out", type=Path, default=PLACE)
+    """Run a system, take the screenshots, and stop the system."""
+    parser = argparse.ArgumentParser(description="Take the screenshots of the documentation.")
+    parser.add_argument("--out", type=Path, default=PICTURES, help="directory to write to (default: docs/pictures)")
     out = parser.parse_args().out
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -35,17 +37,16 @@ def main() -> None:
             _digits(environment, "up", "--port", str(port))
             os.environ.update(environment, PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
             with browser.chromium(place / "profile") as started:
-                _take(started, f"http://127.0.0.1:{port}", place / "scans" / "2026-11", out)
+                _save_screenshots(started, f"http://127.0.0.1:{port}", place / "scans" / "2026-11", out)
         finally:
             _digits(environment, "down")
 
 
 def _digits(environment: dict[str, str], *arguments: str) -> None:
-    command = [str(Path(sys.executable).with_name("digits")), *arguments]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    subprocess.run([DIGITS, *arguments], env=environment, check=True, capture_output=True)
 
 
-def _take(started: Any, ui: str, folder: Path, out: Path) -> None:
+def _save_screenshots(started: Any, ui: str, folder: Path, out: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.deployments import run_deployment
 
@@ -55,21 +56,21 @@ def _take(started: Any, ui: str, folder: Path, out: Path) -> None:
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("predict/folder")
         browser.submit_folder(started, ui, str(deployment.id), folder, out / "ui-form.png")
-        run = _ended(client, deployment.id)
+        run = _wait_for_run(client, deployment.id)
         browser.show(started, f"{ui}/runs/flow-run/{run}", "Completed")
-        time.sleep(3)  # until the graph of the tasks is drawn
+        time.sleep(3)  # until the task graph is drawn
         started.save_screenshot(str(out / "ui-run.png"))
         for key, chosen, text in (("predictions", run, "Least certain"), ("model-report", trained.id, "Version 1")):
-            artifact = _artifact(client, key, chosen)
+            artifact = _find_artifact(client, key, chosen)
             browser.show(started, f"{ui}/artifacts/artifact/{artifact}", text)
             browser.wait_for_picture(started)
             started.set_window_size(1400, 2200)
             started.save_screenshot(str(out / f"ui-{key.removeprefix('model-')}.png"))
             started.set_window_size(1400, 1200)
-    print(f"ui-form.png, ui-run.png, ui-predictions.png and ui-report.png are in {out}", flush=True)
+    print(f"saved ui-form.png, ui-run.png, ui-predictions.png and ui-report.png in {out}", flush=True)
 
 
-def _ended(client: Any, deployment: Any) -> Any:
+def _wait_for_run(client: Any, deployment: Any) -> Any:
     from prefect.client.schemas.filters import FlowRunFilter
 
     chosen = FlowRunFilter.model_validate({"deployment_id": {"any_": [deployment]}})
@@ -80,7 +81,7 @@ def _ended(client: Any, deployment: Any) -> Any:
         time.sleep(0.5)
 
 
-def _artifact(client: Any, key: str, run: Any) -> Any:
+def _find_artifact(client: Any, key: str, run: Any) -> Any:
     from prefect.client.schemas.filters import ArtifactFilter
 
     chosen = ArtifactFilter.model_validate({"key": {"any_": [key]}, "flow_run_id": {"any_": [run]}})

@@ -1,5 +1,6 @@
-"""Structure: the figures that keep the code base easy to enter. A test holds each of them within its limit."""
+"""Figures of the code's structure: `python -m tools.structure` prints them, and a test compares them with limits."""
 
+import argparse
 import ast
 import json
 from collections import Counter
@@ -10,11 +11,11 @@ from statistics import median, quantiles
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-ON_TOP = ("cli", "server")  # above the library, which they may import: their arrows are not counted
+ON_TOP = ("cli", "server")  # may import the whole library, so their arrows are not counted
 Graph = Mapping[str, set[str]]
 
 
-def trees(root: Path) -> dict[str, ast.Module]:
+def parse_modules(root: Path) -> dict[str, ast.Module]:
     """Return the syntax tree of each module of `digits` by its dotted name."""
     paths = {".".join(path.relative_to(root).with_suffix("").parts): path for path in root.glob("digits/**/*.py")}
     return {name: ast.parse(path.read_text("utf-8")) for name, path in sorted(paths.items())}
@@ -43,7 +44,7 @@ def package_graph(graph: Graph) -> dict[str, set[str]]:
     return {one: {other for source, other in arrows if source == one and other not in (one, None)} for one in packages}
 
 
-def circle(graph: Graph) -> list[str]:
+def find_circle(graph: Graph) -> list[str]:
     """Return a circle of imports as its members in order; an empty list if there is none."""
     try:
         TopologicalSorter(graph).prepare()
@@ -52,27 +53,28 @@ def circle(graph: Graph) -> list[str]:
     return []
 
 
-def lines_of(node: ast.stmt) -> int:
+def count_lines(node: ast.stmt) -> int:
     """Return the number of lines of a statement."""
     return (node.end_lineno or 0) - node.lineno + 1
 
 
 def measure(root: Path = ROOT) -> dict[str, Any]:
-    """Return all figures of the package `digits` below a directory."""
-    modules = trees(root)
+    """Return all figures of the package `digits` in a directory."""
+    modules = parse_modules(root)
     packages = package_graph(files := file_graph(modules))
     lines = {name: len((root / f"{name.replace('.', '/')}.py").read_text("utf-8").splitlines()) for name in modules}
     functions = [node for tree in modules.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    lengths = [lines_of(one) - (lines_of(one.body[0]) if ast.get_docstring(one) else 0) for one in functions]
+    lengths = [count_lines(one) - (count_lines(one.body[0]) if ast.get_docstring(one) else 0) for one in functions]
     inside = [name.split(".")[1] for name in modules if name.count(".") > 1 and not name.endswith("__")]
     return {
         "modules per package": dict(Counter(inside)),
         "arrows between packages": sum(map(len, packages.values())),
-        "circles": list(filter(None, (circle(files), circle(packages)))),
+        "circles": list(filter(None, (find_circle(files), find_circle(packages)))),
         "longest module": max(lines.items(), key=lambda item: item[1]),
         "function length, median and 90th percentile": (median(lengths), quantiles(lengths, n=10)[-1]),
     }
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="Print figures of the code's structure.").parse_args()
     print(json.dumps(measure(), indent=1))

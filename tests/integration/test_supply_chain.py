@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tools import audit
-from tools.locked import LOCK, Locked, locked
+from tools.locked import LOCK, LockedDistribution, read_lock
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parents[2]
@@ -102,24 +102,24 @@ def test_what_is_vulnerable_fails(capsys: pytest.CaptureFixture[str]) -> None:
     with database(ADVISORY) as made:
         assert audit.main([made.option]) == 1
     (line,) = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"pillow \S+: PYSEC-0000-1, mended in 99\.1: reads what it should not", line)
+    assert re.fullmatch(r"pillow \S+: PYSEC-0000-1, fixed in 99\.1: reads what it should not", line)
 
 
 def test_what_does_not_concern_us_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     """By the option that the Makefile would have."""
     with database(ADVISORY) as made:
         assert audit.main([made.option, "--ignore-vuln", "PYSEC-0000-1"]) == 0
-    assert "no vulnerability is known" in capsys.readouterr().out
+    assert "no known vulnerability" in capsys.readouterr().out
 
 
 def test_everything_that_is_installed_is_asked_about(capsys: pytest.CaptureFixture[str]) -> None:
     """In the locked version."""
     with database() as made:
         assert audit.main([made.option]) == 0
-        assert made.asked == {(each.name, each.version) for each in locked() if each.here}
+        assert made.asked == {(each.name, each.version) for each in read_lock() if each.here}
     assert (
         capsys.readouterr().out
-        == f"{len(made.asked)} of {len(made.asked)} locked distributions audited, no vulnerability is known\n"
+        == f"{len(made.asked)} of {len(made.asked)} locked distributions audited, no known vulnerability\n"
     )
 
 
@@ -129,15 +129,15 @@ def test_without_an_answer_it_says_so(capsys: pytest.CaptureFixture[str]) -> Non
         assert audit.main([asleep.option, "--timeout", "1"]) == 0
     assert audit.main([asleep.option]) == 0
     for line in capsys.readouterr().out.splitlines():
-        assert line.startswith("not audited, as the database of vulnerabilities could not be asked: ")
+        assert line.startswith("not audited, because the vulnerability database could not be queried: ")
 
 
 def test_its_time_is_bounded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """However patient each question is."""
-    monkeypatch.setattr(audit, "PATIENCE", 2)
+    monkeypatch.setattr(audit, "TIMEOUT", 2)
     with database(asleep=True) as asleep:
         assert audit.main([asleep.option, "--timeout", "60"]) == 0
-    assert capsys.readouterr().out.endswith("could not be asked: no end within 2 s\n")
+    assert capsys.readouterr().out.endswith("could not be queried: no result within 2 s\n")
 
 
 def test_a_lock_that_can_not_be_read_fails(
@@ -162,6 +162,6 @@ def test_the_lock_is_what_is_resolved(tmp_path: Path) -> None:
     assert all(each.hashes <= found[key].hashes for key, each in ours.items())
 
 
-def by_version(path: Path) -> dict[tuple[str, str], Locked]:
+def by_version(path: Path) -> dict[tuple[str, str], LockedDistribution]:
     """Read a lock."""
-    return {(each.name, each.version): each for each in locked(path)}
+    return {(each.name, each.version): each for each in read_lock(path)}

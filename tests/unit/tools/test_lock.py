@@ -1,4 +1,4 @@
-"""The locked set: what is installed is that and nothing else, it names no place, and its licences are listed."""
+"""Checks of the lock: the environment is what is locked, no registry is named, and the licences are listed."""
 
 import re
 import subprocess
@@ -12,36 +12,35 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools import licences
-from tools.locked import LOCK, locked
+from tools.locked import LOCK, read_lock
 
 HERE = Path(__file__).resolve().parents[3]
 HASH = re.compile(r"sha256:[0-9a-f]{64}")
 LOCAL = re.compile(r"://(127\.0\.0\.1|localhost|user:password@host)\b")
 
 
-def test_what_is_installed_is_what_is_locked() -> None:
-    """Every distribution, in that version; Digits besides, and nothing else."""
+def test_the_environment_has_the_locked_distributions_and_digits_alone() -> None:
     installed = {canonicalize_name(each.name): each.version for each in distributions(path=site_packages())}
-    expected = {each.name: each.version for each in locked() if each.here}
+    expected = {each.name: each.version for each in read_lock() if each.here}
     del installed["digits"]
-    assert installed == expected, "make clean setup installs the locked set, and only that"
+    assert installed == expected, "run `make clean setup` to install the locked distributions and nothing else"
 
 
 def site_packages() -> list[str]:
-    """Say where this interpreter's distributions are, without the directories that tests add."""
+    """Return the directories of this interpreter's distributions, without those that tests add."""
     return [path for path in sys.path if Path(path).is_relative_to(sys.prefix)]
 
 
-def test_what_is_installed_fits_together() -> None:
-    """Each distribution finds what it asks for, Digits as well: `pip` was told not to look."""
-    found = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout
+def test_the_installed_distributions_meet_each_others_requirements() -> None:
+    """`make setup` installs them with `--no-deps`, so pip has not checked it."""
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
-def test_what_is_asked_for_is_locked() -> None:
-    """Every dependency of pyproject.toml on every platform, the bounds that keep Prefect's server working too."""
-    wanted = asked_for()
-    versions = {each.name: each.version for each in locked()}
+def test_the_lock_meets_the_dependencies_of_the_project_on_every_platform() -> None:
+    """Two bounds keep the server of Prefect working."""
+    wanted = dependencies()
+    versions = {each.name: each.version for each in read_lock()}
     unmet = [
         one for one in map(Requirement, wanted) if versions.get(canonicalize_name(one.name), "0") not in one.specifier
     ]
@@ -49,70 +48,66 @@ def test_what_is_asked_for_is_locked() -> None:
     assert {"fastapi<0.151", "sqlalchemy<2.1"} <= set(wanted)
 
 
-def asked_for() -> list[str]:
-    """Read the dependencies of pyproject.toml, those of the extras too."""
+def dependencies() -> list[str]:
+    """Return the dependencies in pyproject.toml, including those of the extras."""
     project = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
     return [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
 
 
-def test_each_dependency_has_its_reason() -> None:
-    """In the documentation, and no other one has."""
+def test_the_documentation_gives_a_reason_for_each_dependency_and_for_no_other() -> None:
     rows = re.findall(r"^\| ([a-z].*?) \| ", (HERE / "docs" / "dependencies.md").read_text(), re.MULTILINE)
-    told = {name for row in rows for name in re.findall(r"[a-z][\w-]+", re.sub(r"\(.*?\)", "", row))} - {"package"}
-    named = {Requirement(one).name for one in asked_for()} - {"tensorflow"}
-    assert told == named
+    documented = {name for row in rows for name in re.findall(r"[a-z][\w-]+", re.sub(r"\(.*?\)", "", row))} - {
+        "package"
+    }
+    expected = {Requirement(one).name for one in dependencies()} - {"tensorflow"}
+    assert documented == expected
 
 
-def test_every_entry_has_hashes() -> None:
-    """So that nothing else can be installed in its place."""
-    assert all(each.hashes and all(map(HASH.fullmatch, each.hashes)) for each in locked())
+def test_every_entry_of_the_lock_has_hashes() -> None:
+    assert all(each.hashes and all(map(HASH.fullmatch, each.hashes)) for each in read_lock())
 
 
-def test_what_is_no_version_is_no_lock(tmp_path: Path) -> None:
-    """A range in it would be resolved when it is installed."""
+def test_a_lock_with_a_range_of_versions_is_an_error(tmp_path: Path) -> None:
+    """A range would be resolved only when it is installed."""
     (tmp_path / "lock").write_text("pillow>=11 --hash=sha256:0\n")
     with pytest.raises(ValueError, match="expected one version"):
-        locked(tmp_path / "lock")
+        read_lock(tmp_path / "lock")
 
 
-def test_no_registry_is_named() -> None:
-    """Installers use the one that the machine is set up for."""
+def test_no_file_names_a_package_registry() -> None:
+    """Installers use the registry that the machine is configured for."""
     files = [LOCK, HERE / "pyproject.toml", HERE / "Makefile", HERE / ".ci" / "run", HERE / "README.md"]
     for path in (*files, *(HERE / "docs").rglob("*.md")):
         text = LOCAL.sub("", path.read_text(encoding="utf-8"))
         assert not re.search(r"://|--(extra-)?index-url|--find-links|--trusted-host", text), path
 
 
-def test_setup_takes_hashed_files_only() -> None:
-    """From the lock, without resolving anything."""
+def test_make_setup_installs_from_the_lock_with_hashes_and_resolves_nothing() -> None:
     installs = [line for line in (HERE / "Makefile").read_text().splitlines() if "pip install" in line]
     assert len(installs) == 2
     assert "--require-hashes --no-deps -r requirements.lock" in installs[0]
     assert "--no-build-isolation --no-deps -e ." in installs[1]
 
 
-def test_the_page_of_licences_is_up_to_date() -> None:
-    """Every distribution is in it, none without a licence."""
-    assert licences.PAGE.read_text(encoding="utf-8") == licences.page(), "make licences writes it anew"
-    names = {each.name for each in locked()}
-    assert names == set(re.findall(r"^\| (\S+) \| \S+(?:, \S+)* \| \S.* \|$", licences.page(), re.MULTILINE)) - {
+def test_the_page_of_licences_is_up_to_date_and_lists_every_distribution() -> None:
+    assert licences.PAGE.read_text(encoding="utf-8") == licences.render_page(), "run `make licences`"
+    names = {each.name for each in read_lock()}
+    assert names == set(re.findall(r"^\| (\S+) \| \S+(?:, \S+)* \| \S.* \|$", licences.render_page(), re.MULTILINE)) - {
         "distribution"
     }
     assert set(licences._BY_HAND) <= names
 
 
-def test_copyleft_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the list, with what it means."""
+def test_the_page_lists_copyleft_licences_with_their_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(licences._BY_HAND, "numpy", ("LGPL-3.0-only", "this test"))
-    assert "- numpy: LGPL-3.0-only; " in licences.page()
+    assert "- numpy: LGPL-3.0-only; " in licences.render_page()
 
 
 @pytest.mark.parametrize("name", ["no-such-distribution", "silent"])
 def test_an_unknown_licence_is_an_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has to be found, and where it was."""
     silent = tmp_path / "silent-1.dist-info"
     silent.mkdir()
     (silent / "METADATA").write_text("Metadata-Version: 2.1\nName: silent\nVersion: 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(LookupError, match=f"{name} .*add .* to _BY_HAND"):
-        licences.licence_of(name)
+        licences.find_licence(name)
