@@ -1,4 +1,4 @@
-"""One real Prefect server for all end-to-end tests, and one small model trained through the real flow."""
+"""Fixtures of the end-to-end tests: a real Prefect server, and a small model trained by the real flow."""
 
 import os
 import shutil
@@ -18,14 +18,14 @@ from tests.support.small_fits import small_head
 
 @pytest.fixture(scope="session", autouse=True)
 def _small_head() -> Iterator[None]:
-    """Train small models in this process; the processes of a system and of commands fit the whole head."""
+    """Fit the novelty output to fewer images in this process. Systems and commands use all images."""
     with small_head():
         yield
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a Prefect server with a database of its own; give its API's address."""
+    """Start a Prefect server with its own database; yield the address of its API."""
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
@@ -36,13 +36,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the artifact root that the end-to-end tests share."""
+    """Return the artifact root that the end-to-end tests share."""
     return tmp_path_factory.mktemp("artifacts with a space")
 
 
 @pytest.fixture(scope="session")
 def outcome(server: str, root: Path) -> Outcome:
-    """Train a small network on the sample through the real flow."""
+    """Train a small network on the sample with the real flow, and return the outcome."""
     from flows.training import train
 
     outcome = train(datasets=("mnist-sample",), model=ModelConfig(architecture="mlp"), artifacts=root)
@@ -56,7 +56,7 @@ def _untouched(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def own_root(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a copy of the artifact root with nothing but that one model, for tests that train more."""
+    """Return a copy of the artifact root with only that model, for tests that train more."""
     return _copied(root, tmp_path_factory)
 
 
@@ -66,7 +66,7 @@ def _copied(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def folder(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder of real digits, and one file that is none."""
+    """Return a folder of real digits and one file that is no image."""
     every = api.write_test_images(outcome.version, tmp_path_factory.mktemp("all"), artifacts=root)
     folder = tmp_path_factory.mktemp("the scans")
     for number, path in enumerate(sorted(every.rglob("*.png"))[::25]):
@@ -77,7 +77,7 @@ def folder(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Have `digits up` run, for the tests of a module; stop it in the end."""
+    """Start a system for the tests of a module; stop it in the end."""
     home = tmp_path_factory.mktemp("home")
     running = RunningSystem(own_root, home / "the system", home, free_port())
     try:
@@ -89,7 +89,7 @@ def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def guarded_system(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Run `digits up` behind a password, among other secrets, for tests that leave the system as it was."""
+    """Start a system with a password and other secrets, for tests that do not change it."""
     home = tmp_path_factory.mktemp("home")
     running = RunningSystem(_copied(root, tmp_path_factory), home / "the system", home, free_port(), PLANTED)
     try:

@@ -1,4 +1,4 @@
-"""The whole circle on a real server with a real browser: what people say of a folder makes the next model better."""
+"""Test of the learning loop on a real server with a real browser: reviewed labels improve the next model."""
 
 from pathlib import Path
 
@@ -19,47 +19,41 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def writing(tmp_path_factory: pytest.TempPathFactory) -> LabelledHalves:
-    """Return images of another kind than the model was trained on: photographed print."""
+def halves(tmp_path_factory: pytest.TempPathFactory) -> LabelledHalves:
+    """Return images of another kind than the training images: photographed print."""
     place = tmp_path_factory.mktemp("writing")
     return split_by_hash(find_labelled_pictures(data.unpack("sudoku_print", place / "labelled")), place)
 
 
 @pytest.fixture(scope="module")
-def circle(
-    writing: LabelledHalves, own_root: Path, server: str, tmp_path_factory: pytest.TempPathFactory
-) -> LearningLoop:
-    """Go round once, from the small model that all tests share."""
+def loop(halves: LabelledHalves, own_root: Path, server: str, tmp_path_factory: pytest.TempPathFactory) -> LearningLoop:
+    """Run the loop once, from the small model that all tests share."""
     if not is_available():
         pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
-    place = tmp_path_factory.mktemp("circle")
+    place = tmp_path_factory.mktemp("loop")
     own_root.rename(place / "artifacts")
     environment = {**untracked(place / "home"), "PREFECT_API_URL": server}
-    return run_learning_loop(writing, place, environment, dataset="mnist-sample", options=["--architecture", "mlp"])
+    return run_learning_loop(halves, place, environment, dataset="mnist-sample", options=["--architecture", "mlp"])
 
 
-def test_it_is_better_on_pictures_that_nobody_has_labelled(circle: LearningLoop, writing: LabelledHalves) -> None:
-    """By far more than chance explains, on 200 of them."""
-    assert circle.labelled == len(list(writing.reviewed.iterdir()))
-    assert len(circle.before) == len(circle.after) == len(list(writing.held_back.iterdir())) == 200
-    gain, low, high = circle.gain
+def test_accuracy_rises_on_images_that_were_not_reviewed(loop: LearningLoop, halves: LabelledHalves) -> None:
+    assert loop.labelled == len(list(halves.reviewed.iterdir()))
+    assert len(loop.before) == len(loop.after) == len(list(halves.held_back.iterdir())) == 200
+    gain, low, high = loop.gain
     assert 0.05 < low < gain < high
 
 
-def test_what_was_learned_is_promoted(circle: LearningLoop) -> None:
-    """For being better on the test images of the review."""
-    assert circle.learned["promoted"]
-    assert circle.learned["champion"] == circle.learned["version"]
-    assert "on reviewed right on" in " ".join(circle.learned["reasons"])
+def test_the_model_trained_on_reviewed_images_is_promoted(loop: LearningLoop) -> None:
+    assert loop.learned["promoted"]
+    assert loop.learned["champion"] == loop.learned["version"]
+    assert "on reviewed right on" in " ".join(loop.learned["reasons"])
 
 
-def test_shuffled_labels_are_refused(circle: LearningLoop) -> None:
-    """For what they do to the numbers, which are told; the champion stays."""
-    assert not circle.sabotaged["promoted"]
-    assert circle.sabotaged["champion"] == circle.learned["version"]
-    assert "is worse than the champion" in " ".join(circle.sabotaged["reasons"])
+def test_a_model_trained_on_shuffled_labels_is_not_promoted(loop: LearningLoop) -> None:
+    assert not loop.sabotaged["promoted"]
+    assert loop.sabotaged["champion"] == loop.learned["version"]
+    assert "is worse than the champion" in " ".join(loop.sabotaged["reasons"])
 
 
-def test_a_rollback_brings_the_first_table_back(circle: LearningLoop) -> None:
-    """Byte for byte."""
-    assert circle.rolled_back
+def test_a_rollback_restores_the_first_table(loop: LearningLoop) -> None:
+    assert loop.rolled_back

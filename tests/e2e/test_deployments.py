@@ -1,4 +1,4 @@
-"""The deployments of prefect.yaml, deployed to a real Prefect server with no question asked."""
+"""Tests of the deployments in prefect.yaml on a real Prefect server."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parents[2]
 
 
 def prefect(*arguments: str, api: str) -> None:
-    """Run a Prefect command as the guide gives it."""
+    """Run a Prefect command as the guide describes."""
     environment = {**os.environ, "PREFECT_API_URL": api}
     command = [sys.executable, "-m", "prefect", *arguments]
     result = subprocess.run(
@@ -34,7 +34,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="module", params=["digits up", pytest.param("prefect deploy", marks=pytest.mark.slow)])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Deploy everything twice, by `digits up` or as the guide says; return what asks the server."""
+    """Deploy everything twice, by `digits up` or as the guide describes; return a function that asks the server."""
     if request.param == "digits up":
         system: RunningSystem = request.getfixturevalue("guarded_system")
         (system.state / "deployed").unlink()
@@ -61,8 +61,8 @@ def deployments(ask: Ask) -> dict[str, Any]:
     return {deployment["name"]: deployment for deployment in found}
 
 
-def test_the_nightly_retraining_runs_one_at_a_time(deployments: dict[str, Any]) -> None:
-    """It has a schedule with a time zone, and a late night is not queued behind the one before."""
+def test_the_nightly_training_has_a_schedule_and_runs_one_at_a_time(deployments: dict[str, Any]) -> None:
+    """A late run is not queued behind the previous one."""
     nightly = deployments["nightly"]
     (schedule,) = nightly["schedules"]
     when = schedule["schedule"]
@@ -72,8 +72,8 @@ def test_the_nightly_retraining_runs_one_at_a_time(deployments: dict[str, Any]) 
     assert nightly["parameters"]["datasets"] == ["mnist", "reviewed"]
 
 
-def test_the_form_knows_types_bounds_and_meanings(deployments: dict[str, Any]) -> None:
-    """What the Prefect UI makes a form of: each parameter with its description, each number with its bounds."""
+def test_parameters_have_types_bounds_and_descriptions(deployments: dict[str, Any]) -> None:
+    """The Prefect UI builds its form from them."""
     schema = deployments["nightly"]["parameter_openapi_schema"]
     assert all(value.get("description") for value in schema["properties"].values())
     epochs = schema["definitions"]["TrainingConfig"]["properties"]["epochs"]
@@ -84,8 +84,7 @@ def test_the_form_knows_types_bounds_and_meanings(deployments: dict[str, Any]) -
     assert folder["definitions"]["PredictionConfig"]["properties"]["normalize"]["enum"] == ["auto", "mnist", "none"]
 
 
-def test_what_runs_by_itself_runs_one_at_a_time(deployments: dict[str, Any]) -> None:
-    """The inbox every few minutes, the janitor every hour; a run that finds another at work is cancelled."""
+def test_the_inbox_and_the_janitor_have_schedules_and_run_one_at_a_time(deployments: dict[str, Any]) -> None:
     for name, cron in (("inbox", "*/5 * * * *"), ("janitor", "40 * * * *")):
         (schedule,) = deployments[name]["schedules"]
         assert schedule["schedule"]["cron"] == cron
@@ -94,15 +93,13 @@ def test_what_runs_by_itself_runs_one_at_a_time(deployments: dict[str, Any]) -> 
     assert deployments["folder"]["schedules"] == deployments["rollback"]["schedules"] == []
 
 
-def test_rolling_back_asks_for_two_things(deployments: dict[str, Any]) -> None:
-    """To which version, and why; neither is needed."""
+def test_the_rollback_has_two_optional_parameters(deployments: dict[str, Any]) -> None:
     schema = deployments["rollback"]["parameter_openapi_schema"]
     assert {"version", "reason"} < set(schema["properties"])
     assert not schema.get("required")
 
 
-def test_drift_may_start_a_training(ask: Ask, deployments: dict[str, Any]) -> None:
-    """It is an automation of the deployment, once, which is off until somebody wants it."""
+def test_an_automation_that_trains_after_drift_exists_but_is_disabled(ask: Ask, deployments: dict[str, Any]) -> None:
     nightly = deployments["nightly"]["id"]
     found = ask("/automations/filter", {})
     (automation,) = [one for one in found if any(action.get("deployment_id") == nightly for action in one["actions"])]
@@ -111,8 +108,7 @@ def test_drift_may_start_a_training(ask: Ask, deployments: dict[str, Any]) -> No
     assert automation["trigger"]["match"] == {"prefect.resource.id": "digits.predictions.*"}
 
 
-def test_a_change_of_the_clock_loses_no_night_and_doubles_none() -> None:
-    """By the server's own calendar, for the time zones of people who move theirs to Berlin or New York."""
+def test_a_clock_change_skips_no_night_and_repeats_none() -> None:
     for zone, first in (
         ("Europe/Berlin", "2027-03-27"),
         ("Europe/Berlin", "2027-10-30"),

@@ -1,4 +1,4 @@
-"""What becomes of runs when their process, their worker, their server or the database is taken away from them."""
+"""Tests of runs whose process, worker, server or database fails."""
 
 import os
 import signal
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.campaign
 
 NIGHT: dict[str, Any] = {"datasets": ["mnist-sample"], "model": {"architecture": "mlp"}}
 COPIES = 60
-"""Of each image, as hard links: enough for a run of some seconds."""
+"""Number of hard links per image: enough for a run of several seconds."""
 
 
 @pytest.fixture(scope="module")
 def many(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder of some thousand images."""
+    """Return a folder of some thousand images."""
     many = tmp_path_factory.mktemp("many")
     for path in folder.glob("*.png"):
         for number in range(COPIES):
@@ -34,18 +34,17 @@ def many(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_table(message: str, folder: Path) -> None:
-    """See that the table that a run says it has written has each image once."""
+    """Check that the table that a run reports has each image once."""
     paths = list(pd.read_csv(message.rpartition(" are in ")[2], dtype=str, keep_default_na=False).path)
     assert paths == sorted(path.name for path in folder.iterdir())
 
 
-def stopped(process: int) -> None:
-    """Hold a process where it is, so that what happens next happens in the middle of its work."""
+def suspend(process: int) -> None:
+    """Suspend a process in the middle of its work."""
     os.kill(process, signal.SIGSTOP)
 
 
-def test_a_flow_that_is_killed_has_crashed(system: RunningSystem, many: Path) -> None:
-    """The worker sees it, and the next run has every row once."""
+def test_a_killed_run_crashes_and_the_next_one_recovers(system: RunningSystem, many: Path) -> None:
     run = system.run("predict/folder", folder=str(many), options={"processes": 1})
     os.kill(system.wait_until_running(run), signal.SIGKILL)
     state = system.wait_for_end(run, "CRASHED")
@@ -55,8 +54,8 @@ def test_a_flow_that_is_killed_has_crashed(system: RunningSystem, many: Path) ->
     assert wait_for(lambda: system.events("digits.run.recovered"), "the recovery")[0]["payload"]["run"]
 
 
-def test_a_worker_that_is_killed_with_its_run(system: RunningSystem) -> None:
-    """The run claims to be at work until `up` or the janitor looks; then the next night proceeds, champion intact."""
+def test_a_run_killed_with_its_worker_crashes_at_the_next_up(system: RunningSystem) -> None:
+    """Until then it appears to be running. The champion stays."""
     champion = Registry(Store(system.root)).champion()
     run = system.run("train/nightly", **NIGHT, training={"epochs": 900})
     flow = system.wait_until_running(run)
@@ -72,15 +71,14 @@ def test_a_worker_that_is_killed_with_its_run(system: RunningSystem) -> None:
     system.wait_for_end(system.run("train/nightly", **NIGHT, training={"epochs": 2}))
 
 
-def test_the_janitor_ends_what_is_gone_and_nothing_else(system: RunningSystem) -> None:
-    """A run at a terminal that was killed is one nobody reports; one at work is left alone."""
+def test_the_janitor_crashes_dead_runs_and_leaves_live_ones(system: RunningSystem) -> None:
     gone = system.run("train/nightly", **NIGHT, training={"epochs": 900, "seed": 5})
     flow, worker = system.wait_until_running(gone), system.process("worker")
-    stopped(worker)
+    suspend(worker)
     os.kill(flow, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
-    told = system.digits("janitor", "--json")
-    assert "epochs" in told["runs set to crashed"]
+    report = system.digits("janitor", "--json")
+    assert "epochs" in report["runs set to crashed"]
     system.wait_for_end(gone, "CRASHED")
     system.up()
     alive = system.run("train/nightly", **NIGHT, training={"epochs": 900, "seed": 6})
@@ -95,8 +93,8 @@ def test_the_janitor_ends_what_is_gone_and_nothing_else(system: RunningSystem) -
     system.wait_for_end(alive, "CRASHED")
 
 
-def test_down_ends_what_is_at_work_and_says_so(system: RunningSystem) -> None:
-    """Nothing of it goes on, the run is told to have crashed, and the system comes back."""
+def test_down_stops_a_run_and_reports_it(system: RunningSystem) -> None:
+    """The run crashes, and the system can be started again."""
     run = system.run("train/nightly", **NIGHT, training={"epochs": 900, "seed": 8})
     process = system.wait_until_running(run)
     assert "900 epochs" in system.down()["interrupted"]
@@ -105,8 +103,7 @@ def test_down_ends_what_is_at_work_and_says_so(system: RunningSystem) -> None:
     system.wait_for_end(run, "CRASHED")
 
 
-def test_runs_that_are_late_do_not_pile_up(system: RunningSystem) -> None:
-    """What came due while no worker was there is one run when it comes back, not one for each night."""
+def test_only_one_of_several_late_runs_is_executed(system: RunningSystem) -> None:
     os.kill(system.process("worker"), signal.SIGKILL)
     late = [system.run("train/nightly", **NIGHT, training={"epochs": 60, "seed": number}) for number in range(5)]
     system.up()
@@ -114,8 +111,7 @@ def test_runs_that_are_late_do_not_pile_up(system: RunningSystem) -> None:
     assert sorted(ends) == [*["CANCELLED"] * 4, "COMPLETED"]
 
 
-def test_a_server_that_is_restarted_in_mid_run(system: RunningSystem, many: Path) -> None:
-    """The run ends, and the next one proceeds with no hand laid on but the server's start."""
+def test_a_run_ends_and_the_next_one_proceeds_after_a_server_restart(system: RunningSystem, many: Path) -> None:
     run = system.run("predict/folder", folder=str(many), options={"processes": 1})
     system.wait_until_running(run)
     os.killpg(system.process("server"), signal.SIGKILL)
@@ -128,8 +124,7 @@ def test_a_server_that_is_restarted_in_mid_run(system: RunningSystem, many: Path
     check_table(system.wait_for_end(again)["message"], many)
 
 
-def test_a_database_that_is_locked_for_a_while(system: RunningSystem, many: Path) -> None:
-    """Somebody else's transaction delays a run, and harms none."""
+def test_a_locked_database_delays_a_run_without_harm(system: RunningSystem, many: Path) -> None:
     database = sqlite3.connect(system.state / "prefect" / "prefect.db", isolation_level=None, timeout=30)
     run = system.run("predict/folder", folder=str(many))
     system.wait_until_running(run)

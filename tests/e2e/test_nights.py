@@ -1,4 +1,4 @@
-"""The deployments at work on a running system: nights, rollbacks, the inbox, and the real UI in a real browser."""
+"""Tests of the deployments on a running system: nights, rollbacks, the inbox, and the UI in a real browser."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ BETTER = {"datasets": ["mnist-sample"], "model": {"architecture": "cropped"}, "t
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Start Chromium without a screen."""
+    """Start headless Chromium; yield its driver."""
     if not is_available():
         pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
     with chromium(tmp_path_factory.mktemp("profile")) as started:
@@ -32,8 +32,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.mark.browser
-def test_a_folder_from_the_form(system: RunningSystem, browser: Any, folder: Path) -> None:
-    """The analyst's way: the form, the run's page, the artifact with the pictures of this very run."""
+def test_a_folder_submitted_in_the_form_is_predicted_and_reported(
+    system: RunningSystem, browser: Any, folder: Path
+) -> None:
     deployment = system.ask("/deployments/name/predict/folder")
     submit_folder(browser, system.url, deployment["id"], folder)
     chosen = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_DESC"}
@@ -58,8 +59,7 @@ def test_a_folder_from_the_form(system: RunningSystem, browser: Any, folder: Pat
     assert (progress["flow_run_id"], float(progress["data"])) == (run["id"], 100)
 
 
-def test_pictures_that_are_no_digits_are_drift(system: RunningSystem, tmp_path: Path) -> None:
-    """An event, a table and a picture tell of a folder that is unlike the test images; no event of one like them."""
+def test_a_folder_unlike_the_test_images_raises_a_drift_event(system: RunningSystem, tmp_path: Path) -> None:
     assert system.events("digits.drift") == []
     random = np.random.default_rng(1)
     for number in range(60):
@@ -74,8 +74,7 @@ def test_pictures_that_are_no_digits_are_drift(system: RunningSystem, tmp_path: 
     assert "data:image/png;base64," in system.artifact("drift-trend")["data"]
 
 
-def test_a_night(system: RunningSystem, folder: Path) -> None:
-    """A better model is promoted, and the promotion has the inbox predicted with it at once."""
+def test_a_better_model_is_promoted_and_the_inbox_is_predicted_with_it(system: RunningSystem, folder: Path) -> None:
     inbox = system.root / "inbox"
     inbox.mkdir(exist_ok=True)
     shutil.copy(folder / "000.png", inbox)
@@ -97,8 +96,7 @@ def test_a_night(system: RunningSystem, folder: Path) -> None:
 
 
 @pytest.mark.browser
-def test_the_reports_of_a_night_are_in_the_interface(system: RunningSystem, browser: Any) -> None:
-    """That of the model, and that of the decision, with their pictures."""
+def test_the_reports_of_a_night_are_in_the_ui(system: RunningSystem, browser: Any) -> None:
     for key, title in (
         ("model-report", "Version 2: promoted to champion"),
         ("decision", "Version 2 against version 1: promoted"),
@@ -107,8 +105,7 @@ def test_the_reports_of_a_night_are_in_the_interface(system: RunningSystem, brow
         assert wait_for_picture(browser)
 
 
-def test_a_night_without_news(system: RunningSystem) -> None:
-    """Neither data, configuration nor code have changed: the run says so, and trains, decides and publishes nothing."""
+def test_a_night_without_changes_trains_and_publishes_nothing(system: RunningSystem) -> None:
     before = system.artifact("decision")["id"]
     run = system.run("train/nightly", **BETTER)
     sentence = "Nothing changed: data, configuration and code are those of version 2."
@@ -118,9 +115,8 @@ def test_a_night_without_news(system: RunningSystem) -> None:
     assert system.artifact("decision")["id"] == before
 
 
-def test_a_refusal_is_an_event(system: RunningSystem) -> None:
-    """With the reasons and the figures."""
-    datasets = ["mnist-sample", "reviewed"]  # of which there is nothing yet
+def test_a_refusal_raises_an_event_with_the_reasons_and_measures(system: RunningSystem) -> None:
+    datasets = ["mnist-sample", "reviewed"]  # there are no reviewed images yet
     run = system.run("train/nightly", datasets=datasets, model={"architecture": "mlp"}, training={"epochs": 1})
     assert "worse than the champion, version 2" in system.wait_for_end(run)["message"]
     (event,) = wait_for(lambda: system.events("digits.model.refused"), "the event")
@@ -129,12 +125,11 @@ def test_a_refusal_is_an_event(system: RunningSystem) -> None:
     assert event["payload"]["test_sets"][0]["lost"] > 0
 
 
-def test_a_rollback(system: RunningSystem) -> None:
-    """By the deployment: the former champion is back, an event tells of it, and the inbox is predicted with it."""
+def test_a_rollback_restores_the_former_champion_and_the_inbox(system: RunningSystem) -> None:
     (table,) = (system.root / "predictions").glob("inbox-*/predictions.csv")
     run = system.run("rollback/rollback", reason="the scanner was changed")
-    words = "version 1 is the champion now: rolled back from version 2, the scanner was changed"
-    assert system.wait_for_end(run)["message"] == words
+    message = "version 1 is the champion now: rolled back from version 2, the scanner was changed"
+    assert system.wait_for_end(run)["message"] == message
     (event,) = wait_for(lambda: system.events("digits.model.rolled-back"), "the event")
     assert event["resource"]["prefect.resource.id"] == "digits.model.1"
     assert system.status()["champion"].startswith("version 1, ")
@@ -143,8 +138,8 @@ def test_a_rollback(system: RunningSystem) -> None:
     assert "there is no champion before the current one (1)" in system.wait_for_end(refused, "FAILED")["message"]
 
 
-def test_the_inbox_takes_what_is_new(system: RunningSystem, folder: Path) -> None:
-    """Only that, and nothing where nothing is; runs that overlap leave one row an image."""
+def test_the_inbox_predicts_only_new_images(system: RunningSystem, folder: Path) -> None:
+    """Overlapping runs leave one row per image."""
     inbox = system.root / "other inbox"
     inbox.mkdir()
     for name in ("000.png", "001.png"):

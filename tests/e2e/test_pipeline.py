@@ -1,4 +1,4 @@
-"""The whole pipeline on real digits, through the real flows, on a real Prefect server."""
+"""Tests of the whole pipeline on real digits, with the real flows on a real Prefect server."""
 
 import csv
 import json
@@ -36,13 +36,13 @@ HERE = Path(__file__).resolve().parents[2]
 
 
 def rows_of(table: Path) -> list[dict[str, str]]:
-    """Read a table as a user of the csv module does."""
+    """Read a table with the csv module."""
     with table.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def artifacts_named(key: str) -> list[Any]:
-    """Give the Prefect artifacts of a key, oldest first."""
+    """Return the Prefect artifacts with a key, oldest first."""
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), limit=200, sort=ArtifactSort.UPDATED_DESC
@@ -51,12 +51,12 @@ def artifacts_named(key: str) -> list[Any]:
 
 
 def logs_of(runs: list[Any]) -> LogFilter:
-    """Ask for the log lines of flow runs."""
+    """Return a filter for the log lines of flow runs."""
     return LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id for run in runs]))
 
 
 def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the console command in a fresh process, without the Prefect settings of the tests."""
+    """Run the command in a new process, without the Prefect settings of the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return subprocess.run(
         [str(Path(sys.executable).with_name("digits")), *arguments],
@@ -70,7 +70,6 @@ def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 
 def test_the_first_model_becomes_champion(outcome: Outcome, root: Path) -> None:
-    """A model that is good enough is registered, promoted, and says why."""
     assert (outcome.version, outcome.new, outcome.promoted, outcome.champion) == (1, True, True, 1)
     assert outcome.facts.accuracy > 0.9
     assert "first model" in outcome.reasons[0]
@@ -80,12 +79,7 @@ def test_the_first_model_becomes_champion(outcome: Outcome, root: Path) -> None:
     assert "<img" in outcome.report.read_text("utf-8")
 
 
-def test_training_again_changes_nothing(outcome: Outcome, root: Path) -> None:
-    """The same training finds every artifact again: nothing is written, nothing registered.
-
-    The time of an artifact's directory says when it was last found.
-    """
-
+def test_a_repeated_training_writes_and_registers_nothing(outcome: Outcome, root: Path) -> None:
     def stored() -> dict[Path, int]:
         kinds = ("dataset", "arrays", "network", "model", "onnx", "evaluation", "report", "registry")
         every = [path for kind in kinds for path in (root / kind).rglob("*")]
@@ -98,8 +92,7 @@ def test_training_again_changes_nothing(outcome: Outcome, root: Path) -> None:
     assert stored() == before
 
 
-def test_a_night_without_news_needs_no_tensorflow(outcome: Outcome, server: str, root: Path) -> None:
-    """A process that only says so has imported nothing that is slow to import."""
+def test_a_night_without_changes_imports_no_slow_package(outcome: Outcome, server: str, root: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from digits.training.config import ModelConfig;"
         "from flows.training import train;"
@@ -113,8 +106,7 @@ def test_a_night_without_news_needs_no_tensorflow(outcome: Outcome, server: str,
     assert done.stdout == "1 False []\n"
 
 
-def test_a_change_of_the_epochs_reuses_the_arrays(outcome: Outcome, root: Path) -> None:
-    """Another number of epochs makes another model from the same arrays and the same initial weights."""
+def test_another_number_of_epochs_reuses_the_arrays_and_initial_weights(outcome: Outcome, root: Path) -> None:
     other = train(
         datasets=("mnist-sample",),
         model=ModelConfig(architecture="mlp"),
@@ -129,8 +121,8 @@ def test_a_change_of_the_epochs_reuses_the_arrays(outcome: Outcome, root: Path) 
     assert first["model"] != second["model"]
 
 
-def test_a_refusal_is_a_page_and_an_artifact(outcome: Outcome, root: Path) -> None:
-    """Of the model before: the table of test sets, the behaviour, the images that changed their answer."""
+def test_a_refusal_is_reported_as_a_prefect_artifact(outcome: Outcome, root: Path) -> None:
+    """It is that of the previous test's model."""
     page = artifacts_named("decision")[-1]
     assert page.description.endswith(": refused")
     assert page.data.startswith("# Version 2 against version 1: not promoted")
@@ -141,8 +133,9 @@ def test_a_refusal_is_a_page_and_an_artifact(outcome: Outcome, root: Path) -> No
     assert "against version 1: not promoted" in json.loads(shown.stdout)["decisions"][0]
 
 
-def test_a_shadow_of_the_champion(outcome: Outcome, root: Path, folder: Path, tmp_path: Path) -> None:
-    """The flow and the command write the same: where the newest version would say something else."""
+def test_flow_and_command_write_the_same_shadow_table(
+    outcome: Outcome, root: Path, folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "flow" / "t.csv"
     summary = predict_folder(folder, "champion", out, PredictionConfig(), root, "challenger")
     assert summary.shadow is not None
@@ -158,8 +151,9 @@ def test_a_shadow_of_the_champion(outcome: Outcome, root: Path, folder: Path, tm
     assert Path(found["table"]).read_bytes() == Path(summary.shadow["table"]).read_bytes()
 
 
-def test_rolling_back_by_command(outcome: Outcome, root: Path, folder: Path, tmp_path: Path) -> None:
-    """A bad champion goes, and only the rows that it wrote are predicted anew."""
+def test_after_a_rollback_only_the_rows_of_the_bad_version_are_replaced(
+    outcome: Outcome, root: Path, folder: Path, tmp_path: Path
+) -> None:
     own, table = tmp_path / "root", tmp_path / "t.csv"
     shutil.copytree(root, own)
     Registry(Store(own)).promote(2, reasons=["by mistake"])
@@ -179,8 +173,9 @@ def test_rolling_back_by_command(outcome: Outcome, root: Path, folder: Path, tmp
     assert (nothing.returncode, "before the current one (1)" in nothing.stderr) == (5, True)
 
 
-def test_files_are_predicted_as_the_evaluation_did(outcome: Outcome, root: Path, tmp_path: Path) -> None:
-    """The test images, written as PNG files and predicted by the flow, get exactly the evaluation's answers."""
+def test_test_images_as_files_get_the_predictions_of_the_evaluation(
+    outcome: Outcome, root: Path, tmp_path: Path
+) -> None:
     store = Store(root)
     folder = write_test_images(outcome.version, tmp_path / "scans", artifacts=store.root)
     table = tmp_path / "out" / "predictions.csv"
@@ -201,8 +196,7 @@ def test_files_are_predicted_as_the_evaluation_did(outcome: Outcome, root: Path,
     assert rejected / len(rows) == pytest.approx(outcome.facts.rejected_share)
 
 
-def test_the_operator_finds_it_in_the_interface(outcome: Outcome, root: Path) -> None:
-    """Run names say what was done; the report with its pictures and the table of versions are Prefect artifacts."""
+def test_runs_tasks_logs_and_reports_are_in_the_ui(outcome: Outcome, root: Path) -> None:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
         story = [run for run in runs if run.name == "train mnist-sample mlp 10 epochs"]
@@ -225,8 +219,7 @@ def test_the_operator_finds_it_in_the_interface(outcome: Outcome, root: Path) ->
     assert '"champion"' in artifacts_named("model-versions")[-1].data
 
 
-def test_a_dataset_that_must_not_be_trained_on_fails_the_run(server: str, root: Path, tmp_path: Path) -> None:
-    """A dataset with test images among its training images is refused, with the numbers."""
+def test_a_dataset_with_test_images_in_its_training_set_fails_the_run(server: str, root: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 255, (200, 28, 28), np.uint8)
     labels = np.arange(200, dtype=np.uint8) % 10
@@ -236,8 +229,7 @@ def test_a_dataset_that_must_not_be_trained_on_fails_the_run(server: str, root: 
         train(datasets=(str(leaking),), artifacts=root)
 
 
-def test_a_bad_parameter_is_refused_before_anything_runs(server: str) -> None:
-    """The form's bounds hold: nothing is trained for 0 epochs."""
+def test_an_invalid_parameter_is_refused_before_the_run(server: str) -> None:
     from prefect.exceptions import ParameterTypeError
 
     with pytest.raises(ParameterTypeError, match="epochs"):
@@ -245,7 +237,6 @@ def test_a_bad_parameter_is_refused_before_anything_runs(server: str) -> None:
 
 
 def test_the_command_predicts_without_prefect(outcome: Outcome, root: Path, tmp_path: Path) -> None:
-    """With no Prefect API configured the command calls the library, and says how to have runs tracked."""
     folder = write_test_images(outcome.version, tmp_path / "images", artifacts=root)
     result = run_command(
         "predict",
@@ -266,10 +257,9 @@ def test_the_command_predicts_without_prefect(outcome: Outcome, root: Path, tmp_
     assert not (tmp_path / "no profile").exists()
 
 
-def test_the_command_tracks_where_an_api_is_configured(
+def test_the_command_runs_as_a_flow_if_an_api_is_configured(
     server: str, outcome: Outcome, root: Path, tmp_path: Path
 ) -> None:
-    """With an API configured the same command runs as a flow, and its summary is a Prefect artifact."""
     folder = write_test_images(outcome.version, tmp_path / "tracked images", artifacts=root)
     result = run_command(
         "predict",
@@ -282,14 +272,15 @@ def test_the_command_tracks_where_an_api_is_configured(
         PREFECT_API_URL=server,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("\n") <= 3, f"a wall of messages: {result.stderr}"
+    assert result.stderr.count("\n") <= 3, f"too many messages: {result.stderr}"
     newest = artifacts_named("predictions")[-1]
     assert newest.description == str(tmp_path / "threes.parquet")
     assert "data:image/png;base64," in newest.data
 
 
-def test_a_server_that_does_not_answer(outcome: Outcome, root: Path, tmp_path: Path) -> None:
-    """Prediction goes on with one warning; `--track` makes it an error with its exit code."""
+def test_an_unreachable_server_is_a_warning_and_with_track_an_error(
+    outcome: Outcome, root: Path, tmp_path: Path
+) -> None:
     image = next(write_test_images(1, tmp_path / "images", artifacts=root).rglob("*.png"))
     dead = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     common = ("predict", str(image), "--model", "1", "--artifacts", str(root), "--out", str(tmp_path / "one.jsonl"))
@@ -301,8 +292,8 @@ def test_a_server_that_does_not_answer(outcome: Outcome, root: Path, tmp_path: P
     assert json.loads((tmp_path / "one.jsonl").read_text("utf-8"))["status"] == "ok"
 
 
-def test_an_image_under_the_glass(outcome: Outcome, root: Path, tmp_path: Path) -> None:
-    """The prediction is that of the table; what can't be read is told in a sentence; no folder is in its way."""
+def test_inspect_shows_the_prediction_of_the_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """Files that cannot be read, folders and unwritable outputs are errors."""
     folder = write_test_images(outcome.version, tmp_path / "images", artifacts=root)
     image, table = folder / "7" / "00000.png", tmp_path / "seven.csv"
     common = ("--model", "1", "--artifacts", str(root))
@@ -324,7 +315,7 @@ def test_an_image_under_the_glass(outcome: Outcome, root: Path, tmp_path: Path) 
 
 
 def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
-    """Tasks in processes of their own, which are told nothing but where the plan lies."""
+    """Run the tasks in processes of their own, which receive only the path of the plan."""
     folder = write_test_images(outcome.version, tmp_path / "scans", artifacts=root)
     by_processes = predict_folder.with_options(task_runner=ProcessPoolTaskRunner(max_workers=2))
     tables = [tmp_path / name / "p.csv" for name in ("threads", "processes")]
@@ -334,10 +325,10 @@ def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, 
 
 
 @pytest.mark.parametrize("tracked", [False, True])
-def test_an_interrupted_prediction_is_continued(
+def test_an_interrupted_prediction_resumes(
     outcome: Outcome, root: Path, server: str, tmp_path: Path, tracked: bool
 ) -> None:
-    """Ctrl-C ends every process at once, says how to go on, and leaves no table; the same command makes it."""
+    """Ctrl-C ends all processes, reports how to resume, and leaves no table."""
     folder, table = tmp_path / "scans", tmp_path / "p.csv"
     folder.mkdir()
     (first,) = write_test_images(outcome.version, tmp_path / "first", artifacts=root).glob("7/00000.png")
@@ -368,8 +359,8 @@ def test_an_interrupted_prediction_is_continued(
     assert summary.reused > 0
 
 
-def test_members_are_averaged_in_one_model(outcome: Outcome, root: Path) -> None:
-    """Each is trained by itself and found again; the lineage leads through the first to the arrays."""
+def test_members_are_trained_separately_and_averaged_in_one_model(outcome: Outcome, root: Path) -> None:
+    """The lineage of the average leads through the first member to the arrays."""
     settings = TrainingConfig(members=2, epochs=1)
     policy = PromotionPolicy(promote=False)
     averaged = train(("mnist-sample",), model=MLP, training=settings, promotion=policy, artifacts=root)

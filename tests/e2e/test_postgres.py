@@ -1,4 +1,4 @@
-"""The system on a real PostgreSQL, behind a password."""
+"""Tests of the system with a real PostgreSQL database and a password."""
 
 import os
 import pwd
@@ -14,11 +14,11 @@ from tests.support.server import free_port
 
 pytestmark = pytest.mark.postgres
 
-PASSWORD = "operator:a secret of the tests"  # noqa: S105 - of a server that lives for a minute
+PASSWORD = "operator:a secret of the tests"  # noqa: S105 - of a server that runs for a minute
 
 
-def command(name: str) -> str:
-    """Give where a command of PostgreSQL is; Debian keeps them off the path."""
+def find_program(name: str) -> str:
+    """Return the path of a PostgreSQL program, which Debian keeps off the PATH."""
     places = [shutil.which(name), *map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))]
     found = [place for place in places if place]
     if not found:
@@ -28,7 +28,7 @@ def command(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a PostgreSQL of our own on a free port; give its address as Prefect wants it."""
+    """Start PostgreSQL on a free port; yield its address in Prefect's form."""
     place, port = tmp_path_factory.mktemp("postgres"), free_port()
     account = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
     for directory in (place, *place.parents[:2]):
@@ -37,14 +37,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     as_user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
     data = place / "data"
     subprocess.run(
-        [command("initdb"), "-D", data, "-A", "trust", "-U", "prefect", "--no-sync"],
+        [find_program("initdb"), "-D", data, "-A", "trust", "-U", "prefect", "--no-sync"],
         check=True,
         capture_output=True,
         cwd=place,
         **as_user,
     )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={place} -c fsync=off"
-    control = [command("pg_ctl"), "-D", str(data), "-w"]
+    control = [find_program("pg_ctl"), "-D", str(data), "-w"]
     start = [*control, "-l", str(place / "log"), "-o", options, "start"]
     subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=place, **as_user)
     yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
@@ -53,7 +53,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def system(own_root: Path, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Have a system on it."""
+    """Start a system with this database; yield it."""
     home = tmp_path_factory.mktemp("home")
     secrets = (("PREFECT_SERVER_DATABASE_CONNECTION_URL", database), ("PREFECT_SERVER_API_AUTH_STRING", PASSWORD))
     running = RunningSystem(own_root, home / "state", home, free_port(), secrets)
@@ -62,22 +62,20 @@ def system(own_root: Path, database: str, tmp_path_factory: pytest.TempPathFacto
     running.down()
 
 
-def test_everything_is_in_postgres_and_behind_the_password(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
-    """A folder is predicted through worker and command; no SQLite is made, and no secret is written down."""
+def test_a_prediction_uses_postgres_and_writes_no_password(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
     assert "PostgreSQL" in system.status()["server"]
     out = tmp_path / "table.csv"
     assert system.digits("predict", str(folder), "--out", str(out), "--deploy", "--json")["state"] == "Completed"
     assert out.is_file()
     assert not (system.state / "prefect" / "prefect.db").exists()
     given = Path(f"/proc/{system.process('worker')}/environ").read_bytes()
-    assert b"PREFECT_SERVER_" not in given, "a run has no need of the database's password"
+    assert b"PREFECT_SERVER_" not in given, "a run must not receive the database's password"
     written = [path for path in system.state.rglob("*") if path.is_file()]
     assert written
     assert not any(b"a secret of the tests" in path.read_bytes() for path in written)
 
 
-def test_without_the_password_nothing_is_told(system: RunningSystem, folder: Path) -> None:
-    """The error says which variable to set, at each command."""
+def test_commands_without_the_password_name_the_variable_to_set(system: RunningSystem, folder: Path) -> None:
     stranger = RunningSystem(system.root, system.state, system.home, system.port)
     for arguments in (("up",), ("predict", str(folder), "--deploy")):
         assert "PREFECT_API_AUTH_STRING" in stranger.digits(*arguments, code=7)

@@ -1,4 +1,4 @@
-"""`digits review` as a person has it: a real browser, the keyboard alone, several days."""
+"""Tests of `digits review` in a real browser, by keyboard, over several sessions."""
 
 import signal
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ TIMEOUT = 60
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Start Chromium without a screen."""
+    """Start headless Chromium; yield its driver."""
     if not is_available():
         pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
     with chromium(tmp_path_factory.mktemp("profile")) as started:
@@ -31,18 +31,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Scans:
-    """A table to review."""
+    """Return a table to review."""
     return make_scans(tmp_path, IMAGES)
 
 
-def begin(browser: Any, address: str) -> None:
-    """Open the page, and wait for its first image."""
+def open_review(browser: Any, address: str) -> None:
+    """Open the page and wait for its first image."""
     show(browser, address, "answered")
-    ready(browser)
+    wait_until_ready(browser)
 
 
-def ready(browser: Any) -> dict[str, Any]:
-    """Wait until an image is there to be answered, or none is left; give it as the page knows it."""
+def wait_until_ready(browser: Any) -> dict[str, Any]:
+    """Wait until an image can be answered, and return it as the page knows it; None if no image is left."""
     WebDriverWait(browser, TIMEOUT).until(lambda it: it.execute_script("return ready || place >= total"))
     found: dict[str, Any] = browser.execute_script(
         "return place < total ? item(place).then((i) => ({...i, place})) : null"
@@ -53,36 +53,35 @@ def ready(browser: Any) -> dict[str, Any]:
 def press(browser: Any, *keys: str) -> None:
     """Press keys, each when the page is ready for it."""
     for key in keys:
-        ready(browser)
+        wait_until_ready(browser)
         browser.find_element(By.TAG_NAME, "body").send_keys(key)
 
 
-def saved(browser: Any) -> None:
-    """Wait until the page has nothing left to send."""
+def wait_until_saved(browser: Any) -> None:
+    """Wait until the page has sent all answers."""
     WebDriverWait(browser, TIMEOUT).until(lambda it: it.execute_script("return !outbox.length"))
     wait_for_text(browser, "all saved")
 
 
 def answers(scans: Scans) -> list[Answer]:
-    """Give the answers that count."""
+    """Return the answers that count."""
     return LabelLog(scans.root / "labels").answers()
 
 
-def test_labels_undo_stop_and_go_on(browser: Any, scans: Scans) -> None:
-    """All of it by keyboard: what was pressed is in the log, and the next day begins where this one stopped."""
+def test_labels_and_undo_are_logged_and_the_next_session_resumes(browser: Any, scans: Scans) -> None:
     with serve_review(scans, "--sample", "30") as (_, address):
-        begin(browser, address)
+        open_review(browser, address)
         shown = []
         for key in ("3", Keys.ENTER, "n", "s", " ", "0"):
-            shown.append(ready(browser))
+            shown.append(wait_until_ready(browser))
             press(browser, key)
         assert [image["place"] for image in shown] == list(range(6))
         press(browser, "u")
-        assert ready(browser)["place"] == 5
+        assert wait_until_ready(browser)["place"] == 5
         press(browser, Keys.BACKSPACE)
-        assert ready(browser)["place"] == 4
+        assert wait_until_ready(browser)["place"] == 4
         press(browser, "8")
-        saved(browser)
+        wait_until_saved(browser)
         assert "5 of" in browser.find_element(By.ID, "count").text
     suggested = [image["suggestion"] for image in shown]
     expected = ["3", suggested[1], "not-a-digit", "skip", "8"]
@@ -90,31 +89,30 @@ def test_labels_undo_stop_and_go_on(browser: Any, scans: Scans) -> None:
         (image["sha256"], label) for image, label in zip(shown, expected, strict=False)
     ]
     with serve_review(scans, "--sample", "30") as (_, address):
-        begin(browser, address)
-        assert ready(browser)["place"] == 5
+        open_review(browser, address)
+        assert wait_until_ready(browser)["place"] == 5
         browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "z")
-        assert ready(browser)["place"] == 4
-        saved(browser)
+        assert wait_until_ready(browser)["place"] == 4
+        wait_until_saved(browser)
     assert [answer.label for answer in answers(scans)] == expected[:4]
 
 
-def test_to_the_end(browser: Any, scans: Scans) -> None:
-    """By what the images show: then the page knows how often the table is right."""
+def test_a_finished_review_shows_the_estimate_of_the_table(browser: Any, scans: Scans) -> None:
     with serve_review(scans, "--sample", "20") as (_, address):
-        begin(browser, address)
+        open_review(browser, address)
         right = total = 0
-        while image := ready(browser):
+        while image := wait_until_ready(browser):
             truth = scans.truth[image["sha256"]]
             total += 1
             right += truth == image["suggestion"]
             press(browser, truth)
-        saved(browser)
+        wait_until_saved(browser)
         wait_for_text(browser, "No images left to label")
         wait_for_text(browser, "All rows, including flagged ones")
         press(browser, "u")
-        assert ready(browser)["place"] == total - 1
-        press(browser, scans.truth[ready(browser)["sha256"]])
-        saved(browser)
+        assert wait_until_ready(browser)["place"] == total - 1
+        press(browser, scans.truth[wait_until_ready(browser)["sha256"]])
+        wait_until_saved(browser)
     labels = {answer.sha256: answer.label for answer in answers(scans)}
     assert len(labels) == total
     assert labels == {sha256: scans.truth[sha256] for sha256 in labels}
@@ -123,18 +121,17 @@ def test_to_the_end(browser: Any, scans: Scans) -> None:
     )
 
 
-def test_a_server_that_is_gone_loses_nothing(browser: Any, scans: Scans) -> None:
-    """Answers wait in the page, which says so; they are saved when it is back at its place."""
+def test_answers_wait_in_the_page_while_the_server_is_down(browser: Any, scans: Scans) -> None:
     with serve_review(scans, "--sample", "20") as (process, address):
-        begin(browser, address)
+        open_review(browser, address)
         press(browser, "1")
-        saved(browser)
+        wait_until_saved(browser)
         process.send_signal(signal.SIGSTOP)
         press(browser, "2", "3")
         wait_for_text(browser, "2 not saved yet")
         assert [answer.label for answer in answers(scans)] == ["1"]
         process.send_signal(signal.SIGCONT)
-        saved(browser)
+        wait_until_saved(browser)
         assert [answer.label for answer in answers(scans)] == ["1", "2", "3"]
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -143,33 +140,31 @@ def test_a_server_that_is_gone_loses_nothing(browser: Any, scans: Scans) -> None
     browser.execute_script("outbox.length = 0")
 
 
-def test_a_file_that_changed_is_passed_over(browser: Any, scans: Scans) -> None:
-    """It is told, and never labelled."""
+def test_an_image_that_has_changed_is_skipped(browser: Any, scans: Scans) -> None:
     with serve_review(scans, "--sample", "20") as (_, address):
-        begin(browser, address)
+        open_review(browser, address)
         second = browser.execute_script("return item(20)")
         (scans.table.parent / "scans" / second["path"]).write_bytes(b"changed")
         browser.execute_script("show(20)")
         wait_for_text(browser, f"{second['path']}: the file has changed since it was predicted; skipped")
-        assert ready(browser)["place"] == 21
+        assert wait_until_ready(browser)["place"] == 21
 
 
-def test_buttons_help_and_focus(browser: Any, scans: Scans) -> None:
-    """The mouse does what keys do, and does not change what Enter means; Tab and Enter press a button."""
-    browser.get_log("browser")  # what other tests have left in it
+def test_buttons_act_like_keys_and_keep_the_meaning_of_enter(browser: Any, scans: Scans) -> None:
+    browser.get_log("browser")  # discard the messages of other tests
     with serve_review(scans, "--sample", "20") as (_, address):
-        begin(browser, address)
+        open_review(browser, address)
         press(browser, "?")
         assert browser.find_element(By.ID, "help").is_displayed()
         browser.find_element(By.TAG_NAME, "body").send_keys("7")
         browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
         assert not browser.find_element(By.ID, "help").is_displayed()
         browser.find_element(By.CSS_SELECTOR, "button[data-label='5']").click()
-        second = ready(browser)
+        second = wait_until_ready(browser)
         press(browser, Keys.ENTER)
-        ready(browser)
+        wait_until_ready(browser)
         browser.execute_script("document.querySelector(\"button[data-label='9']\").focus()")
         browser.switch_to.active_element.send_keys(Keys.ENTER)
-        saved(browser)
+        wait_until_saved(browser)
     assert [answer.label for answer in answers(scans)] == ["5", second["suggestion"], "9"]
     assert browser.get_log("browser") == []

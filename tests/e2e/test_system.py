@@ -1,4 +1,4 @@
-"""`digits up` to a running system behind a password, seen as its operator sees it."""
+"""Tests of `digits up`, `status` and `down` on a running system with a password."""
 
 import socket
 import stat
@@ -16,19 +16,19 @@ IMAGES = 40
 
 @pytest.fixture(scope="module")
 def system(guarded_system: RunningSystem) -> RunningSystem:
-    """Return the system behind a password."""
+    """Return the system with a password."""
     return guarded_system
 
 
-def listening(port: int) -> set[str]:
-    """Give the IPv4 addresses, as hexadecimal, at which the kernel has somebody listen at a port."""
+def listening_addresses(port: int) -> set[str]:
+    """Return the IPv4 addresses, as hexadecimal numbers, on which a process listens at a port."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     places = [line[1].split(":") for line in lines if line[3] == "0A"]
     return {address for address, number in places if int(number, 16) == port}
 
 
-def test_up_again_changes_nothing(system: RunningSystem) -> None:
-    """Server, worker and deployments are found; the state is for its owner only, and on loopback."""
+def test_a_repeated_up_changes_nothing(system: RunningSystem) -> None:
+    """The state is accessible only to its owner, and the server listens only on loopback."""
     before = system.process("server"), system.process("worker")
     found = system.up()
     assert (found["server"], found["worker"], found["deployments"]) == (
@@ -39,12 +39,10 @@ def test_up_again_changes_nothing(system: RunningSystem) -> None:
     assert (system.process("server"), system.process("worker")) == before
     assert stat.S_IMODE(system.state.stat().st_mode) == 0o700
     assert stat.S_IMODE((system.state / "prefect" / "prefect.db").stat().st_mode) & 0o077 == 0
-    assert listening(system.port) == {"0100007F"}  # 127.0.0.1, the last byte first
+    assert listening_addresses(system.port) == {"0100007F"}  # 127.0.0.1, the last byte first
 
 
-def test_status_is_quiet_when_all_is_well(system: RunningSystem) -> None:
-    """It knows the deployments, when each runs next, and the champion."""
-
+def test_status_reports_deployments_and_champion_and_nothing_to_attend_to(system: RunningSystem) -> None:
     def scheduled() -> Any:
         found = system.status()
         return all(one["following"] for one in found["deployments"] if "cron" in one["schedule"]) and found
@@ -63,16 +61,17 @@ def test_status_is_quiet_when_all_is_well(system: RunningSystem) -> None:
     assert "1 online" in status["worker"]
 
 
-def test_a_folder_by_command(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
-    """`digits predict --deploy` waits for the worker, and says where the table is."""
+def test_predict_with_deploy_waits_for_the_worker_and_reports_the_table(
+    system: RunningSystem, folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "table.csv"
     ended = system.digits("predict", str(folder), "--out", str(out), "--deploy", "--top-k", "2", "--json")
     assert (ended["state"], ended["message"]) == ("Completed", f"{IMAGES + 1} images are in {out}")
     assert "top2" in pd.read_csv(out).columns
 
 
-def test_a_failure_is_one_sentence(system: RunningSystem) -> None:
-    """What the run's page says can be acted on; the traceback is in the log, and an event tells of it."""
+def test_a_failed_run_has_a_message_of_one_sentence_and_an_event(system: RunningSystem) -> None:
+    """The traceback is only in the log."""
     run = system.run("predict/folder", folder="/no/such/folder")
     state = system.wait_for_end(run, "FAILED")
     assert "/no/such/folder" in state["message"]
@@ -86,8 +85,8 @@ def test_a_failure_is_one_sentence(system: RunningSystem) -> None:
     assert any("the last run" in sentence for sentence in system.status()["attention"])
 
 
-def test_clear_words_where_it_can_not_start(system: RunningSystem, tmp_path: Path) -> None:
-    """A port that is taken, a server of somebody else's, one that does not answer."""
+def test_errors_of_up_and_down_name_the_remedy(system: RunningSystem, tmp_path: Path) -> None:
+    """Use a port in use, another Prefect server, and a server that does not answer."""
     other = RunningSystem(system.root, tmp_path / "state", system.home, free_port(), system.secrets)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", other.port))
@@ -101,8 +100,7 @@ def test_clear_words_where_it_can_not_start(system: RunningSystem, tmp_path: Pat
     assert "digits up" in other.digits("predict", str(tmp_path), "--deploy", code=7)
 
 
-def test_a_foreign_server_is_used_and_left_alone(system: RunningSystem, tmp_path: Path) -> None:
-    """With PREFECT_API_URL, `up` starts only a worker, and `down` stops only that."""
+def test_up_with_another_server_starts_and_stops_only_a_worker(system: RunningSystem, tmp_path: Path) -> None:
     other = RunningSystem(system.root, tmp_path / "state", system.home, system.port, system.secrets)
     found = other.up(PREFECT_API_URL=f"{system.url}/api")
     assert (found["server"], found["worker"]) == ("running already, not by digits", "started")

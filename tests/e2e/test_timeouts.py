@@ -1,4 +1,4 @@
-"""Runs that take too long end, and so does their work."""
+"""Tests of runs that exceed their time limit."""
 
 import os
 import time
@@ -17,7 +17,7 @@ EPOCHS = 500
 
 
 def children() -> set[int]:
-    """Give the processes that this one has started and that are there."""
+    """Return the IDs of this process's running children."""
     found = set()
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -29,8 +29,7 @@ def children() -> set[int]:
     return found
 
 
-def test_a_training_that_takes_too_long_ends(outcome: Outcome, root: Path) -> None:
-    """In the middle of its epochs, with what it had finished kept for the next run."""
+def test_a_training_that_exceeds_its_time_limit_stops_and_keeps_its_checkpoint(outcome: Outcome, root: Path) -> None:
     started = time.monotonic()
     state = train.with_options(timeout_seconds=5)(
         datasets=("mnist-sample",),
@@ -48,8 +47,9 @@ def test_a_training_that_takes_too_long_ends(outcome: Outcome, root: Path) -> No
     assert checkpoint.stat().st_mtime == changed
 
 
-def test_a_prediction_that_takes_too_long_ends_with_its_workers(outcome: Outcome, root: Path, tmp_path: Path) -> None:
-    """No process of it goes on, and no table is there."""
+def test_a_prediction_that_exceeds_its_time_limit_stops_with_its_workers(
+    outcome: Outcome, root: Path, tmp_path: Path
+) -> None:
     before = children()
     folder = tmp_path / "large"
     folder.mkdir()
@@ -69,8 +69,7 @@ def test_a_prediction_that_takes_too_long_ends_with_its_workers(outcome: Outcome
 
 
 @pytest.mark.parametrize("folder", ["/no/such/folder"])
-def test_a_failed_run_says_one_sentence(outcome: Outcome, root: Path, folder: str) -> None:
-    """The message of the state is that of the error, and the error is what the caller gets."""
+def test_a_failed_run_has_the_message_of_the_error(outcome: Outcome, root: Path, folder: str) -> None:
     state = predict_folder(Path(folder), artifacts=root, return_state=True)
     assert state.message is not None
     assert folder in state.message

@@ -1,4 +1,4 @@
-"""Tuning on a real Prefect server: every trial is seen, and an interrupted search goes on."""
+"""Tests of tuning on a real Prefect server: a task per trial, reports, and an interrupted search."""
 
 import json
 import os
@@ -23,19 +23,18 @@ HERE = Path(__file__).resolve().parents[2]
 RUN = TrainingRun(datasets=("mnist-sample",), model=ModelConfig(architecture="mlp"), training=TrainingConfig(epochs=2))
 SPACE = {"training.learning_rate": Range(low=1e-6, high=1e-2, log=True)}
 TRIALS, SEED = 5, 23
-"""The last of them is proposed so small a learning rate that it is given up."""
+"""With this seed the last trial has such a small learning rate that it is pruned."""
 
 
 @pytest.fixture(scope="module")
 def tuning_root(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact root in which a study was made."""
+    """Return an artifact root that holds a study."""
     root = tmp_path_factory.mktemp("tuned")
     tune(RUN, SPACE, TRIALS, None, SEED, root / "best.toml", root)
     return root
 
 
-def test_every_trial_is_seen(tuning_root: Path) -> None:
-    """A task each, named after what it tries, in the state in which it ended; the run ends in a sentence."""
+def test_every_trial_is_a_task_with_its_settings_and_state(tuning_root: Path) -> None:
     with get_client(sync_client=True) as client:
         name = FlowRunFilterName(any_=[f"tune mnist-sample mlp {TRIALS} trials"])
         (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=name))
@@ -52,8 +51,7 @@ def test_every_trial_is_seen(tuning_root: Path) -> None:
     assert f"of {TRIALS} is the best" in (run.state.message or "")
 
 
-def test_the_report_and_the_table_are_in_the_interface(tuning_root: Path) -> None:
-    """With pictures, and a row a trial."""
+def test_the_report_and_the_table_of_trials_are_in_the_ui(tuning_root: Path) -> None:
     with get_client(sync_client=True) as client:
         found = {
             key: client.read_artifacts(
@@ -65,15 +63,14 @@ def test_the_report_and_the_table_are_in_the_interface(tuning_root: Path) -> Non
     assert len(json.loads(found["trials"].data)) == TRIALS
 
 
-def test_a_space_that_does_not_fit_fails_the_run(tuning_root: Path) -> None:
-    """With the sentence that names the setting."""
+def test_an_invalid_search_space_fails_the_run(tuning_root: Path) -> None:
     with pytest.raises(UsageError, match=r"training\.learning_rate: .*less than or equal to 10"):
         tune(RUN, {"training.learning_rate": Range(low=1, high=11)}, 1, artifacts=tuning_root)
 
 
 @pytest.mark.slow
-def test_an_interrupted_search_goes_on(server: str, tmp_path: Path) -> None:
-    """Ctrl-C in a trial: one sentence, no traceback; the same command ends it, and does nothing again."""
+def test_an_interrupted_search_resumes(server: str, tmp_path: Path) -> None:
+    """Ctrl-C in a trial prints one message without a traceback. The same command completes the search."""
     digits = str(Path(sys.executable).with_name("digits"))
     root, space = tmp_path / "root", tmp_path / "space.toml"
     space.write_text("[training]\nlearning_rate = { low = 1e-4, high = 1e-2, log = true }\n")
@@ -98,8 +95,8 @@ def test_an_interrupted_search_goes_on(server: str, tmp_path: Path) -> None:
     finished = first.stat().st_mtime_ns
     again = subprocess.run(command, env=environment, cwd=HERE, capture_output=True, text=True, timeout=240, check=False)
     assert again.returncode == 0, again.stderr
-    told = json.loads(again.stdout)
-    assert sum(told["trials"].values()) == 3
+    result = json.loads(again.stdout)
+    assert sum(result["trials"].values()) == 3
     assert first.stat().st_mtime_ns == finished
-    assert Path(told["config"]).is_file()
-    assert set(told["best"]["values"]) == {"training.learning_rate"}
+    assert Path(result["config"]).is_file()
+    assert set(result["best"]["values"]) == {"training.learning_rate"}

@@ -21,7 +21,7 @@ from digits.maintenance.retention import RetentionConfig, sweep_store
 from digits.store.artifacts import Store
 from digits.store.files import find_temporary_files
 from tests.faults.shim import ERRORS, Shim
-from tests.faults.workloads import Place, Workload, base, lasting
+from tests.faults.workloads import Place, Workload, base, comparable_content
 from tests.support.processes import Forked, adopt_orphans, kill_tree
 from tests.support.server import untracked
 
@@ -127,7 +127,7 @@ class Bench:
 
     def _snapshot(self) -> Snapshot:
         return {
-            path.relative_to(self._place.path).as_posix(): lasting(path.read_bytes(), path.name)
+            path.relative_to(self._place.path).as_posix(): comparable_content(path.read_bytes(), path.name)
             for root in (self._place.store, self._place.out)
             for path in sorted(root.rglob("*"))
             if path.is_file() and path.parent != self._place.store / "locks"

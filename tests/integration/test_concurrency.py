@@ -53,6 +53,7 @@ def test_concurrent_operations_have_the_result_of_single_runs(number: int) -> No
         ([3, 4, 21, 37, 54, 71], UNLOCKED_PUBLICATION, "the summary is of version"),
         ([5], GREEDY, "cannot be opened"),
     ],
+    ids=["no locks", "unlocked publication", "greedy janitor"],
 )
 def test_injected_defects_are_found(tmp_path: Path, numbers: list[int], code: str, found: str) -> None:
     result = concurrency(*[f"--only={number}" for number in numbers], broken_by=(tmp_path, code))

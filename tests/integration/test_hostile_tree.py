@@ -1,4 +1,4 @@
-"""A hostile folder through the console command: a row for each picture, nothing else touched, and it all reads back."""
+"""Tests of a hostile folder with the command: a row per image, nothing else read, and a table that reads back."""
 
 import csv
 import hashlib
@@ -20,34 +20,34 @@ from tests.support.networks import tiny_store
 from tests.support.opened_files import OpenedFiles
 
 TIMEOUT = 120
-"""Seconds: a run that waits for a FIFO would wait for ever."""
+"""Maximum seconds of a run, which would wait forever for a FIFO."""
 
-AS_ANYBODY = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-"""Root without its privileges: permissions stop it, and it can still start the interpreter where that is root's own."""
+WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+"""Drops root's capabilities, so that permissions apply. Root can still start an interpreter that only root can read."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @pytest.fixture(scope="module")
 def tree() -> Iterator[Tree]:
-    """The folder, its table inside it, made by a user whom permissions stop."""
+    """Yield the folder, which contains its own table. Permissions apply to the user that made the table."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        planted = Tree.plant(place)
+        tree = Tree.plant(place)
         store = tiny_store(place / "artifacts")
-        with OpenedFiles(planted.outside) as opened:
-            predict(planted, store)
+        with OpenedFiles(tree.outside) as opened:
+            predict(tree, store)
             assert opened.names() == []
-        yield planted
-        planted.open_up()
+        yield tree
+        tree.open_up()
 
 
 def predict(tree: Tree, store: Path) -> None:
-    """Run the command as somebody whom permissions stop."""
+    """Run the command as a user to whom permissions apply."""
     digits = str(Path(sys.executable).with_name("digits"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     result = subprocess.run(
-        [*AS_ANYBODY, digits, "predict", str(tree.root), "--out", str(table_of(tree))],
+        [*WITHOUT_CAPABILITIES, digits, "predict", str(tree.root), "--out", str(table_of(tree))],
         env={**kept, "DIGITS_ARTIFACTS": str(store), "PREFECT_HOME": str(store)},
         capture_output=True,
         timeout=TIMEOUT,
@@ -57,32 +57,30 @@ def predict(tree: Tree, store: Path) -> None:
 
 
 def table_of(tree: Tree) -> Path:
-    """Say where the table is: among the pictures."""
+    """Return the path of the table, which is among the images."""
     return tree.root / "=results.csv"
 
 
 def rows_of(tree: Tree) -> list[dict[str, str]]:
-    """Read the table as a user of the csv module does."""
+    """Read the table with the csv module."""
     with table_of(tree).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def test_every_picture_has_one_row(tree: Tree) -> None:
-    """In the order of the names' bytes, each name coming back, each with the status that it deserves."""
+def test_every_image_has_a_row_with_its_name_and_status(tree: Tree) -> None:
     rows = [(unescape_path(row["path"]), row["status"]) for row in rows_of(tree)]
     assert [path for path, _ in rows] == sorted(tree.statuses)
     assert dict(rows) == tree.statuses
 
 
-def test_all_else_is_counted(tree: Tree) -> None:
-    """By reason, in the summary."""
+def test_skipped_files_are_counted_by_reason(tree: Tree) -> None:
     summary = json.loads(table_of(tree).with_suffix(".summary.json").read_bytes())
     assert summary["images"] == len(tree.statuses)
     assert summary["skipped"] == tree.skipped
 
 
-def test_nothing_outside_was_read(tree: Tree) -> None:
-    """No row has what the links lead to; the fixture has seen that nobody opened it."""
+def test_links_to_files_outside_the_folder_are_not_read(tree: Tree) -> None:
+    """The fixture checks that no process opens these files."""
     found = {row["sha256"] for row in rows_of(tree)}
     assert hashlib.sha256(tree.canary.read_bytes()).hexdigest() not in found
     inside = (tree.root / os.fsdecode(path) for path, status in tree.statuses.items() if status == "ok")
@@ -91,18 +89,17 @@ def test_nothing_outside_was_read(tree: Tree) -> None:
 
 
 def test_no_cell_starts_a_formula(tree: Tree) -> None:
-    """In any column."""
     assert not [cell for row in rows_of(tree) for cell in row.values() if cell.startswith(FORMULA)]
 
 
-def test_pandas_reads_the_same(tree: Tree) -> None:
-    """With the options that the guide gives."""
+def test_pandas_reads_the_same_rows(tree: Tree) -> None:
+    """Use the options of the guide."""
     frame = pd.read_csv(table_of(tree), dtype=str, keep_default_na=False)
     assert frame.to_dict("records") == rows_of(tree)
 
 
-def test_duckdb_reads_the_same(tree: Tree) -> None:
-    """With the dialect said, not guessed; what is empty comes as NULL."""
+def test_duckdb_reads_the_same_rows(tree: Tree) -> None:
+    """Set the dialect, and compare empty cells with NULL."""
     read = duckdb.read_csv(
         str(table_of(tree)), header=True, all_varchar=True, delimiter=",", quotechar='"', escapechar='"'
     )
@@ -112,8 +109,7 @@ def test_duckdb_reads_the_same(tree: Tree) -> None:
     assert rows == rows_of(tree)
 
 
-def test_another_run_gives_the_same(tree: Tree) -> None:
-    """Our own table, inside the folder, is no picture and no other file."""
+def test_a_repeated_run_skips_its_own_table(tree: Tree) -> None:
     before = table_of(tree).read_bytes()
     predict(tree, tree.root.with_name("artifacts"))
     assert table_of(tree).read_bytes() == before

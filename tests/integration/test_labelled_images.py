@@ -1,4 +1,4 @@
-"""Labelled images from other sources than MNIST: normalized, they look like MNIST's digits."""
+"""Tests of labelled images from other sources than MNIST: normalized, they look like MNIST's digits."""
 
 import numpy as np
 import numpy.typing as npt

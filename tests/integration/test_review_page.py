@@ -1,4 +1,4 @@
-"""The server of `digits review`, a real process: who may ask it what, and what it keeps."""
+"""Tests of the `digits review` server in a real process: access control, answers and the spreadsheet route."""
 
 import json
 import os
@@ -31,42 +31,42 @@ class Page(NamedTuple):
 
     @property
     def base(self) -> str:
-        """The address without the token."""
+        """Address without the token."""
         return self.address.split("/?")[0]
 
     @property
     def token(self) -> str:
-        """The token."""
+        """Token of the review."""
         return parse_qs(urlsplit(self.address).query)["token"][0]
 
     def ask(self, path: str, **body: str) -> requests.Response:
-        """Ask as the page does."""
+        """Send a request as the page does: POST if there is a body, else GET."""
         headers = {"X-Digits-Token": self.token}
         if body:
             return requests.post(self.base + path, json=body, headers=headers, timeout=SECONDS)
         return requests.get(self.base + path, headers=headers, timeout=SECONDS)
 
     def images(self) -> list[dict[str, Any]]:
-        """Give the first images of the queue."""
+        """Return the first images of the queue."""
         found: list[dict[str, Any]] = self.ask("/api/images?start=0&count=100").json()
         return found
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Scans:
-    """A table to review."""
+    """Return a table to review."""
     return make_scans(tmp_path_factory.mktemp("place"), IMAGES)
 
 
 @pytest.fixture(scope="module")
 def page(scans: Scans) -> Iterator[Page]:
-    """A review of it."""
+    """Yield a running review of the table."""
     with serve_review(scans, "--sample", "20") as (process, address):
         yield Page(process, address, scans)
 
 
-def name(number: int) -> str:
-    """Give an answer's id."""
+def answer_id(number: int) -> str:
+    """Return the ID of an answer."""
     return f"{number:032x}"
 
 
@@ -75,32 +75,30 @@ ROUTES = ["/", "/api/review", "/api/images?start=0&count=1", "/api/images/0", "/
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("token", [None, "", "x", "\u00e9"])
-def test_without_the_token_nothing_is_told(page: Page, route: str, token: str | None) -> None:
-    """Neither in the header nor in the query."""
+def test_every_route_refuses_requests_without_a_valid_token(page: Page, route: str, token: str | None) -> None:
     headers = {} if token is None else {"X-Digits-Token": token.encode().decode("latin-1")}
     assert requests.get(page.base + route, headers=headers, timeout=SECONDS).status_code == 403
     joined = f"{page.base}{route}{'&' if '?' in route else '?'}token={token}"
     assert requests.get(joined, timeout=SECONDS).status_code == 403
 
 
-def test_no_other_page_can_answer(page: Page) -> None:
-    """What a form of a stranger's can send has no header; nor is the token in the query enough for it."""
-    event = {"id": name(1), "sha256": page.images()[0]["sha256"], "label": "3"}
+def test_a_form_on_another_site_cannot_send_an_answer(page: Page) -> None:
+    """A form cannot set the header, and the token in the query is not enough."""
+    event = {"id": answer_id(1), "sha256": page.images()[0]["sha256"], "label": "3"}
     for address in (f"{page.base}/api/answers", f"{page.base}/api/answers?token={page.token}"):
         assert requests.post(address, json=event, timeout=SECONDS).status_code == 403
     assert LabelLog(page.scans.root / "labels").answers() == []
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1]"])
-def test_under_a_strange_name_nothing_is_told(page: Page, host: str) -> None:
-    """A name that somebody has made point to this machine."""
+def test_requests_for_another_host_name_are_refused(page: Page, host: str) -> None:
+    """This prevents DNS rebinding."""
     found = requests.get(page.address, headers={"Host": host}, timeout=SECONDS)
     assert found.status_code == 400
     assert "script" not in found.text
 
 
-def test_it_listens_at_this_machine_only(page: Page) -> None:
-    """At the loopback address, as the kernel has it."""
+def test_the_server_listens_only_on_the_loopback_address(page: Page) -> None:
     port = urlsplit(page.address).port
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     places = [line[1].split(":") for line in lines if line[3] == "0A"]
@@ -108,8 +106,8 @@ def test_it_listens_at_this_machine_only(page: Page) -> None:
     assert not [line for line in Path("/proc/net/tcp6").read_text().splitlines() if f":{port:04X} " in line]
 
 
-def test_the_page_may_load_nothing(page: Page) -> None:
-    """Its policy allows its own script and style by their hashes; it names no other place."""
+def test_the_page_loads_nothing_from_elsewhere(page: Page) -> None:
+    """Its policy allows its own script and style by their hashes."""
     found = requests.get(page.address, timeout=SECONDS)
     assert found.status_code == 200
     policy = found.headers["Content-Security-Policy"]
@@ -122,8 +120,7 @@ def test_the_page_may_load_nothing(page: Page) -> None:
     assert page.token not in found.text
 
 
-def test_every_answer_has_the_headers(page: Page) -> None:
-    """Refusals too."""
+def test_every_response_has_the_security_headers(page: Page) -> None:
     for found in (page.ask("/api/review"), requests.get(page.base, timeout=SECONDS), page.ask("/nothing")):
         assert found.headers["X-Content-Type-Options"] == "nosniff"
         assert "Server" not in found.headers
@@ -131,8 +128,7 @@ def test_every_answer_has_the_headers(page: Page) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/../pyproject.toml", "/review.html"])
-def test_there_is_nothing_else(page: Page, path: str) -> None:
-    """No documentation, no files."""
+def test_documentation_and_files_are_not_served(page: Page, path: str) -> None:
     assert page.ask(path).status_code == 404
 
 
@@ -146,8 +142,7 @@ def test_there_is_nothing_else(page: Page, path: str) -> None:
         ("/api/images?start=0&count=101", 422),
     ],
 )
-def test_what_is_not_there_is_refused(page: Page, path: str, status: int) -> None:
-    """Before anything is looked for."""
+def test_invalid_and_missing_positions_are_refused(page: Page, path: str, status: int) -> None:
     assert page.ask(path).status_code == status
 
 
@@ -155,34 +150,32 @@ def test_what_is_not_there_is_refused(page: Page, path: str, status: int) -> Non
     ("event", "status"),
     [
         ({"id": "x", "label": "3"}, 422),
-        ({"id": name(2), "label": "3", "more": "x"}, 422),
-        ({"id": name(2), "label": "x" * 17}, 422),
-        ({"id": name(2), "sha256": "0" * 64, "label": "3"}, 409),
+        ({"id": answer_id(2), "label": "3", "more": "x"}, 422),
+        ({"id": answer_id(2), "label": "x" * 17}, 422),
+        ({"id": answer_id(2), "sha256": "0" * 64, "label": "3"}, 409),
     ],
 )
-def test_nonsense_is_not_kept(page: Page, event: dict[str, str], status: int) -> None:
-    """Ids, fields and lengths are checked, then the image."""
+def test_an_invalid_answer_is_not_saved(page: Page, event: dict[str, str], status: int) -> None:
     assert page.ask("/api/answers", **event).status_code == status
     assert LabelLog(page.scans.root / "labels").answers() == []
 
 
-def test_a_review_from_its_beginning_to_its_end_and_on(page: Page) -> None:
-    """Answers, one sent twice, one taken back, a file that changed, a kill, another day."""
+def test_a_review_survives_repeats_undo_changed_files_and_a_kill(page: Page) -> None:
     images = page.images()
     for number, image in enumerate(images[:6]):
-        progress = page.ask("/api/answers", id=name(number), sha256=image["sha256"], label="3").json()
-    again = page.ask("/api/answers", id=name(5), sha256=images[5]["sha256"], label="3").json()
+        progress = page.ask("/api/answers", id=answer_id(number), sha256=image["sha256"], label="3").json()
+    again = page.ask("/api/answers", id=answer_id(5), sha256=images[5]["sha256"], label="3").json()
     assert again == progress
     assert sum(progress["done"].values()) == 6
     assert progress["confident"]["judged"] == sum(image["stratum"] == "sample" for image in images[:6])
-    after = page.ask("/api/answers", id=name(99), undoes=name(5)).json()
+    after = page.ask("/api/answers", id=answer_id(99), undoes=answer_id(5)).json()
     assert sum(after["done"].values()) == 5
 
     path = page.scans.table.parent / "scans" / images[6]["path"]
     whole = path.read_bytes()
     path.write_bytes(whole + b"changed")
     assert page.ask("/api/images/6").json() == {"fault": "the file has changed since it was predicted"}
-    refused = page.ask("/api/answers", id=name(7), sha256=images[6]["sha256"], label="3")
+    refused = page.ask("/api/answers", id=answer_id(7), sha256=images[6]["sha256"], label="3")
     assert refused.status_code == 409
     assert refused.json() == {"error": "the file has changed since it was predicted"}
     path.write_bytes(whole)
@@ -199,44 +192,42 @@ def test_a_review_from_its_beginning_to_its_end_and_on(page: Page) -> None:
         assert requests.get(f"{later.base}/?token={page.token}", timeout=SECONDS).status_code == 403
 
 
-def test_ctrl_c_ends_it_with_a_summary(scans: Scans) -> None:
-    """And the exit code of what went well."""
+def test_ctrl_c_prints_a_summary_and_exits_with_0(scans: Scans) -> None:
     with serve_review(scans, "--sample", "20") as (process, _):
         process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=SECONDS)
+        output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
-    assert "scans.csv reviewed" in said
-    assert re.search(r"sample +\d+ of 20", said)
+    assert "scans.csv reviewed" in output
+    assert re.search(r"sample +\d+ of 20", output)
     assert "Traceback" not in errors
 
 
-def test_a_port_that_is_taken_is_an_error(scans: Scans) -> None:
-    """With what to do."""
+def test_a_port_in_use_is_an_error_with_a_remedy(scans: Scans) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        found = command("review", str(scans.table), "--port", str(other.getsockname()[1]), root=scans.root)
+        found = run_command("review", str(scans.table), "--port", str(other.getsockname()[1]), root=scans.root)
     assert found.returncode == 2
     assert "is unavailable (Address already in use); choose another --port" in found.stderr
 
 
-def command(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
-    """Run `digits`."""
+def run_command(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
+    """Run `digits` with an artifact root."""
     digits = str(Path(sys.executable).with_name("digits"))
     environment = {**os.environ, "DIGITS_ARTIFACTS": str(root)}
     return subprocess.run([digits, *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
-def test_the_same_without_a_browser(tmp_path: Path) -> None:
-    """A sheet out, filled in, and in again: what was said is in the summary, or what is wrong with it."""
+def test_a_spreadsheet_is_exported_filled_in_and_imported(tmp_path: Path) -> None:
+    """An invalid label is an error, and nothing is imported then."""
     scans = make_scans(tmp_path, 100)
     sheet = tmp_path / "sheet.csv"
-    done = command("review", str(scans.table), "--export", str(sheet), root=scans.root)
+    done = run_command("review", str(scans.table), "--export", str(sheet), root=scans.root)
     assert done.returncode == 0, done.stderr
     header, *lines = sheet.read_text().splitlines()
     labels = [scans.truth[line[:64]] for line in lines]
     sheet.write_text("\n".join([header, *(f"{line}{label}.0" for line, label in zip(lines, labels, strict=True))]))
-    done = command("review", str(scans.table), "--import", str(sheet), "--json", root=scans.root)
+    done = run_command("review", str(scans.table), "--import", str(sheet), "--json", root=scans.root)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["done"] == found["total"]
@@ -244,11 +235,11 @@ def test_the_same_without_a_browser(tmp_path: Path) -> None:
     assert found["table"]["low"] == found["table"]["share"] == found["table"]["high"]
     assert (
         f"0 labels imported from {sheet}; {len(lines)} were known before"
-        in command("review", str(scans.table), "--import", str(sheet), root=scans.root).stdout
+        in run_command("review", str(scans.table), "--import", str(sheet), root=scans.root).stdout
     )
     sheet.write_text(sheet.read_text().replace(".0", ".5", 1))
-    done = command("review", str(scans.table), "--import", str(sheet), root=scans.root)
+    done = run_command("review", str(scans.table), "--import", str(sheet), root=scans.root)
     assert done.returncode == 2
     assert "nothing was imported: row 2: " in done.stderr
-    done = command("review", str(scans.table), "--import", str(sheet), "--export", str(sheet), root=scans.root)
+    done = run_command("review", str(scans.table), "--import", str(sheet), "--export", str(sheet), root=scans.root)
     assert (done.returncode, done.stderr) == (2, "digits: --export and --import cannot be combined; choose one\n")

@@ -1,4 +1,4 @@
-"""Searches with real trainings: budgets, pruning, kills, and settings that mean what was found."""
+"""Tests of searches with real trainings: budgets, pruning, kills and the resulting configuration."""
 
 import signal
 import subprocess
@@ -22,24 +22,24 @@ TRIALS = 8
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study of eight trials, undisturbed."""
+    """Return a study of eight trials that ran without interruption."""
     study = small_searches.begin(tmp_path_factory.mktemp("searched"))
     small_searches.search(study, Budget(TRIALS))
     return study
 
 
 def results(study: Study, count: int = TRIALS) -> list[Any]:
-    """Give what a search comes to: all but the time it took."""
+    """Return the results of a study's trials."""
     return [(one.number, one.values, one.state, one.history, one.model) for one in study.trials()[:count]]
 
 
 def models_of(study: Study) -> set[str]:
-    """Give the fitted networks in the store."""
+    """Return the digests of the fitted networks in the store."""
     return {path.name for path in (study.store.root / "model").iterdir()}
 
 
-def test_a_study_has_as_many_trials_as_were_asked_for(searched: Study) -> None:
-    """The first one has the settings as they were; each complete one has its network in the store."""
+def test_a_search_runs_the_requested_number_of_trials(searched: Study) -> None:
+    """The first trial has the run's own settings. Each complete trial has its network in the store."""
     trials = searched.trials()
     assert [trial.number for trial in trials] == list(range(TRIALS))
     assert with_values(searched.run, trials[0].values) == searched.run
@@ -48,8 +48,7 @@ def test_a_study_has_as_many_trials_as_were_asked_for(searched: Study) -> None:
     assert all(len(trial.history) == 3 for trial in complete)
 
 
-def test_hopeless_trials_are_given_up(searched: Study) -> None:
-    """With a small learning rate; before their last epoch, and without anything left to go on from."""
+def test_hopeless_trials_are_pruned_and_leave_no_checkpoint(searched: Study) -> None:
     pruned = [trial for trial in searched.trials() if trial.state is TrialState.PRUNED]
     assert pruned
     assert all(1 <= len(trial.history) < 3 and trial.model is None for trial in pruned)
@@ -58,26 +57,24 @@ def test_hopeless_trials_are_given_up(searched: Study) -> None:
     assert all(trial.values["training.learning_rate"] < best.values["training.learning_rate"] for trial in pruned)
 
 
-def test_the_same_search_does_nothing_again(searched: Study) -> None:
-    """And a larger one goes on from it."""
+def test_a_repeated_search_runs_no_trial(searched: Study) -> None:
     before = {path: path.stat().st_mtime_ns for path in searched.path.glob("trial-*")}
     again = small_searches.begin(searched.store.root)
     assert small_searches.search(again, Budget(TRIALS)) == []
     assert {path: path.stat().st_mtime_ns for path in again.path.glob("trial-*")} == before
 
 
-def test_the_same_seed_searches_the_same(searched: Study, tmp_path: Path) -> None:
-    """In another place: the same settings, the same losses, the same networks."""
+def test_the_same_seed_gives_the_same_trials_in_another_root(searched: Study, tmp_path: Path) -> None:
     other = small_searches.begin(tmp_path / "other")
     small_searches.search(other, Budget(3))
     assert [result[:4] for result in results(other)] == [result[:4] for result in results(searched, 3)]
 
 
 @pytest.mark.slow
-def test_a_search_that_was_killed_ends_as_an_undisturbed_one(searched: Study, tmp_path: Path) -> None:
-    """SIGKILL in the middle of a trial: finished ones are not done again, that one goes on after its last epoch.
+def test_a_killed_search_resumes_and_ends_like_an_undisturbed_one(searched: Study, tmp_path: Path) -> None:
+    """Kill it in a trial: finished trials are kept, and that trial resumes after its last epoch.
 
-    While its process is alive nobody else takes it.
+    While the process is alive, no other process takes its trial.
     """
     command = [sys.executable, "-m", small_searches.__name__, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -91,65 +88,64 @@ def test_a_search_that_was_killed_ends_as_an_undisturbed_one(searched: Study, tm
     assert list((tmp_path / "work").glob("train-*"))
     started: list[tuple[str, int]] = []
 
-    class Noting(small_searches.InTrial):
+    class RecordingProgress(small_searches.InTrial):
         def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Any:
             started.append((label, part[0]))
             return self
 
-    ran = small_searches.search(study, Budget(5), Noting(-1, lambda: None))
+    ran = small_searches.search(study, Budget(5), RecordingProgress(-1, lambda: None))
     assert started == [("trial 2", 2), ("trial 3", 3), ("trial 4", 4)]
     assert [trial.number for trial in ran] == [2, 3, 4]
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert [result[:4] for result in results(study)] == [result[:4] for result in results(searched, 5)]
 
 
-class AfterLooks:
-    """A budget whose time is over after so many looks at it."""
+class BudgetOfChecks:
+    """Budget that is spent after a number of checks."""
 
-    def __init__(self, looks: int, trials: int = TRIALS) -> None:
-        self.trials, self._looks = trials, looks
+    def __init__(self, checks: int, trials: int = TRIALS) -> None:
+        self.trials, self._checks = trials, checks
 
     @property
     def is_spent(self) -> bool:
-        """Count."""
-        self._looks -= 1
-        return self._looks < 0
+        """Whether the number of checks is used up."""
+        self._checks -= 1
+        return self._checks < 0
 
 
-def test_no_epoch_is_begun_when_the_time_is_over(searched: Study, tmp_path: Path) -> None:
-    """The trial under way is left where it is, and goes on another time; a trial's progress is whole."""
+def test_no_epoch_starts_when_the_budget_is_spent(searched: Study, tmp_path: Path) -> None:
+    """The trial stays unfinished and resumes in the next search."""
     study = small_searches.begin(tmp_path)
     with pytest.raises(UsageError, match="no trial was completed"):
         study_module.conclude_study(study)
-    (left,) = small_searches.search(study, AfterLooks(3))  # before the trial, its first epoch, its second
+    (left,) = small_searches.search(study, BudgetOfChecks(3))  # before the trial, its first epoch, its second
     assert left.state is TrialState.UNFINISHED
     assert len(list((tmp_path / "work").glob("train-*"))) == 1
     with pytest.raises(UsageError, match="run the same command again"):
         study_module.conclude_study(study)
-    noted: list[int] = []
+    recorded: list[int] = []
 
-    class Noting(small_searches.InTrial):
+    class RecordingProgress(small_searches.InTrial):
         def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Any:
-            noted.append(total)
+            recorded.append(total)
             return self
 
         def advance(self, steps: int = 1, note: str = "") -> None:
-            noted.append(steps)
+            recorded.append(steps)
 
-    small_searches.search(study, Budget(1), Noting(0, lambda: None))
-    assert sum(noted[1:]) == noted[0] > noted[1] > 1
+    small_searches.search(study, Budget(1), RecordingProgress(0, lambda: None))
+    assert sum(recorded[1:]) == recorded[0] > recorded[1] > 1
     assert [result[:4] for result in results(study)] == [result[:4] for result in results(searched, 1)]
 
 
-def test_a_budget_of_time_ends() -> None:
-    """By the clock; without one it never does."""
+def test_a_time_budget_is_spent_by_the_clock() -> None:
     assert Budget.starting_now(3, 1e-9).is_spent
     assert not Budget.starting_now(3, 10).is_spent
     assert not Budget.starting_now(3, None).is_spent
 
 
-def test_the_best_settings_are_a_configuration(searched: Study, tmp_path: Path) -> None:
-    """It means the best trial's run, whose network the training finds; where it was found is told in it."""
+def test_the_best_settings_are_written_as_a_configuration(searched: Study, tmp_path: Path) -> None:
+    """A training with it finds the network of the best trial."""
     tuned = study_module.conclude_study(searched, tmp_path / "new" / "best.toml")
     complete = [trial for trial in searched.trials() if trial.state is TrialState.COMPLETE]
     assert tuned.best.loss == min(trial.loss or 0 for trial in complete)
@@ -169,8 +165,7 @@ def test_the_best_settings_are_a_configuration(searched: Study, tmp_path: Path) 
     assert sum(tuned.counts().values()) == TRIALS
 
 
-def test_what_diverges_is_a_trial_like_another(tmp_path: Path) -> None:
-    """It is not tried again, and the best is one that did not."""
+def test_a_diverged_trial_is_recorded_and_not_repeated(tmp_path: Path) -> None:
     training = {"optimizer": "sgd", "weight_decay": 1.0, "loss": "mean-squared-error", "learning_rate": 0.01}
     choice = Choice(choices=(0.01, 10.0))
     study = small_searches.begin(tmp_path, space={"training.learning_rate": choice}, **training)
@@ -185,19 +180,17 @@ def test_what_diverges_is_a_trial_like_another(tmp_path: Path) -> None:
         study_module.conclude_study(hopeless)
 
 
-def test_a_space_of_its_own_is_what_suits_the_network(tmp_path: Path) -> None:
-    """Where none is given; one that does not fit is refused."""
+def test_a_study_without_a_space_gets_the_default_of_its_network(tmp_path: Path) -> None:
     study = small_searches.begin(tmp_path)
-    by_itself = study_module.begin_study(study.store, study.run, None, study.arrays, seed=0)
-    assert "training.label_smoothing" in by_itself.space
+    study_by_default = study_module.begin_study(study.store, study.run, None, study.arrays, seed=0)
+    assert "training.label_smoothing" in study_by_default.space
     with pytest.raises(UsageError, match=r"space: training\.speed"):
         study_module.begin_study(study.store, study.run, {"training.speed": Range(low=1, high=2)}, study.arrays, seed=0)
 
 
-def test_a_trial_is_described() -> None:
-    """In a few words, however it ended."""
+def test_a_trial_is_described_by_its_state_and_metrics() -> None:
     epoch = {"validation_calibrated_loss": 0.25, "validation_accuracy": 0.9}
-    said = {
+    described = {
         state: study_module.describe_trial(Trial(1, {}, state, history))
         for state, history in {
             TrialState.COMPLETE: (epoch,),
@@ -205,7 +198,7 @@ def test_a_trial_is_described() -> None:
             TrialState.DIVERGED: (),
         }.items()
     }
-    assert said == {
+    assert described == {
         TrialState.COMPLETE: "loss 0.2500, accuracy 90.00%",
         TrialState.PRUNED: "pruned after epoch 2: loss 0.2500, accuracy 90.00%",
         TrialState.DIVERGED: "diverged in the first epoch",
