@@ -46,7 +46,7 @@ def test_accuracy_rises_on_images_that_were_not_reviewed(loop: LearningLoop, hal
 def test_the_model_trained_on_reviewed_images_is_promoted(loop: LearningLoop) -> None:
     assert loop.learned["promoted"]
     assert loop.learned["champion"] == loop.learned["version"]
-    assert "on reviewed right on" in " ".join(loop.learned["reasons"])
+    assert "on reviewed correct on" in " ".join(loop.learned["reasons"])
 
 
 def test_a_model_trained_on_shuffled_labels_is_not_promoted(loop: LearningLoop) -> None:

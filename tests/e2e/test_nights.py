@@ -111,7 +111,7 @@ def test_a_night_without_changes_trains_and_publishes_nothing(system: RunningSys
     sentence = "Nothing changed: data, configuration and code are those of version 2."
     assert system.wait_for_end(run)["message"] == sentence
     tasks = system.ask("/task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [run]}}})
-    assert [task["name"] for task in tasks] == ["look for what has changed"]
+    assert [task["name"] for task in tasks] == ["check for changes"]
     assert system.artifact("decision")["id"] == before
 
 

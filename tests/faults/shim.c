@@ -1,4 +1,4 @@
-/* Fails the Nth file-system call below some directories; preloaded, and told what to do through a shared file.
+/* Makes the Nth file-system call below some directories fail; preloaded, and controlled through a shared file.
 
    Every process that is started with LD_PRELOAD and FAULTS_CONTROL counts in the same file, so N goes through a command
    with all its workers. Reading (open for reading) counts only where `reads` is set: no disk is too full to be read. */
