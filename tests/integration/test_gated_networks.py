@@ -1,4 +1,4 @@
-"""The gate with real networks: a sabotaged dataset, and a training that goes on from the champion."""
+"""Promotion with real networks: shuffled labels, and trainings that start from the champion."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from digits import api
 from digits.data.datasets import SAMPLE_FILE
 from digits.errors import ModelError
-from digits.pipeline import champion, steps
+from digits.pipeline import steps
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import TrainingRun
 from digits.store.artifacts import Store
@@ -26,9 +27,9 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Digits of four classes in folders that are not called after them, with their labels and with shuffled ones.
+    """Write folders of digits of four classes, with the true labels and with shuffled ones, and return their paths.
 
-    Such classes get no head that tells other things apart, which would take a minute to fit.
+    The classes have names that are not digits, so no novelty head is fitted, which would take a minute.
     """
     random = np.random.default_rng(0)
     with np.load(SAMPLE_FILE) as sample:
@@ -45,48 +46,41 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def train(store: Store, folder: Path, **changes: Any) -> Outcome:
-    """Do what the training flow does."""
-    run = TrainingRun.model_validate({"datasets": [str(folder)], **SETTINGS, **changes}).resolved()
-    if standing := champion.find_unchanged_run(store, run):
-        return standing
-    source = steps.download_dataset(store, str(folder), normalize=run.arrays.normalize)
-    arrays = steps.prepare_arrays(store, [source], run.arrays)
-    parent = steps.starting_point(store, run.training)
-    network = steps.build_network(store, arrays, run.model, seed=run.training.seed, parent=parent)
-    exported = steps.export_model(store, steps.train_network(store, network, arrays, run.training), arrays)
-    evaluation = steps.evaluate_model(store, exported, arrays)
-    version, new = steps.register_model(store, evaluation, steps.report_model(store, evaluation))
-    return champion.promote_model(store, version, arrays, run, new=new)
+    """Train on a folder with these settings."""
+    run = TrainingRun.model_validate({**SETTINGS, **changes})
+    return api.train(
+        [str(folder)], model=run.model, training=run.training, promotion=run.promotion, artifacts=store.root
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Outcome]:
-    """A store whose champion was trained on the true labels."""
+    """Return a store with a champion trained on the true labels, and the outcome of its training."""
     store = Store(tmp_path_factory.mktemp("artifacts"))
     return store, train(store, folders["true"])
 
 
 def test_shuffled_labels_are_refused(trained: tuple[Store, Outcome], folders: dict[str, Path]) -> None:
-    """A dataset of the same name with labels that mean nothing: on its own test images neither model is any good."""
+    """A dataset with the same name and shuffled labels, on whose test images neither model is accurate."""
     store, first = trained
     assert first.promoted
     assert first.facts.test_sets == {"scans": first.facts.accuracy}
     sabotaged = train(store, folders["shuffled"])
     assert (sabotaged.new, sabotaged.promoted, sabotaged.champion) == (True, False, first.version)
     assert "below the lowest accuracy that the policy allows" in sabotaged.reasons[0]
-    assert any("not better than the champion" in reason for reason in sabotaged.reasons)
+    assert any("not significantly better than the champion" in reason for reason in sabotaged.reasons)
 
 
-def test_training_again_is_nothing_to_do(trained: tuple[Store, Outcome], folders: dict[str, Path]) -> None:
-    """Until a label is put right: then the data is other data."""
+def test_training_again_changes_nothing(trained: tuple[Store, Outcome], folders: dict[str, Path]) -> None:
+    """The reason is that data, configuration and code are the same."""
     store, first = trained
     again = train(store, folders["true"])
     assert (again.version, again.new, again.decision) == (first.version, False, None)
     assert again.reasons[0].startswith("Nothing changed: data, configuration and code")
 
 
-def test_a_training_goes_on_from_the_champion(trained: tuple[Store, Outcome], folders: dict[str, Path]) -> None:
-    """In its lineage is the champion's model, it begins as good as that, and it is the same every time."""
+def test_a_training_starts_from_the_champion(trained: tuple[Store, Outcome], folders: dict[str, Path]) -> None:
+    """The champion is in its lineage, its accuracy is as high, and a repetition gives the same weights."""
     store, first = trained
     start = {"training": {"epochs": 1, "learning_rate": 1e-5, "start": "champion", "seed": 7}}
     with_champion = train(store, folders["true"], **start)
@@ -105,20 +99,20 @@ def test_a_training_goes_on_from_the_champion(trained: tuple[Store, Outcome], fo
     assert train(store, folders["true"], **start).reasons[0].startswith("Nothing changed")
 
 
-def test_a_training_can_not_go_on_from_another_network(
-    trained: tuple[Store, Outcome], folders: dict[str, Path]
-) -> None:
-    """One is told which networks these are."""
+def test_a_training_cannot_start_from_another_network(trained: tuple[Store, Outcome], folders: dict[str, Path]) -> None:
+    """The message names both networks."""
     store, _ = trained
     start = {"epochs": 1, "start": "champion"}
-    with pytest.raises(ModelError, match=r"the network mlp of 25,252 weights, and mlp of 50,500 is to be trained"):
+    with pytest.raises(
+        ModelError, match="network is mlp with 25,252 weights, but mlp with 50,500 weights is to be trained"
+    ):
         train(store, folders["true"], training=start, model={"architecture": "mlp", "hidden": [64]})
 
 
-def test_without_a_champion_a_training_begins_anew(
+def test_without_a_champion_a_training_starts_from_scratch(
     folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Which is said."""
+    """A warning states it."""
     config = TrainingRun.model_validate({"training": {"start": "champion"}}).training
     assert steps.starting_point(Store(tmp_path), config) is None
-    assert "no champion to start from: the training begins anew" in caplog.text
+    assert "there is no champion to start from; training from scratch" in caplog.text
