@@ -137,9 +137,11 @@ def fit_head(digits: Floats, others: Floats, *, seed: int) -> Head:
 def _fit_one(features: Floats, labels: npt.NDArray[np.int_], *, seed: int) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
 
     head = MLPClassifier((UNITS,), batch_size=256, max_iter=EPOCHS, alpha=_DECAY, random_state=seed)
-    with warnings.catch_warnings():
+    # The matrices are small: BLAS threads that wait for each other take several times as long, for the same result.
+    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)
         return head.fit(features, labels)
 
