@@ -13,7 +13,7 @@ from tools.locked import LockedDistribution, read_lock
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "licences.md"
 
-_BY_HAND = {
+BY_HAND = {
     "async-timeout": ("Apache-2.0", "its classifier; only for Python before 3.11.3"),
     "matplotlib": ("LicenseRef-matplotlib", "the text in its metadata; like Python's own licence"),
     "namex": ("Apache-2.0", "its LICENSE file"),
@@ -102,14 +102,14 @@ def find_licence(name: str) -> str:
     """Return the licence of a distribution, by its SPDX name if that is known.
 
     Raises:
-        LookupError: if neither its metadata nor `_BY_HAND` states a licence.
+        LookupError: if neither its metadata nor `BY_HAND` states a licence.
     """
-    if name in _BY_HAND:
-        return _BY_HAND[name][0]
+    if name in BY_HAND:
+        return BY_HAND[name][0]
     try:
         fields = metadata(name)
     except PackageNotFoundError:
-        raise LookupError(f"{name} is not installed here: add its licence to _BY_HAND in {__file__}") from None
+        raise LookupError(f"{name} is not installed here: add its licence to BY_HAND in {__file__}") from None
     expression, text = (_field(fields, name) for name in ("License-Expression", "License"))
     if expression:
         return expression
@@ -118,7 +118,7 @@ def find_licence(name: str) -> str:
         return _NAMES.get(text, text)
     if classifiers:
         return " OR ".join(_NAMES[line] for line in classifiers)
-    raise LookupError(f"{name} does not state its licence: add it to _BY_HAND in {__file__}, with its source")
+    raise LookupError(f"{name} does not state its licence: add it to BY_HAND in {__file__}, with its source")
 
 
 def _field(fields: PackageMetadata, name: str) -> str:

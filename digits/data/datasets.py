@@ -156,7 +156,7 @@ def _read_local(path: Path, read: Callable[[Path], Read]) -> Read:
 _IDENTIFIERS: Mapping[str, Callable[[Path], Any]] = {
     "npz": hash_file,
     "idx": lambda folder: {n: hashlib.sha256(content).hexdigest() for n, content in read_idx_files(folder).items()},
-    "images": lambda root: digest_of([[file.relative, hash_file(file.path)] for file in _list_images(root)]),
+    "images": lambda root: digest_of([[file.relative, hash_file(file.path)] for file in list_images(root)]),
 }
 
 
@@ -195,7 +195,7 @@ def _load_sample() -> LabelledArrays:
 
 
 @dataclass(frozen=True)
-class _LabelledFile:
+class LabelledFile:
     """Image file and the name of its class."""
 
     class_name: str
@@ -203,6 +203,7 @@ class _LabelledFile:
 
     @property
     def relative(self) -> str:
+        """Path within the dataset: class and file name."""
         return f"{self.class_name}/{self.path.name}"
 
 
@@ -215,7 +216,7 @@ class _DecodedFile(NamedTuple):
 
 
 def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> LabelledArrays:
-    files = _list_images(root)
+    files = list_images(root)
     class_names = _class_names(files)
     decoded = _decode_files(files, mode, progress)
     conflicts = [group for group in _group_equal(decoded) if len({files[index].class_name for index in group}) > 1]
@@ -227,7 +228,7 @@ def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> Labelle
 
 def _load_reviewed(reviewed: LabelSnapshot, *, mode: Mode, progress: Progress) -> LabelledArrays:
     """Load the reviewed images with their labels."""
-    files = [_LabelledFile(label, reviewed.images / sha256) for sha256, label in reviewed.labels.items()]
+    files = [LabelledFile(label, reviewed.images / sha256) for sha256, label in reviewed.labels.items()]
     if not files:
         raise DataError(f"{REVIEWED}: no image has been labelled as a digit yet; label some with `digits review TABLE`")
     decoded = _decode_files(files, mode, progress)
@@ -255,7 +256,7 @@ def _review_findings(reviewed: LabelSnapshot) -> list[Finding]:
 
 
 def _split(
-    files: Sequence[_LabelledFile], decoded: Sequence[_DecodedFile], class_names: tuple[str, ...]
+    files: Sequence[LabelledFile], decoded: Sequence[_DecodedFile], class_names: tuple[str, ...]
 ) -> LabelledArrays:
     """Split images into training and test images, without duplicates and without images with several labels.
 
@@ -307,9 +308,10 @@ def _is_test_image(fingerprint: bytes) -> bool:
     return int.from_bytes(fingerprint[:8], "big") < TEST_SHARE * 2**64
 
 
-def _list_images(root: Path) -> list[_LabelledFile]:
+def list_images(root: Path) -> list[LabelledFile]:
+    """Return the image files in the folders of a dataset, each with its label, sorted by folder and name."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = [_LabelledFile(folder.name, path) for folder in folders for path in _images_in(folder)]
+    files = [LabelledFile(folder.name, path) for folder in folders for path in _images_in(folder)]
     empty = {folder.name for folder in folders} - {file.class_name for file in files}
     if empty:
         raise DataError(
@@ -324,7 +326,7 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
-def _class_names(files: Iterable[_LabelledFile]) -> tuple[str, ...]:
+def _class_names(files: Iterable[LabelledFile]) -> tuple[str, ...]:
     names = sorted({file.class_name for file in files}, key=_number_first_key)
     faults = [name for name in names if not name.isprintable() or name[0] in "=+-@"]
     if faults:
@@ -339,7 +341,7 @@ def _number_first_key(name: str) -> tuple[bool, int, str]:
     return (not is_number, int(name) if is_number else 0, name)
 
 
-def _decode_files(files: Sequence[_LabelledFile], mode: Mode, progress: Progress) -> list[_DecodedFile]:
+def _decode_files(files: Sequence[LabelledFile], mode: Mode, progress: Progress) -> list[_DecodedFile]:
     bar = progress.start("images", len(files))
     decoded, faults = [], []
     for file in files:

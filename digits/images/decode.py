@@ -44,7 +44,8 @@ from digits.status import Status
 MIN_SIDE = 112
 """Value of `min_side` for images that will be normalized, in pixels."""
 _SCALES = (8, 4, 2)
-_STRIP = 1 << 20
+STRIP_PIXELS = 1 << 20
+"""Pixels that are converted to grey at a time."""
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _ON_ITS_SIDE = range(5, 9)
@@ -120,12 +121,12 @@ def decode(
     """
     kind = _format_of(content, others)
     try:
-        if kind == "PNG" and (plain := _plain_png(content, max_pixels)) is not None:
+        if kind == "PNG" and (plain := decode_plain_png(content, max_pixels)) is not None:
             return plain
-        if kind == "JPEG" and min_side and (plain := _plain_jpeg(content, max_pixels, min_side)) is not None:
+        if kind == "JPEG" and min_side and (plain := decode_plain_jpeg(content, max_pixels, min_side)) is not None:
             return plain
         with _silence_warnings():
-            return _decode(content, kind, max_pixels, min_side)
+            return decode_with_pillow(content, kind, max_pixels, min_side)
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
@@ -163,7 +164,7 @@ def _silence_warnings() -> Iterator[None]:
         yield
 
 
-def _plain_png(content: bytes, max_pixels: int) -> Decoded | None:
+def decode_plain_png(content: bytes, max_pixels: int) -> Decoded | None:
     """Decode a greyscale PNG of at most 8 bit with one intact data chunk and no metadata; return None for any other.
 
     The checksums are verified here, since libspng does not verify them.
@@ -199,7 +200,7 @@ def _png_reader() -> Callable[[bytes], Pixels]:
     return read
 
 
-def _plain_jpeg(content: bytes, max_pixels: int, min_side: int) -> Decoded | None:
+def decode_plain_jpeg(content: bytes, max_pixels: int, min_side: int) -> Decoded | None:
     """Decode a large baseline JPEG without metadata at a fraction of its size; return None for any other file."""
     size = _size_of_plain_jpeg(content)
     if size is None or size[0] * size[1] > min(max_pixels, DEFAULT_MAX_PIXELS):
@@ -231,7 +232,8 @@ def _size_of_plain_jpeg(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _decode(content: bytes, kind: str, max_pixels: int, min_side: int | None) -> Decoded:
+def decode_with_pillow(content: bytes, kind: str, max_pixels: int, min_side: int | None) -> Decoded:
+    """Decode an image of any supported kind with Pillow, upright and in grey."""
     image = _open(content, kind)
     _check_size(image, max_pixels)
     if kind == "JPEG" and min_side and image.mode in ("L", "RGB"):
@@ -239,7 +241,7 @@ def _decode(content: bytes, kind: str, max_pixels: int, min_side: int | None) ->
         if small is not None:
             return _upright_reduced(small, image)
     _scale_transparent_colour(image)
-    pixels = _to_grey(_upright(image))
+    pixels = to_grey(_upright(image))
     height, width = pixels.shape
     return Decoded(pixels, width, height, more_frames=kind in _MAY_HAVE_FRAMES and _has_more_frames(image))
 
@@ -312,7 +314,8 @@ def _has_more_frames(image: ImageFile) -> bool:
     return True
 
 
-def _to_grey(image: Image.Image) -> Pixels:
+def to_grey(image: Image.Image) -> Pixels:
+    """Convert an image of any mode to grey on a white background: (height, width) uint8."""
     if image.mode.startswith("I;16"):
         return _grey_of_16_bit(image)
     if image.mode in ("I", "F"):
@@ -350,7 +353,7 @@ def _grey_of_16_bit(image: Image.Image) -> Pixels:
 
 def _strips(values: npt.NDArray[Any], grey: Pixels) -> Iterator[tuple[npt.NDArray[Any], Pixels]]:
     """Yield a few rows of an image and of its result at a time, so that intermediate arrays are small."""
-    rows = max(1, _STRIP // values.shape[1])
+    rows = max(1, STRIP_PIXELS // values.shape[1])
     for top in range(0, len(values), rows):
         yield values[top : top + rows], grey[top : top + rows]
 

@@ -466,7 +466,7 @@ def _spill(run: Sequence[bytes], file: BinaryIO) -> Iterator[bytes]:
     """Append a run to the file, and return an iterator that reads it back."""
     start = file.seek(0, os.SEEK_END)
     blocks = [run[first : first + RECORDS_PER_BLOCK] for first in range(0, len(run), RECORDS_PER_BLOCK)]
-    sizes = [_write(file, _encode(block)) for block in blocks]
+    sizes = [write_block(file, _encode(block)) for block in blocks]
     return _read(file, start, sizes)
 
 
@@ -475,7 +475,8 @@ def _encode(block: Sequence[bytes]) -> bytes:
     return b"".join([array("I", [len(block), *map(len, block)]).tobytes(), *block])
 
 
-def _write(file: BinaryIO, content: bytes) -> int:
+def write_block(file: BinaryIO, content: bytes) -> int:
+    """Write all bytes of a block, and return their number."""
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]

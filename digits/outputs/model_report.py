@@ -128,7 +128,7 @@ def confusion_figure(evaluation: Evaluation) -> bytes:
         axes.set_yticks(np.arange(-0.5, len(matrix)), minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
         axes.tick_params(which="both", length=0)
-        _number_cells(axes, matrix)
+        number_cells(axes, matrix)
         return as_png(drawn)
 
 
@@ -157,7 +157,8 @@ def _rotation(labels: Sequence[str]) -> float:
     return 0 if max(map(len, labels)) * len(labels) <= LABEL_CHARACTERS_PER_ROW else 90
 
 
-def _number_cells(axes: "Axes", matrix: npt.NDArray[np.int64]) -> None:
+def number_cells(axes: "Axes", matrix: npt.NDArray[np.int64]) -> None:
+    """Write the count into each cell of a confusion matrix, unless it has more than `MAX_NUMBERED_CLASSES` classes."""
     if len(matrix) > MAX_NUMBERED_CLASSES:
         return
     for row, column in np.argwhere(matrix).tolist():
@@ -204,7 +205,7 @@ def _draw_accuracy(axes: "Axes", bins: Sequence[ReliabilityBin]) -> None:
     axes.errorbar(
         [group.confidence for group in bins],
         accuracies,
-        np.abs(np.array([_wilson(group) for group in bins]).T - accuracies),
+        np.abs(np.array([wilson_interval(group) for group in bins]).T - accuracies),
         fmt="o",
         color=BLUE,
         linewidth=1.5,
@@ -213,7 +214,7 @@ def _draw_accuracy(axes: "Axes", bins: Sequence[ReliabilityBin]) -> None:
     )
 
 
-def _wilson(group: ReliabilityBin) -> tuple[float, float]:
+def wilson_interval(group: ReliabilityBin) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson, Journal of the American Statistical Association 22, 1927)."""
     weight = NOISE_LIMIT**2 / group.count
     centre = (group.accuracy + weight / 2) / (1 + weight)

@@ -120,7 +120,7 @@ def history_figure(report: StudyReport) -> bytes:
     with figure(7, 3.4) as drawn:
         axes = drawn.add_subplot()
         _draw_points(axes, report, lambda trial: trial.number)
-        best = _best_so_far(report.complete)
+        best = best_so_far(report.complete)
         axes.step([number for number, _ in best], [loss for _, loss in best], where="post", color=ORANGE, linewidth=1.8,
                   label="best so far")  # fmt: skip
         _style_losses(axes, x="trial", y=LOSS)
@@ -134,7 +134,7 @@ def _legend_above(axes: "Axes", **options: Any) -> None:
     axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=5, **options)
 
 
-def _best_so_far(complete: Sequence[Trial]) -> list[tuple[int, float]]:
+def best_so_far(complete: Sequence[Trial]) -> list[tuple[int, float]]:
     """Return the number of each complete trial and the lowest loss so far."""
     found: list[tuple[int, float]] = []
     for trial in complete:
@@ -209,12 +209,12 @@ def slices_figure(report: StudyReport) -> bytes:
 
 def _draw_slice(axes: "Axes", report: StudyReport, name: str, *, label: str) -> None:
     dimension = report.space[name]
-    _draw_points(axes, report, lambda trial: _position(dimension, trial.values[name]), named=False)
+    _draw_points(axes, report, lambda trial: axis_position(dimension, trial.values[name]), named=False)
     _style_losses(axes, x=short_name(name), y=label, marked=(1, 3))
     _scale(axes, dimension)
 
 
-def _position(dimension: Dimension, value: Any) -> float:
+def axis_position(dimension: Dimension, value: Any) -> float:
     """Return the position of a value on its axis: the number itself, or the index of a choice, -1 if it is none."""
     if isinstance(dimension, Range):
         return float(value)
@@ -253,7 +253,7 @@ def parallel_figure(report: StudyReport) -> bytes:
     with figure(7, 3.9) as drawn:
         axes = drawn.add_subplot()
         for rank, trial in reversed([*enumerate(best_first)]):
-            heights = [_height(dimension, trial.values[name]) for name, dimension in report.space.items()]
+            heights = [axis_height(dimension, trial.values[name]) for name, dimension in report.space.items()]
             if trial is report.best:
                 axes.plot(heights, color=ORANGE, linewidth=2.2, clip_on=False, zorder=3)
             else:
@@ -262,10 +262,10 @@ def parallel_figure(report: StudyReport) -> bytes:
         return as_png(drawn)
 
 
-def _height(dimension: Dimension, value: Any) -> float:
+def axis_height(dimension: Dimension, value: Any) -> float:
     """Return the height of a value on its axis, from 0 to 1 within the space, and slightly beyond outside it."""
     if not isinstance(dimension, Range):
-        return (_position(dimension, value) + 0.5) / len(dimension.choices)
+        return (axis_position(dimension, value) + 0.5) / len(dimension.choices)
     measure = _logarithm if dimension.log else float
     low, high = measure(dimension.low), measure(dimension.high)
     return min(1.08, max(-0.08, (measure(value) - low) / (high - low)))
@@ -285,7 +285,7 @@ def _draw_rails(axes: "Axes", space: Space) -> None:
         for value in _marked(dimension):
             axes.annotate(
                 in_words(value),
-                (place, _height(dimension, value)),
+                (place, axis_height(dimension, value)),
                 (4, 4),
                 textcoords="offset points",
                 fontsize=8,

@@ -31,7 +31,7 @@ POOL = "digits"
 STATE_VARIABLE = "DIGITS_STATE"
 MAX_RUNS = 4
 """Runs at once on one worker; others wait."""
-_START_SECONDS, _STOP_SECONDS = 120, 20
+START_SECONDS, STOP_SECONDS = 120, 20
 _POLL_SECONDS = 0.2
 _LOG_LINES = 8
 
@@ -121,13 +121,13 @@ class Service:
             return False
         with suppress(ProcessLookupError):
             os.killpg(record.pid, signal.SIGTERM)
-        if wait_until(lambda: self.record() is None, _STOP_SECONDS):
+        if wait_until(lambda: self.record() is None, STOP_SECONDS):
             return True
         processes = [record.pid, *descendants(record.pid)]
         for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        if wait_until(lambda: self.record() is None and not any(map(is_running, processes)), _STOP_SECONDS):
+        if wait_until(lambda: self.record() is None and not any(map(is_running, processes)), STOP_SECONDS):
             return True
         raise OperationsError(f"the {self.name} (process {record.pid}) does not end; see {self.log}")
 
@@ -216,7 +216,7 @@ def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
     api, ours = system.api()
     if api is None:
         api, ours = _start_server(system, port, project), True
-    wait_until(lambda: check_access(api) is not Access.ABSENT, _START_SECONDS if ours else 0)
+    wait_until(lambda: check_access(api) is not Access.ABSENT, START_SECONDS if ours else 0)
     require_access(system, api)
     return api, ours
 
@@ -261,7 +261,7 @@ def _start_server(system: System, port: int, project: Path) -> str:
         process = system.server.start(command, environment, directory=project, api=api)
     finally:
         os.umask(mask)
-    wait_until(lambda: process.poll() is not None or check_access(api) is not Access.ABSENT, _START_SECONDS)
+    wait_until(lambda: process.poll() is not None or check_access(api) is not Access.ABSENT, START_SECONDS)
     if process.poll() is not None:
         raise OperationsError(f"the Prefect server did not start; {system.server.log_tail()}")
     return api
@@ -329,7 +329,7 @@ def ensure_worker(system: System, api: str, project: Path) -> bool:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
     limit = ["--limit", str(MAX_RUNS), "--name", f"digits-{socket.gethostname()}"]
     process = system.worker.start([*command, *limit], environment, directory=project, api=api)
-    wait_until(lambda: process.poll() is not None or online_workers() > 0, _START_SECONDS)
+    wait_until(lambda: process.poll() is not None or online_workers() > 0, START_SECONDS)
     if process.poll() is not None:
         raise OperationsError(f"the worker did not start; {system.worker.log_tail()}")
     return True

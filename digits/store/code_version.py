@@ -11,7 +11,7 @@ from typing import TypeGuard
 from digits.errors import StoreError
 from digits.store.records import digest_of
 
-_PACKAGE = Path(__file__).parents[__name__.count(".") - 1]
+PACKAGE = Path(__file__).parents[__name__.count(".") - 1]
 """Directory of the top-level package. Only its modules are followed."""
 NUMERIC_LIBRARIES = ("keras", "numpy", "onnxruntime", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu")
 
@@ -43,11 +43,11 @@ def code_version(*modules: str, libraries: tuple[str, ...] = NUMERIC_LIBRARIES) 
         StoreError: if there is no source for one of the modules.
     """
     versions = {name: version for name, version in library_versions().items() if name in libraries}
-    sources = {name: hashlib.sha256(source).hexdigest() for name, source in _sources(modules).items()}
+    sources = {name: hashlib.sha256(source).hexdigest() for name, source in find_sources(modules).items()}
     return digest_of({"sources": sources, "versions": versions})
 
 
-def _sources(modules: Iterable[str]) -> dict[str, bytes]:
+def find_sources(modules: Iterable[str]) -> dict[str, bytes]:
     """Return the sources of modules and of all modules they import, without sources that are only a docstring."""
     found: dict[str, bytes] = {}
     waiting = list(modules)
@@ -68,7 +68,7 @@ def _source_of(module: str) -> bytes:
 
 def _file_of(module: str) -> Path | None:
     """Return the source file of a module or a subpackage, None if the name is neither."""
-    place = _PACKAGE.joinpath(*module.split(".")[1:])
+    place = PACKAGE.joinpath(*module.split(".")[1:])
     return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
 
 
@@ -86,7 +86,7 @@ def _imports_from_package(source: bytes) -> list[str]:
         node = waiting.pop()
         imported += _modules_named_by(node)
         waiting += node.orelse if _is_for_type_checking(node) else ast.iter_child_nodes(node)
-    return [module for module in imported if module.partition(".")[0] == _PACKAGE.name]
+    return [module for module in imported if module.partition(".")[0] == PACKAGE.name]
 
 
 def _modules_named_by(node: ast.AST) -> list[str]:

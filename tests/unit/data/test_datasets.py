@@ -529,7 +529,7 @@ def keep_images(place, *, count):
 
 def identify_files(root):
     """Return the image files of a folder."""
-    return datasets._list_images(root)
+    return datasets.list_images(root)
 
 
 def test_importing_the_module_imports_no_large_libraries():

@@ -230,7 +230,7 @@ def test_an_error_message_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*_: object) -> None:
         raise ValueError("bad\n\x1b[0m <Chunk object at 0x7f0a> " + "x" * 999)
 
-    monkeypatch.setattr("digits.images.decode._to_grey", fail)
+    monkeypatch.setattr("digits.images.decode.to_grey", fail)
     message = str(refused(encoded(Image.fromarray(GREY), "GIF")))
     assert message.startswith("a damaged GIF: bad [0m the file xxx")
     assert len(message) < 250
@@ -262,7 +262,7 @@ def test_an_image_that_exhausts_the_memory_is_too_large(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("digits.images.decode._to_grey", fail)
+    monkeypatch.setattr("digits.images.decode.to_grey", fail)
     assert refused(encoded(Image.fromarray(GREY), "GIF")).status == "too-large"
 
 
@@ -354,7 +354,7 @@ def test_photographs_have_the_pixels_that_pillow_decodes() -> None:
 def outcome_with_pillow(content: bytes) -> object:
     """Return the outcome of decoding a PNG with Pillow instead of libspng."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("digits.images.decode._plain_png", lambda *_: None)
+        patch.setattr("digits.images.decode.decode_plain_png", lambda *_: None)
         return outcome(content)
 
 
@@ -379,7 +379,7 @@ def test_plain_pngs_are_decoded_to_pillows_pixels(width: int, height: int, depth
 def is_decoded_without_pillow(content: bytes) -> bool:
     """Return whether a file is decoded without Pillow."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("digits.images.decode._decode", None)
+        patch.setattr("digits.images.decode.decode_with_pillow", None)
         return not isinstance(outcome(content)[0], str)  # type: ignore[index]
 
 
@@ -429,9 +429,9 @@ def photo_of(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
 def uses_pillow(content: bytes, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Decode a file, and return whether Pillow was used."""
     calls = []
-    decode_with_pillow = decode_module._decode
+    real = decode_module.decode_with_pillow
     with monkeypatch.context() as patch:
-        patch.setattr(decode_module, "_decode", lambda *given: calls.append(True) or decode_with_pillow(*given))
+        patch.setattr(decode_module, "decode_with_pillow", lambda *given: calls.append(True) or real(*given))
         decode(content, min_side=112)
     return bool(calls)
 
@@ -445,7 +445,7 @@ def test_a_jpeg_without_metadata_is_decoded_without_pillow(
     content = encoded(photo_of(size, mode), "JPEG", quality=90)
     assert not uses_pillow(content, monkeypatch)
     without = decode(content, min_side=112)
-    monkeypatch.setattr(decode_module, "_plain_jpeg", lambda *_: None)
+    monkeypatch.setattr(decode_module, "decode_plain_jpeg", lambda *_: None)
     with_pillow = decode(content, min_side=112)
     assert np.array_equal(without.pixels, with_pillow.pixels)
     assert (without.width, without.height) == (with_pillow.width, with_pillow.height) == size
@@ -505,7 +505,7 @@ def test_large_images_of_numbers_are_converted_in_strips(mode: str, monkeypatch:
     values = np.random.default_rng(0).integers(0, 65536, (30, 20)).astype({"I;16": "<u2", "I": "<i4", "F": "<f4"}[mode])
     content = encoded(Image.fromarray(values), "TIFF")
     whole = decode(content).pixels
-    monkeypatch.setattr("digits.images.decode._STRIP", 70)
+    monkeypatch.setattr("digits.images.decode.STRIP_PIXELS", 70)
     assert decode(content).pixels.tolist() == whole.tolist()
     assert np.abs(whole - values / 257).max() <= 0.51
 

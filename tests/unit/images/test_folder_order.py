@@ -102,6 +102,6 @@ def test_a_full_disk_while_sorting_is_an_error(tmp_path: Path, monkeypatch: pyte
     """No file is silently missing from the listing."""
     for number in range(7):
         (tmp_path / f"{number}.png").touch()
-    monkeypatch.setattr(folder, "_write", lambda *_: no_space())
+    monkeypatch.setattr(folder, "write_block", lambda *_: no_space())
     with pytest.raises(OSError, match="No space left"):
         list(Listing(tmp_path))

@@ -26,8 +26,6 @@ from digits.outputs.model_report import (
     RISK,
     SAMPLES,
     ModelReport,
-    _number_cells,
-    _wilson,
     as_html,
     as_markdown,
     changed_picture,
@@ -35,8 +33,10 @@ from digits.outputs.model_report import (
     curves_figure,
     mistakes_picture,
     model_pictures,
+    number_cells,
     reliability_figure,
     samples_figure,
+    wilson_interval,
 )
 from digits.outputs.run_reports import decision_markdown, prediction_markdown
 from digits.store.decisions import ChangedImage, Check, Decision, SetRow
@@ -214,8 +214,8 @@ class Numbers(list):
 
 def test_cells_show_their_count_unless_it_is_zero_or_there_are_too_many_classes():
     few, many = Numbers(), Numbers()
-    _number_cells(few, np.array([[0, 0], [1234, 5]]))
-    _number_cells(many, np.eye(21, dtype=int))
+    number_cells(few, np.array([[0, 0], [1234, 5]]))
+    number_cells(many, np.eye(21, dtype=int))
     assert few == [(0, 1, "1,234"), (1, 1, "5")]
     assert many == []
 
@@ -226,7 +226,7 @@ def test_other_calibration_bins_give_another_picture(evaluation, pictures):
 
 def test_the_wilson_interval_matches_a_calculation_by_hand():
     """8 of 10 at 1.96: centre (.8 + .19208) / 1.38416, half width 1.96 sqrt(.016 + .009604) / 1.38416."""
-    low, high = _wilson(ReliabilityBin(lower=0.7, upper=0.8, confidence=0.75, accuracy=0.8, count=10))
+    low, high = wilson_interval(ReliabilityBin(lower=0.7, upper=0.8, confidence=0.75, accuracy=0.8, count=10))
     assert (low + high) / 2 == pytest.approx(0.99208 / 1.38416)
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(0.025604) / 1.38416)
 

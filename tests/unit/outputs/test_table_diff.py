@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A champion, version 1, and version 2 with other weights."""
+    """Return a store with a champion, version 1, and version 2 with other weights."""
     store = Store(make_store(tmp_path / "artifacts", tiny_network(), name="one"))
     Registry(store).register(
         artifacts=_exported(store, tmp_path), weights_sha256="two", facts=ModelFacts(architecture="two")

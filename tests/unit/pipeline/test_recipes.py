@@ -60,7 +60,7 @@ def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Compute code versions from a copy of the package, and return its path."""
     package = Path(recipes.__file__).parents[1]
     copy = Path(shutil.copytree(package, tmp_path / package.name, ignore=lambda _, names: set(names) & NO_SOURCES))
-    monkeypatch.setattr(code_version, "_PACKAGE", copy)
+    monkeypatch.setattr(code_version, "PACKAGE", copy)
     code_version.code_version.cache_clear()
     yield copy
     code_version.code_version.cache_clear()

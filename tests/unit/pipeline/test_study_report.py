@@ -20,12 +20,12 @@ from digits.pipeline.study_report import (
     PARALLEL,
     SLICES,
     StudyReport,
-    _best_so_far,
-    _height,
-    _position,
     as_html,
     as_markdown,
+    axis_height,
+    axis_position,
     best_rows,
+    best_so_far,
     curves_figure,
     findings,
     history_figure,
@@ -132,17 +132,17 @@ def test_figures_show_pruned_trials() -> None:
 def test_the_lowest_loss_so_far_never_rises() -> None:
     """It is drawn for each complete trial."""
     trials = [trial(number, loss) for number, loss in enumerate((0.5, 0.7, 0.2, 0.3))]
-    assert _best_so_far(trials) == [(0, 0.5), (1, 0.5), (2, 0.2), (3, 0.2)]
+    assert best_so_far(trials) == [(0, 0.5), (1, 0.5), (2, 0.2), (3, 0.2)]
 
 
 def test_values_have_a_position_on_their_axis() -> None:
     """Logarithms are spaced evenly, choices in order, and values outside the space are at the edge."""
     rate, hidden = SPACE["training.learning_rate"], SPACE["model.hidden"]
-    assert [_height(rate, value) for value in (1e-4, 1e-1)] == pytest.approx([0, 1])
-    assert _height(rate, 10**-2.5) == pytest.approx(0.5)
-    assert [_height(rate, value) for value in (0, 100)] == pytest.approx([-0.08, 1.08])
-    assert [_position(hidden, value) for value in ([64], (64, 32), [7])] == [0, 1, -1]
-    assert [_height(hidden, value) for value in ([64], [64, 32])] == [0.25, 0.75]
+    assert [axis_height(rate, value) for value in (1e-4, 1e-1)] == pytest.approx([0, 1])
+    assert axis_height(rate, 10**-2.5) == pytest.approx(0.5)
+    assert [axis_height(rate, value) for value in (0, 100)] == pytest.approx([-0.08, 1.08])
+    assert [axis_position(hidden, value) for value in ([64], (64, 32), [7])] == [0, 1, -1]
+    assert [axis_height(hidden, value) for value in ([64], [64, 32])] == [0.25, 0.75]
 
 
 def test_findings_compare_the_best_trial_with_the_initial_settings() -> None:

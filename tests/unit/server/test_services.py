@@ -58,7 +58,7 @@ def test_a_process_that_ignores_sigterm_is_killed_with_its_descendants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those in sessions of their own, in which Prefect's worker starts runs."""
-    monkeypatch.setattr(services, "_STOP_SECONDS", 2)
+    monkeypatch.setattr(services, "STOP_SECONDS", 2)
     deaf = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     child = f"{deaf}print('began', flush=True); time.sleep(60)"
     command = f"{deaf}subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True); time.sleep(60)"

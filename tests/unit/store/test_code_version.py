@@ -42,7 +42,7 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     for name, source in SOURCES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / f"{name}.py").write_text(source)
-    monkeypatch.setattr(code_version_module, "_PACKAGE", root)
+    monkeypatch.setattr(code_version_module, "PACKAGE", root)
     code_version.cache_clear()
     yield root
     code_version.cache_clear()
@@ -81,7 +81,7 @@ def test_every_module_that_a_step_loads_is_part_of_its_version() -> None:
     command = [sys.executable, "-c", LOADED, json.dumps(steps)]
     loaded = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     for modules, names in zip(steps, loaded, strict=True):
-        assert set(modules) <= set(names) <= set(code_version_module._sources(modules))
+        assert set(modules) <= set(names) <= set(code_version_module.find_sources(modules))
 
 
 LOADED = """

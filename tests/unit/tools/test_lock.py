@@ -95,11 +95,11 @@ def test_the_page_of_licences_is_up_to_date_and_lists_every_distribution() -> No
     assert names == set(re.findall(r"^\| (\S+) \| \S+(?:, \S+)* \| \S.* \|$", licences.render_page(), re.MULTILINE)) - {
         "distribution"
     }
-    assert set(licences._BY_HAND) <= names
+    assert set(licences.BY_HAND) <= names
 
 
 def test_the_page_lists_copyleft_licences_with_their_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(licences._BY_HAND, "numpy", ("LGPL-3.0-only", "this test"))
+    monkeypatch.setitem(licences.BY_HAND, "numpy", ("LGPL-3.0-only", "this test"))
     assert "- numpy: LGPL-3.0-only; " in licences.render_page()
 
 
@@ -109,5 +109,5 @@ def test_an_unknown_licence_is_an_error(name: str, tmp_path: Path, monkeypatch: 
     silent.mkdir()
     (silent / "METADATA").write_text("Metadata-Version: 2.1\nName: silent\nVersion: 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(LookupError, match=f"{name} .*add .* to _BY_HAND"):
+    with pytest.raises(LookupError, match=f"{name} .*add .* to BY_HAND"):
         licences.find_licence(name)
