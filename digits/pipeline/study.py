@@ -213,7 +213,7 @@ class _OutOfTimeError(Exception):
 
 
 class _EpochCheck:
-    """Check before each epoch of a trial, which raises if the trial should be pruned or the time is spent."""
+    """Test before each epoch of a trial, which raises if the trial should be pruned or the time is spent."""
 
     def __init__(self, study: Study, budget: Budget) -> None:
         self._study, self._budget = study, budget

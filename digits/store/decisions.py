@@ -59,7 +59,7 @@ class SetRow:
 
 @dataclass(frozen=True)
 class Check:
-    """Check of the promotion policy: one row in the table of a decision. Values are formatted for display.
+    """Requirement of the promotion policy: one row in the table of a decision. Values are formatted for display.
 
     Args:
         name: what is checked, such as the calibration error.

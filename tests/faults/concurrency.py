@@ -214,7 +214,7 @@ def _prepare_arrays(place: Place) -> None:
 
     run = parse(TrainingRun, TRAINING, source="concurrency").resolved()
     sources = [steps.download_dataset(place.store, name) for name in run.datasets]
-    steps.prepare_prepare_arrays(place.store, sources, run.arrays)
+    steps.prepare_arrays(place.store, sources, run.arrays)
 
 
 def _run_in_copy(work: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""What is installed works together, is known to be sound where that can be asked, and can be locked again."""
+"""Tests of the installed packages: they work together, are audited for vulnerabilities, and can be locked again."""
 
 import json
 import re
@@ -32,8 +32,8 @@ ADVISORY = {
 }
 
 
-def test_the_server_of_prefect_can_be_imported(tmp_path: Path) -> None:
-    """And its application made: `import prefect` alone works with versions of fastapi with which no server starts."""
+def test_the_application_of_the_prefect_server_can_be_made(tmp_path: Path) -> None:
+    """With some versions of fastapi, `import prefect` works but no server starts."""
     program = "from prefect.server.api.server import create_app; print(len(create_app().routes) > 0)"
     environment = {"PATH": "", "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path)}
     done = subprocess.run(
@@ -43,32 +43,32 @@ def test_the_server_of_prefect_can_be_imported(tmp_path: Path) -> None:
 
 
 class Database(ThreadingHTTPServer):
-    """A database of vulnerabilities that answers as OSV does: about each distribution in turn.
+    """Database of vulnerabilities that answers like OSV, about one distribution per request.
 
     Args:
-        known: the advisories about `VULNERABLE`.
-        asleep: never answer.
+        known: advisories about `VULNERABLE`.
+        asleep: whether the database never answers.
     """
 
     def __init__(self, known: list[Any], *, asleep: bool = False) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
+        super().__init__(("127.0.0.1", 0), RequestHandler)
         self.known, self.asleep = known, asleep
         self.asked: set[tuple[str, str]] = set()
         self.end = threading.Event()
 
     @property
     def option(self) -> str:
-        """Name it to pip-audit."""
+        """Option that makes pip-audit use this database."""
         return f"--osv-url=http://127.0.0.1:{self.server_port}/v1/query"
 
 
-class Answer(BaseHTTPRequestHandler):
-    """One of its answers."""
+class RequestHandler(BaseHTTPRequestHandler):
+    """Handler of the database's requests."""
 
     server: Database
 
     def do_POST(self) -> None:
-        """Tell what is known of a version."""
+        """Answer with the advisories about a version."""
         if self.server.asleep:
             self.server.end.wait()
             return
@@ -82,12 +82,12 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextmanager
 def database(*known: Any, asleep: bool = False) -> Iterator[Database]:
-    """Have a database answer while the block runs."""
+    """Run a database while the block runs."""
     with Database(list(known), asleep=asleep) as made:
         thread = threading.Thread(target=made.serve_forever)
         thread.start()
@@ -97,23 +97,21 @@ def database(*known: Any, asleep: bool = False) -> Iterator[Database]:
         thread.join()
 
 
-def test_what_is_vulnerable_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    """By name, with the remedy."""
+def test_a_vulnerable_distribution_fails_the_audit_with_its_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     with database(ADVISORY) as made:
         assert audit.main([made.option]) == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"pillow \S+: PYSEC-0000-1, fixed in 99\.1: reads what it should not", line)
 
 
-def test_what_does_not_concern_us_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    """By the option that the Makefile would have."""
+def test_an_ignored_advisory_does_not_fail_the_audit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Use the option of pip-audit."""
     with database(ADVISORY) as made:
         assert audit.main([made.option, "--ignore-vuln", "PYSEC-0000-1"]) == 0
     assert "no known vulnerability" in capsys.readouterr().out
 
 
-def test_everything_that_is_installed_is_asked_about(capsys: pytest.CaptureFixture[str]) -> None:
-    """In the locked version."""
+def test_every_installed_locked_version_is_audited(capsys: pytest.CaptureFixture[str]) -> None:
     with database() as made:
         assert audit.main([made.option]) == 0
         assert made.asked == {(each.name, each.version) for each in read_lock() if each.here}
@@ -123,8 +121,7 @@ def test_everything_that_is_installed_is_asked_about(capsys: pytest.CaptureFixtu
     )
 
 
-def test_without_an_answer_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    """In a line, and goes on: nobody is there, or whoever is there says nothing."""
+def test_an_unreachable_database_is_reported_and_does_not_fail_the_audit(capsys: pytest.CaptureFixture[str]) -> None:
     with database(asleep=True) as asleep:
         assert audit.main([asleep.option, "--timeout", "1"]) == 0
     assert audit.main([asleep.option]) == 0
@@ -132,26 +129,25 @@ def test_without_an_answer_it_says_so(capsys: pytest.CaptureFixture[str]) -> Non
         assert line.startswith("not audited, because the vulnerability database could not be queried: ")
 
 
-def test_its_time_is_bounded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However patient each question is."""
+def test_the_time_of_the_audit_is_limited(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout of a single request is longer here."""
     monkeypatch.setattr(audit, "TIMEOUT", 2)
     with database(asleep=True) as asleep:
         assert audit.main([asleep.option, "--timeout", "60"]) == 0
     assert capsys.readouterr().out.endswith("could not be queried: no result within 2 s\n")
 
 
-def test_a_lock_that_can_not_be_read_fails(
+def test_an_unreadable_lock_fails_the_audit(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """That is our own fault, whether the database can be asked or not."""
     monkeypatch.setattr(audit, "LOCK", tmp_path / "lock")
     (tmp_path / "lock").write_text("pillow==13.0.0\n")
     assert audit.main([]) == 1
     assert "hash" in capsys.readouterr().out
 
 
-def test_the_lock_is_what_is_resolved(tmp_path: Path) -> None:
-    """`make lock` changes nothing, but for hashes of files that have come since; all that were there still are."""
+def test_make_lock_changes_no_version_and_removes_no_hash(tmp_path: Path) -> None:
+    """Hashes of files published since may be added."""
     again = Path(shutil.copy(LOCK, tmp_path))
     done = subprocess.run(["make", "lock", f"LOCK={again}"], cwd=HERE, capture_output=True, text=True, check=False)
     if "error sending request" in done.stderr:
@@ -163,5 +159,5 @@ def test_the_lock_is_what_is_resolved(tmp_path: Path) -> None:
 
 
 def by_version(path: Path) -> dict[tuple[str, str], LockedDistribution]:
-    """Read a lock."""
+    """Return the distributions of a lock by name and version."""
     return {(each.name, each.version): each for each in read_lock(path)}

@@ -98,7 +98,7 @@ def report(evaluation, pictures) -> ModelReport:
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements, text and the nesting of its tags."""
+    """Parser that reads a page as a browser does: its elements, text and the nesting of its tags."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What people read about model versions."""
+"""Tests of the tables of model versions."""
 
 from dataclasses import replace
 from pathlib import Path
