@@ -12,6 +12,8 @@ from tests.support.canaries import CANARIES, ESCAPED, leaking_files, leaks
 from tests.support.running_system import RunningSystem
 from tests.support.server import free_port
 
+HERE = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture(scope="module")
 def system(guarded_system: RunningSystem) -> RunningSystem:
@@ -23,7 +25,7 @@ def run_command(system: RunningSystem, *arguments: str, **more: str) -> tuple[in
     """Run a command; return its exit code and its output, which must not contain a canary."""
     command = [str(Path(sys.executable).with_name("digits")), *arguments]
     done = subprocess.run(
-        command, env={**system.environment, **more}, capture_output=True, check=False, timeout=300, cwd=system.home
+        command, env={**system.environment, **more}, capture_output=True, check=False, timeout=300, cwd=HERE
     )
     output = done.stdout + done.stderr
     assert not leaks(output), output.decode()
