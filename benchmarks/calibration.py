@@ -94,7 +94,7 @@ class Report:
             met = limit.low <= value <= limit.high
             text = f"at least {limit.low:.1%}" if limit.low else f"at most {limit.high:.1%}"
             verdict = f"{text}: {'met' if met else 'MISSED'}"
-            self.missed += [] if met else [name]
+            self.missed += [] if met else [name.strip()]
         print(f"{name:<34}{value:>9.2%}  {verdict:<26}{more}".rstrip(), flush=True)
 
 

@@ -37,7 +37,10 @@ def main() -> None:
             result = subprocess.run(command, check=True, capture_output=True)
             seconds = time.perf_counter() - started
             unchanged = json.loads(result.stdout)["unchanged"]
-            print(f"{count:,} images, {unchanged:,} unchanged {' '.join(options)}: {seconds:.1f} s", flush=True)
+            print(
+                f"{count:,} images, {unchanged:,} unchanged{' (--verify)' if options else ''}: {seconds:.1f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

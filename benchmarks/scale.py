@@ -158,7 +158,7 @@ def _compare(one: Folder, small: Folder, large: Folder, rounds: int) -> Iterator
     for folder in (small, large):
         rates = sorted(run.rate for run in folder.runs)
         print(
-            f"{folder.count:>9,} images: {folder.peak / 1e6:4.0f} MB at most, "
+            f"{folder.count:>9,} images: peak {folder.peak / 1e6:4.0f} MB, "
             f"{median(rates):6,.0f} images per second ({rates[0]:,.0f} to {rates[-1]:,.0f} in {len(rates)} runs), "
             f"{folder.cpu_per_image(one) * 1e6:.0f} microseconds of CPU time per image"
         )
