@@ -314,6 +314,7 @@ def test_inspect_shows_the_prediction_of_the_table(outcome: Outcome, root: Path,
     assert "Traceback" not in refused.stderr + nowhere.stderr
 
 
+@pytest.mark.slow
 def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """Run the tasks in processes of their own, which receive only the path of the plan."""
     folder = write_test_images(outcome.version, tmp_path / "scans", artifacts=root)
@@ -324,7 +325,7 @@ def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, 
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
-@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("tracked", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_interrupted_prediction_resumes(
     outcome: Outcome, root: Path, server: str, tmp_path: Path, tracked: bool
 ) -> None:
@@ -359,6 +360,7 @@ def test_an_interrupted_prediction_resumes(
     assert summary.reused > 0
 
 
+@pytest.mark.slow
 def test_members_are_trained_separately_and_averaged_in_one_model(outcome: Outcome, root: Path) -> None:
     """The lineage of the average leads through the first member to the arrays."""
     settings = TrainingConfig(members=2, epochs=1)

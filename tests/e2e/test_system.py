@@ -100,6 +100,7 @@ def test_errors_of_up_and_down_name_the_remedy(system: RunningSystem, tmp_path: 
     assert "digits up" in other.digits("predict", str(tmp_path), "--deploy", code=7)
 
 
+@pytest.mark.slow
 def test_up_with_another_server_starts_and_stops_only_a_worker(system: RunningSystem, tmp_path: Path) -> None:
     other = RunningSystem(system.root, tmp_path / "state", system.home, system.port, system.secrets)
     found = other.up(PREFECT_API_URL=f"{system.url}/api")

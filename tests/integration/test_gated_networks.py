@@ -1,5 +1,6 @@
 """Promotion with real networks: shuffled labels, and trainings that start from the champion."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_training_again_changes_nothing(trained: tuple[Store, Outcome], folders:
 def test_a_training_starts_from_the_champion(trained: tuple[Store, Outcome], folders: dict[str, Path]) -> None:
     """The champion is in its lineage, its accuracy is as high, and a repetition gives the same weights."""
     store, first = trained
+    other = Store(shutil.copytree(store.root, store.root.parent / "again"))
     start = {"training": {"epochs": 1, "learning_rate": 1e-5, "start": "champion", "seed": 7}}
     with_champion = train(store, folders["true"], **start)
     registry = Registry(store)
@@ -92,8 +94,6 @@ def test_a_training_starts_from_the_champion(trained: tuple[Store, Outcome], fol
     anew = train(store, folders["true"], training={"epochs": 1, "learning_rate": 1e-5, "seed": 7})
     assert with_champion.facts.accuracy > first.facts.accuracy - 0.05
     assert anew.facts.accuracy < 0.6 < with_champion.facts.accuracy
-    other = Store(store.root.parent / "again")
-    train(other, folders["true"])
     repeated = train(other, folders["true"], **start)
     assert Registry(other).version(repeated.version).weights_sha256 == versions[1].weights_sha256
     assert train(store, folders["true"], **start).reasons[0].startswith("Nothing changed")

@@ -64,6 +64,7 @@ def test_a_repeated_search_runs_no_trial(searched: Study) -> None:
     assert {path: path.stat().st_mtime_ns for path in again.path.glob("trial-*")} == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_trials_in_another_root(searched: Study, tmp_path: Path) -> None:
     other = small_searches.begin(tmp_path / "other")
     small_searches.search(other, Budget(3))

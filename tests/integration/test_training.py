@@ -533,7 +533,9 @@ def test_the_exported_network_has_the_output_of_the_keras_network(
         assert np.array_equal(found.argmax(axis=1), expected[:count].argmax(axis=1))
 
 
-@pytest.mark.parametrize("preset", get_args(Preset))
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=[pytest.mark.slow] * (name != "default")) for name in get_args(Preset)]
+)
 def test_each_preset_is_built_fitted_saved_loaded_and_exported(keras: Any, tmp_path: Path, preset: Preset) -> None:
     """The exported network predicts the same as the fitted one."""
     chosen = TrainingRun(
