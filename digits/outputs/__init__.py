@@ -1,11 +1,11 @@
 """Outputs: tables, summaries, pages and reports.
 
-- `drawing`: pictures drawn with Pillow
+- `drawing`: contact sheets, bars and heat maps, drawn with Pillow
 - `model_report`: the report of a model version
 - `page`: building blocks of HTML pages, markdown and figures
 - `run_reports`: markdown reports of decisions and predicted folders
 - `summary`: the summary of a predicted folder
 - `table`: reading and writing tables as CSV, Parquet and JSON lines
 - `table_diff`: differences between the tables of two versions
-- `version_tables`: rows that describe model versions and promotions
+- `version_tables`: model versions and promotions as rows
 """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Bar(NamedTuple):
-    """Name and share, in 0..1, of a bar."""
+    """Bar of a chart: its name, and the share in 0..1 that is its length."""
 
     name: str
     share: float
@@ -55,17 +55,17 @@ def contact_sheet(
     Args:
         images: arrays of (height, width) or (height, width, 3) uint8, of any size; small ones are enlarged without
             smoothing.
-        captions: one caption per image; newlines start a new line, and lines that are too wide are cut. Pillow's
-            built-in font covers little more than ASCII.
+        captions: one caption per image; newlines start a new line, and lines that are too wide are shortened.
+            Pillow's built-in font covers little more than ASCII.
         columns: number of images per row.
-        highlight: one value per image: True for a green frame and caption, False for red, None for neither.
+        highlight: one value per image: True for a green frame and caption, False for a red one, None for neither.
         tile: side of the square that an image is fitted into, in pixels.
 
     Raises:
-        ValueError: if there are no images, or the number of captions or highlights differs from theirs.
+        ValueError: if there are no images, or the number of captions or highlights differs from the number of images.
     """
     if not images:
-        raise ValueError("a sheet needs at least one image, found none")
+        raise ValueError("expected at least one image, found none")
     marks = [None] * len(images) if highlight is None else highlight
     cells = list(zip(images, captions, marks, strict=True))
     lines = max(caption.count("\n") + 1 for caption in captions)
@@ -128,10 +128,10 @@ def grey_png(pixels: Pixels, *, largest: int = 640) -> bytes:
 
 
 def with_bars(sheet: bytes, bars: Sequence[Bar]) -> bytes:
-    """Return a PNG of a sheet with one bar per share below it, the largest one green.
+    """Return a PNG of a contact sheet with one bar per share below it; the longest bar is green.
 
     Args:
-        sheet: PNG to draw below.
+        sheet: contact sheet, a PNG.
         bars: names and shares, in 0..1.
     """
     from PIL import Image, ImageDraw, ImageFont
@@ -153,7 +153,7 @@ def with_bars(sheet: bytes, bars: Sequence[Bar]) -> bytes:
 
 
 def heat_map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]]) -> bytes:
-    """Return a PNG of numbers in rows and columns: the larger the number, the darker its cell; marked cells are red.
+    """Return a PNG of numbers in rows and columns: larger numbers have darker cells, and marked cells are red.
 
     Args:
         rows: names of the rows.
@@ -200,7 +200,7 @@ def _cut(line: str, font: "Font", width: int) -> str:
 
 
 def _png(sheet: "Image") -> bytes:
-    """Return a PNG with a palette, which takes a third of the bytes without a visible difference on such sheets."""
+    """Return a PNG with a palette, which has a third of the size and looks the same for such sheets."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -209,5 +209,5 @@ def _png(sheet: "Image") -> bytes:
 
 
 def data_uri(png: bytes) -> str:
-    """Return a PNG as a data URI, for pages and reports that must contain their pictures."""
+    """Return a PNG as a data URI, with which pages and reports embed their pictures."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

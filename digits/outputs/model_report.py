@@ -115,7 +115,7 @@ def _draw_curves(axes: "Axes", history: History, metric: str) -> None:
 
 
 def confusion_figure(evaluation: Evaluation) -> bytes:
-    """Return a PNG of the confusion matrix: correct predictions blue, wrong ones orange, darker for higher counts."""
+    """Return a PNG of the confusion matrix: correct predictions are blue, wrong ones orange, high counts darker."""
     matrix, names = np.array(evaluation.confusion), _tick_labels(evaluation.class_names)
     with figure(7, 5.2) as drawn:
         axes = drawn.add_subplot()
@@ -133,7 +133,7 @@ def confusion_figure(evaluation: Evaluation) -> bytes:
 
 
 def _confusion_colours(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return (C, C) counts as (C, C, 3) colours; each colour scale runs from almost white to its largest count."""
+    """Return (C, C) counts as (C, C, 3) colours. Correct and wrong predictions have their own colour scales."""
     from matplotlib.colors import LinearSegmentedColormap
 
     right = np.eye(len(matrix), dtype=bool)
@@ -153,7 +153,7 @@ def _tick_labels(class_names: Sequence[str]) -> list[str]:
 
 
 def _rotation(labels: Sequence[str]) -> float:
-    """Return the rotation of tick labels in degrees: 90 if they would overlap, which 80 characters do not."""
+    """Return the rotation of tick labels in degrees: 0 if they fit side by side, which 80 characters do; else 90."""
     return 0 if max(map(len, labels)) * len(labels) <= LABEL_CHARACTERS_PER_ROW else 90
 
 
@@ -169,10 +169,10 @@ def number_cells(axes: "Axes", matrix: npt.NDArray[np.int64]) -> None:
 
 
 def reliability_figure(evaluation: Evaluation) -> bytes:
-    """Return a PNG of accuracy against confidence, above a histogram of confidence with a log scale.
+    """Return a PNG of a reliability diagram: accuracy against confidence, above a histogram of the confidence.
 
-    A reliability diagram after Guo et al. 2017 (see `digits.model.metrics.calibration_error`). It shows the 95 %
-    interval of each bin's accuracy, because most bins of a good model hold few images.
+    The diagram follows Guo et al. 2017 (see `digits.model.metrics.calibration_error`). It shows the 95 % confidence
+    interval of each bin's accuracy, because most bins of a good model hold few images. The histogram has a log scale.
     """
     with figure(7, 4.6) as drawn:
         upper, lower = drawn.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -189,12 +189,12 @@ def reliability_figure(evaluation: Evaluation) -> bytes:
 
 
 def risk_figure(evaluation: Evaluation) -> bytes:
-    """Return a PNG of the error among the most certain images against their share: the effect of abstaining."""
+    """Return a PNG of the risk-coverage curve: the error rate of the most certain images, against their share."""
     with figure(7, 3.2) as drawn:
         axes = drawn.subplots()
         shares = [100 * point.coverage for point in evaluation.risk]
         axes.plot(shares, [100 * point.error for point in evaluation.risk], color=BLUE, linewidth=1.8)
-        style(axes, "Error among what is answered", x="most certain images answered, %", y="wrong, %")
+        style(axes, "Error among the most certain images", x="most certain images, %", y="wrong, %")
         axes.set_ylim(bottom=0)
         return as_png(drawn)
 
@@ -215,7 +215,7 @@ def _draw_accuracy(axes: "Axes", bins: Sequence[ReliabilityBin]) -> None:
 
 
 def wilson_interval(group: ReliabilityBin) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson, Journal of the American Statistical Association 22, 1927)."""
+    """Return the 95 % interval of a bin's accuracy (Wilson, J. of the American Statistical Association 22, 1927)."""
     weight = NOISE_LIMIT**2 / group.count
     centre = (group.accuracy + weight / 2) / (1 + weight)
     half = math.sqrt(weight * (group.accuracy * (1 - group.accuracy) + weight / 4)) / (1 + weight)
@@ -248,9 +248,9 @@ def _gallery(evaluation: Evaluation, chosen: Sequence[Mistake], pixels: Pixels) 
 
 
 def changed_picture(examples: Sequence[ChangedImage], pixels: Pixels) -> bytes | None:
-    """Return a PNG of test images that two models classify differently; None without any.
+    """Return a PNG of test images that only one of two models classifies correctly; None if there are none.
 
-    Frames are green where the challenger is right.
+    Frames are green where the challenger is right, and red where the champion is.
 
     Args:
         examples: changed images, with indices into the test images.
@@ -293,11 +293,11 @@ def model_pictures(
 
 @dataclass(frozen=True, eq=False)
 class ModelReport:
-    """Content of the report of a model.
+    """Content of a model report.
 
     Args:
         title: title, such as "Model 3".
-        facts: values that a reader wants first, by name; sequences of sentences are joined.
+        facts: most important values by name, shown first; sequences of sentences are joined.
         network: text of the network's summary.
         evaluation: evaluation on the test set.
         history: metrics of each epoch.
@@ -352,7 +352,7 @@ def _history_table(history: History) -> Table:
 
 
 def _caption(title: str, report: ModelReport) -> str:
-    """Return a sentence that describes a picture, for readers who cannot see it or do not know what to look for."""
+    """Return the caption of a picture, which also describes it to readers who cannot see it."""
     describe = _CAPTIONS.get(title)
     return title if describe is None else describe(report)
 
@@ -380,12 +380,12 @@ _CAPTIONS: dict[str, Callable[[ModelReport], str]] = {
     CURVES: _describe_curves,
     CONFUSION: _describe_confusion,
     RELIABILITY: lambda report: (
-        f"How often predictions of a given confidence are right; below, how many there are. The expected calibration "
+        "Accuracy of the predictions in each range of confidence; below, their number. The expected calibration "
         f"error is {report.evaluation.ece:.4f}: on average, confidence is off by {report.evaluation.ece:.2%}."
     ),
     RISK: lambda report: (
-        "If the model answers only the images it is most certain of, fewer answers are wrong. At the right end it "
-        f"answers all images, and {1 - report.evaluation.accuracy:.2%} are wrong."
+        "Fewer predictions are wrong if only the most certain images count. At the right end, all images count and "
+        f"{1 - report.evaluation.accuracy:.2%} are wrong."
     ),
     LEAST_CERTAIN: lambda report: f"The least certain of {report.evaluation.count:,} test images, right or wrong.",
     REJECTED: lambda report: (
@@ -405,7 +405,7 @@ _PHOTOS = frozenset({SAMPLES, MISTAKES, LEAST_CERTAIN, REJECTED})
 
 
 def as_html(report: ModelReport) -> str:
-    """Return the report as one self-contained HTML page, light or dark as the reader's system is."""
+    """Return the report as one self-contained HTML page."""
     body = [
         html_table(facts_table(report.facts), "facts"),
         *html_findings(report.findings),
@@ -428,7 +428,7 @@ def as_html(report: ModelReport) -> str:
 
 
 def as_markdown(report: ModelReport) -> str:
-    """Return the report as markdown, with its pictures as data URIs, which a Prefect artifact displays."""
+    """Return the report as markdown for a Prefect artifact, with its pictures as data URIs."""
     parts = [
         f"# {markdown_text(report.title)}",
         markdown_table(facts_table({**_headlines(report.evaluation), **report.facts})),

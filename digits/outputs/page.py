@@ -1,4 +1,4 @@
-"""Page: the building blocks of reports, which are figures, tables and pages, as HTML and as markdown.
+"""Page: building blocks of reports, such as figures and tables, as HTML and as markdown.
 
 A page is self-contained: it contains its styles and pictures, fetches nothing and executes nothing. Text from outside
 (file names, class names, error messages) is escaped, so it cannot become markup.
@@ -34,9 +34,9 @@ NEWLINE = "\n"
 
 @contextmanager
 def figure(width: float, height: float, ground: str = "white") -> "Iterator[Figure]":
-    """Yield an empty figure, its size in inches, without pyplot, its windows and its global list of figures.
+    """Yield an empty figure of a size in inches, created without pyplot and its global list of figures.
 
-    Matplotlib's log messages about its caches are suppressed, because they do not concern the reader of a report.
+    Matplotlib's log messages about its caches are suppressed.
     """
     logger = logging.getLogger("matplotlib")
     level = logger.level
@@ -50,7 +50,7 @@ def figure(width: float, height: float, ground: str = "white") -> "Iterator[Figu
 
 
 def as_png(figure: "Figure") -> bytes:
-    """Return a figure as a PNG with a palette. Equal figures give equal bytes."""
+    """Return a figure as a PNG with a palette. The same figure always has the same bytes."""
     from PIL import Image
 
     drawn, buffer = io.BytesIO(), io.BytesIO()
@@ -154,7 +154,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def html_page(title: str, tiles: Mapping[str, str], body: Iterable[str]) -> str:
-    """Return one self-contained HTML page, light or dark as the reader's system is.
+    """Return one self-contained HTML page, in the light or dark style of the reader's system.
 
     Args:
         title: title of the page, and its first heading.
@@ -175,14 +175,14 @@ def html_page(title: str, tiles: Mapping[str, str], body: Iterable[str]) -> str:
 
 
 def html_text(text: str) -> str:
-    """Return text as HTML, with everything that could be markup as character references."""
+    """Return text as HTML; characters that could be markup become character references."""
     return html.escape(printable(text))
 
 
 def html_table(table: Table, kind: str) -> str:
     """Return a table as HTML, of the kind `facts` (names and values) or `numbers` (with a header).
 
-    A table whose kind contains `wide` scrolls sideways instead of being squeezed.
+    A table of the kind `numbers wide` scrolls sideways and does not wrap its lines.
     """
     header, rows = table
     head = "".join(f'<th scope="col">{html_text(name)}</th>' for name in header)
@@ -195,7 +195,7 @@ def html_table(table: Table, kind: str) -> str:
 
 
 def html_findings(findings: Sequence[str]) -> Iterable[str]:
-    """Yield sentences as an HTML list under a heading; nothing without any."""
+    """Yield sentences as an HTML list under a heading; nothing if there are no sentences."""
     if findings:
         yield "<h2>Findings</h2>"
         yield f"<ul>{''.join(f'<li>{html_text(finding)}</li>' for finding in findings)}</ul>"
@@ -216,7 +216,7 @@ def html_code(text: str) -> str:
 
 
 def html_details(title: str, body: str) -> str:
-    """Return HTML that stays folded until the reader opens it."""
+    """Return HTML that is collapsed until the reader opens it."""
     return f"<details><summary>{html_text(title)}</summary>\n{body}</details>"
 
 
@@ -224,7 +224,7 @@ def html_details(title: str, body: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return text with characters that are invisible, change the writing direction or cannot be encoded as escapes."""
+    r"""Return text in which characters are escaped that are invisible, reorder text or cannot be encoded."""
     return "".join(
         character
         if character.isprintable() or character in keep
@@ -236,9 +236,9 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Return text as markdown, with backslashes before everything that could be markup (CommonMark 0.31, 2.4).
+    """Return text as markdown, with backslashes before characters that could be markup (CommonMark 0.31, 2.4).
 
-    Character references would not do: one of Prefect's two UIs shows them literally.
+    Character references are not used, because one of Prefect's two UIs shows them literally.
     """
     return re.sub(r"[!-$&*+:-@\[-`{-~]", r"\\\g<0>", printable(text))
 
@@ -262,7 +262,7 @@ def markdown_list(sentences: Iterable[str]) -> str:
 
 
 def markdown_figure(title: str, png: bytes, caption: str) -> Iterable[str]:
-    """Return the markdown of a picture: heading, data URI (which a Prefect artifact displays) and caption."""
+    """Return the markdown of a picture: heading, picture as a data URI, and caption."""
     caption = markdown_text(caption)
     return (f"## {markdown_text(title)}", f"![{markdown_text(title)}. {caption}]({data_uri(png)})", caption)
 

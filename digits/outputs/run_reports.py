@@ -1,4 +1,4 @@
-"""Reports of runs: promotion decisions and predicted folders as markdown for the Prefect UI."""
+"""Run reports: promotion decisions and predicted folders as markdown for the Prefect UI."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ MAX_ROWS = 20
 def decision_markdown(
     decision: Decision, *, version: int, champion: int | None, policy: Mapping[str, Any], picture: bytes | None
 ) -> str:
-    """Return a decision on a promotion as markdown.
+    """Return a promotion decision as markdown.
 
     Args:
         decision: decision with its reasons and figures.
-        version: number of the version that was decided on.
+        version: number of the version to promote or not.
         champion: number of the version that it was compared with, if there was one.
         policy: promotion policy that was applied.
-        picture: PNG of images whose answer changed, or None.
+        picture: PNG of images that only one of the two models predicts correctly, or None.
     """
     against = f" against version {champion}" if champion else ""
     parts = [
@@ -32,8 +32,8 @@ def decision_markdown(
     if decision.checks:
         parts += ["## Behaviour", markdown_table(_checks_table(decision.checks))]
     if picture is not None:
-        caption = "Images that only one of the models classifies correctly; green: the challenger is right."
-        parts += ["## Changed answers", f"![{caption}]({data_uri(picture)})", caption]
+        caption = "Images that only one of the two models classifies correctly; green: the challenger is right."
+        parts += ["## Changed predictions", f"![{caption}]({data_uri(picture)})", caption]
     return "\n\n".join([*parts, "## Policy", markdown_table(facts_table(policy))]) + "\n"
 
 
@@ -43,7 +43,7 @@ def _sets_table(rows: Sequence[SetRow]) -> Table:
 
 
 def _checks_table(checks: Sequence[Check]) -> Table:
-    header = ("what", "challenger", "champion", "the policy allows", "kept")
+    header = ("check", "challenger", "champion", "the policy allows", "passed")
     return header, [
         (one.name, one.challenger, one.champion, one.limit, "yes" if one.passed else "no") for one in checks
     ]
@@ -53,10 +53,10 @@ def prediction_markdown(summary: Mapping[str, Any], picture: bytes | None) -> st
     """Return the summary of a prediction run as markdown.
 
     Args:
-        summary: values in the order in which they are shown; `_` in names is shown as a space. A plain value becomes a
-            row of the first table (`folder`, `output`, `images`, ...). A mapping of counts becomes a table of its own
-            (`by_status`, `by_class`, `skipped`). A list of mappings becomes a table of at most 20 rows, with the keys
-            of the first mapping as columns (`failures`: `path`, `status`, `error`).
+        summary: values by name, in the order in which they are shown; `_` in names is shown as a space. A plain value
+            becomes a row of the first table (`source`, `out`, `images`, ...). A mapping of counts becomes a table of
+            its own (`statuses`, `predictions`, `skipped`). A list of mappings becomes a table of at most 20 rows, with
+            the keys of the first mapping as columns (`failures`: `path`, `status`, `error`).
         picture: PNG of the least certain images, or None; it follows their table if `least_certain` is the last entry
             of the summary.
     """

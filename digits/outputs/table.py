@@ -1,6 +1,6 @@
 """Table: read and write the prediction table as CSV, JSON lines and Parquet, with the same values in each format.
 
-A table is written in parts: the rows of each shard are encoded separately, and joined into one file in order.
+A table is written in parts: the rows of each shard of the folder are encoded separately, then joined into one file.
 """
 
 import csv
@@ -62,7 +62,7 @@ class Format(Protocol):
     """File format of a table."""
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
-        """Return some rows as one part, without a header or footer."""
+        """Return some rows as one part, which `join` joins with others."""
 
     def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
         """Write a whole table from its parts."""
@@ -78,11 +78,11 @@ class Format(Protocol):
         """
 
     def part_size(self, file: BinaryIO) -> int:
-        """Return the number of rows per part of a table, as far as the file shows it."""
+        """Return the number of rows per part of a table; a default if the file does not show it."""
 
 
 def format_of(path: Path) -> Format:
-    """Return the format that belongs to a file's extension.
+    """Return the format of a table by the extension of its file.
 
     Raises:
         UsageError: if no format has this extension.
@@ -103,7 +103,9 @@ def read_table(path: Path) -> Iterator[Record]:
     """
     names = _names(path)
     if missing := [column.name for column in FIXED_COLUMNS if column.name not in names]:
-        raise UsageError(f"{path}: expected a prediction table, but it has no column {missing[0]}")
+        raise UsageError(
+            f"{path}: expected a table of `digits predict`, but it has no column {missing[0]}; restore the column"
+        )
     yield from _rows(path, [Column(name, _kind_of(name)) for name in names])
 
 
@@ -132,7 +134,7 @@ def _reading(path: Path) -> Iterator[None]:
         try:
             yield
         except (ValueError, TypeError, csv.Error) as error:
-            raise UsageError(f"{path}: expected a complete prediction table, but: {error}") from error
+            raise UsageError(f"{path}: expected a complete prediction table, but: {error}; {remedy}") from error
 
 
 @dataclass(frozen=True)
@@ -175,12 +177,12 @@ class TableFile:
         return _rows(self.path, self.columns)
 
     def rows_in_a_part(self) -> int:
-        """Return the number of rows per part, which only a Parquet file shows."""
+        """Return the number of rows per part; for formats other than Parquet, the default."""
         with _reading(self.path), self.path.open("rb") as file:
             return format_of(self.path).part_size(file)
 
     def require_unedited(self) -> None:
-        """Check that writing the rows of a CSV or JSON lines table again yields the same bytes.
+        """Check that a CSV or JSON lines table is unedited: writing its rows again must yield the same bytes.
 
         Raises:
             UsageError: if the bytes differ, so the table was edited.
@@ -222,7 +224,7 @@ def _by_column(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[tuple
 
 
 class Csv:
-    """CSV as in RFC 4180, but with LF line ends: UTF-8, commas, double quotes where needed, six decimals."""
+    """CSV format: RFC 4180, but with LF line ends; UTF-8, commas, double quotes where needed, six decimals."""
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
         """Return the rows as lines."""
@@ -252,7 +254,7 @@ class Csv:
                 yield values
 
     def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
-        """Return the default; nothing in the file depends on it."""
+        """Return the default, because the bytes of the file do not depend on its parts."""
         return ROWS_AT_ONCE
 
 
@@ -305,7 +307,7 @@ _READ_CELLS: dict[Kind, Callable[[str], Value]] = {"text": str, "integer": int, 
 
 
 class JsonLines:
-    """JSON lines: one object per line, in UTF-8; an empty value is null."""
+    """JSON lines format: one object per line, in UTF-8; an empty value is null."""
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
         """Return the rows as lines."""
@@ -328,16 +330,16 @@ class JsonLines:
         for number, line in enumerate(file, 1):
             row = json.loads(line)
             if not isinstance(row, dict) or list(row) != names:
-                raise ValueError(f"line {number} has other columns than the first")
+                raise ValueError(f"line {number} has other columns than the first line")
             yield row
 
     def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
-        """Return the default; nothing in the file depends on it."""
+        """Return the default, because the bytes of the file do not depend on its parts."""
         return ROWS_AT_ONCE
 
 
 class Parquet:
-    """Parquet with one row group per part; an empty value is null."""
+    """Parquet format with one row group per part; an empty value is null."""
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
         """Return the rows as a complete Parquet file."""
@@ -366,7 +368,7 @@ class Parquet:
 
         return list(pq.ParquetFile(file).schema_arrow.names)
 
-    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:  # noqa: ARG002 - its schema has them
+    def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:  # noqa: ARG002 - the schema in the file has them
         """Return the rows."""
         import pyarrow.parquet as pq
 

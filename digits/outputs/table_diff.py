@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def shadow_path(out: Path) -> Path:
-    """Return the path of the CSV that holds the differences between a table and its shadow table."""
+    """Return the path of the CSV with the differences between a table and that of a second model version."""
     return out.with_name(f"{out.stem}.shadow.csv")
 
 
@@ -51,8 +51,8 @@ def write_differences(table: TableFile, other: TableFile, out: Path) -> int:
 def pairs(first: Iterable[Record], second: Iterable[Record]) -> Iterator[tuple[Record, Record]]:
     """Yield the two rows of each image that both tables contain.
 
-    Both tables are in the same order, except for images that were added or removed between the runs. So only few
-    rows are held in memory until their partner is read.
+    Both tables have the same order, except for images that were added or removed between the runs. So only few rows
+    wait in memory for the row of the other table.
     """
     waiting: tuple[dict[str, Record], dict[str, Record]] = ({}, {})
     for rows in zip_longest(first, second):

@@ -484,7 +484,7 @@ def test_a_decision_page_has_reasons_and_tables_and_escapes_names():
     assert "| \\<b\\>\\|scans | 1,000 | 99.00% | 97.00% | 25 | 5 | 0.0001 |" in page
     assert "| size | 2 MB | 1 MB | at most 1.5 MB | no |" in page
     assert "| promote | yes |" in page
-    assert "Changed answers" not in page
+    assert "Changed predictions" not in page
 
 
 def test_a_decision_on_the_first_model_names_no_champion():

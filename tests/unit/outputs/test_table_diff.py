@@ -93,7 +93,7 @@ def test_an_unknown_shadow_version_is_a_registry_error(
 
 def test_a_file_list_from_standard_input_is_refused_with_a_shadow_version(store: Store, tmp_path: Path) -> None:
     options = PredictionConfig(files_from=Path("-"))
-    with pytest.raises(UsageError, match="files_from: expected a file"):
+    with pytest.raises(UsageError, match="files_from: found standard input"):
         service.plan_shadow(store, tmp_path, shadow="2", out=tmp_path / "t.csv", options=options)
 
 
