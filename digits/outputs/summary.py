@@ -1,4 +1,4 @@
-"""Summary: the counts, failures and drift of a prediction run, stored beside its table."""
+"""Summary: counts, failures and drift of a prediction run, stored next to its table."""
 
 import base64
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class LeastCertain:
         path: path as in the table.
         prediction: name of the predicted class.
         confidence: probability of the predicted class, in 0..1.
-        pixels: input of the network, (height, width) uint8; None if the summary was read from a file.
+        pixels: input of the network, (height, width) uint8; None if unknown, as in a summary that was read from a file.
     """
 
     path: str
@@ -42,8 +42,8 @@ class LeastCertain:
     pixels: npt.NDArray[np.uint8] | None = None
 
     @classmethod
-    def from_seal(cls, record: Record) -> Self:
-        """Return the image from the record that a worker committed with its part file."""
+    def from_commit_record(cls, record: Record) -> Self:
+        """Return the image from the commit record of a shard; see `digits.prediction.plan`."""
         pixels = np.frombuffer(base64.b64decode(record["pixels"]), np.uint8).reshape(record["shape"])
         return cls(record["path"], record["prediction"], record["confidence"], pixels)
 
@@ -51,8 +51,8 @@ class LeastCertain:
         """Return the image as JSON values, without its pixels."""
         return {"path": self.path, "prediction": self.prediction, "confidence": self.confidence}
 
-    def as_seal(self) -> Record:
-        """Return the image as JSON values with its pixels in base64, as a worker commits it with its part file."""
+    def as_commit_record(self) -> Record:
+        """Return the image as JSON values with its pixels in base64, for the commit record of a shard."""
         pixels = np.asarray(self.pixels)
         encoded = base64.b64encode(pixels.tobytes()).decode("ascii")
         return {**self.as_record(), "shape": list(pixels.shape), "pixels": encoded}
@@ -74,15 +74,15 @@ class PredictionSummary:
         predictions: number of rows per predicted class.
         statuses: number of rows per status.
         skipped: number of files without a row, per reason.
-        more_frames: number of images of which this run read only the first frame or page.
-        failures: first images without a prediction; `statuses` counts all of them.
+        more_frames: number of images with several frames or pages, of which this run read only the first.
+        failures: the first images without a prediction, at most 100; `statuses` counts all of them.
         least_certain: predictions with the lowest confidence, lowest first.
         unchanged: number of rows reused from the previous table.
         shadow: result of predicting with a second version: its `version`, the number of `differing` rows, and the
             path of the `table` that holds them; None without a second version.
         drift: comparison of the predicted images with the model's test images; None if there is nothing to compare.
         trend: drift of the last runs that wrote this table, this run last: `at`, `model_version`, `images`, the
-            population stability index of each measured number (`psi`), and the numbers that drifted (`drifted`).
+            population stability index of each feature (`psi`), and the features that drifted (`drifted`).
     """
 
     source: Path
@@ -132,7 +132,7 @@ class PredictionSummary:
 
 
 def draw_least_certain(summary: PredictionSummary) -> bytes | None:
-    """Return a PNG of the least certain images of a run; None if there are none, or their pixels are not known."""
+    """Return a PNG of the least certain images of a run whose pixels are known; None if there are none."""
     seen = [(image, image.pixels) for image in summary.least_certain if image.pixels is not None]
     if not seen:
         return None
@@ -141,9 +141,9 @@ def draw_least_certain(summary: PredictionSummary) -> bytes | None:
 
 
 def draw_trend(summary: PredictionSummary) -> bytes | None:
-    """Return a PNG of the drift of the last runs: one row per measured number, one column per run; None without any.
+    """Return a PNG of the drift of the last runs, one row per feature and one column per run; None without any run.
 
-    The latest run is at the right. Cells of numbers that drifted are red.
+    The latest run is at the right. Cells of features that drifted are red.
     """
     if not summary.trend:
         return None
@@ -163,7 +163,7 @@ def picture_path(out: Path) -> Path:
 
 
 def read_picture(summary: PredictionSummary) -> bytes | None:
-    """Return the picture beside a run's table as PNG bytes; None if the file does not exist."""
+    """Return the picture of the least certain images of a run, as PNG; None if the file does not exist."""
     try:
         return picture_path(summary.out).read_bytes()
     except FileNotFoundError:

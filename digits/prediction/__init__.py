@@ -3,10 +3,10 @@
 - `config`: settings of prediction
 - `incremental`: reuse and replacement of rows of an earlier table
 - `limits`: time and memory limits per image
-- `plan`: the plan of a run: shards, part files, locks
+- `plan`: the plan of a run: shards, part files, commit records and locks
 - `planning`: listing of a folder and creation of its plan
 - `pool`: the pool of worker processes
 - `publish`: merging of part files and publication of the table
 - `service`: prediction with a model of the registry
-- `worker`: the worker process
+- `worker`: prediction of shards in a worker process
 """

@@ -1,21 +1,22 @@
 """Incremental prediction: reuse of rows of an earlier table, and replacement of the rows of one model version.
 
 An incremental run leaves a ledger, from which the next run knows what has changed. A ledger belongs to one table and
-is named by the table's SHA-256. It lies in a directory of its own for each pair of source and table:
+is named after the table's SHA-256. Each pair of source and table has its own directory of ledgers:
 
     HASH.rows       for each row of the table, in order: a mark, the listing's record, NUL, the row as JSON, NUL
-    HASH.json       a sealed record with the hash of HASH.rows; the ledger is committed when this file exists
+    HASH.json       the commit record: a sealed record (`digits.store.records`) with the hash of HASH.rows; the ledger
+                    is committed when this file exists
 
 The ledger is committed just before its table replaces the previous one. After a kill between the two, or before the
-previous ledger is removed, there are two ledgers, and one of them fits the table. If none fits, another program has
-changed the table.
+previous ledger is removed, there are two ledgers, and one of them matches the table. If none matches, another program
+has changed the table.
 
-Marks:
+The mark of a row states whether the next run may reuse it:
 
-    =   the row is valid as long as the record is unchanged
-    ?   the file was so young when it was listed that a later write might not change its modification time; the next
-        run compares its content
-    !   the status may be transient; the next run predicts the image again
+    =   reuse the row if the listing's record of the file is unchanged
+    ?   compare the content of the file first: it had just been written when it was listed, so a later write may have
+        left the modification time unchanged
+    !   predict the image again: its status may be transient
 """
 
 import hashlib
@@ -41,7 +42,7 @@ from digits.store.files import hash_file, sync_directory
 from digits.store.records import Record, digest_of, read_record, write_record
 
 SLOWEST_CLOCK_NS = 2_000_000_000
-"""Coarsest step of modification times on the supported file systems, in nanoseconds."""
+"""Coarsest resolution of modification times on the supported file systems, in nanoseconds."""
 
 LEDGERS = "ledgers"
 """Name of the directory of the ledgers, next to the plans."""
@@ -68,11 +69,11 @@ class LedgerLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Ledger:
-    """Ledger that fits its table.
+    """Ledger that matches its table.
 
     Args:
-        path: path of the file of its rows.
-        least_certain: least certain images of the table, with their pixels, in the form of a shard's seal.
+        path: path of its file `HASH.rows`.
+        least_certain: least certain images of the table, with their pixels, as in a shard's commit record.
         plan: digest of the plan of the table.
     """
 
@@ -81,7 +82,7 @@ class Ledger:
     plan: str
 
     def lines(self) -> Iterator[LedgerLine]:
-        """Yield the lines."""
+        """Yield the lines in the order of the table."""
         with self.path.open("rb") as file:
             for marked, row in _pairs(file):
                 yield LedgerLine(marked[:1], marked[1:] + b"\0", row)
@@ -103,11 +104,11 @@ def ledger_directory(work: Path, source: Path, out: Path) -> Path:
 
 
 def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
-    """Return the ledger that fits a table, or None if there is none or its rows were predicted in another way.
+    """Return the ledger that matches a table; None if there is none, or if model, options or code have changed since.
 
     Args:
         directory: directory from `ledger_directory`.
-        table: path of the table. If ledgers exist but none fits the table, a warning is logged.
+        table: path of the table. If ledgers exist but none matches the table, a warning is logged.
         recipe: digest of model, options and code.
     """
     if not any(directory.glob("*.json")):
@@ -127,15 +128,18 @@ def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
     return Ledger(rows, record["least_certain"], record["plan"])
 
 
-def read_ledger(seal: Path) -> tuple[Record, Path]:
-    """Return the record of a ledger and the path of the file of its rows.
+def read_ledger(commit: Path) -> tuple[Record, Path]:
+    """Return the commit record of a ledger, and the path of the file with its rows.
+
+    Args:
+        commit: path of the commit record.
 
     Raises:
         CorruptArtifactError: if either file is damaged.
         FileNotFoundError: if either file is missing.
     """
-    record = read_record(seal)
-    return record, _verified(seal.with_suffix(".rows"), record["sha256"])
+    record = read_record(commit)
+    return record, _verified(commit.with_suffix(".rows"), record["sha256"])
 
 
 def _verified(path: Path, digest: str) -> Path:
@@ -145,14 +149,15 @@ def _verified(path: Path, digest: str) -> Path:
 
 
 class RowReuse:
-    """Reuse of rows: splits a listing into files whose row is known from the last run and files to predict.
+    """Reuse of rows: divides a listing into files whose row is known from the last run, and files to predict.
 
     Args:
-        path: file to write: for each file of the listing its record, NUL, the known row or nothing, NUL.
+        path: file of known rows to write. For each file of the listing it has the listing's record, NUL, the row as
+            JSON or nothing if the row is not known, NUL.
         ledger: ledger of the last run, if any.
         source: folder or archive from which contents are read to compare them.
         max_bytes: largest size of a file to compare; larger files are predicted.
-        verify: whether to compare all contents, not only those of files with another record or a mark.
+        verify: whether to compare the contents of all files, not only of those whose record or mark requires it.
     """
 
     def __init__(
@@ -162,7 +167,7 @@ class RowReuse:
         self._lines = ledger.lines() if ledger else iter(())
         self.rows = self.unchanged = self.bytes = 0
         self.settled = ledger is not None
-        """Whether the new table and ledger would equal the existing ones: no file is new, changed or gone."""
+        """Whether no file is new, changed or gone, so that the new table and ledger would equal the existing ones."""
 
     def entries_to_predict(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Write the file of known rows, and yield the entries to predict.
@@ -192,7 +197,7 @@ class RowReuse:
             os.fsync(file.fileno())
 
     def _row(self, line: LedgerLine, entry: Entry, record: bytes) -> bytes:
-        """Return the row of a file that is unchanged, else empty bytes."""
+        """Return the row of a file if the file is unchanged; empty bytes otherwise."""
         if line.mark == _KEEP and line.record == record and not self._verify:
             return line.row
         if line.mark == _RETRY or line.entry.size != entry.size:
@@ -206,7 +211,7 @@ class RowReuse:
 
 
 def merged_rows(plan: Plan, former: FormerRows, parts: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the listing's record and the row, as JSON, for each row of a plan's table, known and predicted rows merged.
+    """Yield each row of a plan's table, known or predicted: the listing's record, and the row as JSON.
 
     Args:
         plan: plan of the table.
@@ -236,7 +241,7 @@ class NewLedger:
         self._rows = plan.path / "rows"
 
     def merged_rows(self, parts: Iterable[bytes]) -> Iterator[Record]:
-        """Yield all rows of the table in order, and write them for the ledger.
+        """Yield all rows of the table in order, and write each of them to the ledger.
 
         Args:
             parts: contents of the part files: predicted rows as JSON lines.
@@ -265,7 +270,7 @@ class NewLedger:
 
         Args:
             table: SHA-256 of the table.
-            least_certain: least certain images of the table, with their pixels, in the form of a shard's seal.
+            least_certain: least certain images of the table, with their pixels, as in a shard's commit record.
         """
         directory = self._former.directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -293,32 +298,35 @@ def open_replaceable_table(path: Path, version: int, model: OnnxModel) -> TableF
         model: exported model that predicts them again.
 
     Raises:
-        UsageError: if the table is missing or was edited, has no row of that version, or is about other classes.
+        UsageError: if the table is missing or was edited, if that version wrote none of its rows, or if the model has
+            other classes than the table.
     """
     table = TableFile.open(path)
     table.require_unedited()
     wrote = Counter(row["model_version"] for row in table.rows())
     if version not in wrote:
         known = ", ".join(f"{count:,} by version {number}" for number, count in sorted(wrote.items()))
-        raise UsageError(f"{path}: version {version} wrote no row of this table; found {known or 'no rows'}")
+        raise UsageError(
+            f"{path}: version {version} wrote no row of this table; found {known or 'no rows'}; name another version"
+        )
     columns = columns_of(classes=len(model.class_names), probabilities=table.probabilities, top_k=table.top_k)
     if columns != table.columns:
         raise UsageError(
-            f"{path}: the table has columns for other classes than the {len(model.class_names)} of version "
+            f"{path}: the columns of the table do not fit the {len(model.class_names)} classes of version "
             f"{model.version}; predict the folder again without replace_version"
         )
     return table
 
 
 class Replacement:
-    """Replacement of rows: splits a table into rows that are kept and files to predict again.
+    """Replacement of rows: divides a table into rows that are kept, and files to predict again.
 
-    A file that is gone, or that the listing of a folder would not contain, is listed as missing; its row gets the
+    A file that no longer exists, or that the listing of a folder would skip, is listed as missing. Its row gets the
     status `vanished`.
 
     Args:
-        path: file to write, in the form of `RowReuse`: for a row that is kept an empty record, NUL, the row as JSON,
-            NUL; for a row that is replaced the listing's record, NUL, nothing, NUL.
+        path: file of known rows to write, in the format of `RowReuse`. A row that is kept has an empty record. A file
+            to predict again has its record and no row.
         table: table from `open_replaceable_table`.
         version: number of the model version whose rows are replaced.
         place: folder or archive of the images.

@@ -1,8 +1,8 @@
-"""Limits: time and memory that a worker process may spend on an image, and a record of the image that exceeds them.
+"""Limits: time and memory that a worker process may use for an image, and a note of which image it is reading.
 
 Python cannot interrupt a decoder that hangs or allocates without end in C code, so the kernel ends the process: by a
-timer signal without a handler, and by a limit on the size of its data. The number of the image that the worker was
-reading remains in a memory-mapped file, where the parent process finds it.
+timer signal without a handler, and by a limit on the size of its data. The worker notes the number of the image that it
+reads in a memory-mapped file. If the worker dies, its parent process reads the number there.
 """
 
 import mmap
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_MEMORY_GROWTH = 512 * 2**20
-"""Number of bytes by which a worker's data may grow from the time it reads its first image."""
+"""Number of bytes by which a worker's data may grow, counted from its first image."""
 
 _NUMBER = struct.Struct("=q")
 _NONE = -1
@@ -37,14 +37,14 @@ class NoLimits:
         """
 
     def end_images(self) -> None:
-        """End the time limit of the last image."""
+        """Stop the timer after the last image of a batch."""
 
 
 class ImageLimits(NoLimits):
-    """Limits of this process, a worker.
+    """Limits of a worker process, which is the calling process.
 
     Args:
-        descriptor: descriptor of the parent's `open_position_file`, inherited by this process.
+        descriptor: descriptor of the file from `open_position_file`, inherited from the parent process.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -64,12 +64,12 @@ class ImageLimits(NoLimits):
         self._limited = True
 
     def begin_image(self, number: int, seconds: float) -> None:
-        """Record the number of an image and start the timer; SIGALRM ends the process when the time is over."""
+        """Note the number of an image, and start the timer; SIGALRM ends the process when the time is over."""
         signal.setitimer(signal.ITIMER_REAL, seconds)
         _NUMBER.pack_into(self._position, 0, number)
 
     def end_images(self) -> None:
-        """Stop the timer and clear the record."""
+        """Stop the timer, and note that no image is being read."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         _NUMBER.pack_into(self._position, 0, _NONE)
 
@@ -81,7 +81,7 @@ def _data_size() -> int:
 
 
 def open_position_file() -> BinaryIO:
-    """Create the file in which a worker records the number of the image it reads."""
+    """Create the file in which a worker notes the number of the image it reads."""
     file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
     file.write(_NUMBER.pack(_NONE))
     return file

@@ -2,15 +2,17 @@
 
 The path of the directory is all a worker needs. The directory holds:
 
-    plan.json       a sealed record: source, model, options, and the offset of each shard in the listing
+    plan.json       a sealed record (`digits.store.records`): source, model, options, and the offset of each shard in
+                    the listing
     listing         one record per image to predict: size, mtime, inode, path, ended by NUL
     known           only if the run keeps rows of an earlier table: one record per row of the new table, with the row if
-                    it is kept; see `digits.prediction.incremental`
+                    it is kept; see `digits.prediction.incremental.RowReuse`
     parts/N.part    the part file of shard N: its rows in the format of the table, or as JSON lines if rows are kept
-    parts/N.json    the seal of shard N: a sealed record with the hash of the part file and the shard's counts; the
-                    shard is committed when this file exists
+    parts/N.json    the commit record of shard N: a sealed record with the hash of the part file and the counts of the
+                    shard; the shard is committed when this file exists
     parts/N.lock    locked by the worker that predicts the shard; the kernel releases the lock when the worker dies
-    parts/N.blame   a sealed record of the shard's images that ended the processes that decoded them
+    parts/N.blame   a sealed record of the images of shard N that must not be decoded again, because each of them ended
+                    two worker processes
 """
 
 import secrets
@@ -36,7 +38,7 @@ PLAN_FILE = "plan.json"
 LISTING_FILE = "listing"
 KNOWN_FILE = "known"
 MAX_GROUPS = 32
-"""Largest number of groups of shards, unless two per process are more."""
+"""Largest number of groups of shards. If two groups per process are more than this, there are two per process."""
 GROUP_IMAGES = 10_000
 """Number of images per group of shards in a large folder."""
 
@@ -44,7 +46,8 @@ GROUP_IMAGES = 10_000
 class Options(NamedTuple):
     """Options that determine the contents of the rows: the part of `PredictionConfig` that a worker needs.
 
-    `others` are the additional formats to read; a prediction with a confidence below `threshold` is `uncertain`.
+    `others` are the additional formats to read (`PredictionConfig.other_formats`). A prediction with a confidence below
+    `threshold` gets the status `uncertain`.
     """
 
     normalize: "Mode"
@@ -70,7 +73,7 @@ class IncrementalRows:
         recipe: digest of model, options and code.
         directory: directory of the ledgers.
         listed_at: time of the listing, in nanoseconds since the epoch.
-        least_certain: least certain images of the last run, with their pixels, in the form of a shard's seal.
+        least_certain: least certain images of the last run, with their pixels, as in a shard's commit record.
     """
 
     rows: int
@@ -89,14 +92,14 @@ class IncrementalRows:
 
     @classmethod
     def from_record(cls, record: Record) -> Self:
-        """Return the rows from what `as_record` returned."""
+        """Return the summary from a record of `as_record`."""
         places = {"directory": Path(record["directory"]), "least_certain": tuple(record["least_certain"])}
         return cls(**{**record, **places})
 
 
 @dataclass(frozen=True)
 class ReplacedRows:
-    """Summary of the rows that a run keeps of the table in which it replaces the others.
+    """Summary of the rows that a run keeps when it replaces the rows of one model version.
 
     Args:
         rows: number of rows of the table.
@@ -133,7 +136,7 @@ class Plan:
         source: folder or archive of the images.
         archive: size, modification time and inode of the archive; None for a folder.
         out: path of the table.
-        model: exported model at the time of planning.
+        model: exported model.
         options: options that determine the contents of the rows.
         offsets: byte offsets at which the shards begin in the listing, and the end of the last shard.
         shard_size: number of images per shard; the last shard may have fewer.
@@ -253,7 +256,8 @@ class Plan:
     def groups(self, processes: int) -> list[range]:
         """Cut the shards into groups of neighbours, one group per task.
 
-        There are two groups per process, so that the last one to end is short, and more for a large folder.
+        There are two groups per process, so that no process works alone for long at the end, and more for a large
+        folder.
         """
         count = max(2 * processes, min(MAX_GROUPS, self.images // GROUP_IMAGES))
         size = -(-len(self.shards) // count) or 1
@@ -268,7 +272,7 @@ class Plan:
         return (self.path / PLAN_FILE).exists()
 
     def uncommit(self, shard: int) -> None:
-        """Remove the seal of a shard, so that it is predicted again."""
+        """Remove the commit record of a shard, so that the shard is predicted again."""
         self.part_path(shard, ".json").unlink(missing_ok=True)
 
     def failed_images(self, shard: int) -> dict[int, "Status"]:
@@ -305,12 +309,12 @@ def _model_from(record: Record) -> OnnxModel:
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """Return a record of the listing, with its NUL."""
+    """Return the listing's record of an entry, with the final NUL."""
     return b"%d %d %d %b\0" % (entry.size, entry.mtime_ns, entry.inode, entry.path)
 
 
 def decode_entry(record: bytes) -> Entry:
-    """Return the entry of a record of the listing, given without its NUL."""
+    """Return the entry of a record of the listing; the record has no final NUL."""
     size, mtime_ns, inode, path = record.split(b" ", 3)
     return Entry(path, int(size), int(mtime_ns), int(inode))
 

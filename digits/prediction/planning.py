@@ -53,7 +53,9 @@ logger = logging.getLogger(__name__)
 
 
 def plan_predictions(source: Path, *, model: OnnxModel, options: PredictionConfig, out: Path, work: Path) -> Plan:
-    """List a folder and cut the listing into shards, or return the plan of an interrupted run of the same request.
+    """Return a plan: list a folder and cut the listing into shards, or find the plan of an interrupted run.
+
+    A plan is found if source, listing, model, options, table and code are the same.
 
     Args:
         source: folder, archive or single image.
@@ -73,7 +75,7 @@ def plan_predictions(source: Path, *, model: OnnxModel, options: PredictionConfi
             "can be combined with it"
         )
     if options.verify and not options.incremental:
-        raise UsageError("verify: there is nothing to verify without incremental, since no rows are reused")
+        raise UsageError("verify: only rows that incremental reuses can be verified; set incremental, too")
     _check_recipe(model)
     remedy = "check that the folder can be read and that there is free space"
     with os_errors_as(StoreError, work, "the prediction could not be planned", remedy):
@@ -89,8 +91,8 @@ def _check_recipe(model: OnnxModel) -> None:
     )
     if trained != current:
         logger.warning(
-            "model %s was trained with normalization %s, but this installation uses %s: its accuracy may be lower than "
-            "measured; train again",
+            "model version %s was trained with normalization %s, but this installation uses %s: its accuracy may be "
+            "lower than measured; train again",
             model.version,
             trained,
             current,
@@ -98,7 +100,7 @@ def _check_recipe(model: OnnxModel) -> None:
 
 
 def remove_stale_plans(work: Path, *, plan_seconds: float = _STALE_PLAN) -> list[Path]:
-    """Remove abandoned plans: unfinished ones whose runs were killed, and plans without progress for a long time.
+    """Remove abandoned plans: those whose planning was killed, and those without progress for a long time.
 
     Args:
         work: directory of the plans.
@@ -176,7 +178,7 @@ def _shard_size(images: int, size: int, options: PredictionConfig) -> int:
 
     Args:
         images: number of images.
-        size: number of bytes of their files in all.
+        size: total size of their files in bytes.
         options: options of the prediction.
     """
     smallest = min(MIN_SHARD_IMAGES, MIN_SHARD_BYTES * images // max(size, 1))
@@ -184,7 +186,7 @@ def _shard_size(images: int, size: int, options: PredictionConfig) -> int:
 
 
 def _digest_of_recipe(model: OnnxModel, options: Options, archive: Identity | None) -> str:
-    """Return the digest of everything that determines the row of a file, except the file."""
+    """Return the digest of everything but the file itself that determines a row."""
     code = code_version("digits.prediction.worker", "digits.prediction.incremental")
     recipe = {"model": [model.digest, model.version], "options": options._asdict(), "archive": archive, "code": code}
     return digest_of(recipe)
@@ -221,7 +223,7 @@ class _LastRun(NamedTuple):
 
 
 def _is_summary_of(out: Path, plan: str) -> bool:
-    """Return whether the summary next to a table is of the plan that wrote the table; a kill may have come between."""
+    """Return whether the plan that wrote a table also wrote the summary next to it; a kill may have prevented that."""
     try:
         return bool(read_record(summary_path(out))["plan"] == plan)
     except (FileNotFoundError, CorruptArtifactError):
@@ -257,7 +259,7 @@ class _Files(NamedTuple):
 
 @contextmanager
 def _files_of(source: Path, options: PredictionConfig, own_files: tuple[Path, ...], scratch: Path) -> Iterator[_Files]:
-    """Yield the files of a folder, an archive or a single image, those that the options select.
+    """Yield the files of a folder, an archive or a single image that the options select.
 
     Args:
         source: folder, archive or image.
@@ -271,7 +273,7 @@ def _files_of(source: Path, options: PredictionConfig, own_files: tuple[Path, ..
         yield _Files(root, listing, listing.skipped)
         return
     if options.files_from is not None:
-        raise UsageError(f"{source}: expected the folder of the files that {options.files_from} lists")
+        raise UsageError(f"{source}: expected the folder of the files that {options.files_from} lists, found a file")
     image = root / os.fsdecode(name)
     if not is_archive(image):
         yield _Files(root, [entry_for(root, name)])
@@ -367,7 +369,7 @@ def _digest_of_request(plan: Plan, listing: str) -> str:
 
 
 def _publish(draft: tuple[Plan, str], work: Path) -> Plan:
-    """Rename a plan to its digest, or return the plan that has that name: of an interrupted or a concurrent run."""
+    """Rename a plan to its digest; if an interrupted or concurrent run has made the same plan, return that one."""
     plan, digest = draft
     target = work / digest
     with suppress(FileNotFoundError):

@@ -31,10 +31,11 @@ from digits.prediction.worker import DONE, TAKEN
 from digits.progress import SILENT, Bar, Progress
 
 IMAGES_PER_PROCESS = 512
-"""Number of images that take about as long to predict as another interpreter takes to start."""
+"""Number of images that justify another worker process: predicting them takes about as long as starting one."""
 
 _MAX_DEATHS_PER_IMAGE = 2
 _MAX_FAILED_ATTEMPTS = 4
+"""Number of deaths at a shard, since the last image that was recorded as failed, that end the prediction."""
 _POLL_SECONDS = 0.1
 _PHOTO_EXTENSIONS = (".jpg", ".jpeg")
 WORKER_PROGRAM = (
@@ -169,7 +170,7 @@ class WorkerPool:
     def prepare(self, source: Path, model: OnnxModel) -> None:
         """Start workers for a folder, so that they load the model while the folder is listed.
 
-        The first entries of the folder decide how many workers start and whether they load what photos need.
+        The first entries of the folder determine the number of workers and whether they load the libraries for photos.
         """
         with suppress(OSError), os.scandir(source) as entries:
             names = [entry.name.lower() for entry in islice(entries, self.size * IMAGES_PER_PROCESS)]
@@ -200,7 +201,7 @@ class WorkerPool:
 
     def _take(self) -> WorkerProcess:
         if self.closed:
-            raise StoreError("the prediction was stopped; run the same command again: it resumes from what is finished")
+            raise StoreError("the prediction was stopped; run the same command again to resume it")
         return self._idle.popleft() if self._idle else start_worker()
 
     def release(self, worker: WorkerProcess) -> None:
@@ -216,7 +217,7 @@ class WorkerPool:
         self._free.release()
 
     def close(self) -> None:
-        """End all workers; a thread that waits for one finds it dead and cannot acquire another."""
+        """End all workers. A thread that waits for a worker finds it dead, and cannot acquire another."""
         self.closed = True
         for worker in tuple(self._acquired):
             worker.kill()
@@ -230,7 +231,7 @@ def start_worker() -> WorkerProcess:
     Raises:
         StoreError: if no process can be started.
     """
-    remedy = "fix that and run the same command again: it resumes from what is finished"
+    remedy = "fix that and run the same command again to resume the prediction"
     with os_errors_as(StoreError, "worker process", "could not be started", remedy):
         return WorkerProcess()
 
@@ -251,7 +252,7 @@ def run_workers(
         progress: receiver of the number of predicted images, including those that were predicted before.
 
     Raises:
-        DigitsError: if a worker reports an error, or workers keep dying at the same images; committed shards stay.
+        DigitsError: if a worker reports an error, or workers keep dying at the same shard. Committed shards stay.
     """
     wanted = plan.shards if shards is None else tuple(shards)
     total = sum(map(plan.images_in, wanted))
@@ -270,7 +271,7 @@ def run_workers(
 
 
 def free_shards(plan: Plan, pending: Sequence[int]) -> list[int]:
-    """Return the shards that no process works on; none when another run has just published the plan's table."""
+    """Return those pending shards that no process works on; none if another run has just published the table."""
     try:
         return [shard for shard in pending if plan.is_free(shard)]
     except FileNotFoundError:
@@ -278,7 +279,7 @@ def free_shards(plan: Plan, pending: Sequence[int]) -> list[int]:
     except OSError as error:
         raise StoreError(
             f"{error.filename or plan.path}: the prediction cannot continue ({error.strerror}); "
-            "fix that and run the same command again: it resumes from what is finished"
+            "fix that and run the same command again to resume it"
         ) from error
 
 
@@ -293,7 +294,7 @@ class _Job:
         self._failed_attempts: Counter[int] = Counter()
 
     def predict(self, shards: Iterable[int]) -> None:
-        """Send each shard to a worker once, and wait until all have ended."""
+        """Send each shard to a worker once, and wait until the workers have finished or died."""
         self._todo.extend(shards)
         images = sum(map(self._plan.images_in, self._todo))
         count = min(self._pool.size, len(self._todo), -(-images // IMAGES_PER_PROCESS))
@@ -344,12 +345,13 @@ class _Job:
         self._failed_attempts[shard] += 1
         if self._failed_attempts[shard] >= _MAX_FAILED_ATTEMPTS:
             raise DigitsError(
-                f"{event}, the last of {_MAX_FAILED_ATTEMPTS} that died at the same images. {output}".strip()
+                f"{event}; {_MAX_FAILED_ATTEMPTS} workers have died at the same shard of images; check that there is "
+                f"enough memory, then run the same command again to resume the prediction. {output}".strip()
             )
         logger.warning("%s; another worker predicts its images. %s", event, output)
 
     def _count_death(self, shard: int, number: int, *, by_timer: bool) -> None:
-        """Count a death at an image, and record the image as failed at the second: one death may have another cause."""
+        """Count a death at an image, and record the image as failed at the second; the first may have another cause."""
         self._deaths[shard, number] += 1
         if self._deaths[shard, number] >= _MAX_DEATHS_PER_IMAGE:
             self._plan.record_failure(shard, number, "timeout" if by_timer else "crashed")

@@ -1,8 +1,8 @@
 """Publication: merge the part files of a plan into one table with one row per image.
 
 A prediction has three steps, which may run in different processes: `plan_predictions` lists the folder and cuts it
-into shards, `run_workers` (or any number of `run_worker`) writes their part files, `merge_predictions` publishes the
-table. After a kill, the same steps with the same folder, model and options resume where they stopped.
+into shards; `run_workers`, or any number of processes that call `run_worker`, predicts the shards; `merge_predictions`
+publishes the table. After a kill, the same steps with the same folder, model and options resume where they stopped.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
 def merge_predictions(plan: Plan, pool: WorkerPool, *, started: float | None = None) -> PredictionSummary:
     """Publish the table of a plan whose shards are all committed, and remove the plan.
 
-    The shard of a damaged part file is predicted again. See `merge_parts` for the other arguments and the errors.
+    If a part file is damaged, its shard is predicted again. The errors are those of `merge_parts`.
 
     Args:
         plan: plan whose shards are all committed.
@@ -100,8 +100,8 @@ def merge_parts(plan: Plan, *, started: float | None = None) -> PredictionSummar
 
     Args:
         plan: plan whose shards are all committed.
-        started: time at which this run began, in seconds since the epoch: shards that began earlier count as reused.
-            None if no shard counts as reused.
+        started: time at which this run began, in seconds since the epoch. Shards that began earlier count as reused.
+            If None, no shard counts as reused.
 
     Returns:
         The summary; if another run of the same plan has published the table meanwhile, the summary of that run.
@@ -111,7 +111,7 @@ def merge_parts(plan: Plan, *, started: float | None = None) -> PredictionSummar
         PlanGoneError: if another run has published the table and a third run has replaced it since.
         StoreError: if a shard is not committed or the disk is full.
     """
-    remedy = "fix that and run the same command again: it resumes from here"
+    remedy = "fix that and run the same command again to resume the prediction"
     with os_errors_as(StoreError, plan.out, "the table could not be written", remedy), _lock_merge(plan) as exists:
         if not exists:
             return _published_by_another(plan)
@@ -134,7 +134,7 @@ def _lock_merge(plan: Plan) -> Iterator[bool]:
 
 @contextmanager
 def lock_publication(plan: Plan) -> Iterator[None]:
-    """Wait until no other plan is being published, so that table, picture and summary are of one run."""
+    """Wait until no other plan is being published, so that table, picture and summary are from the same run."""
     with locked(plan.path.parent, flags=os.O_RDONLY):
         yield
 
@@ -151,7 +151,7 @@ def _publish(plan: Plan, started: float | None) -> PredictionSummary:
     pending = plan.pending_shards()
     if pending:
         raise StoreError(
-            f"{plan.path}: {len(pending)} of {len(plan.shards)} shards are not predicted; run the workers first"
+            f"{plan.path}: {len(pending)} of {len(plan.shards)} shards are not predicted; call run_workers first"
         )
     remove_temporary_files(plan.out, picture_path(plan.out), summary_path(plan.out))
     totals = _Totals()
@@ -170,7 +170,7 @@ def _publish(plan: Plan, started: float | None) -> PredictionSummary:
 
 
 def _with_trend(summary: PredictionSummary, plan: str) -> PredictionSummary:
-    """Return the summary with the drift of the earlier runs into the same table; a repeated run counts once."""
+    """Return the summary with the drift of the earlier runs that wrote the same table; a repeated run counts once."""
     former: Record = {}
     with suppress(FileNotFoundError, CorruptArtifactError):
         former = read_record(summary_path(summary.out))
@@ -211,7 +211,7 @@ def _write_incremental(plan: Plan, former: IncrementalRows, totals: "_Totals") -
 
 
 def _write_replaced(plan: Plan, former: ReplacedRows, totals: "_Totals") -> None:
-    """Write the table of kept and predicted rows in place of the one whose rows were to be replaced."""
+    """Write the table of kept and predicted rows in place of the previous table."""
     totals.count_rows_only(())
     with replacing(plan.out) as file:
         rows = (json.loads(row) for _, row in merged_rows(plan, former, _verified_parts(plan, totals)))
@@ -224,7 +224,7 @@ def _write_replaced(plan: Plan, former: ReplacedRows, totals: "_Totals") -> None
 
 
 def _shards_of(plan: Plan, former: FormerRows, rows: Iterator[Record], totals: "_Totals") -> Iterator[bytes]:
-    """Yield the rows encoded in parts of the size that a run without an earlier table would have."""
+    """Yield the encoded rows, in parts of the size that a run without an earlier table would write."""
     while shard := list(islice(rows, former.shard_size)):
         totals.count(shard)
         yield plan.table_format.encode([tuple(row.values()) for row in shard], plan.columns)
@@ -233,30 +233,33 @@ def _shards_of(plan: Plan, former: FormerRows, rows: Iterator[Record], totals: "
 def _verified_parts(plan: Plan, totals: "_Totals") -> Iterator[bytes]:
     for shard in plan.shards:
         try:
-            seal, part = read_part(plan, shard)
+            commit, part = read_part(plan, shard)
         except (CorruptArtifactError, FileNotFoundError) as error:
             plan.uncommit(shard)
             raise CorruptArtifactError(f"shard {shard} must be predicted again: {error}") from error
-        totals.add(seal)
+        totals.add(commit)
         yield part
 
 
 def read_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
-    """Return the seal and the part file's content of a committed shard.
+    """Return the commit record and the content of the part file of a committed shard.
 
     Raises:
         CorruptArtifactError: if either file is damaged.
         FileNotFoundError: if either file is missing.
     """
-    seal = read_record(plan.part_path(shard, ".json"))
+    commit = read_record(plan.part_path(shard, ".json"))
     part = plan.part_path(shard, ".part").read_bytes()
-    if hashlib.sha256(part).hexdigest() != seal["sha256"]:
+    if hashlib.sha256(part).hexdigest() != commit["sha256"]:
         raise CorruptArtifactError(f"{plan.part_path(shard, '.part')}: damaged after it was written")
-    return seal, part
+    return commit, part
 
 
 class _Totals:
-    """Totals of a table: the sum of the counts in the shards' seals, or of the rows if rows were kept."""
+    """Totals of a table: the sum of the counts in the shards' commit records.
+
+    If rows of an earlier table are kept, the rows of the table are counted instead; see `count_rows_only`.
+    """
 
     def __init__(self) -> None:
         self._predictions: Counter[str] = Counter()
@@ -269,25 +272,25 @@ class _Totals:
         self._drift: Counts = {}
 
     def count_rows_only(self, least_certain: Sequence[Record]) -> None:
-        """Ignore the counts of seals from now on; only `count` counts.
+        """Count predictions, statuses and failures only by `count`, not from the commit records of the shards.
 
         Args:
-            least_certain: images whose pixels are known, in the form of a seal, in addition to those of the seals.
+            least_certain: images whose pixels are known, as in a commit record, besides those of the commit records.
         """
-        self._with_pixels = {image.path: image for image in map(LeastCertain.from_seal, least_certain)}
+        self._with_pixels = {image.path: image for image in map(LeastCertain.from_commit_record, least_certain)}
 
-    def add(self, seal: Record) -> None:
-        """Add the counts of a shard's seal."""
-        self._rows.append((seal["started"], seal["rows"]))
-        self._more_frames += seal["more_frames"]
-        self._drift = add_counts([self._drift, seal["drift"]])
-        least_certain = map(LeastCertain.from_seal, seal["least_certain"])
+    def add(self, commit: Record) -> None:
+        """Add the counts of a shard's commit record."""
+        self._rows.append((commit["started"], commit["rows"]))
+        self._more_frames += commit["more_frames"]
+        self._drift = add_counts([self._drift, commit["drift"]])
+        least_certain = map(LeastCertain.from_commit_record, commit["least_certain"])
         if self._with_pixels is not None:
             self._with_pixels |= {image.path: image for image in least_certain}
             return
-        self._predictions.update(seal["classes"])
-        self._statuses.update(seal["statuses"])
-        self._add_failures(Failure(*failure) for failure in seal["failures"])
+        self._predictions.update(commit["classes"])
+        self._statuses.update(commit["statuses"])
+        self._add_failures(Failure(*failure) for failure in commit["failures"])
         self._add_least_certain(least_certain)
 
     def count(self, rows: Sequence[Record]) -> None:
@@ -309,8 +312,8 @@ class _Totals:
         del self._least_certain[LEAST_CERTAIN_KEPT:]
 
     def pictures(self) -> list[Record]:
-        """Return the least certain images whose pixels are known, in the form of a seal."""
-        return [image.as_seal() for image in self._add_pixels() if image.pixels is not None]
+        """Return the least certain images whose pixels are known, as in a commit record."""
+        return [image.as_commit_record() for image in self._add_pixels() if image.pixels is not None]
 
     def _add_pixels(self) -> list[LeastCertain]:
         known = self._with_pixels or {}

@@ -1,4 +1,4 @@
-"""Service: predict with models of the registry, with plans, tables and locks below the artifact root."""
+"""Service: prediction with models of the registry; plans, default tables and locks are below the artifact root."""
 
 import re
 import shutil
@@ -42,19 +42,21 @@ def open_model(store: Store, name: str) -> OnnxModel:
 
 
 def current_pool() -> WorkerPool:
-    """Return the worker pool of the enclosing `worker_pool`, or a pool of one worker that the process keeps."""
+    """Return the worker pool of the enclosing `worker_pool`; outside of one, the process's own pool of one worker."""
     return _current_pool.get()
 
 
 @contextmanager
 def worker_pool(store: Store, source: Path, *, model: str, processes: int | None) -> Iterator[WorkerPool]:
-    """Start a worker pool for a folder, whose workers load the model at once; inside another `worker_pool`, use its.
+    """Yield a worker pool for a folder, whose workers load the model at once.
+
+    Inside another `worker_pool`, the pool of that one is used.
 
     Args:
         store: artifact store with the model.
         source: folder to be predicted.
         model: `champion` or the number of a version.
-        processes: number of workers; None: one per usable CPU.
+        processes: number of workers; None for one per usable CPU.
 
     Raises:
         RegistryError: if there is no such model.
@@ -73,7 +75,7 @@ def worker_pool(store: Store, source: Path, *, model: str, processes: int | None
 
 
 def default_table(store: Store, source: Path) -> Path:
-    """Return the default path of the table of a folder, below the artifact root; the same for the same folder."""
+    """Return the default path of a folder's table, below the artifact root; it depends only on the folder's path."""
     source = source.absolute()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.") or "images"
     return store.predictions / f"{name[:60]}-{digest_of(ascii(str(source)))[:8]}" / "predictions.csv"
@@ -86,7 +88,7 @@ def inbox_lock(store: Store, folder: Path) -> Iterator[bool]:
     Raises:
         UsageError: if the folder cannot be created.
     """
-    with os_errors_as(UsageError, folder, "could not be created", "the inbox must be a folder"):
+    with os_errors_as(UsageError, folder, "could not be created", "choose another folder as inbox"):
         folder.mkdir(parents=True, exist_ok=True)
     with store.try_lock(f"inbox-{digest_of(ascii(str(folder.absolute())))[:32]}") as free:
         yield free
@@ -119,7 +121,7 @@ def plan_shadow(store: Store, source: Path, *, shadow: str, out: Path, options: 
     """
     if options.files_from == STANDARD_INPUT:
         raise UsageError(
-            "files_from: expected a file, since two versions cannot both read the list from standard input"
+            "files_from: found standard input, which cannot be read for two model versions; name a file instead"
         )
     changes = {"incremental": False, "verify": False, "replace_version": None}
     table = store.temporary / f"shadow-{digest_of(ascii(str(out.absolute())))[:32]}" / "predictions.jsonl"
@@ -127,7 +129,7 @@ def plan_shadow(store: Store, source: Path, *, shadow: str, out: Path, options: 
 
 
 def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
-    """Write the differences between the tables of two versions next to the first, and remove the second.
+    """Write the differences between the tables of two versions next to the first table, and remove the second.
 
     Args:
         summary: summary of the champion's table.
@@ -140,7 +142,7 @@ def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> Pred
         StoreError: if the disk is full or not writable.
     """
     place = shadow_path(summary.out)
-    with os_errors_as(StoreError, place, "the differences could not be written", "run again"):
+    with os_errors_as(StoreError, place, "the differences could not be written", "fix that and run again"):
         differing = write_differences(TableFile.open(summary.out), TableFile.open(other.out), place)
     shutil.rmtree(other.out.parent, ignore_errors=True)
     return replace(summary, shadow={"version": other.model_version, "differing": differing, "table": str(place)})

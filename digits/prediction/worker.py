@@ -1,6 +1,6 @@
-"""Worker: read, decode, normalize and predict the images of a plan's shards, and commit their part files.
+"""Worker: read, decode, normalize and predict the images of a plan's shards, and commit the part files.
 
-A worker process imports this module, which therefore must not import what is slow to load.
+Each worker process imports this module, so it must not import modules that are slow to load.
 """
 
 import hashlib
@@ -49,31 +49,33 @@ from digits.store.records import Record, write_record
 SLICE = 256
 """Number of images that are read before they are predicted together."""
 FAILURES_KEPT = 100
-"""Largest number of failures in a seal and in a summary."""
+"""Largest number of failures that the commit record of a shard and the summary of a table list."""
 LEAST_CERTAIN_KEPT = 25
-"""Number of least certain images in a seal and in a summary."""
+"""Number of least certain images in the commit record of a shard and in the summary of a table."""
 _STATUS = [column.name for column in FIXED_COLUMNS].index("status")
 DONE, TAKEN = b"\n", b"-"
+"""Messages of a worker at the end of a request: the shard is committed, or another process works on it."""
 _FAILED_ERRORS: Mapping[Status, str] = {
-    "crashed": "decoding ended two worker processes; convert the image",
-    "timeout": "reading and decoding took more than {:g} s; shrink the image or raise --max-seconds",
+    "crashed": "decoding it killed the process that did, twice; convert the image",
+    "timeout": "reading and decoding it took more than {:g} s; shrink the image or raise --max-seconds",
 }
+"""Errors in the table for images that must not be decoded again, with a place for the time limit."""
 Tick = Callable[[int], None]
 
 
 def no_tick(count: int) -> None:
-    """Ignore that `count` more images are predicted."""
+    """Do nothing; the default of `run_worker` for `tick`."""
 
 
 def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
     """Predict, in this process, every shard that is neither committed nor claimed by a living process.
 
-    This process has no limits of time and memory, and an image that crashes its decoder ends it. To be protected, use
-    `digits.prediction.pool.run_workers`.
+    There are no limits of time and memory, and an image that crashes its decoder ends this process.
+    `digits.prediction.pool.run_workers` protects the calling process from both.
 
     Args:
         plan: plan to work on; other workers may work on it at the same time.
-        start: number of the shard to begin with, so that workers do not try the same shards one after the other.
+        start: number of the shard to begin with; several workers should begin with different shards.
         tick: function that is called every few images with the number of images predicted since the last call.
 
     Returns:
@@ -92,7 +94,7 @@ def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
 
 @contextmanager
 def _open_worker(plan: Plan, limits: NoLimits, tick: Tick) -> Iterator["_Worker"]:
-    """Open the source for a worker; end without an error if the plan is gone, since then its table is published."""
+    """Open the source for a worker; suppress errors if the plan is gone, because its table is published then."""
     try:
         with open_source(plan.source, plan.archive) as source:
             yield _Worker(plan, source, limits, tick)
@@ -100,13 +102,13 @@ def _open_worker(plan: Plan, limits: NoLimits, tick: Tick) -> Iterator["_Worker"
         raise
     except OSError:
         if plan.exists():
-            remedy = "fix that and run the same command again: it resumes from here"
+            remedy = "fix that and run the same command again to resume it"
             with os_errors_as(StoreError, plan.source, "the prediction stopped", remedy):
                 raise
 
 
 class _ReadImage(NamedTuple):
-    """Image before its prediction: `pixels` is None, with a status and an error, if the file could not be read."""
+    """Image before its prediction. If the file could not be read, `pixels` is None, and there is an error."""
 
     path: str
     sha256: str | None
@@ -121,7 +123,7 @@ class _ReadImage(NamedTuple):
 
 @dataclass
 class _Tally:
-    """Counts of a shard for its seal."""
+    """Counts of a shard for its commit record."""
 
     classes: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -148,11 +150,11 @@ class _Tally:
 
 
 def _as_least_certain(confidence: float, name: str, image: _ReadImage) -> Record:
-    return LeastCertain(image.path, name, confidence, image.pixels).as_seal()
+    return LeastCertain(image.path, name, confidence, image.pixels).as_commit_record()
 
 
 class _Worker:
-    """Worker: predicts shards of one plan."""
+    """Worker that predicts shards of one plan."""
 
     def __init__(self, plan: Plan, source: Source, limits: NoLimits, tick: Tick) -> None:
         self._plan = plan
@@ -202,7 +204,7 @@ class _Worker:
         except DecodeError as fault:
             return _ReadImage(path, digest, None, fault.width, fault.height, fault.status, str(fault))
         except MemoryError:
-            return _ReadImage(path, digest, None, status="too-large", error="decoding exceeds the memory limit")
+            return _ReadImage(path, digest, None, status="too-large", error="it needs more memory than is allowed")
         more, pixels = picture.more_frames, screened.pixels
         return _ReadImage(path, digest, pixels, picture.width, picture.height, more_frames=more, screened=screened)
 
@@ -212,7 +214,7 @@ class _Worker:
         except MemoryError:
             raise
         except Exception as error:  # one image must not fail the other images of its shard
-            raise DecodeError("unreadable", f"normalization failed: {type(error).__name__}") from error
+            raise DecodeError("unreadable", f"it could not be normalised: {type(error).__name__}") from error
 
     def _rows(self, images: Sequence[_ReadImage], predictor: Predictor, tally: _Tally) -> list[Row]:
         answers = iter(self._predict([image for image in images if image.pixels is not None], predictor, tally))
@@ -284,26 +286,26 @@ def _load_predictor(directory: Path, version: int, digest: str) -> Predictor:
     return Predictor(model)
 
 
-def _commit(plan: Plan, shard: int, part: bytes, seal: Record) -> None:
-    """Write a shard's part file, then its seal, which commits the shard.
+def _commit(plan: Plan, shard: int, part: bytes, counts: Record) -> None:
+    """Write the part file of a shard, then its commit record.
 
-    Neither is flushed to the disk: the hash shows a file that a power failure has damaged, and its shard is predicted
-    again.
+    Neither is flushed to the disk. If a power failure damages a file, its hash shows the damage, and the shard is
+    predicted again.
     """
     write_file(plan.part_path(shard, ".part"), part, durable=False)
     digest = hashlib.sha256(part).hexdigest()
-    write_record(plan.part_path(shard, ".json"), {**seal, "bytes": len(part), "sha256": digest}, durable=False)
+    write_record(plan.part_path(shard, ".json"), {**counts, "bytes": len(part), "sha256": digest}, durable=False)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run a worker process, which reads requests from standard input until its end.
 
-    A request is a line of JSON. The answer to `{"plan": path, "shard": number}`, on standard output, is a `.` for
-    every predicted image, then `DONE` if the shard was committed, or `TAKEN` if another process has it.
-    `{"model": [directory, version, digest], "photos": bool}` has no answer; the worker loads what it names.
+    Each request is a line of JSON. For `{"plan": path, "shard": number}`, the worker predicts the shard, and writes to
+    standard output a `.` for each predicted image, then `DONE` if it committed the shard, or `TAKEN` if another process
+    has it. For `{"model": [directory, version, digest], "photos": bool}`, it loads the model, and writes nothing.
 
     Args:
-        arguments: descriptor of the file from `digits.prediction.limits.open_position_file`.
+        arguments: one argument, the descriptor of the file from `digits.prediction.limits.open_position_file`.
 
     Returns:
         The exit code: 0 at the end of the input, or that of the error, whose message is on standard error.
@@ -347,7 +349,7 @@ def preload(directory: str, version: int, digest: str, *, photos: bool) -> None:
         directory: directory of the exported model.
         version: number of its version in the registry.
         digest: expected digest of the model.
-        photos: whether to load OpenCV, which images in MNIST's form do not need.
+        photos: whether to load OpenCV, too; images in MNIST's form do not need it.
     """
     with suppress(DigitsError):  # the first shard raises it again, where it is reported
         _load_predictor(Path(directory), version, digest)

@@ -12,7 +12,7 @@ written; `nofile`, `fsize`, `as`: limits on open files, file size and memory. A 
 - the command exits with 0 or an expected exit code, and prints one message without a traceback (unless it was killed);
 - after the fault, every file of the final state is absent, unchanged or complete, and never half written;
 - the same command, run again, succeeds and leaves the files of an undisturbed run, except for times;
-- it reuses everything that was committed: images of sealed shards, epochs of the checkpoint;
+- it reuses everything that was committed: images of committed shards, epochs of the checkpoint;
 - after the janitor has run, no file is left that an undisturbed run does not leave.
 
 `tests.faults.kills` covers only predictions: it kills them and checks, with the kernel's help, which images are opened

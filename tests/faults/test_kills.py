@@ -34,8 +34,8 @@ import pathlib, sys
 
 if "predict" in sys.orig_argv:
     root = pathlib.Path(sys.orig_argv[sys.orig_argv.index("--artifacts") + 1])
-    for seal in root.glob("work/predictions/[0-9a-f]*/parts/*.json"):
-        seal.unlink()
+    for commit in root.glob("work/predictions/[0-9a-f]*/parts/*.json"):
+        commit.unlink()
 """
 """Defect: commits that the next run does not see."""
 

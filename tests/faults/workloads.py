@@ -138,7 +138,7 @@ def _committed_images(place: Place) -> int | None:
     if path is None:
         return None
     plan = Plan.open(path)
-    return sum(len(plan.entries(int(seal.stem))) for seal in (path / "parts").glob("[0-9]*.json"))
+    return sum(len(plan.entries(int(commit.stem))) for commit in (path / "parts").glob("[0-9]*.json"))
 
 
 def _reused_images(place: Place, _output: str) -> int:

@@ -207,9 +207,9 @@ def test_an_incremental_run_renews_the_table(old: Path, store: Store) -> None:
 
 
 def ledger_record(store: Store) -> dict[str, Any]:
-    """Return the sealed record of the one ledger."""
-    (seal,) = store.root.glob("work/predictions/ledgers/*/*.json")
-    return read_ledger(seal)[0]
+    """Return the commit record of the one ledger."""
+    (commit,) = store.root.glob("work/predictions/ledgers/*/*.json")
+    return read_ledger(commit)[0]
 
 
 def moved_ledger(old: Path, store: Store) -> Path:

@@ -330,7 +330,7 @@ def test_a_truncated_archive_is_refused(job: Job, ending: str) -> None:
     whole = archive.read_bytes()
     for share in (0.0, 0.3, 0.45):
         archive.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(UsageError, match="expected an intact zip or tar archive, but: "):
+        with pytest.raises(UsageError, match="expected an intact zip or tar archive, found a damaged one"):
             job.run(archive)
     assert not job.out.exists()
 

@@ -24,5 +24,8 @@ def test_only_one_run_at_a_time_holds_the_lock_of_an_inbox(tmp_path: Path) -> No
 def test_an_inbox_must_be_a_folder(tmp_path: Path) -> None:
     """A file in its place is an error."""
     (tmp_path / "in").write_bytes(b"")
-    with pytest.raises(UsageError, match="the inbox must be a folder"), inbox_lock(Store(tmp_path), tmp_path / "in"):
+    with (
+        pytest.raises(UsageError, match="choose another folder as inbox"),
+        inbox_lock(Store(tmp_path), tmp_path / "in"),
+    ):
         pass

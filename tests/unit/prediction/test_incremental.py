@@ -173,7 +173,7 @@ def test_verify_compares_the_content_of_all_files(job: Job, opened: list[bytes])
 
 def test_verify_without_incremental_is_an_error(job: Job) -> None:
     """There are no rows to verify."""
-    with pytest.raises(UsageError, match="nothing to verify"):
+    with pytest.raises(UsageError, match="verify: only rows that incremental reuses can be verified"):
         job.run(incremental=False, verify=True)
 
 

@@ -254,7 +254,7 @@ def test_an_error_of_the_normalization_fails_only_its_row(job: Job, monkeypatch:
 
     monkeypatch.setattr("digits.prediction.worker.screen", look)
     assert job.run().statuses == {"ok": 9, "unreadable": 1}
-    assert job.rows()[4]["error"] == "normalization failed: ZeroDivisionError"
+    assert job.rows()[4]["error"] == "it could not be normalised: ZeroDivisionError"
 
 
 def test_a_single_image_is_predicted_whatever_its_extension(job: Job) -> None:
@@ -599,7 +599,7 @@ def damage(path: Path) -> None:
 def test_the_shard_of_a_damaged_part_file_is_predicted_again(
     job: Job, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its seal shows the damage; `predict_folder` repairs it."""
+    """Its commit record shows the damage; `predict_folder` repairs it."""
     job.run()
     expected = job.out.read_bytes()
     plan = job.plan()

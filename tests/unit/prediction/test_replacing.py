@@ -240,7 +240,7 @@ def test_another_number_of_classes_is_refused(job: Job) -> None:
     """The columns would differ."""
     job.predict(job.old, probabilities=True)
     job.new = OnnxModel.load(write_model(job.root / "four", classes=4), version=5)
-    with pytest.raises(UsageError, match="columns for other classes than the 4 of version 5"):
+    with pytest.raises(UsageError, match="columns of the table do not fit the 4 classes of version 5"):
         job.replace()
 
 
