@@ -9,5 +9,5 @@
 - `patterns`: include and exclude patterns
 - `screening`: detection of blank pages, several digits and photos of objects
 - `source`: one interface to folders and archives
-- `types`: array types that several packages share
+- `types`: array types that several packages use
 """

@@ -1,8 +1,8 @@
-"""Archive: list and read the images in a zip or tar file without unpacking it to disk.
+"""Archive: listing and reading of the images in a zip or tar file without unpacking it to disk.
 
-A member of an archive has an `Entry`, as a file of a folder has. In a zip file, the entry's modification time is the
-member's checksum, and its inode encodes the member's position and compression; in a tar file, its inode is the position
-of the member's content.
+A member of an archive is described by an `Entry`, like a file of a folder, but two of the fields have other meanings.
+In a zip file, `mtime_ns` is the member's checksum, and `inode` encodes its position and compression. In a tar file,
+`mtime_ns` is its modification time in seconds, and `inode` is the position of its content.
 """
 
 import bz2
@@ -31,14 +31,18 @@ Identity = tuple[int, int, int]
 """Size, modification time in nanoseconds, and inode of an archive."""
 
 _POSITION = struct.Struct(">QQHH")
+"""Fields of a zip member that `Entry.inode` encodes: offset of the local header, compressed size, method and flags."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _PACKED_HEAD = 4096
+"""Number of compressed bytes that are read in addition to twice the number of requested bytes."""
 _LONGEST_HEADER = 2**20
 _ENCRYPTED = 1
 _UTF8_NAME = 0x800
 _SPARSE = -1
+"""Value of `Entry.inode` for a sparse file, whose content is not in one piece."""
 _OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _DAMAGE = (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+"""Errors on reading a damaged member."""
 
 
 class Member(NamedTuple):
@@ -49,7 +53,7 @@ class Member(NamedTuple):
         kind: None for a regular file, otherwise the reason to skip the member.
         size: size of its content in bytes.
         stamp: checksum in a zip file, modification time in seconds in a tar file.
-        position: where the content is; see the module's docstring.
+        position: position of the content, as in the entry's `inode`; see the module's docstring.
     """
 
     name: bytes
@@ -86,10 +90,10 @@ def is_archive(path: Path) -> bool:
 
 
 class Archive:
-    """Archive of images, opened by `with`.
+    """Archive of images; a context manager that opens and closes the file.
 
     Args:
-        path: path of the archive, with an extension that tells its format.
+        path: path of the archive; its extension determines the format.
         identity: identity of the archive when it was listed; None if it has not been listed.
 
     Raises:
@@ -287,9 +291,9 @@ class ArchiveListing:
     """Listing of the regular members of an archive: iterate over it to get an `Entry` per member.
 
     The entries come in byte order of the paths, those of a compressed tar file in the order of the archive. The counter
-    `skipped` has the reasons of `digits.images.folder.Listing`, `folder`, `unsafe-name` (absolute, or with `..` or NUL)
-    and `duplicate`. Of several members with one path, the last one is listed, as it would replace the others if the
-    archive were unpacked.
+    `skipped` has the number of skipped members by reason: those of `digits.images.folder.Listing`, `folder`,
+    `unsafe-name` (absolute, or with `..` or NUL) and `duplicate`. Of several members with the same path, the last one
+    is listed, because it would replace the others if the archive were unpacked.
 
     Args:
         archive: open archive.
@@ -343,4 +347,5 @@ class ArchiveListing:
 def _to_usage_error(path: Path, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE):
         return error
-    return UsageError(f"{path}: expected an intact zip or tar archive, but: {error or type(error).__name__}")
+    reason = str(error) or type(error).__name__
+    return UsageError(f"{path}: expected an intact zip or tar archive, found a damaged one ({reason}); create it again")

@@ -1,12 +1,12 @@
 """Decoding: from the bytes of an image file to grey pixels, for training and prediction.
 
 Only the formats of `FORMATS`, and others on request, are passed to Pillow, each directly to its own reader. A hostile
-file therefore cannot start a rarely used reader or Ghostscript. `Image.open` would try every reader in turn, which
-takes a third of the time of a small PNG and hides what is wrong with a damaged file.
+file therefore cannot start a rarely used reader or Ghostscript. `Image.open` is not used: it tries every reader in
+turn, which takes a third of the time needed for a small PNG, and hides what is wrong with a damaged file.
 
-Two kinds of files are decoded by faster libraries. libspng decodes a greyscale PNG that holds nothing but pixels, such
-as MNIST's digits, to the same pixels as Pillow. libjpeg-turbo decodes a large JPEG at a half, a quarter or an eighth of
-its size. If they fail, Pillow decodes the file or reports what is wrong with it.
+Two kinds of files are decoded by faster libraries. libspng decodes a greyscale PNG without metadata, such as MNIST's
+digits, to the same pixels as Pillow. libjpeg-turbo decodes a large JPEG at a half, a quarter or an eighth of its size.
+If they fail, Pillow decodes the file or reports what is wrong with it.
 """
 
 import importlib
@@ -44,21 +44,27 @@ from digits.status import Status
 MIN_SIDE = 112
 """Value of `min_side` for images that will be normalized, in pixels."""
 _SCALES = (8, 4, 2)
+"""Divisors of the size at which a JPEG may be decoded."""
 STRIP_PIXELS = 1 << 20
-"""Pixels that are converted to grey at a time."""
+"""Number of pixels that are converted to grey at a time."""
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+"""Metadata from which Pillow reads the orientation."""
 _ON_ITS_SIDE = range(5, 9)
+"""EXIF orientations that exchange width and height."""
 _MAY_HAVE_FRAMES = ("GIF", "TIFF", "WEBP", "PNG")
-# Factors from these PNG depths to 8 bit. Pillow scales the pixels, but not the transparent colour in the chunk tRNS.
 _TRANSPARENT_SCALE = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
+"""Factors from PNG depths to 8 bit. Pillow scales the pixels, but not the transparent colour in the chunk tRNS."""
 _UINT = struct.Struct(">I").unpack_from
 _GREY = (b"\1\0", b"\2\0", b"\4\0", b"\x08\0")
+"""Depth (1, 2, 4 or 8 bit) and colour type (grey) in the header of a PNG."""
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _SEGMENT = struct.Struct(">BBHBHHB")
 _MARK, _SCAN, _FRAME = 0xFF, 0xDA, 0xC0
+"""First byte of each JPEG marker, and the second bytes of the markers of a scan and of a baseline frame."""
 _TABLES = (0xDB, 0xC4, 0xDD)
+"""Second bytes of the markers of quantization tables, Huffman tables and the restart interval of a JPEG."""
 _JFIF = b"\xe0\0\x10JFIF\0"
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _WARNINGS_LOCK = threading.Lock()
 
 
@@ -80,7 +86,7 @@ class Decoded:
 
 
 class DecodeError(DigitsError):
-    """Error that a file is not a readable image.
+    """Error for a file that is not a readable image.
 
     Args:
         status: status of its row in the table.
@@ -106,14 +112,14 @@ def decode(
     """Decode the first frame of an image file to grey pixels.
 
     Every depth is scaled to 8 bit, not clipped. Formats without a fixed range (32 bit, float) are scaled from the
-    smallest of the ranges 0 to 1, 0 to 255 and 0 to 65535 that holds all values, otherwise from the least value to the
-    greatest.
+    smallest of the ranges 0 to 1, 0 to 255 and 0 to 65535 that holds all values. If none does, they are scaled from
+    the least value to the greatest.
 
     Args:
         content: content of the file.
         max_pixels: largest number of pixels, width times height.
         min_side: least number of pixels of the shorter side. A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8
-            of its size that satisfies it; None decodes the whole image. Other formats are always decoded whole.
+            of its size at which it has that many; None for the full size. Other formats always have the full size.
         others: formats to read besides `FORMATS`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""File list: entries of the files whose paths a user lists in a file, such as the output of `find -print0`."""
+"""File list: the files that a user names in a list, such as the output of `find -print0`."""
 
 import errno
 import os
@@ -22,7 +22,9 @@ from digits.images.folder import (
 from digits.images.patterns import Selection
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Error numbers of a file that does not exist."""
 STANDARD_INPUT = Path("-")
+"""Path that stands for standard input."""
 
 
 def read_file_list(source: Path) -> list[bytes]:
@@ -34,7 +36,7 @@ def read_file_list(source: Path) -> list[bytes]:
     Raises:
         UsageError: if the file cannot be read.
     """
-    with os_errors_as(UsageError, source, "could not be read", "expected a list of files"):
+    with os_errors_as(UsageError, source, "could not be read", "expected a list of files, one path per line"):
         content = sys.stdin.buffer.read() if source == STANDARD_INPUT else source.read_bytes()
     return [name for name in content.split(b"\0" if b"\0" in content else b"\n") if name]
 
@@ -42,17 +44,18 @@ def read_file_list(source: Path) -> list[bytes]:
 class FileList:
     """Listing of named files: iterate over it to get an `Entry` per file, in byte order of the paths, without repeats.
 
-    A named file that does not exist is listed too, with the size `MISSING_SIZE`, so that its row reports it. The
-    counter `skipped` has the reasons of `digits.images.folder.Listing`, `folder` for a folder, and `outside` for a path
-    that leads out of the folder. A path that leads through a link counts as `link`.
+    A named file that does not exist is listed too, with the size `MISSING_SIZE`, so that the table has a row for it.
+    The counter `skipped` has the number of skipped paths by reason: those of `digits.images.folder.Listing`, `folder`
+    for a folder, and `outside` for a path that leads out of the folder. A path that leads through a link counts as
+    `link`.
 
     Args:
         root: folder.
         names: paths of the files, relative to the folder or absolute.
-        aliases: other absolute paths of the folder, such as the path that the user named.
+        aliases: other absolute paths of the folder, such as the one that the user named, which may contain links.
         recursive: whether to list files in subfolders.
         selection: files to list; by default all.
-        own_files: files and directories to skip, such as the output of Digits.
+        own_files: files and directories to skip, because Digits writes them.
     """
 
     def __init__(  # noqa: PLR0913 - the arguments of `Listing` and the names
@@ -106,6 +109,7 @@ class FileList:
         return b"" if path == b"." else path
 
     def _entry(self, reader: DirectoryReader, path: bytes) -> Entry | str:
+        """Return the entry of a file, or the reason to skip it."""
         directory, _, name = path.rpartition(b"/")
         if path.startswith(b"/"):
             return "outside"
@@ -124,7 +128,7 @@ class FileList:
         return reason or Entry(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
     def _entry_without_status(self, path: bytes, error: OSError) -> Entry | str:
-        """Return an entry for a file that is missing or denied, or a reason to skip it, such as a link in its path."""
+        """Return the entry of a file that cannot be examined, or the reason to skip it, such as a link in its path."""
         if error.errno in RESOURCE_ERRORS:
             raise error
         parts = path.split(b"/")

@@ -1,6 +1,6 @@
-"""Folder: list the files of a folder in byte order, and read them without following links.
+"""Folder: listing of the files of a folder in byte order, and reading them without following links.
 
-Paths in this module are bytes, as the operating system has them, and relative to the folder. Directories are opened one
+Paths in this module are bytes, as in the operating system, and relative to the folder. Directories are opened one
 path component at a time with `O_NOFOLLOW`, so that a link cannot lead out of the folder.
 """
 
@@ -25,19 +25,22 @@ from digits.images.patterns import HEAD_BYTES, Selection
 from digits.store.files import TEMPORARY
 
 DENIED_SIZE = -1
-"""Size of a listed file that cannot be examined, since its directory may be read but not entered."""
+"""Size of a listed file that cannot be examined, because its directory may be listed but not entered."""
 
 MISSING_SIZE = -2
-"""Size of a listed file that does not exist, but that the user named."""
+"""Size of a file that the user named but that does not exist."""
 
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = re.compile(rb"[\x00-\x1f\x7f%]|[\x80-\xff]")
+"""Bytes of a path that need decoding or escaping."""
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%\udc80-\udcff]")
+"""Characters that are written as `%XX`; the last range stands for bytes that are not UTF-8."""
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Error numbers that say nothing about the file: this process or the system has run out of a resource."""
+"""Error numbers that have nothing to do with the file: this process or the system has run out of a resource."""
 _NEEDS_DOT = ("=", "+", "-", "@", "./")
+"""Beginnings of paths that get the prefix `./`."""
 
 
 class Entry(NamedTuple):
@@ -82,7 +85,7 @@ def unescape_path(text: str) -> bytes:
     try:
         return _ESCAPE.sub(_byte, text.removeprefix("./").encode())
     except ValueError as error:
-        raise UsageError(f"{text!r} is not an escaped path: expected %XX, two hexadecimal digits, for %") from error
+        raise UsageError(f"{text!r} is not an escaped path: expected two hexadecimal digits after each %") from error
 
 
 def _byte(match: re.Match[bytes]) -> bytes:
@@ -157,7 +160,7 @@ class _Level(NamedTuple):
     Args:
         path: path with a final `/`.
         identity: device and inode; None if the directory is skipped.
-        records: records that have not been visited yet.
+        records: records of the entries that have not been visited yet; see `Listing._scan`.
     """
 
     path: bytes
@@ -167,7 +170,7 @@ class _Level(NamedTuple):
 
 @contextmanager
 def _temporary_file(directory: Path | None) -> Iterator[BinaryIO]:
-    """Open an unnamed temporary file, and ignore an error on closing it, as on a full disk."""
+    """Open an unnamed temporary file, and ignore errors on closing it, which a full disk causes."""
     file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 - `with` would raise the error on closing
     try:
         yield file
@@ -183,13 +186,14 @@ class Listing:
         root: folder to list.
         recursive: whether to list subfolders.
         selection: files to list; by default those with the extension of an image.
-        own_files: files and directories to skip, such as the output of Digits.
+        own_files: files and directories to skip, because Digits writes them.
         scratch: directory for the temporary file in which the names of a very large folder are sorted; None for the
             system's directory for temporary files.
 
-    The counter `skipped` has the number of skipped entries by reason: `link`, `fifo`, `socket`, `device`, `other-file`
-    (not the extension of an image), `excluded` (a folder counts once), `not-included`, `sub-folder` (not listed),
-    `unreadable-folder`, `vanished` (a folder that disappeared while it was listed), `loop`, `output`.
+    The counter `skipped` has the number of skipped files and folders by reason: `link`, `fifo`, `socket`, `device`,
+    `other-file` (not the extension of an image), `excluded` (a folder counts once), `not-included`, `sub-folder` (not
+    listed, because `recursive` is false), `unreadable-folder`, `vanished` (a folder that disappeared while it was
+    listed), `loop` (a folder inside itself), `output` (one of `own_files`).
     """
 
     def __init__(
@@ -233,9 +237,10 @@ class Listing:
     def _scan(
         self, reader: DirectoryReader, scratch: BinaryIO, directory: bytes, ancestors: set[_Identity | None]
     ) -> _Level:
-        """Read one directory into sorted records: the name, NUL, and the numbers of a file's entry.
+        """Read a directory, and return it with the sorted records of its entries.
 
-        Such records sort in the same order as the paths.
+        The record of a file is its name, NUL, size, modification time and inode. The record of a folder is its name,
+        `/` and NUL. Sorted records have the order of the paths.
         """
         try:
             descriptor = reader.directory(directory.rstrip(b"/"))
@@ -297,11 +302,11 @@ def read_head(name: bytes, directory: int) -> bytes | None:
 
 
 class OwnFiles:
-    """Files below a folder that Digits writes: the given ones, and the temporary files that will replace them.
+    """Files in a folder that Digits writes: the given ones, and the temporary files that will replace them.
 
     Args:
         root: folder.
-        paths: files and directories, also outside the folder.
+        paths: files and directories; those outside the folder are ignored.
     """
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:
@@ -310,7 +315,12 @@ class OwnFiles:
         self._paths = {path[len(base) :] for path in real if path.startswith(base)}
 
     def __call__(self, directory: bytes, name: bytes) -> bool:
-        """Return whether a name in a directory, whose path has a final `/`, is one of these files or directories."""
+        """Return whether Digits writes a file or a directory.
+
+        Args:
+            directory: directory that contains it, relative to the folder, with a final `/` unless empty.
+            name: its name.
+        """
         if not self._paths:
             return False
         temporary = TEMPORARY.fullmatch(name)
@@ -365,7 +375,7 @@ def resolve_source(source: Path) -> tuple[Path, bytes | None]:
             os.close(os.open(real, os.O_RDONLY | os.O_DIRECTORY))
             return real, None
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{source}: expected a folder or an archive of images or one image, found neither")
+        raise UsageError(f"{source}: {remedy}, found a {name_file_type(mode)}")
     return real.parent, os.fsencode(real.name)
 
 
@@ -390,7 +400,7 @@ def read_entry(reader: DirectoryReader, entry: Entry, *, max_bytes: int) -> byte
 
     Raises:
         DecodeError: with the status `too-large`, `changed`, `vanished`, `denied` or `unreadable`.
-        OSError: if file descriptors or memory have run out (`RESOURCE_ERRORS`), so that no file can be opened.
+        OSError: if file descriptors or memory have run out (`RESOURCE_ERRORS`). Then no file can be opened.
     """
     if entry.size > max_bytes:
         raise DecodeError("too-large", f"{entry.size} bytes are over the limit of {max_bytes}; raise max_bytes")
@@ -471,7 +481,7 @@ def _spill(run: Sequence[bytes], file: BinaryIO) -> Iterator[bytes]:
 
 
 def _encode(block: Sequence[bytes]) -> bytes:
-    """Return the number of records, the length of each, and the records, as bytes."""
+    """Return a block of records as bytes: their number, the length of each, and the records."""
     return b"".join([array("I", [len(block), *map(len, block)]).tobytes(), *block])
 
 

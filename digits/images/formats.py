@@ -19,8 +19,10 @@ READERS = {
 """Formats that are always read, with the module of Pillow that reads each."""
 
 FORMATS = tuple(READERS)
+"""Names of the formats that are always read."""
+
 OtherFormat = Literal["AVIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]
-"""Formats that are read on request. None of their readers starts another program."""
+"""Format that is read on request. None of the readers starts another program."""
 
 OTHER_READERS: Mapping[str, str] = {
     "AVIF": "PIL.AvifImagePlugin",
@@ -32,6 +34,8 @@ OTHER_READERS: Mapping[str, str] = {
     "SGI": "PIL.SgiImagePlugin",
     "TGA": "PIL.TgaImagePlugin",
 }
+"""Module of Pillow that reads each `OtherFormat`."""
+
 OTHER_EXTENSIONS: Mapping[OtherFormat, tuple[str, ...]] = {
     "AVIF": (".avif", ".avifs"),
     "ICO": (".ico",),
@@ -42,17 +46,24 @@ OTHER_EXTENSIONS: Mapping[OtherFormat, tuple[str, ...]] = {
     "SGI": (".bw", ".rgb", ".rgba", ".sgi"),
     "TGA": (".tga", ".icb", ".vda", ".vst"),
 }
+"""Extensions of the files in each `OtherFormat`."""
+
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+"""Extensions of the files in `FORMATS`."""
+
 DEFAULT_MAX_PIXELS = 50_000_000
+"""Default limit of width times height of an image."""
+
 DEFAULT_MAX_BYTES = 256 * 2**20
+"""Default limit of the size of an image file in bytes."""
 
-
-# The first bytes of the formats that are read, and of other formats, which error messages name.
 SIGNATURE = re.compile(
     rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<GIF>GIF8[79]a)|(?P<BMP>BM)"
     rb"|(?P<WEBP>RIFF....WEBP)|(?P<TIFF>II[*+]\0|MM\0[*+])",
     re.DOTALL,
 )
+"""First bytes of the files in `FORMATS`."""
+
 OTHER_SIGNATURE = re.compile(
     rb"(?P<HEIF_or_AVIF>....ftyp(?:heic|heix|heim|hevc|mif1|msf1|avif|avis))|(?P<PDF>%PDF-)"
     rb"|(?P<PostScript>%!PS|\xc5\xd0\xd3\xc6)|(?P<Photoshop>8BPS)|(?P<ICO>\0\0[\1\2]\0)|(?P<QOI>qoif)"
@@ -60,6 +71,7 @@ OTHER_SIGNATURE = re.compile(
     rb"|(?P<SVG>\s*(?:<\?xml[^>]*>\s*)?<svg)|(?P<PNM>P[1-7]\s)|(?P<OpenEXR>v/1\x01)|(?P<GIMP>gimp xcf)",
     re.DOTALL,
 )
+"""First bytes of files in other formats. An error message names the format of such a file."""
 
 
 def has_signature(head: bytes, others: Sequence[OtherFormat] = ()) -> bool:
@@ -73,7 +85,7 @@ def has_signature(head: bytes, others: Sequence[OtherFormat] = ()) -> bool:
 
 
 def matches_format(head: bytes, kind: OtherFormat) -> bool | None:
-    """Return whether Pillow's reader of a format accepts a file's first bytes, None if the format has no signature."""
+    """Return whether Pillow's reader of a format accepts the first bytes of a file; None if it has no signature."""
     from PIL import Image
 
     importlib.import_module(OTHER_READERS[kind])

@@ -1,4 +1,4 @@
-"""Normalization: convert a grey image of a digit to the form of MNIST's digits, for training and prediction.
+"""Normalization: conversion of a grey image of a digit to the form of MNIST's digits, for training and prediction.
 
 MNIST's form (LeCun et al. 1998): light ink on black, 28x28 pixels; the longer side of the ink's box has 20 pixels, and
 the ink's centre of mass is at the centre of the image.
@@ -40,6 +40,7 @@ SPEC: Mapping[str, Any] = {"recipe": "mnist", "version": 3, "box": 20, "field": 
 """Normalization that is stored with a model, so that images are always converted to the form it was trained on."""
 
 _MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).astype(np.float32)
+"""Factors of the pixels in the sums for the mass and the first moments along rows and columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class _Constants:
     """Constants of the normalization. Lengths are in pixels, levels are grey levels of 0 to 255.
 
     Args:
-        box: least and greatest length of the longer side of the ink's box in MNIST's form.
+        box: smallest and largest length of the longer side of the ink's box in MNIST's form.
         off_centre: largest distance of the centre of mass from the centre in MNIST's form, along an axis.
         page_side: largest side of the page, the image in which the ink is cut out.
         coarse_side: largest side of the coarse image, in which paper and digit are found.
@@ -55,30 +56,30 @@ class _Constants:
         small_side: largest side of an image whose paper is taken to be even.
         plain_range: largest range of levels along the border of a page whose paper is taken to be even.
         two_levels: least share of the variance that two levels explain in a page whose paper is taken to be even.
-        least_contrast: least level of full ink.
-        faint: level below which full ink must stand out from the noise.
-        over_noise: least ratio of faint full ink to the mean strength of the rest of the page.
-        least_ink: least level of a pixel inside the ink's box.
-        full_ink: quantile of the ink's levels that is taken for full ink.
-        paper_noise: share of full ink below which a level is noise of the paper.
-        darkest_paper: least level of paper to divide by, so that noise in the dark does not count.
-        dark_noise: level that is added before taking a logarithm, so that noise in the dark does not count.
+        least_contrast: level of full ink below which a page is blank.
+        faint: level of full ink below which the ink is faint, and counts only if the page has little noise.
+        over_noise: least ratio of faint full ink to the noise, the mean strength of the page beside the ink.
+        box_level: least level of the pixels that determine the ink's box.
+        full_ink_quantile: quantile of the strength of the ink that is taken for the level of full ink.
+        paper_noise: share of full ink up to which a level is taken for noise of the paper.
+        darkest_paper: lower limit of the paper's level as a divisor, so that noise in the dark is not amplified.
+        dark_noise: level added before taking a logarithm, so that noise in the dark is not amplified.
         least_variance: variance below which the skewness is taken to be 0.
-        reach: distance from the ink within which fainter pixels belong to it.
-        margin: margin about the ink, in pixels of the coarse image, that is cut out of the page with it.
+        reach: distance from the chosen parts up to which fainter pixels belong to the ink, too.
+        margin: width of the surroundings that are cut out of the page with the ink, in pixels of the coarse image.
         stroke: side of the wide window for morphology, as a share of the longer side; wider than any stroke.
         narrow_stroke: side of the narrow window for morphology, as a share of the longer side.
         neighbourhood: side of the window of the paper's median, as a share of the longer side.
         surroundings: side of the window of the mean for the polarity, as a share of the longer side.
-        edge: width of the image's edge, in which frames are looked for, as a share of the side.
-        line: least share of ink in a row or column that is taken for a line of a frame.
-        inside: share of a part's area away from the edge below which the part is taken for a frame.
+        edge: width of the zone along each edge in which frames are searched for, as a share of the side.
+        line: share of ink above which a row or column is taken for a line of a frame.
+        inside: share of a part's area outside the edge zones below which the part is taken for a frame.
         speck: share of the main part's area below which another part is a speck.
-        apart: distance from the main part beyond which another part does not belong to it, as a share of its side.
+        apart: distance from the main part beyond which another part is not joined to it, as a share of its longer side.
         digit: share of the main part's area from which another part may be a second digit.
-        most_parts: largest number of parts that are weighed.
+        most_parts: largest number of parts that get a score.
         strong_slant: slant that nearly all of MNIST's digits stay below, in columns per row.
-        most_unslanted: largest slant that is removed from a strong one, in columns per row.
+        most_unslanted: largest reduction of a strong slant, in columns per row.
     """
 
     box: tuple[int, int] = (18, 20)
@@ -92,8 +93,8 @@ class _Constants:
     least_contrast: int = 12
     faint: int = 24
     over_noise: float = 7.5
-    least_ink: int = 32
-    full_ink: float = 0.95
+    box_level: int = 32
+    full_ink_quantile: float = 0.95
     paper_noise: float = 0.1
     darkest_paper: int = 16
     dark_noise: int = 32
@@ -129,7 +130,7 @@ class Ink:
         box: box of the digit's ink.
         dark_on_light: whether the ink is darker than the paper.
         others: boxes of other parts that are large enough to be a second digit.
-        tight: whether the ink's box is the whole of a square image, so that its proportions may have been lost.
+        tight: whether the ink fills a square image up to its edges, so that its proportions may have been lost.
     """
 
     page: Pixels
@@ -203,8 +204,9 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     """Return the ink of one digit without its paper, None if there is no ink, as on a blank page.
 
     Paper, polarity and the parts that are the digit are found at a coarse scale, the ink itself at the page's scale.
-    The paper is taken to be even, of one level, if the border of the image has one level, if the image has two levels
-    in all, or if it is small, so that ink may cover most of it. Otherwise the paper is estimated at each pixel.
+    The paper is taken to be even (of one level) if the border of the image has one level, if the image has only two
+    levels, or if it is small, so that ink may cover most of it. Otherwise the paper is estimated at each pixel, and the
+    image may show a frame around the digit.
 
     Args:
         pixels: grey image, (H, W) uint8 of any size.
@@ -212,10 +214,10 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     """
     page = _shrunk(pixels, _C.page_side)
     coarse = _shrunk(page, _C.coarse_side)
-    framed = not (even or _is_even(page))
-    paper, dark_on_light = _uneven_paper(coarse) if framed else _even_paper(coarse)
+    uneven = not (even or _is_even(page))
+    paper, dark_on_light = _uneven_paper(coarse) if uneven else _even_paper(coarse)
     strength = _strength(coarse, paper, dark_on_light)
-    chosen = _choose(_mask(strength, framed=framed), strength, framed=framed)
+    chosen = _choose(_mask(strength, may_have_frame=uneven), strength, may_have_frame=uneven)
     if chosen is None:
         return None
     kept, others = chosen
@@ -225,10 +227,10 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
         return None
     levels, box = found
     tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
-    return Ink(page, paper, levels, box, dark_on_light, tuple(_times(other, factor) for other in others), tight)
+    return Ink(page, paper, levels, box, dark_on_light, tuple(_scaled_box(other, factor) for other in others), tight)
 
 
-def _times(box: Box, factor: int) -> Box:
+def _scaled_box(box: Box, factor: int) -> Box:
     top, left, bottom, right = box
     return top * factor, left * factor, bottom * factor, right * factor
 
@@ -300,7 +302,7 @@ def _separation(page: Pixels) -> float:
 
 
 def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
-    """Return even paper, the median of the pixels on the paper's side of the threshold, and whether ink is darker."""
+    """Return paper of one level, the median of the pixels that are not ink, and whether the ink is darker."""
     light = _otsu(page)
     dark_on_light = _more_light(light) > 0
     side = light if dark_on_light else 1 - light
@@ -308,7 +310,7 @@ def _even_paper(page: Pixels) -> tuple[Pixels, bool]:
 
 
 def _more_light(light: Pixels) -> float:
-    """Return the balance of light and dark pixels, -1 to 1; above 0, the light ones are probably the paper.
+    """Return the balance of light and dark pixels, -1 to 1; if it is above 0, the light ones are probably the paper.
 
     There is more paper than ink. The border, which is nearly all paper, has as much weight as the whole image.
     """
@@ -323,11 +325,11 @@ def _quantile(values: Pixels, mask: Pixels, share: float) -> int:
 
 
 def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
-    """Return the paper at each pixel, with its shadows, and whether ink is darker.
+    """Return the paper at each pixel, with its shadows, and whether the ink is darker.
 
-    A morphological closing fills in dark strokes; an opening, light ones. Of two estimates, the one nearer to the ink
-    errs less: one has a window wider than any stroke; the other has a narrow window, and a median over most of the
-    image removes the strokes that it leaves.
+    A morphological closing removes dark strokes, an opening removes light ones. There are two estimates: one with a
+    window wider than any stroke, and one with a narrow window, followed by a median over most of the image that removes
+    the strokes that are left. At each pixel, the estimate nearer to the ink is used, because it errs less.
     """
     cv2 = opencv()
     side = max(page.shape)
@@ -341,10 +343,11 @@ def _uneven_paper(page: Pixels) -> tuple[Pixels, bool]:
 
 
 def _stands_out_dark(page: Pixels) -> bool:
-    """Return whether ink is darker than paper, which skews the differences of pixels from their surroundings.
+    """Return whether the ink is darker than the paper.
 
-    The surroundings are measured by a mean and by a median, which fail on different images. The balance of light and
-    dark pixels also counts. Logarithms are compared, since illumination multiplies.
+    Dark ink skews the differences of pixels from their surroundings to the negative side. The surroundings are measured
+    by a mean and by a median, which fail on different images. The balance of light and dark pixels also counts. The
+    differences are those of logarithms, because illumination multiplies the levels.
     """
     cv2 = opencv()
     table = _logarithms()
@@ -361,7 +364,7 @@ def _logarithms() -> Values:
 
 
 def _median(page: Pixels, share: float) -> Pixels:
-    """Return the median around each pixel, computed at a coarser scale, in a window of a share of the longer side."""
+    """Return the median around each pixel at a coarser scale; the window is a share of the longer side."""
     coarse = _shrunk(page, _C.median_side)
     median: Pixels = opencv().medianBlur(coarse, _odd(max(coarse.shape) * share))
     return _enlarged(median, page)
@@ -385,7 +388,7 @@ def _window(side: int) -> Pixels:
 
 
 def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
-    """Return by how much each pixel differs from its paper towards the ink, in shadow as much as it would in light."""
+    """Return how much darker than its paper each pixel is, or lighter if the ink is. Shadows do not weaken dark ink."""
     cv2 = opencv()
     if not dark_on_light:
         lighter: Pixels = cv2.subtract(page, paper)
@@ -395,9 +398,9 @@ def _strength(page: Pixels, paper: Pixels, dark_on_light: bool) -> Pixels:
     return lit
 
 
-def _mask(strength: Pixels, *, framed: bool) -> Pixels:
+def _mask(strength: Pixels, *, may_have_frame: bool) -> Pixels:
     mask = _otsu(strength)
-    if framed:
+    if may_have_frame:
         _erase_edge_lines(mask)
     return mask
 
@@ -413,8 +416,8 @@ def _erase_edge_lines(mask: Pixels) -> None:
         side[:first] = side[len(side) - last :] = 0
 
 
-def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tuple[Box, ...]] | None:
-    """Choose the main connected part, which has much ink and is central, and the parts close to it that are no specks.
+def _choose(mask: Pixels, strength: Pixels, *, may_have_frame: bool) -> tuple[Pixels, tuple[Box, ...]] | None:
+    """Choose the main connected part, the one with the highest score, and the parts close to it that are not specks.
 
     Returns:
         Mask of the chosen parts, (h, w) uint8 of 0 and 1, and the boxes of other large parts; None if there is no ink.
@@ -425,7 +428,7 @@ def _choose(mask: Pixels, strength: Pixels, *, framed: bool) -> tuple[Pixels, tu
         return None
     if count == 2:  # noqa: PLR2004 - paper and one part
         return mask, ()
-    parts = _parts(labels, strength, stats, centres, framed=framed)
+    parts = _parts(labels, strength, stats, centres, may_have_frame=may_have_frame)
     main = max(parts, key=lambda part: part.score)
     reach = _C.apart * max(main.box[2] - main.box[0], main.box[3] - main.box[1])
     others = [part for part in parts if part is not main and not part.frame]
@@ -453,12 +456,13 @@ def _parts(
     stats: npt.NDArray[np.int32],
     centres: npt.NDArray[np.float64],
     *,
-    framed: bool,
+    may_have_frame: bool,
 ) -> list[_Part]:
     """Return the largest parts with their scores.
 
-    The score is the amount of ink, which counts half in a corner, less the more of the part touches the border, and a
-    tenth in a frame. An image of noise has very many parts, so only the largest are scored.
+    The score is the amount of ink. It is reduced for a part away from the centre, by half in a corner, for a part that
+    touches the border of the image, and to a tenth for a frame. An image of noise has very many parts, so only the
+    largest get a score.
     """
     count, (height, width) = len(stats), labels.shape
     rows, columns = (max(2, int(side * _C.edge)) for side in labels.shape)
@@ -471,7 +475,7 @@ def _parts(
     for label in sorted(largest):
         (left, top, wide, high, area), (across, down) = sizes[label], middles[label]
         off = hypot(across / width - 0.5, down / height - 0.5) / sqrt(0.5)
-        frame = framed and inside[label] < _C.inside * area
+        frame = may_have_frame and inside[label] < _C.inside * area
         score = ink[label] * (1 - off / 2) / (1 + 2 * border[label] / max(wide, high)) * (0.1 if frame else 1)
         parts.append(_Part(label, (top, left, top + high, left + wide), area, frame, score))
     return parts
@@ -515,7 +519,7 @@ def _levels(strength: Pixels, kept: Pixels, reach: int = _C.reach) -> Pixels | N
     are noise and become 0.
     """
     cv2 = opencv()
-    full = _quantile(strength, kept, _C.full_ink)
+    full = _quantile(strength, kept, _C.full_ink_quantile)
     near = cv2.dilate(kept, _window(2 * max(_C.reach, reach) + 1))
     if full < _C.least_contrast or (full < _C.faint and full < _C.over_noise * cv2.mean(strength, mask=1 - near)[0]):
         return None
@@ -527,7 +531,7 @@ def _levels(strength: Pixels, kept: Pixels, reach: int = _C.reach) -> Pixels | N
 
 def _box_of(levels: Pixels) -> Box:
     cv2 = opencv()
-    _, ink = cv2.threshold(levels, _C.least_ink - 1, 1, cv2.THRESH_BINARY)
+    _, ink = cv2.threshold(levels, _C.box_level - 1, 1, cv2.THRESH_BINARY)
     left, top, width, height = cv2.boundingRect(ink)
     return top, left, top + height, left + width
 
@@ -561,7 +565,7 @@ def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
 
 
 def _upright(levels: Pixels) -> Pixels:
-    """Reduce a strong slant to one that MNIST's digits have, and return the cut-out ink.
+    """Reduce a strong slant to one that MNIST's digits have, and return the ink within its box.
 
     The slant is that of the least-squares line through the ink's rows, from the second moments.
     """
@@ -591,6 +595,6 @@ def _usual_width(levels: Pixels) -> float:
 
 
 def _offset(moments: Mapping[str, float], axis: str, size: int, length: int) -> int:
-    """Return where a box starts along an axis if its centre of mass is centred, inside the image."""
+    """Return the position along an axis at which a box is centred by mass, limited so that the box is in the image."""
     centre = moments[axis] / max(moments["m00"], 1)
     return min(max(round(length / 2 - centre), 0), length - size)

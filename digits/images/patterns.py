@@ -1,4 +1,4 @@
-"""Patterns: select the files of a folder by patterns, extensions and first bytes."""
+"""Patterns: selection of the files of a folder by patterns, extensions and first bytes."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,24 +10,26 @@ Head = Callable[[], bytes | None]
 """Function that returns the first bytes of a file, or None if the file cannot be read."""
 
 HEAD_BYTES = 16
-"""Number of bytes by which the format of a file is recognized."""
+"""Number of first bytes by which the format of a file is recognized."""
+
 _TOKEN = re.compile(
     r"(?:(?<=/)|\A)\*\*/|/\*\*\Z|\*+|\?|\[(?P<no>[!^]?)(?P<set>\]?[^]]*)\]|\\(?P<escaped>.)|.", re.DOTALL
 )
+"""Parts of a pattern: wildcards, sets of characters, escaped characters and single characters."""
 
 
 class Selection:
     """Selection of the files of a folder.
 
     A pattern without `/` is matched against names at any depth, a pattern with `/` against the path relative to the
-    folder. A pattern that matches a folder applies to everything in it. `*` and `?` do not match `/`, `**` does.
+    folder. A pattern that matches a folder applies to everything in it. `*` and `?` do not match `/`; `**` does.
 
     Args:
-        include: patterns of which a file must match one; its extension then does not matter.
+        include: patterns, one of which a file must match. Its extension then does not matter.
         exclude: patterns of the files and folders to leave out; they take precedence over `include`.
         all_files: whether to select every file, not only those with the extension of an image.
         by_content: whether to select the files that begin with the signature of an image format, whatever their names.
-        others: additional image formats, with their extensions.
+        others: formats to select besides `FORMATS`.
 
     Raises:
         UsageError: if a pattern is malformed.
@@ -86,7 +88,7 @@ def _compile(patterns: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _to_expression(pattern: str) -> str:
-    """Return a pattern as a regular expression, in which a byte that is not UTF-8 is one character, as in paths."""
+    """Return the regular expression of a pattern, for paths in which each byte that is not UTF-8 is one character."""
     body = pattern.strip("/")
     anywhere = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
     below = "/.*" if pattern.endswith("/") else "(?:/.*)?"

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 NOT_A_DIGIT = 1000.0
-"""Screening score of an image without ink, with several digits, or of an object. The network's own score, to which it
-is added, cannot offset it: the lowest of MNIST's digits is about -30."""
+"""Screening score of an image that is blank, has several digits or shows an object. The network's score, to which it is
+added, cannot offset it: the lowest network score of MNIST's digits is about -30."""
 
 SHADOW_LIMIT, OBJECT_LIMIT = 0.04, 0.12
-"""Limits of `measure_unevenness`. Ordinary photos of paper stay below the first, above which the screening score rises.
-The deepest shadows on paper stay below the second, above which the image is taken for a photo of an object."""
+"""Limits of `measure_unevenness`. Ordinary photos of paper stay below `SHADOW_LIMIT`; above it, the screening score
+rises. The deepest shadows on paper stay below `OBJECT_LIMIT`; an image above it is taken for a photo of an object."""
 
 _SCORE_PER_UNEVENNESS = 100.0
+"""Screening score per unit of unevenness above `SHADOW_LIMIT`."""
 
 
 class ScreenedImage(NamedTuple):
@@ -34,8 +35,8 @@ class ScreenedImage(NamedTuple):
         pixels: normalized image, (h, w) uint8.
         screening_score: screening's part of the out-of-distribution score (column `novelty`), 0 or more.
         dark_on_light: whether the ink is darker than the paper; false if this was not determined.
-        contrast: difference between the lightest and the darkest pixel of the image, 0 to 255; None if it is that of
-            `pixels`.
+        contrast: difference between the lightest and the darkest pixel of the original image, 0 to 255; None if it is
+            the same in `pixels`.
     """
 
     pixels: Pixels
@@ -47,7 +48,7 @@ class ScreenedImage(NamedTuple):
 def screen(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SHAPE) -> ScreenedImage:
     """Normalize an image as `digits.images.normalize.normalize` does, and score how unlike a digit the rest of it is.
 
-    An image in MNIST's form gets the score 0 in the mode `auto`. In the mode `none`, only a blank image gets a score
+    In the mode `auto`, an image in MNIST's form gets the score 0. In the mode `none`, only a blank image gets a score
     above 0.
 
     Args:
@@ -58,8 +59,8 @@ def screen(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SH
     if mode == "auto" and shape == SHAPE and has_mnist_form(pixels):
         return ScreenedImage(pixels, 0.0)
     if mode == "none":
-        seen = normalize(pixels, mode, shape=shape)
-        return ScreenedImage(seen, 0.0 if seen.any() else NOT_A_DIGIT)
+        scaled = normalize(pixels, mode, shape=shape)
+        return ScreenedImage(scaled, 0.0 if scaled.any() else NOT_A_DIGIT)
     ink = find_ink(pixels)
     if ink is None:
         return ScreenedImage(np.zeros(shape, np.uint8), NOT_A_DIGIT)
@@ -73,8 +74,9 @@ def screen(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SH
 def measure_unevenness(paper: Pixels) -> float:
     """Return how unevenly paper is lit: the root mean square deviation from the best-fitting plane, 0 to 1.
 
-    Light on paper falls off nearly linearly, so that paper scores close to 0. The variance that the least-squares plane
-    explains is the sum of the variances that each axis explains, and both follow from the image's moments.
+    Light on paper falls off nearly linearly, so the result is close to 0 for paper. The plane is the least-squares fit.
+    The variance that it explains is the sum of the variances that its slopes along the two axes explain. All of them
+    follow from the image's moments.
 
     Args:
         paper: grey levels of the paper without the ink, (H, W) uint8.
@@ -83,9 +85,9 @@ def measure_unevenness(paper: Pixels) -> float:
     (height, width), moments = paper.shape, cv2.moments(paper)
     count = paper.size
     mean, row, column = (moments[name] / count for name in ("m00", "m01", "m10"))
-    left = cv2.norm(paper, cv2.NORM_L2SQR) / count - mean**2
-    left -= _explained(row - mean * (height - 1) / 2, height) + _explained(column - mean * (width - 1) / 2, width)
-    return sqrt(max(0.0, left)) / 255
+    rest = cv2.norm(paper, cv2.NORM_L2SQR) / count - mean**2
+    rest -= _explained(row - mean * (height - 1) / 2, height) + _explained(column - mean * (width - 1) / 2, width)
+    return sqrt(max(0.0, rest)) / 255
 
 
 def _explained(covariance: float, size: int) -> float:

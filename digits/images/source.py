@@ -35,7 +35,7 @@ def open_source(path: Path, archive: tuple[int, int, int] | None) -> Iterator[So
 
     Args:
         path: path of the folder or archive.
-        archive: identity of the archive when it was listed; None for a folder.
+        archive: identity of the archive when it was listed, as in `Archive.identity`; None for a folder.
 
     Raises:
         OSError: if it cannot be opened.

@@ -1,4 +1,4 @@
-"""Types: the arrays that several packages share."""
+"""Types: array types that several packages use."""
 
 import numpy as np
 import numpy.typing as npt

@@ -243,7 +243,7 @@ def test_a_source_that_is_neither_or_cannot_be_read_is_an_error(world_readable: 
     (world_readable / "closed").mkdir(mode=0)
     with pytest.raises(UsageError, match="No such file"):
         resolve_source(world_readable / "missing")
-    with pytest.raises(UsageError, match="found neither"):
+    with pytest.raises(UsageError, match="found a fifo"):
         resolve_source(world_readable / "fifo")
     with without_root(), pytest.raises(UsageError, match="Permission denied"):
         resolve_source(world_readable / "closed")
