@@ -1,6 +1,7 @@
 """Functions of the public Python API, which `digits` offers by name: `digits.predict`, `digits.train`, ...
 
-All of them work without Prefect. The artifact root is the argument `artifacts`, else the one that the command uses.
+All of them work without Prefect. If `artifacts` is None, they use the artifact root that the command `digits` would
+use; see `digits.settings.artifact_root`.
 """
 
 from collections.abc import Sequence
@@ -109,8 +110,8 @@ def train(  # noqa: PLR0913 - the settings of a training run
 ) -> "Outcome":
     """Train a model, evaluate it, register it, and promote it if it beats the champion.
 
-    If data, configuration and code are those of an earlier run, nothing is done. Finished steps of an interrupted run
-    are reused. Arguments that are None take the values of the preset.
+    If data, configuration and code are those of an earlier run, nothing is done, and the outcome of that run is
+    returned. Finished steps of an interrupted run are reused. Arguments that are None take the values of the preset.
 
     Args:
         datasets: names or paths of datasets, as for `digits train --dataset`.
@@ -121,6 +122,9 @@ def train(  # noqa: PLR0913 - the settings of a training run
         promotion: limits that the model must meet to become the champion.
         artifacts: artifact root.
         progress: receiver of the progress.
+
+    Returns:
+        The model version, and whether it was promoted.
 
     Raises:
         UsageError: if a setting or a dataset is invalid.
@@ -213,15 +217,15 @@ def inspect(
 
 
 def list_models(*, artifacts: str | Path | None = None) -> list[ModelVersion]:
-    """Return all registered model versions with their facts, by number."""
+    """Return all registered model versions, oldest first."""
     return Registry(_open_store(artifacts)).versions()
 
 
 def load_model(version: str = "champion", *, artifacts: str | Path | None = None) -> "Predictor":
     """Load a model version into ONNX Runtime.
 
-    `predict` of the result returns the probability of each class: (N, height, width) uint8 pixels in the form of the
-    network's input -> (N, classes) float32.
+    Its method `predict` returns the probability of each class: (N, height, width) uint8 -> (N, classes) float32. The
+    images must have been normalized, as by `digits.images.normalize.normalize`.
 
     Args:
         version: `champion`, `challenger` or the number of a model version.
@@ -238,7 +242,7 @@ def load_model(version: str = "champion", *, artifacts: str | Path | None = None
 
 
 def write_test_images(version: int, folder: str | Path, *, artifacts: str | Path | None = None) -> Path:
-    """Write the test images of a model version as `<folder>/<class>/<index>.png`, and return the folder."""
+    """Write the test images of a model version as `<folder>/<class id>/<index>.png`, and return the folder."""
     import numpy as np
     from PIL import Image
 

@@ -3,11 +3,11 @@
     DigitsError                 1   base class of all errors below
     +-- UsageError              2   invalid option, configuration file or path
     +-- DataError               3   dataset unavailable, or unsuitable for training
-    |   +-- DownloadError       3   all sources of a dataset failed
+    |   +-- DownloadError       3   every route to a published dataset failed
     +-- StoreError              4   artifact store full, not writable or damaged
     |   +-- MissingArtifactError  4   referenced artifact not in the store
     |   +-- CorruptArtifactError  4   artifact or record without the recorded hash
-    |   +-- PlanGoneError         4   prediction plan completed by another run, whose table has been replaced since
+    |   +-- PlanGoneError         4   prediction plan that another run completed and whose table was replaced since
     +-- RegistryError           5   no such model version, no champion, or nothing to roll back to
     +-- ModelError              6   model that cannot be built, exported or trusted
     +-- OperationsError         7   no Prefect server, worker or deployment where one is needed
@@ -41,7 +41,7 @@ class DataError(DigitsError):
 
 
 class DownloadError(DataError):
-    """Dataset of which all sources failed."""
+    """Published dataset to which every route failed."""
 
 
 class StoreError(DigitsError):
@@ -59,7 +59,7 @@ class CorruptArtifactError(StoreError):
 
 
 class PlanGoneError(StoreError):
-    """Prediction plan that another run completed, and whose table has been replaced since; the remedy is a new plan."""
+    """Prediction plan that another run completed and whose table was replaced since; a new plan is needed."""
 
 
 class RegistryError(DigitsError):
@@ -81,7 +81,11 @@ class OperationsError(DigitsError):
 
 
 def error_class_for(exit_code: int) -> type[DigitsError] | None:
-    """Return the class of the error with which another Digits process ended; None if it did not end with one."""
+    """Return the class of the error that ended another Digits process; None if no such error did.
+
+    Args:
+        exit_code: exit code of the process.
+    """
     kinds = (UsageError, DataError, StoreError, RegistryError, ModelError)
     return next((kind for kind in kinds if kind.exit_code == exit_code), None)
 
@@ -103,7 +107,7 @@ def os_errors_as(kind: type[DigitsError], place: object, problem: str, remedy: s
 
 
 def _reason(error: OSError, place: str) -> str:
-    """Return the reason that the system gives, with the file if it is not the place named in the message."""
+    """Return the system's reason, followed by the file that caused the error unless the message names it already."""
     reason = error.strerror or str(error)
     file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else place
     return reason if file == place else f"{reason}: {file}"

@@ -1,4 +1,4 @@
-"""Progress: interface through which long operations report how far they are."""
+"""Progress: interface through which long operations report their progress."""
 
 from contextvars import ContextVar
 from typing import Protocol
@@ -32,7 +32,8 @@ class Progress(Protocol):
         Args:
             label: name of the operation, in a few words.
             total: number of steps.
-            part: position of the operation in a series, from 0, and length of the series, such as epochs.
+            part: position of the operation in a series, counted from 0, and length of the series. An epoch, for
+                example, is part of a series of epochs.
         """
 
 
@@ -53,4 +54,4 @@ SILENT: Progress = _Silent()
 """Receiver that discards all reports."""
 
 current_progress: ContextVar[Progress | None] = ContextVar("progress", default=None)
-"""Receiver that tasks of a flow report to in place of the Prefect UI; the command line sets it to the terminal."""
+"""Receiver of the progress of a flow's tasks; None for the Prefect UI. The command line sets it to the terminal."""

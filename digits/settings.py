@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from digits.errors import UsageError, os_errors_as
 
 ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
+"""Environment variable that sets the artifact root."""
 RENAMED = {
     "recipe": "preset",
     "wished_error": "target_error",
@@ -20,12 +21,14 @@ RENAMED = {
     "max_rise_of_ece": "max_ece_increase",
     "max_loss_of_coverage": "max_coverage_drop",
 }
-"""New names of renamed settings, by their old names."""
+"""New name of each renamed setting, by its old name."""
 REMOVED = {"max_slowdown": "use max_operations, which limits the multiplications per image"}
-"""Removed settings, with what to use instead."""
+"""Advice for each removed setting: what to use instead."""
 _NAMED_DIGITS = re.compile(r"""^name:[ \t]+(["']?)digits\1[ \t]*(?:[ \t]#.*)?\r?$""", re.MULTILINE)
-"""The project's name in a prefect.yaml; a parser of YAML would take longer to import than everything else."""
+"""Line of a prefect.yaml that names the project `digits`. Importing a YAML parser to find it would take longer than all
+other imports of this module."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+"""Share from 0 to below 1."""
 
 
 class Settings(BaseModel):
@@ -56,7 +59,7 @@ def parse(kind: type[AnySettings], values: Mapping[str, Any], *, source: str) ->
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
-    """Return what is wrong with a setting, with its value unless the name is unknown: it may be a password."""
+    """Describe an invalid setting and its value. The value of an unknown setting is left out: it may be a password."""
     if fault["type"] != "extra_forbidden":
         return f"{_uncapitalized(fault['msg'])}, found {fault['input']!r}"
     name = str(fault["loc"][-1])
@@ -64,7 +67,7 @@ def _sentence(fault: Mapping[str, Any]) -> str:
         return f"this setting was renamed to {RENAMED[name]}"
     if name in REMOVED:
         return f"this setting was removed; {REMOVED[name]}"
-    return _uncapitalized(fault["msg"])
+    return "there is no such setting; check its name"
 
 
 def _uncapitalized(text: str) -> str:
@@ -98,9 +101,13 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def artifact_root(option: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Path:
-    """Return the artifact root: the option, then `DIGITS_ARTIFACTS`, then `artifacts/` of the project.
+    """Return the artifact root: `option`, else the variable `DIGITS_ARTIFACTS`, else `artifacts/` in the project.
 
-    Outside a project it is `artifacts/` of the current directory.
+    Outside a project, the last of these is `artifacts/` in the current directory.
+
+    Args:
+        option: path given by the user, such as the option `--artifacts`.
+        environment: environment variables; None for those of this process.
     """
     variable = (os.environ if environment is None else environment).get(ARTIFACTS_VARIABLE)
     if option is not None or variable:
@@ -115,7 +122,7 @@ def find_project(start: Path | None = None) -> Path | None:
     `[tool.digits]`. Projects of other programs in between are ignored.
 
     Args:
-        start: directory to begin at; None: the current directory.
+        start: directory to begin at; None for the current directory.
     """
     here = (start or Path.cwd()).absolute()
     return next((folder for folder in (here, *here.parents) if _is_project(folder)), None)
@@ -134,7 +141,7 @@ def _has_tool_table(path: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-    """Return the text of a file, empty if there is none that can be read."""
+    """Return the text of a file, or an empty text if it cannot be read."""
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):

@@ -21,6 +21,7 @@ Status = Literal[
     "changed",
 ]
 STATUSES: tuple[Status, ...] = get_args(Status)
+"""All statuses. docs/predictions.md describes each."""
 PREDICTED: tuple[Status, ...] = ("ok", "uncertain", "not-a-digit")
 """Statuses of rows that hold a prediction."""
 
@@ -28,11 +29,11 @@ PREDICTED: tuple[Status, ...] = ("ok", "uncertain", "not-a-digit")
 def combine_novelty(
     network_scores: npt.NDArray[np.float32] | None, screening_scores: Sequence[float]
 ) -> list[float | None]:
-    """Return the out-of-distribution scores of images as the table shows them: network plus screening, rounded.
+    """Return the out-of-distribution scores as the table shows them: network score plus screening score, 3 decimals.
 
     Args:
-        network_scores: scores by the network, (N,); None if the network has no such output.
-        screening_scores: N scores by `digits.images.screening`.
+        network_scores: (N,) float32, scores of the images by the network; None if the network has no such output.
+        screening_scores: N scores of the same images by `digits.images.screening`.
 
     Returns:
         N scores, each None if the network has no such output.
@@ -49,7 +50,7 @@ def prediction_status(confidence: float, novelty: float | None, threshold: float
     Args:
         confidence: calibrated confidence, rounded as in the table.
         novelty: out-of-distribution score; an image with a score above 0 is not a digit. None if there is no score.
-        threshold: least confidence of an `ok` prediction; 0 accepts any.
+        threshold: lowest confidence of an `ok` prediction; 0 accepts every confidence.
     """
     if novelty is not None and novelty > 0:
         return "not-a-digit"

@@ -188,7 +188,9 @@ def test_an_unknown_name_is_an_error_without_its_value(found: object) -> None:
 
 def test_an_error_lists_all_faults() -> None:
     """In one message per file."""
-    with pytest.raises(UsageError, match=r"x: top_k: .*; .*shard_size: .*; jobs: extra inputs are not permitted"):
+    with pytest.raises(
+        UsageError, match=r"x: top_k: .*; .*shard_size: .*; jobs: there is no such setting; check its name"
+    ):
         parse(PredictionConfig, {"top_k": 0, "shard_size": 0, "jobs": 3}, source="x")
 
 

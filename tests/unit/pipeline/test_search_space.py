@@ -43,7 +43,7 @@ def test_a_file_names_settings_as_a_configuration_does() -> None:
     [
         ("training", {"learning_rate": {"low": 0.1, "high": 20}}, "less than or equal to 10, found 20"),
         ("model", {"dropout": {"low": -0.1, "high": 0.5}}, r"model\.dropout.*greater than or equal to 0, found -0.1"),
-        ("model", {"dropuot": {"low": 0, "high": 0.5}}, "model.dropuot: extra inputs are not permitted"),
+        ("model", {"dropuot": {"low": 0, "high": 0.5}}, "model.dropuot: there is no such setting"),
         ("model", {"activation": {"choices": ["relu", "gelu"]}}, "'relu', 'sigmoid' or 'tanh', found 'gelu'"),
         ("training", {"batch_size": {"low": 1.5, "high": 4}}, "batch_size: input should be a valid integer"),
         ("training", {"batch_size": {"low": 8, "high": 4}}, "low must be less than high, found 8 and 4"),
@@ -53,7 +53,7 @@ def test_a_file_names_settings_as_a_configuration_does() -> None:
             "low must be greater than 0 in a log.* found 0",
         ),
         ("training", {"batch_size": {"low": 8}}, "batch_size: high: field required"),
-        ("training", {"batch_size": {"low": 8, "high": 9, "step": 1}}, "step: extra inputs"),
+        ("training", {"batch_size": {"low": 8, "high": 9, "step": 1}}, "step: there is no such setting"),
         ("training", {"batch_size": {"choices": [8]}}, "choices: tuple should have at least 2 items"),
         ("training", {"batch_size": 8}, r"training.batch_size: expected \{ low, high \} or \{ choices \}, found 8"),
         ("training", {"epochs": {"low": 1, "high": 9}}, "all have the same number; set it with --epochs"),
