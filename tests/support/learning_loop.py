@@ -85,7 +85,7 @@ def split_by_hash(pictures: Sequence[tuple[Path, str]], place: Path) -> Labelled
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())
     return LabelledHalves(
-        place / "asked", place / "held back", {sha256: label for sha256, (_, label) in contents.items()}
+        place / "reviewed", place / "held back", {sha256: label for sha256, (_, label) in contents.items()}
     )
 
 
