@@ -1,4 +1,4 @@
-"""Compatibility: an artifact root that commit f628865 wrote is read, used and verified by the present code."""
+"""Tests of compatibility: the present code reads, uses and verifies an artifact root that commit f628865 wrote."""
 
 import csv
 import json
@@ -76,8 +76,7 @@ def text_of(row: dict[str, str]) -> dict[str, str]:
     return {name: cell for name, cell in row.items() if name not in {*NUMBERS, "error"}}
 
 
-def test_everything_is_sound(old: Path) -> None:
-    """Of each kind there is as much as was written, and nothing is damaged."""
+def test_verify_checks_every_kind_and_finds_no_damage(old: Path) -> None:
     found = digits(old, "verify")
     assert found["damaged"] == []
     kinds = {"registry": 9, "onnx": 2, "report": 2, "model": 4, "ledger": 2, "summary": 1, "study": 3}
@@ -86,7 +85,7 @@ def test_everything_is_sound(old: Path) -> None:
 
 
 def test_the_registry_is_read(old: Path, store: Store) -> None:
-    """Two versions, their decisions, and a promotion that was rolled back and repeated."""
+    """It has two versions, their decisions, and a promotion that was rolled back and repeated."""
     registry = Registry(store)
     assert [version.number for version in registry.versions()] == [1, 2]
     assert [(entry.action, entry.version) for entry in registry.promotions()] == [
@@ -103,8 +102,7 @@ def test_the_registry_is_read(old: Path, store: Store) -> None:
     ]
 
 
-def test_a_version_is_shown(old: Path, store: Store) -> None:
-    """With its measures, its artifacts, its decision and its promotions."""
+def test_a_version_is_shown_with_its_measures_artifacts_and_decisions(old: Path, store: Store) -> None:
     shown = digits(old, "models", "show", "champion")
     assert (shown["champion"], shown["architecture"], shown["accuracy"]) == (True, "mlp", 0.4)
     assert shown["weights_sha256"] == Registry(store).version(2).weights_sha256
@@ -113,8 +111,7 @@ def test_a_version_is_shown(old: Path, store: Store) -> None:
     assert len(shown["promotions"]) == 2
 
 
-def test_the_fitted_network_is_loaded(store: Store) -> None:
-    """By Keras, with the weights that the registry knows."""
+def test_keras_loads_the_fitted_network_with_the_registered_weights(store: Store) -> None:
     backend.load_keras()
     version = Registry(store).resolve("champion")
     network = networks.load(store.open(version.artifact("model")).file("model.keras"))
@@ -122,14 +119,12 @@ def test_the_fitted_network_is_loaded(store: Store) -> None:
 
 
 def test_the_champion_predicts_the_same_rows(old: Path) -> None:
-    """As the table has that it wrote then."""
     summary = digits(old, "predict", old / "scans", "--out", old / "again.csv")
     assert (summary["images"], summary["model_version"]) == (26, 2)
     require_same_rows(rows_of(old / "again.csv"), rows_of(table_of(old)))
 
 
 def test_the_table_and_its_summary_are_read(old: Path) -> None:
-    """A table is read as it was written, and its summary counts its rows."""
     table = TableFile.open(table_of(old))
     table.require_unedited()
     rows = list(table.rows())
@@ -141,8 +136,7 @@ def test_the_table_and_its_summary_are_read(old: Path) -> None:
     assert summary.unchanged == 25
 
 
-def test_the_table_is_reviewed(old: Path, store: Store) -> None:
-    """The labels of then count, and another one is added to them."""
+def test_a_review_of_the_table_keeps_the_old_labels(old: Path, store: Store) -> None:
     sheet, review = old / "sheet.csv", ("review", table_of(old), "--images", old / "scans")
     before = digits(old, *review, "--export", sheet)
     rows = [{**row, "label": row["label"] or ("0" if row["path"] == "24.png" else "")} for row in rows_of(sheet)]
@@ -156,7 +150,7 @@ def test_the_table_is_reviewed(old: Path, store: Store) -> None:
 
 
 def test_the_labels_are_read(old: Path, store: Store) -> None:
-    """With their images; an image that was labelled twice has the last label."""
+    """An image that was labelled twice has the last label."""
     log = LabelLog(store.root / "labels")
     found = log.snapshot()
     names = {row["sha256"]: row["path"] for row in rows_of(table_of(old))}
@@ -166,15 +160,14 @@ def test_the_labels_are_read(old: Path, store: Store) -> None:
     assert all(log.read_image(sha256) for sha256 in found.labels)
 
 
-def test_a_rollback_brings_the_former_champion_back(old: Path) -> None:
-    """The next table is by version 1."""
+def test_after_a_rollback_version_1_predicts(old: Path) -> None:
     assert digits(old, "rollback", "--reason", "worse")["version"] == 1
     digits(old, "predict", old / "scans", "--out", old / "former.csv")
     assert {row["model_version"] for row in rows_of(old / "former.csv")} == {"1"}
 
 
-def test_the_study_is_read(store: Store) -> None:
-    """Its settings and its trials, of which each has a model in the store."""
+def test_the_study_and_its_trials_are_read(store: Store) -> None:
+    """Each trial has a model in the store."""
     (study,) = (store.root / "studies").iterdir()
     records = [read_record(path) for path in sorted(study.glob("trial-*.json"))]
     trials = [Trial(**{**record, "state": TrialState(record["state"])}) for record in records]
@@ -186,8 +179,7 @@ def test_the_study_is_read(store: Store) -> None:
     assert all((store.root / "model" / str(trial.model)).is_dir() for trial in trials)
 
 
-def test_the_ledger_is_read(old: Path, store: Store) -> None:
-    """It fits its table, row by row, once it is where the ledger of the unpacked folder belongs."""
+def test_the_moved_ledger_fits_its_table(old: Path, store: Store) -> None:
     table = table_of(old)
     ledger = find_ledger(moved_ledger(old, store), table, recipe=ledger_record(store)["recipe"])
     assert ledger is not None
@@ -195,8 +187,8 @@ def test_the_ledger_is_read(old: Path, store: Store) -> None:
     assert ledger.plan == read_record(summary_path(table))["plan"]
 
 
-def test_an_incremental_run_renews_the_table(old: Path, store: Store) -> None:
-    """Other code may predict everything again; the rows are the same."""
+def test_an_incremental_run_rewrites_the_table_with_the_same_rows(old: Path, store: Store) -> None:
+    """Another version of the code may predict everything again."""
     moved_ledger(old, store)
     table, rows = table_of(old), rows_of(table_of(old))
     summary = digits(old, "predict", old / "scans", "--out", table, "--incremental")
