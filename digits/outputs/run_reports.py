@@ -1,4 +1,4 @@
-"""Run reports: promotion decisions and predicted folders as markdown for the Prefect UI."""
+"""Reports of runs: promotion decisions and predicted folders as markdown for the Prefect UI."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
