@@ -176,9 +176,11 @@ def evaluate(
         ModelError: if the classes of the dataset are not those of the model.
         RegistryError: if there is no such model version.
     """
+    from digits.model.onnx_model import Predictor
     from digits.pipeline import steps
 
-    store, predictor = _open_store(artifacts), load_model(model, artifacts=artifacts)
+    store = _open_store(artifacts)
+    predictor = Predictor(open_model(store, model))
     mode = predictor.model.resolve_mode("auto")
     data = steps.load_dataset(store.open(steps.download_dataset(store, dataset, normalize=mode, progress=progress)))
     evaluation, _ = steps.measure_model(predictor, data.test_pixels, data.test_labels, class_names=data.class_names)
