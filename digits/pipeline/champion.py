@@ -193,7 +193,7 @@ def find_unchanged_run(store: Store, run: TrainingRun) -> Outcome | None:
     if known is None:
         return None
     version = registry.version(known.version)
-    if not all(store.has_valid(version.artifact(kind)) for kind in version.artifacts):
+    if not all(store.reuse(version.artifact(kind)) for kind in version.artifacts):
         return None
     return _outcome(
         registry,

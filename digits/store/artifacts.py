@@ -1,9 +1,9 @@
-"""Artifact store: immutable directories that are found by the recipe that made them.
+"""Artifact store: immutable directories, each identified by the recipe that it was made from.
 
 An artifact is the directory `<root>/<kind>/<digest>/`: its files and a `manifest.json` with the SHA-256 and the size of
 each file. The digest is the hash of the recipe (kind, configuration, input artifacts, code version), so that an
 artifact is reused when the same recipe is requested again. Artifacts are written in `<root>/tmp/`, the manifest last,
-synced to disk and renamed into place. A crash therefore never leaves a partial artifact.
+synced to disk, and renamed to their final path. A crash therefore never leaves a partial artifact.
 """
 
 import hashlib
@@ -25,12 +25,18 @@ from digits.store.files import hash_file, locked, sync_directory
 from digits.store.records import Record, digest_of, read_record, write_record
 
 MANIFEST = "manifest.json"
+"""Name of the file in an artifact that lists its files and holds its recipe."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """Typed reference to an artifact. Tasks pass references instead of data."""
+    """Typed reference to an artifact. Tasks pass references instead of data.
+
+    Args:
+        kind: kind of the artifact, such as `arrays`.
+        digest: SHA-256 of its recipe, as 64 hexadecimal digits.
+    """
 
     kind: str
     digest: str
@@ -41,7 +47,7 @@ class ArtifactRef:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines an artifact's content. Its digest names the artifact.
+    """Everything that determines an artifact's content. The digest of the recipe is the artifact's name.
 
     Args:
         kind: kind of the artifact, such as `arrays`; also the name of the directory that holds it.
@@ -114,12 +120,12 @@ class Store:
 
     @property
     def downloads(self) -> Path:
-        """Directory of downloaded files, as published."""
+        """Directory of downloaded files, unchanged."""
         return self.root / "downloads"
 
     @property
     def labels(self) -> Path:
-        """Directory of the labels that people assigned to their own images."""
+        """Directory of the labels that users assigned to their own images."""
         return self.root / "labels"
 
     @property
@@ -206,9 +212,9 @@ class Store:
         return artifact
 
     def recipe(self, ref: ArtifactRef) -> Recipe | None:
-        """Return the recipe of an artifact, which may be damaged, or None if its manifest no longer holds the recipe.
+        """Return the recipe of an artifact that may be damaged, or None if the recipe in its manifest is damaged.
 
-        The recipe is correct even where the rest of the manifest is damaged: its digest is the artifact's name.
+        The recipe is verified by its digest, which is the artifact's name, so the rest of the manifest may be damaged.
         """
         try:
             found = Recipe(**_recipe_fields(json.loads((self.path(ref) / MANIFEST).read_bytes())["recipe"]))
@@ -236,14 +242,15 @@ class Store:
         """
         ref = recipe.ref
         with self.lock(f"{ref.kind}-{ref.digest}"):
-            if not self.has_valid(ref):
+            if not self.reuse(ref):
                 self._write(recipe, write)
         return ref
 
-    def has_valid(self, ref: ArtifactRef) -> bool:
-        """Return whether an artifact exists and is intact, and update the time of its last use.
+    def reuse(self, ref: ArtifactRef) -> bool:
+        """Reuse an artifact: verify its files, update the time of its last use, and return True.
 
-        A damaged artifact is moved to `damaged`.
+        Return False if the artifact does not exist, or is damaged. A damaged artifact is moved to `damaged`, so that it
+        can be created again.
         """
         if not self.path(ref).exists():
             return False
@@ -278,7 +285,7 @@ class Store:
         return max(path.stat().st_mtime for path in (self.path(ref), self.path(ref) / MANIFEST))
 
     def parents(self, ref: ArtifactRef) -> list[ArtifactRef]:
-        """Return the parents in an artifact's manifest; none if the artifact is not in the store.
+        """Return the parents of an artifact, from its manifest; none if the artifact is not in the store.
 
         Raises:
             CorruptArtifactError: if the manifest is damaged.
@@ -302,7 +309,7 @@ class Store:
         return True
 
     def discard(self, path: Path) -> None:
-        """Remove a file or a directory below the root. It is renamed first, so that no reader sees half of it."""
+        """Remove a file or a directory below the root. It is renamed first, so that no reader finds it half removed."""
         renamed = self.temporary / secrets.token_hex(8)
         with writing(self.root):
             renamed.parent.mkdir(parents=True, exist_ok=True)
@@ -386,11 +393,16 @@ def _recipe_fields(record: Record) -> dict[str, Any]:
 
 def _require_inside(ref: ArtifactRef, name: str) -> None:
     if name.startswith("/") or ".." in name.split("/"):
-        raise CorruptArtifactError(f"{ref}: its manifest lists {name!r}, a file outside its directory; delete it")
+        raise CorruptArtifactError(f"{ref}: its manifest lists {name!r}, outside its directory; delete the artifact")
 
 
 def verify_file(ref: ArtifactRef, path: Path, expected: Mapping[str, Any]) -> None:
-    """Check the hash of an artifact's file.
+    """Check that a file of an artifact has the hash in the manifest.
+
+    Args:
+        ref: reference to the artifact, for the message.
+        path: path of the file.
+        expected: the manifest's entry of the file.
 
     Raises:
         CorruptArtifactError: if the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Code version: a hash over the sources a stage uses and the versions of numeric libraries."""
+"""Code version: a hash over the sources that a stage uses and the versions of numeric libraries."""
 
 import ast
 import hashlib
@@ -12,8 +12,10 @@ from digits.errors import StoreError
 from digits.store.records import digest_of
 
 PACKAGE = Path(__file__).parents[__name__.count(".") - 1]
-"""Directory of the top-level package. Only its modules are followed."""
+"""Directory of the top-level package. Only imports of its modules are followed."""
+
 NUMERIC_LIBRARIES = ("keras", "numpy", "onnxruntime", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu")
+"""Distributions whose versions affect computed numbers."""
 
 
 @cache
@@ -32,8 +34,8 @@ def library_versions() -> dict[str, str]:
 def code_version(*modules: str, libraries: tuple[str, ...] = NUMERIC_LIBRARIES) -> str:
     """Return the code version of modules: a SHA-256 over their sources, all that they import, and library versions.
 
-    Imports are followed within this package, also those inside functions. A source that consists of a docstring does
-    not count, nor do imports under `if TYPE_CHECKING`.
+    Imports are followed within this package, also those inside functions. A source that is only a docstring does not
+    count, and imports under `if TYPE_CHECKING` are not followed.
 
     Args:
         modules: dotted names of modules, such as `digits.training.fit`.

@@ -29,7 +29,7 @@ class ChangedImage:
 
     @property
     def is_gained(self) -> bool:
-        """Whether the challenger is correct."""
+        """Whether the challenger is the one that is correct."""
         return self.challenger == self.true
 
 
@@ -66,7 +66,7 @@ class Check:
         challenger: value of the challenger.
         champion: value of the champion.
         limit: limit that the policy sets.
-        passed: whether the challenger stays within the limit.
+        passed: whether the challenger meets the limit.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Decision:
 
     Args:
         promote: whether to promote it.
-        reasons: all reasons against the promotion, or the reasons for it if there are none against it.
+        reasons: reasons against the promotion if the challenger is not promoted, otherwise the reasons for it.
         sets: comparison on each test set.
         checks: checks of the promotion policy.
     """

@@ -15,7 +15,7 @@ from typing import BinaryIO
 _NAME_LENGTH = 40
 """Number of leading characters of a file's name that its temporary file's name repeats."""
 TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
-"""Pattern of temporary files' names. Its group is the name, or its beginning, of the file that is being written."""
+"""Pattern of temporary files' names. Its group is the name of the file to be replaced, cut to `_NAME_LENGTH`."""
 
 
 def hash_file(path: Path) -> str:
@@ -77,7 +77,10 @@ def find_temporary_files(directory: Path) -> Iterator[Path]:
 
 
 def remove_temporary_files(*paths: Path) -> None:
-    """Remove the temporary files that killed processes left beside these files, none of which may be being written."""
+    """Remove the temporary files that killed processes left beside these files.
+
+    No process may be writing the files at the same time.
+    """
     for path in paths:
         for left in path.parent.glob(f".{escape(path.name[:_NAME_LENGTH])}.{'[0-9a-f]' * 16}.tmp"):
             left.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Sealed records: JSON objects that carry the SHA-256 of their other fields, so that damage is found on reading."""
+"""Sealed records: JSON objects with a seal, the SHA-256 of their other fields, so that damage is found on reading."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from digits.store.files import sync, sync_directory, temporary_file, write_file
 
 Record = dict[str, Any]
 SEAL = "sha256_of_record"
+"""Key of the seal in a record."""
 MAX_REPAIRED_BYTES = 2**14
 """Largest record, in bytes, for which `repair_flipped_bit` tries every bit; this takes about ten seconds."""
 
@@ -28,7 +29,7 @@ def digest_of(value: object) -> str:
 
 
 def sealed(record: Mapping[str, Any]) -> Record:
-    """Return a copy of a record with its hash added."""
+    """Return a copy of a record with its seal, which replaces any earlier one."""
     body = {key: value for key, value in record.items() if key != SEAL}
     return {**body, SEAL: digest_of(body)}
 
@@ -43,15 +44,15 @@ def _indented(record: Mapping[str, Any]) -> bytes:
 
 
 def decode_record(content: bytes, *, name: str) -> Record:
-    """Return the record, without its hash, that the bytes of a sealed record hold.
+    """Verify a sealed record, and return it without its seal.
 
     Args:
         content: encoded record, from `encode_record` or in the canonical encoding.
         name: name of the record in error messages.
 
     Raises:
-        CorruptArtifactError: if the content is not a JSON object, does not have the hash that it carries, or is encoded
-            in another way, so that a changed byte is found even where it changes no value.
+        CorruptArtifactError: if the content is not a JSON object, does not match its seal, or has neither of the two
+            encodings, so that even a changed byte that changes no value is found.
     """
     try:
         record = json.loads(content)
@@ -68,9 +69,9 @@ def decode_record(content: bytes, *, name: str) -> Record:
 
 
 def repair_flipped_bit(content: bytes) -> bytes | None:
-    """Return a damaged record with its one flipped bit repaired, or None if that does not repair it.
+    """Repair a damaged record that has one flipped bit, and return it; return None if it cannot be repaired.
 
-    Every bit is tried in turn, until the record has the hash that it carries.
+    Every bit is flipped in turn, until the record matches its seal.
 
     Args:
         content: encoded record; not repaired if it is longer than `MAX_REPAIRED_BYTES`.
@@ -86,7 +87,7 @@ def repair_flipped_bit(content: bytes) -> bytes | None:
 
 
 def read_record(path: Path) -> Record:
-    """Read a sealed record from a file and return it without its hash.
+    """Read a sealed record from a file, and return it without its seal.
 
     Raises:
         CorruptArtifactError: if the record is damaged; see `decode_record`.

@@ -20,13 +20,14 @@ from digits.store.decisions import ChangedImage, Decision
 from digits.store.records import Record, create_record, digest_of, read_record
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+"""Names of the version that prediction uses, and of the newest version if it is not the champion."""
 MAX_VERSION_DIGITS = 9
 """Largest number of digits of a version's number; a longer number would not fit into a file name."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelFacts:
-    """Facts about a model version, for display. A fact that was not recorded is empty, a missing measure NaN.
+    """Facts about a model version, for display. A fact that was not recorded is empty, 0 or NaN.
 
     Args:
         datasets: names of the training datasets.
@@ -89,7 +90,7 @@ class ModelVersion:
     Args:
         number: number of the version: 1, 2, 3, ...
         artifacts: digests of its artifacts by kind: `model`, `onnx`, `arrays`, `evaluation`, `report`.
-        weights_sha256: hash of its weights, which identifies it: the same weights are not registered twice.
+        weights_sha256: hash of its weights, which identifies it, because no weights are registered twice.
         facts: facts for display.
         created_at: time of registration, ISO 8601 in UTC.
     """
@@ -172,7 +173,8 @@ class RecordedDecision:
 def champion_stack(log: Sequence[Promotion]) -> list[int]:
     """Return the stack of champions, the current one last.
 
-    A promotion pushes a version, a rollback pops down to its version.
+    A promotion adds its version to the stack. A rollback removes the current champion, and those before it up to the
+    version that becomes champion again.
 
     Args:
         log: all changes of champion, oldest first.
@@ -211,7 +213,7 @@ class Registry:
         return [RecordedDecision.from_record(record) for record in self._numbered(self._decisions)]
 
     def find_decision(self, recipe: str, policy: Mapping[str, Any]) -> RecordedDecision | None:
-        """Return the newest decision on a training with this recipe under this policy, None if there is none."""
+        """Return the newest decision on a training run with this recipe, under this policy, or None."""
         same = [one for one in self.decisions() if (one.recipe, one.policy) == (recipe, policy)]
         return same[-1] if same else None
 
@@ -221,7 +223,7 @@ class Registry:
         return was_champion or any(one.version == number and one.policy == policy for one in self.decisions())
 
     def champion(self) -> ModelVersion | None:
-        """Return the champion: the version that prediction uses. Return None if no version was ever promoted."""
+        """Return the champion, the version that prediction uses; None if no version was ever promoted."""
         stack = champion_stack(self.promotions())
         return self.version(stack[-1]) if stack else None
 
@@ -398,7 +400,7 @@ class Registry:
             raise RegistryError(f"{_path(directory, number)} was written by another process; run the command again")
 
     def _numbered(self, directory: Path) -> list[Record]:
-        """Return the records 1, 2, 3, ... of a directory. A gap is an error: a record was lost."""
+        """Return the records 1, 2, 3, ... of a directory. A missing number is an error, because a record was lost."""
         with reading(self._store.root):
             count = sum(1 for _ in directory.glob("[0-9]*.json"))
             missing = [number for number in range(1, count + 1) if not _path(directory, number).is_file()]
