@@ -24,13 +24,15 @@ MAX_CLASSES = 256
 """Number of values of a uint8 label."""
 _ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 PIXEL_AXES = 3
+"""Number of axes of an array of images: image, row and column."""
 SPLITS = ("test", "train")
-"""The two splits of a dataset, in the order in which `drop_duplicates` keeps images: test images come first."""
+"""The two splits of a dataset. Of equal images, `drop_duplicates` prefers those in the first split."""
 LABELS_FILE = "labels.csv"
-"""File of the stored arrays that lists your own labelled images, with label and split."""
+"""Name of the file in an `arrays` artifact that lists your own labelled images, with label and split."""
 MAX_REPEATS = 50
-"""Largest number of copies of one of your own training images: with more, the network memorizes it."""
+"""Largest number of copies of one of your own training images. With more, the network memorizes the image."""
 _LISTED = 5
+"""Largest number of files that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Finding:
 
     Args:
         check: name of the check.
-        message: the result as a sentence, without the full stop.
+        message: result as a sentence, without the full stop.
         value: measured number, which is compared with the limit.
         limit: largest allowed value; None if the check has no limit.
         fatal: whether the dataset must not be used for training.
@@ -87,7 +89,7 @@ class LabelledArrays:
         train_files: SHA-256 of the file of each training image, or "" for an image of a published dataset. Empty if
             the dataset has no images that you labelled yourself.
         test_files: the same for the test images.
-        findings: findings made while the dataset was read.
+        findings: findings from reading the dataset.
     """
 
     train_pixels: Pixels
@@ -184,11 +186,12 @@ def _join_files(parts: Sequence[LabelledArrays], split: str) -> tuple[str, ...]:
 
 
 def drop_duplicates(parts: Sequence[LabelledArrays]) -> list[LabelledArrays]:
-    """Drop your own images that another dataset also contains, as equal normalized pixels.
+    """Drop your own images whose normalized pixels equal those of an image in another dataset.
 
     Published datasets are not changed, so that measures on their test images stay comparable. If datasets disagree on
-    the label of an image, it is dropped from all of your own datasets. If they agree, one copy is kept: the one of a
-    published dataset rather than your own, a test image rather than a training image, and the first dataset's.
+    the label of an image, it is dropped from all of your own datasets. If they agree, your own datasets keep it only if
+    no published dataset has it. Of several such copies, test images precede training images, and earlier datasets
+    precede later ones; the first copy is kept.
 
     Returns:
         The datasets, each with a finding if images were dropped from it.
@@ -223,7 +226,11 @@ def drop_duplicates(parts: Sequence[LabelledArrays]) -> list[LabelledArrays]:
 def _keep_rows(
     part: LabelledArrays, kept: Mapping[str, list[bool]], prints: Mapping[str, list[bytes]], conflicts: set[bytes]
 ) -> LabelledArrays:
-    """Return the kept rows of a dataset, with findings about the dropped ones."""
+    """Return a dataset without its dropped images, with findings about these.
+
+    `kept` and `prints` have, for each split, whether each image is kept and its fingerprint. `conflicts` are the
+    fingerprints of images on whose label datasets disagree.
+    """
     if all(map(all, kept.values())):
         return part
     train, test = (np.array(kept[split], bool) for split in ("train", "test"))
@@ -282,8 +289,8 @@ def oversample_own(rows: Indices, is_own: npt.NDArray[np.bool_], *, share: float
     Args:
         rows: (N,) intp, indices of the training images.
         is_own: (N,) bool, whether you labelled each of them yourself.
-        share: share of all returned indices to reach, from 0 to below 1. Each of your own images occurs at least once
-            and at most `MAX_REPEATS` times.
+        share: share of your own images among the returned indices, from 0 to below 1. It may be missed, because each of
+            your own images occurs at least once and at most `MAX_REPEATS` times.
 
     Returns:
         Indices of the published images in their order, followed by those of your own images, repeated cyclically.
@@ -300,8 +307,8 @@ def split_validation(labels: Labels, *, fraction: float, seed: int) -> tuple[Ind
 
     Args:
         labels: (N,) uint8.
-        fraction: share of each class to use for validation, between 0 and 1. At least one image of each class is used
-            for training, and at least one for validation.
+        fraction: share of each class to use for validation, between 0 and 1. Training and validation each get at least
+            one image of each class.
         seed: random seed of the split.
 
     Returns:

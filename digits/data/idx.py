@@ -1,4 +1,4 @@
-"""Dataset files: the IDX files of MNIST, and `.npz` files with the arrays of `keras.datasets`."""
+"""Dataset file formats: the IDX files of MNIST, and `.npz` files with the arrays of `keras.datasets`."""
 
 import gzip
 import io
@@ -19,10 +19,12 @@ Payloads = dict[str, bytes]
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 IDX_FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+"""Names of the four IDX files, as published."""
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+"""Names of the arrays in an `.npz` file, in the order of `IDX_FILES`."""
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 2**34
-"""Largest file that is read by default."""
+"""Default limit of the size of a file in bytes."""
 
 
 def read_idx_files(folder: Path, *, limit: int = MAX_BYTES) -> Payloads:
@@ -43,7 +45,7 @@ def read_idx_files(folder: Path, *, limit: int = MAX_BYTES) -> Payloads:
 
 
 def find_idx_file(folder: Path, name: str) -> Path | None:
-    """Return the path of an IDX file in a folder: spelled `-idx3` or `.idx3`, with or without `.gz`, or None."""
+    """Return the path of an IDX file in a folder, or None. Its name may have `.idx` for `-idx`, and a final `.gz`."""
     spellings = (name, name.replace("-idx", ".idx"))
     candidates = (folder / f"{spelling}{suffix}" for spelling in spellings for suffix in ("", ".gz"))
     return next((path for path in candidates if path.is_file()), None)
@@ -61,7 +63,7 @@ def decompress(content: bytes, limit: int) -> bytes:
     """Decompress gzip data in memory, and return other data as it is: a server or proxy may have decompressed it.
 
     Raises:
-        DataError: if there are more than `limit` bytes.
+        DataError: if the decompressed data has more than `limit` bytes.
         OSError, EOFError, zlib.error: if the data is damaged.
     """
     if not content.startswith(GZIP_MAGIC):
@@ -74,7 +76,7 @@ def read_bounded(file: "IO[bytes] | gzip.GzipFile", limit: int) -> bytes:
     """Read a file to its end.
 
     Raises:
-        DataError: if there are more than `limit` bytes.
+        DataError: if it has more than `limit` bytes.
     """
     content = file.read(limit + 1)
     if len(content) > limit:
@@ -85,7 +87,7 @@ def read_bounded(file: "IO[bytes] | gzip.GzipFile", limit: int) -> bytes:
 def parse_idx(name: str, content: bytes) -> Pixels:
     """Return the array in an IDX file: (N, height, width) uint8 for images, (N,) uint8 for labels.
 
-    The format: two zero bytes, 8 for unsigned bytes, the number of axes, their lengths as big-endian uint32, the
+    The format is: two zero bytes, 8 for unsigned bytes, the number of axes, their lengths as big-endian uint32, and the
     values. See http://yann.lecun.com/exdb/mnist/.
 
     Args:

@@ -1,6 +1,6 @@
 """Label log: the answers of reviewers, one line with a checksum per answer, appended and never rewritten.
 
-    <root>/labels/log.jsonl         answers and undone answers, in the order of writing
+    <root>/labels/log.jsonl         answers and cancellations of answers, in the order of writing
     <root>/labels/images/<sha256>   content of each labelled image, written before its answer
 
 A line is valid once its newline is written. A partial line, left by a killed process, is ignored, and removed by the
@@ -24,6 +24,7 @@ from digits.store.records import Record, canonical_json, decode_record, digest_o
 DIGITS = tuple("0123456789")
 NOT_A_DIGIT, SKIP = "not-a-digit", "skip"
 LABELS = (*DIGITS, NOT_A_DIGIT, SKIP)
+"""Labels that a reviewer can give to an image."""
 LOG_FILE, IMAGES = "log.jsonl", "images"
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Answer:
         confidence: confidence of the prediction.
         status: status of the image's row in the table.
         model_version: number of the model version in the registry.
-        selection: reason for which the image was shown: `uncertain`, `not-a-digit` or `sample`.
+        selection: reason why the image was shown: `uncertain`, `not-a-digit` or `sample`.
         table: SHA-256 of the table under review.
     """
 
@@ -78,7 +79,7 @@ class LabelSnapshot:
         labels: digit of each labelled image by its SHA-256, sorted by SHA-256.
         not_digits: number of images labelled as no digit.
         skipped: number of images that the reviewers skipped.
-        changed: number of images with answers that differ.
+        changed: number of images that were labelled again with another label.
     """
 
     images: Path
@@ -89,7 +90,7 @@ class LabelSnapshot:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the labels, independent of when they were given."""
+        """The SHA-256 of the labels. It does not depend on when they were given."""
         return digest_of(sorted(self.labels.items()))
 
 
@@ -97,7 +98,7 @@ class LabelSnapshot:
 class LabelLog:
     """Label log in a directory, which is created when needed.
 
-    Any number of processes may use a log at the same time, but only one thread per instance.
+    Any number of processes may use a log at the same time, but only one thread may use an instance.
 
     Raises:
         CorruptArtifactError: if a line was damaged after it was written.
@@ -241,9 +242,9 @@ def _encode(entry: Entry) -> bytes:
 
 
 def _is_damaged_line(tail: bytes) -> bool:
-    """Return whether a last line without newline is complete, so that its newline was damaged, rather than partial.
+    """Return whether the text after the last newline is a complete line with a damaged newline.
 
-    A complete line contains a whole JSON object followed by the damaged newline. A partial line does not.
+    Such a line contains a whole JSON object followed by the damaged newline. A partial line does not.
     """
     with suppress(ValueError):
         _, end = json.JSONDecoder().raw_decode(tail.decode("ascii", "replace"))

@@ -3,8 +3,8 @@
 A network that was trained on digits only is as confident about a shoe as about a seven. Training with outliers improves
 this: D. Hendrycks, M. Mazeika, T. Dietterich: Deep Anomaly Detection with Outlier Exposure, ICLR 2019. The images are
 letters and symbols in the fonts of `digits.data.synthetic_digits`, scribbles, objects, noise, lines and joined digits.
-None comes from the datasets on which the rejection of non-digits is measured. Characters that many readers take for a
-digit (O, l, S, Z and others) are excluded.
+No image comes from the datasets on which the rejection of non-digits is measured. Characters that many readers take for
+a digit (O, l, S, Z and others) are left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +25,11 @@ Drawer = Callable[[Pixels, Random], Pixels]
 _LETTERS = "ACEFGHJKLMNPRTUVWXYacdefhjkmnprtuvwxy"
 _SYMBOLS = "#$%&*+=?@<>~{}ΓΔΘΛΞΠΣΦΨΩαβγδεζηκλμνξπρτφχψωБДЖИЙЛПФЦШЩЭЮЯабдежийклмнптфцшщъыэюя"
 _CANVAS = 56
+"""Side of a drawing before it is scaled, in pixels."""
 _MIN_INK = 32
+"""Lowest level of a pixel that counts as ink."""
 _SIDE = 20 / 28
+"""Longer side of the ink, as a share of the image's side, as in MNIST."""
 _MIN_ASPECT = 0.3
 """Smallest ratio of width to height of an object: a narrower one would look like a 1."""
 
@@ -35,7 +38,7 @@ def draw_non_digits(digits: Pixels, count: int, *, seed: int, shape: Shape) -> P
     """Draw images of the kinds in `KINDS`, at random.
 
     Args:
-        digits: (M, height, width) uint8, images of digits, which some kinds join.
+        digits: (M, height, width) uint8, images of digits; some kinds show two of them.
         count: number of images to draw.
         seed: random seed of the drawings.
         shape: height and width of the images in pixels.
@@ -51,7 +54,7 @@ def draw_non_digits(digits: Pixels, count: int, *, seed: int, shape: Shape) -> P
 
 
 def _draw_with_ink(drawer: Drawer, digits: Pixels, random: Random, shape: Shape) -> Pixels:
-    """Draw until the image has ink and, if it shows an object, is wide enough. Normalize six of ten objects."""
+    """Draw until the image has ink and, if it shows an object, is wide enough. Normalize 60 % of the objects."""
     while True:
         picture = drawer(digits, random)
         if drawer in _OBJECTS and _chance(random, 0.6):
@@ -93,7 +96,7 @@ def _fit(picture: Pixels, ink: Pixels, shape: Shape, *, whole: bool) -> Pixels:
 
 
 def _corner(mass: Values, field: int) -> int:
-    """Return the offset at which a row of masses is centered by mass in a field, limited to the field."""
+    """Return the offset at which a row of masses is centered by mass in a field, limited so that it stays inside."""
     centre = float(mass @ (np.arange(len(mass)) + 0.5)) / max(float(mass.sum()), 1)
     return min(max(round(field / 2 - centre), 0), field - len(mass))
 
@@ -113,7 +116,7 @@ def _render(text: str, random: Random) -> Pixels:
 
 
 def _warp(picture: Pixels, random: Random) -> Pixels:
-    """Warp a picture smoothly, like handwriting, by up to an eighth of its side; leave three of ten as they are."""
+    """Warp a picture smoothly, like handwriting, by up to an eighth of its side; leave 30 % as they are."""
     if _chance(random, 0.3):
         return picture
     picture = np.pad(picture, max(picture.shape) // 6)
@@ -231,7 +234,7 @@ def _draw_crossed(digits: Pixels, random: Random) -> Pixels:
 
 
 def _draw_lines(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
-    """Draw horizontal bars, corners, crosses and grids, as ruled lines and shadows; a vertical bar alone is a 1."""
+    """Draw horizontal bars, corners, crosses and grids, like ruled lines. A vertical bar alone would look like a 1."""
     field = np.zeros((_CANVAS, _CANVAS), np.uint8)
     vertical, horizontal = ((0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (3, 2))[int(random.integers(6))]
     for number in range(vertical + horizontal):
@@ -253,5 +256,6 @@ KINDS: Mapping[str, tuple[Drawer, float]] = {
     "crossed": (_draw_crossed, 0.5),
     "lines": (_draw_lines, 0.5),
 }
-"""Function that draws each kind, and the relative frequency of the kind."""
+"""Function that draws each kind of non-digit, and the relative frequency of the kind."""
 _OBJECTS = (_draw_shape, _draw_symmetric, _draw_noise)
+"""Kinds that stand for photographs of objects."""

@@ -1,8 +1,8 @@
 """Synthetic digits: printed digits in several fonts, and drawn digits in handwritten forms that are rare in MNIST.
 
-Many images of digits show print, and MNIST has none. Its ones rarely have a flag or a foot, and its sevens are rarely
-crossed. The fonts are Pillow's default font and the fonts of matplotlib that contain digits: they are installed with
-the training libraries, and are the same on every machine.
+Many images to predict show printed digits, but MNIST has none. Its ones rarely have a flag or a foot, and its sevens
+are rarely crossed. The fonts are Pillow's default font and the fonts of matplotlib that contain digits. They are
+installed with the training libraries, and are the same on every machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,16 +35,20 @@ _TEXT_FONTS = (
     "cmb10.ttf",
 )
 _SIZES = (20, 60)
+"""Smallest and largest size of printed text in pixels."""
 _MARGIN = 6
+"""Margin around printed text in pixels."""
 _HEIGHT, _DRAWN_MARGIN = 80, 40
+"""Height of a drawn digit and margin around it in pixels."""
 _SUBPIXELS = 16
 _SHIFT = 4
 """Fractional bits of coordinates that are passed to OpenCV: log2 of `_SUBPIXELS`."""
 _JITTER = 0.015
+"""Standard deviation of the random displacement of each point, in units of the digit's height."""
 
 
 def are_digits(class_names: Sequence[str]) -> bool:
-    """Return whether there are classes, and each is one of the digits 0 to 9."""
+    """Return whether all class names are digits from 0 to 9, and there is at least one."""
     return bool(class_names) and set(class_names) <= set("0123456789")
 
 
@@ -155,7 +159,7 @@ def _slant_and_jitter(point: Point, slant: float, random: Random) -> Point:
 
 
 def _one_with_flag(random: Random) -> list[list[Point]]:
-    """Draw a stem and a flag, which runs from its top down to the left.
+    """Return the strokes of a one: a stem, and a flag that runs from its top down to the left.
 
     The flag is steeper than the bar of a seven, and at most half as long as the stem.
     """
@@ -169,7 +173,7 @@ def _one_with_flag_and_foot(random: Random) -> list[list[Point]]:
 
 
 def _crossed_seven(random: Random) -> list[list[Point]]:
-    """Draw a bar, a leaning stem, and a stroke across the middle of the stem."""
+    """Return the strokes of a seven: a bar, a leaning stem, and a stroke across the middle of the stem."""
     width, lean, middle = random.uniform(0.4, 0.65), random.uniform(0.15, 0.4), random.uniform(0.42, 0.6)
     left, right, rise = *random.uniform(0.15, 0.28, 2), random.uniform(-0.08, 0.04)
     centre = width - lean * middle

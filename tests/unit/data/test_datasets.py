@@ -324,8 +324,8 @@ class TestImageFolder:
         for number in range(7):
             Image.open(root / "0" / f"0-{number}.png").save(root / "1" / f"copy-{number}.bmp")
         message = message_of(load, str(root), downloads=tmp_path)
-        assert "7 images occur with several labels: 0/0-" in message
-        assert ".png = 1/copy-" in message
+        assert "7 images have copies with other labels: 0/0-" in message
+        assert ".png equals 1/copy-" in message
         assert "and 2 more" in message
 
     def test_unreadable_images_are_refused(self, tmp_path):
@@ -350,7 +350,10 @@ class TestImageFolder:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("=1+1", "images: =1+1 cannot be written to a table as class names; rename these folders"),
+            (
+                "=1+1",
+                "images: =1+1 cannot be class names, which must be printable and not begin with =, +, - or @; rename",
+            ),
             ("a\nb", r"images: 'a\nb' cannot"),
             ("@x", "images: @x cannot"),
         ],
