@@ -1,12 +1,12 @@
 """Pipeline: recorded training steps, promotion and tuning.
 
-- `champion`: comparison of a model version with the champion, and the decision to promote it
+- `champion`: comparison of a model version with the champion, and the record of the promotion decision
 - `config`: settings of a training run, presets, and the promotion policy
-- `lineage`: artifacts behind an evaluation, and the facts of a model version
+- `lineage`: artifacts that an evaluation was made from, and the facts of a model version
 - `promotion`: the rule that decides on a promotion
-- `recipes`: recipes of the artifacts that the training steps make
+- `recipes`: identity of the artifact of each training step
 - `search`: search space, trials, proposals and pruning of a hyperparameter search
-- `steps`: training steps, functions from artifact references to artifact references
+- `steps`: training steps, from the datasets to a registered model
 - `study`: studies, resumable hyperparameter searches, and their results
 - `study_report`: report of a study
 """

@@ -31,7 +31,7 @@ from digits.store.registry import ModelFacts, ModelVersion, RecordedDecision, Re
 _MULTIPLYING = ("Conv", "Gemm", "MatMul")
 """ONNX operators whose second input is the weights."""
 EXAMPLES = 12
-"""Largest number of examples of each kind: from correct to wrong, and from wrong to correct."""
+"""Largest number of examples of either kind: images that only the champion, or only the challenger, gets right."""
 
 
 def measure_test_sets(
@@ -48,9 +48,9 @@ def measure_test_sets(
         output: output of the model for all N test images.
         labels: (N,) class ids of all test images.
         sets: test sets, each a range of the test images.
-        steps: risk steps of the model's calibration.
-        target_error: error rate at which the coverage is measured, as `max_error` of a prediction. If the calibration
-            cannot support it, the coverage is 0.
+        steps: risk steps of the model's calibration; see `digits.model.calibration`.
+        target_error: error rate at which the coverage is measured. The coverage is the share of the images that a
+            prediction with this `max_error` does not flag, or 0 if the calibration cannot support the error rate.
     """
     confidence = output.probabilities.max(axis=1).astype(np.float64)
     right = output.probabilities.argmax(axis=1) == labels
@@ -94,7 +94,10 @@ def find_changed_images(
     sets: Sequence[NamedTestSet],
     class_names: Sequence[str],
 ) -> list[ChangedImage]:
-    """Return examples of images that went from correct to wrong, then from wrong to correct, most confident first."""
+    """Return images that only the champion predicts correctly, then images that only the challenger does.
+
+    At most `EXAMPLES` of each are returned, those with the most confident wrong prediction first.
+    """
     ours, theirs = _Predictions.from_output(challenger), _Predictions.from_output(champion)
     lost = (ours.classes != labels) & (theirs.classes == labels)
     gained = (ours.classes == labels) & (theirs.classes != labels)
@@ -135,12 +138,12 @@ def count_operations(onnx_file: Path) -> int:
 
 
 def _operations(kind: str, weights: Sequence[int], output: Sequence[int]) -> int:
-    """Return the number of weights times the number of uses of each."""
+    """Return the number of weights times the number of positions at which each is used."""
     return prod(weights) * prod(output[2:] if kind == "Conv" else output[:-1])
 
 
 DecisionWithExamples = tuple[Decision, Sequence[ChangedImage]]
-"""A decision, and examples of images for which the prediction changed."""
+"""Decision, and examples of images that only one of the two models predicts correctly."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +152,13 @@ class Outcome:
 
     Args:
         version: number of the model version.
-        champion: number of the champion after the run; None if there is none.
+        champion: number of the version that is champion after the run; None if there is none.
         facts: metrics and other facts of the model version.
         report: path of the report as a web page.
         reasons: reasons for the decision, as sentences.
         new: whether the run registered the version.
         promoted: whether the run made the version the champion.
-        decision: number of the recorded decision; None if the run made none.
+        decision: number of the promotion decision that the run recorded; None if it recorded none.
     """
 
     version: int
@@ -203,7 +206,9 @@ def find_unchanged_run(store: Store, run: TrainingRun) -> Outcome | None:
 
 
 def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run: TrainingRun, *, new: bool) -> Outcome:
-    """Decide whether a version becomes the champion, and record the decision; do nothing if it was decided on before.
+    """Promote a version if it beats the champion, and record the decision.
+
+    If a decision on the version with the same policy is recorded, nothing is done.
 
     Args:
         store: artifact store.
@@ -325,12 +330,12 @@ def load_decision(store: Store, number: int) -> RecordedDecision:
 
 
 def render_decision(store: Store, made: RecordedDecision, arrays: ArtifactRef) -> str:
-    """Return a decision as markdown: reasons, tables, and a picture of images for which the prediction changed.
+    """Return a decision as markdown: reasons, tables, and a picture of the examples.
 
     Args:
         store: artifact store.
         made: recorded decision.
-        arrays: arrays with the test images that the decision is based on.
+        arrays: arrays with the test images on which the models were compared.
     """
     picture = changed_picture(made.examples, load_samples(store.open(arrays), "test").pixels)
     return decision_markdown(

@@ -33,11 +33,12 @@ class PromotionPolicy(Settings):
         0.005,
         gt=0,
         lt=1,
-        description="Error rate (`max_error` of a prediction) at which the shares of answered images are compared.",
+        description="Error rate (`max_error` of a prediction) at which the shares of images that are not flagged are "
+        "compared.",
     )
     max_coverage_drop: Fraction = Field(
         0.05,
-        description="Largest drop, relative to the champion, in the share of images that are answered at "
+        description="Largest drop, relative to the champion, in the share of images that are not flagged at "
         "`target_error`. Test sets of fewer than 500 images are not checked.",
     )
     max_ece_increase: Fraction = Field(
@@ -81,7 +82,7 @@ class TrainingRun(Settings):
     promotion: PromotionPolicy = PromotionPolicy()
 
     def resolved(self) -> Self:
-        """Return the run with each None replaced by the default of the chosen architecture, or else of the preset."""
+        """Return the run with each None replaced by the default of the architecture; if it is None, of the preset."""
         chosen = self.model.architecture
         architecture, changes = (chosen, {}) if chosen else PRESETS[self.preset]
         network = NETWORKS[architecture]
@@ -94,7 +95,7 @@ class TrainingRun(Settings):
         return self.model_copy(update=parts)
 
     def differences(self) -> dict[str, Any]:
-        """Return the JSON values that a configuration file needs to describe this resolved run."""
+        """Return the settings of this resolved run that differ from its preset, as a configuration file holds them."""
         plain = type(self)(preset=self.preset).resolved()
         has_own_architecture = plain.model.architecture != self.model.architecture
         if has_own_architecture:
@@ -107,7 +108,7 @@ class TrainingRun(Settings):
         return merge_settings(needed, _differing(ours, theirs))
 
     def members(self) -> list[TrainingConfig]:
-        """Return the training settings of each network that a resolved run averages; only their seeds differ."""
+        """Return the training settings of each member, the networks that a resolved run averages; only seeds differ."""
         seeds = range(self.training.seed, self.training.seed + (self.training.members or 1))
         return [self.training.model_copy(update={"seed": seed, "members": 1}) for seed in seeds]
 
@@ -152,7 +153,7 @@ PRESETS: Mapping[Preset, tuple[Architecture, Mapping[str, Any]]] = {
         },
     ),
 }
-"""Architecture of each preset, and the training settings in which the preset differs from `NETWORKS`."""
+"""Architecture of each preset, and the training settings that override those of the architecture in `NETWORKS`."""
 NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
     "compact": {
         "model": {"hidden": (16, 32, 32, 64), "dropout": 0.1},
@@ -190,11 +191,11 @@ NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
         "arrays": {"validation_fraction": 0.1},
     },
 }
-"""Recommended settings of each architecture, by section; they fill what a run leaves open."""
+"""Recommended settings of each architecture, by section; they replace the settings of a run that are None."""
 
 
 def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that differ, by section and name; a setting that is a table is returned as a whole."""
+    """Return the settings of `ours` that differ from `theirs`, by section and name; nested settings are not divided."""
     return {
         section: found
         for section, settings in ours.items()

@@ -1,4 +1,4 @@
-"""Lineage: the artifacts behind an evaluation, and the facts of a model version."""
+"""Lineage: the artifacts that an evaluation was made from, and the facts of a model version."""
 
 import json
 from collections.abc import Iterable
@@ -16,17 +16,17 @@ from digits.store.registry import ModelFacts
 
 
 def read_json(path: Path) -> Any:
-    """Load a JSON file of an artifact that was opened, and therefore verified."""
+    """Load a JSON file of an opened artifact; opening has verified it."""
     return json.loads(path.read_text("utf-8"))
 
 
 def test_sets_of(arrays: Artifact) -> list[NamedTestSet]:
-    """Return the test sets of arrays."""
+    """Return the test sets that are recorded with the arrays."""
     return [NamedTestSet(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
 
 
 def load_samples(arrays: Artifact, part: str) -> Any:
-    """Return a part of arrays (`train`, `validation` or `test`), memory-mapped."""
+    """Return the images and labels of a part of the arrays (`train`, `validation` or `test`), memory-mapped."""
     from digits.training.fit import Samples
 
     pixels, labels = (
@@ -36,13 +36,13 @@ def load_samples(arrays: Artifact, part: str) -> Any:
 
 
 def dataset_names(datasets: Iterable[Artifact]) -> list[str]:
-    """Return the distinct names of datasets, which are also the names of their test sets."""
+    """Return a distinct name for each dataset, which is also the name of its test set."""
     return recipes.unique_names(str(dataset.config["name"]) for dataset in datasets)
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Artifacts behind an evaluation, all of them verified."""
+    """Artifacts that an evaluation was made from, all of them verified, and the evaluation itself."""
 
     evaluation: Artifact
     onnx: Artifact
@@ -52,7 +52,7 @@ class Lineage:
     datasets: tuple[Artifact, ...]
 
     def artifacts(self) -> dict[str, str]:
-        """Return the digests by kind of artifact, as a registry record has them."""
+        """Return the digest of each artifact by its kind, as in a record of the registry; datasets are not included."""
         parts = (self.evaluation, self.onnx, self.model, self.network, self.arrays)
         return {part.ref.kind: part.ref.digest for part in parts}
 

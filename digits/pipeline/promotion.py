@@ -17,11 +17,11 @@ from digits.store.decisions import Check, Decision, SetRow
 TOLERANCE = 1e-6
 """Tolerance for rounding errors, in comparisons of shares and of numbers of images."""
 DROP_SIGNIFICANCE = 0.2
-"""Significance level for a drop in accuracy beyond the allowed one: it counts only if equal models would show a drop as
-large with a lower probability. So a test set of twenty images does not block promotions by chance. On some thousands of
-images, the allowed drop itself decides."""
+"""Significance level for a drop in accuracy that is larger than allowed. It blocks a promotion only if its p-value
+(McNemar's exact test) is below this level. So a test set of twenty images does not block promotions by chance. On some
+thousands of images, a drop larger than allowed is nearly always significant."""
 MIN_IMAGES = 500
-"""Smallest test set on which calibration and coverage are checked; on fewer images they are noise."""
+"""Smallest number of images of a test set whose calibration and coverage are checked; on fewer, both are noise."""
 _MEGA = 1e6
 
 
@@ -33,7 +33,7 @@ class SetResult:
         digest: SHA-256 of the images and labels of the set.
         right: (N,) bool, N at least 1, whether each prediction is correct.
         ece: expected calibration error.
-        coverage: share of the images that get the status `ok` at the policy's target error.
+        coverage: share of the images that get the status `ok` if `max_error` is the policy's target error.
     """
 
     digest: str
@@ -49,7 +49,7 @@ class SetResult:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Model version with the measurements that a decision is based on.
+    """Model version with the measurements on which a decision is based.
 
     Args:
         version: number of the version.
@@ -85,9 +85,9 @@ class Candidate:
 def decide_promotion(challenger: Candidate, champion: Candidate | None, policy: PromotionPolicy) -> Decision:
     """Decide whether the challenger becomes the champion.
 
-    It does if its accuracy drops by no more than the policy allows on any test set, if it is significantly better on at
-    least one, and if calibration, coverage, operations and size are within the limits of the policy. A model that is
-    only as good as the champion is not promoted.
+    It does if it is significantly better than the champion on at least one test set, if its accuracy drops on no test
+    set by more than the policy allows, and if calibration, coverage, operations and size are within the limits of the
+    policy. A model that is only as good as the champion is not promoted.
 
     Args:
         challenger: new model version.
@@ -109,7 +109,7 @@ def decide_promotion(challenger: Candidate, champion: Candidate | None, policy: 
 
 
 def refuse(version: int, reason: str) -> Decision:
-    """Return the decision against a version that cannot be compared with the champion."""
+    """Return the decision not to promote a version that cannot be compared with the champion."""
     return Decision(False, (f"Version {version} is not promoted because {reason}",))
 
 
@@ -158,7 +158,11 @@ def _rows(challenger: Candidate, champion: Candidate) -> tuple[SetRow, ...]:
 def mcnemar_p_value(gained: int, lost: int) -> float:
     """Return the one-sided p-value of McNemar's exact test.
 
-    It is the probability that at least `gained` of `gained + lost` flips of a fair coin show heads.
+    It is the probability of at least `gained` heads in `gained + lost` tosses of a fair coin.
+
+    Args:
+        gained: number of images that only the challenger predicts correctly.
+        lost: number of images that only the champion predicts correctly.
     """
     from scipy.stats import binomtest
 
@@ -245,7 +249,7 @@ def _set_checks(name: str, ours: SetResult, theirs: SetResult, policy: Promotion
         ours.ece <= theirs.ece + policy.max_ece_increase + TOLERANCE,
     )
     yield Check(
-        f"answered at an error of {policy.target_error:g} on {name}",
+        f"share not flagged at an error of {policy.target_error:g} on {name}",
         f"{ours.coverage:.2%}",
         f"{theirs.coverage:.2%}",
         f"at most {policy.max_coverage_drop * 100:g} points below the champion's",
@@ -275,7 +279,7 @@ def _cost_checks(challenger: Candidate, champion: Candidate | None, policy: Prom
 def _against_check(check: Check, challenger: Candidate) -> str:
     compared = f" (champion: {check.champion})" if check.champion else ""
     return (
-        f"Version {challenger.version} exceeds a limit of the policy: {check.name} is {check.challenger}{compared}; "
+        f"Version {challenger.version} does not meet the policy: {check.name} is {check.challenger}{compared}; "
         f"the policy allows {check.limit}."
     )
 

@@ -1,4 +1,7 @@
-"""Recipes: settings, parents and code version of the artifact that each training step makes, known before it runs."""
+"""Recipes: identity of the artifact of each training step, known before the step runs.
+
+A recipe has the settings, the parents and the code version of an artifact. Its digest is the name of the artifact.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,18 +31,18 @@ STEP_MODULES: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("digits.model.metrics", "digits.model.onnx_model"),
     "report": ("digits.outputs.model_report",),
 }
-"""Modules that make each kind of artifact, in the order in which artifacts are made from each other. The settings class
-of a step is among them, so a changed default or description makes a new artifact of that step only."""
+"""Modules whose code determines each kind of artifact, in the order of the steps. The module of a step's settings is
+among them, so a changed default or description leads to a new artifact of that step."""
 KINDS = tuple(STEP_MODULES)
 
 
 def code_of(kind: str) -> str:
-    """Return the code version of a kind of artifact; for reports it does not depend on the numeric libraries."""
+    """Return the code version of a kind of artifact; that of reports ignores the versions of numeric libraries."""
     return code_version(*STEP_MODULES[kind], **({"libraries": ()} if kind == "report" else {}))
 
 
 def unique_names(words: Iterable[str]) -> list[str]:
-    """Return the names with a number added to repeated ones: `scans`, `scans-2`."""
+    """Return the words as distinct names; repeated ones get a number: `scans`, `scans-2`."""
     names, seen = [], Counter[str]()
     for name in words:
         seen[name] += 1
@@ -97,7 +100,7 @@ def report(evaluated: ArtifactRef) -> Recipe:
 
 
 def arrays_of_run(run: TrainingRun, identify: Callable[[str], Record]) -> ArtifactRef:
-    """Return a reference to the arrays that a run would train from, without making them.
+    """Return a reference to the arrays that a run would train on, without making them.
 
     Args:
         run: resolved training run.
@@ -110,8 +113,8 @@ def arrays_of_run(run: TrainingRun, identify: Callable[[str], Record]) -> Artifa
 def digest_of_run(prepared: ArtifactRef, run: TrainingRun) -> str:
     """Return the digest of a resolved run's data, configuration and code, without the promotion policy.
 
-    For a run that starts from the champion, the digest does not depend on which version is the champion. Otherwise each
-    promotion would be a reason to train again on the same data.
+    For a run that starts from the champion's weights, the digest does not depend on which version is the champion.
+    Otherwise each promotion would be a reason to train again on the same data.
     """
     networks = [network(prepared, run.model, seed=member.seed).ref for member in run.members()]
     fitted = [model(one, prepared, how).ref for one, how in zip(networks, run.members(), strict=True)]

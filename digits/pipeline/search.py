@@ -1,7 +1,7 @@
 """Search: search space, trials, proposals and pruning of a hyperparameter search.
 
-A search space has a range or a choice for each hyperparameter, within the bounds of the configuration. It names
-hyperparameters as a configuration file does: `training.learning_rate`, `training.augmentation.zoom`.
+A search space has a range or a choice of values for each hyperparameter, within the bounds of the configuration. Names
+of hyperparameters are dotted: `training.learning_rate`, `training.augmentation.zoom`.
 """
 
 import math
@@ -26,14 +26,14 @@ SEARCHED = ("model", "training")
 FIXED = {
     "model.architecture": "a study has one architecture; set it with --architecture",
     "training.epochs": "trials are compared epoch by epoch, so all have the same number; set it with --epochs",
-    "training.members": "a trial trains one network; all members of an average get its settings",
-    "training.seed": "no seed is better than another",
+    "training.members": "a trial trains one network, and all members of an average get the settings found",
+    "training.seed": "differences between seeds are chance",
 }
 """Settings that cannot be searched, with the reason."""
 
 
 class Range(Settings):
-    """Range of numbers; of whole numbers if the setting accepts no others."""
+    """Range of numbers; a range of integers if the setting accepts only integers."""
 
     low: Number = Field(description="Smallest value, included.")
     high: Number = Field(description="Largest value, included.")
@@ -54,7 +54,7 @@ class Range(Settings):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the range has whole numbers only; the range must have been checked."""
+        """Whether the range has integers only; valid after `check_space`."""
         return isinstance(self.low, int)
 
     def contains(self, value: Any) -> bool:
@@ -110,7 +110,7 @@ def read_space(written: Mapping[str, Any], run: TrainingRun, *, source: str) -> 
 
 
 def check_space(space: Space, run: TrainingRun, *, source: str) -> dict[str, Dimension]:
-    """Check a space against a resolved run, and return it with the ends of each range in the type of its setting.
+    """Check a space against a resolved run, and return it with the limits of each range as int or float.
 
     Raises:
         UsageError: if the configuration does not accept a name or a value, or if the setting cannot be searched.
@@ -139,8 +139,8 @@ def _checked_dimension(name: str, dimension: Dimension, run: TrainingRun, source
         raise UsageError(f"{source}: {name} cannot be searched: {FIXED[name]}")
     if name.partition(".")[0] not in SEARCHED:
         raise UsageError(
-            f"{source}: {name} cannot be searched: only settings of [model] and [training] can, because all trials are "
-            "measured on the same validation images"
+            f"{source}: {name} cannot be searched, as all trials are measured on the same validation images; search "
+            "settings of [model] and [training]"
         )
     for value in dimension.extremes:
         with_values(run, {name: value}, source=source)
@@ -185,7 +185,7 @@ def get_value(run: TrainingRun, name: str) -> Any:
 
 
 def default_space(run: TrainingRun) -> dict[str, Dimension]:
-    """Return the default search space for the network of a resolved run, around its recommended settings."""
+    """Return the default search space of the architecture of a resolved run."""
     architecture = str(run.model.architecture)
     return check_space(_dense(run) if architecture in _DENSE else _convolutional(run), run, source=architecture)
 
@@ -206,7 +206,7 @@ def _dense(run: TrainingRun) -> Space:
 
 
 def _convolutional(run: TrainingRun) -> Space:
-    """Return the space of a convolutional network, with strengths of augmentation up to twice those of the run."""
+    """Return the space of a convolutional network; augmentation is up to twice as strong as in the run."""
     augmentation = run.training.augmentation
     strengths = {name: 2 * getattr(augmentation, name) for name in _STRENGTHS} if run.training.augment else {}
     return {
@@ -224,20 +224,20 @@ def _convolutional(run: TrainingRun) -> Space:
 
 
 _STRENGTHS = {"rotation": 180.0, "shift": 14.0, "zoom": 0.8}
-"""Largest strengths of augmentation to search, within the bounds of the configuration."""
+"""Upper limits of the augmentation settings in the default search space."""
 
 
 History = Sequence[Mapping[str, float]]
 OBJECTIVE = "validation_calibrated_loss"
 """Metric that a search minimizes: the validation loss after temperature scaling."""
 STARTUP_TRIALS = 8
-"""Number of trials with random values, before the sampler proposes values."""
+"""Number of trials with random values, after which the sampler proposes values."""
 PRUNING_PERCENTILE = 75.0
-"""A trial is pruned if it is worse than this share of the complete trials, in percent."""
+"""Share of the complete trials, in percent, that must be better than a trial for it to be pruned."""
 COMPLETE_BEFORE_PRUNING = 4
-"""Smallest number of complete trials with which trials are pruned."""
+"""Number of complete trials from which on trials are pruned."""
 IMPORTANCE_TRIALS = 8
-"""Smallest number of complete trials from which importances are computed."""
+"""Number of complete trials from which on importances are computed."""
 
 
 class TrialState(StrEnum):
@@ -251,14 +251,14 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True)
 class Trial:
-    """Trial of a study: values of the hyperparameters, and the results of training with them.
+    """Trial of a study: values of the hyperparameters, and the result of a training with them.
 
     Args:
         number: number of the trial, from 0; trial 0 has the initial settings.
         values: values of the hyperparameters that are searched.
         state: state of the trial.
         history: metrics of each epoch, as returned by `digits.training.fit.fit`.
-        seconds: time that the process which ended the trial spent on it.
+        seconds: time that the last process of the trial spent on it.
         model: digest of the trained model, if the trial is complete.
     """
 
@@ -281,7 +281,7 @@ class Trial:
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """Return the complete trial with the lowest loss, the first of equals; None if no trial is complete."""
+    """Return the complete trial with the lowest loss, the earliest if several have it; None if none is complete."""
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     return min(complete, key=lambda trial: (trial.loss, trial.number), default=None)
 
@@ -291,7 +291,7 @@ def propose(space: Space, trials: Sequence[Trial], *, number: int, seed: int) ->
 
     Args:
         space: checked search space.
-        trials: trials so far; no values close to those of unfinished trials are proposed.
+        trials: trials so far; values close to those of unfinished trials are avoided.
         number: number of the trial.
         seed: random seed of the study.
     """
@@ -303,10 +303,10 @@ def propose(space: Space, trials: Sequence[Trial], *, number: int, seed: int) ->
 
 
 def should_prune(space: Space, trials: Sequence[Trial], history: History, *, epochs: int) -> bool:
-    """Return whether to prune a trial: its best loss so far is in the worst quarter of the other trials at this epoch.
+    """Return whether to prune a trial, because three quarters of the other trials were better at the same epoch.
 
     No trial is pruned in the first half of its epochs, because losses at a high learning rate do not predict the final
-    loss. The percentile is above the median because the complete trials are the better ones.
+    loss. The threshold is not the median, because the complete trials, which are compared, are the better ones.
 
     Args:
         space: checked search space.
@@ -325,7 +325,7 @@ def should_prune(space: Space, trials: Sequence[Trial], history: History, *, epo
 def importances(space: Space, trials: Sequence[Trial], *, seed: int) -> dict[str, float]:
     """Return the share of the variance of the loss that each hyperparameter explains (fANOVA), the largest first.
 
-    The result is empty if there are too few complete trials, or if all their losses are the same.
+    The result is empty if there are fewer than `IMPORTANCE_TRIALS` complete trials, or if all their losses are equal.
     """
     import optuna
 
@@ -352,7 +352,7 @@ def _study(space: Space, trials: Sequence[Trial], **options: Any) -> Any:
 
 
 def _frozen_trial(space: Space, trial: Trial) -> Any:
-    """Return a trial in Optuna's form, without values that are outside the space, as those of trial 0 may be."""
+    """Return a trial as an Optuna trial; values outside the space, which trial 0 may have, are left out."""
     from optuna.trial import TrialState as OptunaState
     from optuna.trial import create_trial
 
@@ -360,7 +360,7 @@ def _frozen_trial(space: Space, trial: Trial) -> Any:
         TrialState.UNFINISHED: OptunaState.RUNNING,
         TrialState.COMPLETE: OptunaState.COMPLETE,
         TrialState.PRUNED: OptunaState.PRUNED,
-        TrialState.DIVERGED: OptunaState.PRUNED,  # Optuna ranks it as the worst if it has no epoch
+        TrialState.DIVERGED: OptunaState.PRUNED,  # Optuna ranks a pruned trial without an epoch as the worst
     }
     within = {name: value for name, value in trial.values.items() if space[name].contains(value)}
     return create_trial(
@@ -391,7 +391,7 @@ def _to_optuna(dimension: Dimension, value: Any) -> Any:
 
 
 def _round_proposal(dimension: Dimension, value: Any) -> Any:
-    """Return a proposed value, with numbers rounded to four significant digits to keep them readable."""
+    """Return a proposed value; floats are rounded to four significant digits, so that they are readable."""
     if not isinstance(dimension, Range):
         return dimension.choices[value]
     return value if dimension.is_whole else min(dimension.high, max(dimension.low, float(f"{value:.4g}")))

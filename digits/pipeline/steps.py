@@ -1,7 +1,7 @@
-"""Training steps: functions from artifact references to an artifact reference.
+"""Training steps: functions that take and return references to artifacts of the store.
 
-A step returns the artifact of its recipe if the store has it, and computes and stores it otherwise. The Prefect tasks
-call these functions.
+A step returns the artifact of its recipe if the store has it; otherwise it computes and stores the artifact. Prefect
+tasks call the steps.
 """
 
 import json
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
     from digits.training.fit import History
 
 MAX_EXPORT_DIFFERENCE = 1e-4
-"""Largest accepted difference between probabilities of the ONNX and the Keras model. The order of float32 sums alone
-makes a difference of 1e-6."""
+"""Largest allowed difference between a probability of the ONNX model and of the Keras model. Another order of float32
+additions already causes differences of 1e-6."""
 logger = logging.getLogger(__name__)
 NOVELTY_FILE = "novelty.npy"
-"""File of an evaluation with the novelty of each test image, if the model computes it."""
+"""File of an evaluation with the out-of-distribution score of each test image, if the model computes scores."""
 DATASET_FILES = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
 
@@ -65,7 +65,7 @@ def download_dataset(
     """Download or read a dataset, verify and normalize it, and store it.
 
     Raises:
-        DownloadError: if every source of the dataset failed.
+        DownloadError: if the dataset could not be downloaded from any of its routes.
         UsageError: if there is no such dataset.
     """
     reviewed = _reviewed(store, source)
@@ -91,7 +91,7 @@ def _reviewed(store: Store, source: str) -> LabelSnapshot | None:
 
 
 def drop_empty_reviewed(store: Store, run: TrainingRun) -> TrainingRun:
-    """Return the run without `reviewed`, if it has other datasets and nothing is labelled yet; else the run itself."""
+    """Return the run without the dataset `reviewed` if there are no labels yet and the run has other datasets."""
     others = tuple(name for name in run.datasets if name != datasets.REVIEWED)
     if others in ((), run.datasets) or LabelLog(store.labels).snapshot().labels:
         return run
@@ -108,8 +108,9 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
     """Join datasets, check them, split off validation images, and store memory-mappable arrays.
 
     For each of `train`, `validation` and `test` there are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8.
-    The test images of each dataset are recorded as a test set with the dataset's name. Your own labelled images are
-    listed with their labels in `labels.csv`, and repeated in `train` only.
+    The test images of each dataset are recorded as a test set with the dataset's name. The file `labels.csv` lists your
+    own labelled images with their labels and parts. In `train`, they are repeated until they have the share
+    `own_share`.
 
     Raises:
         DataError: if the datasets violate a limit of the configuration.
@@ -151,7 +152,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
 
 
 def _own_parts(data: LabelledArrays, rows: Mapping[str, Indices]) -> dict[str, list[tuple[str, str]]]:
-    """Return file and label of your own labelled images, by part; empty if there are none."""
+    """Return file and label of each of your own labelled images, by part; empty if there are none."""
     if not data.is_own:
         return {}
     found = {}
@@ -168,7 +169,7 @@ def _write_labels(path: Path, own: Mapping[str, Sequence[tuple[str, str]]]) -> N
 
 
 def starting_point(store: Store, config: TrainingConfig) -> ArtifactRef | None:
-    """Return the model whose weights a training starts with; None for random weights.
+    """Return the model whose weights are the initial weights of a training; None for random weights.
 
     If the training should start from the champion but there is none, log a warning and return None.
     """
@@ -247,7 +248,7 @@ def train_network(  # noqa: PLR0913 - network, data, settings and callbacks
 
 
 def checkpoint_path(store: Store, recipe: Recipe) -> Path:
-    """Return the path of the checkpoint from which an interrupted training resumes."""
+    """Return the path of the checkpoint from which an interrupted training of a recipe resumes."""
     return store.work / f"train-{recipe.ref.digest}.npz"
 
 
@@ -256,8 +257,8 @@ def average_models(
 ) -> ArtifactRef:
     """Return a model that averages the probabilities of trained networks; a single network is returned as it is.
 
-    Its history is the mean of the members' histories, except that the validation metrics of the last epoch are measured
-    on the average itself.
+    Its history is the mean of the histories of the networks. Only the validation metrics of the last epoch are those of
+    the average model itself.
     """
     from digits.training import fit, networks
 
@@ -322,7 +323,7 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
 
 
 def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> dict[str, Any]:
-    """Return temperature and risk steps, fitted to the validation images."""
+    """Return the calibration, temperature and risk steps, fitted on the validation images."""
     temperature = calibration.fit_temperature(y_prob, labels)
     prob = calibration.apply_temperature(y_prob, temperature)
     steps = calibration.risk_steps(prob.max(axis=1), prob.argmax(axis=1) == labels)
@@ -330,9 +331,10 @@ def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8])
 
 
 def _reference(predictor: "Predictor", test: npt.NDArray[np.uint8], *, files_are_known: bool) -> drift.Reference:
-    """Return the distribution of the test images' features, to measure drift against.
+    """Return the distribution of the features of the test images, against which drift is measured.
 
-    Features of the files (size, levels) are included only if `files_are_known`, for published datasets.
+    Features of the image files (size, contrast) are included only if `files_are_known`: for published datasets, whose
+    files all have the form of the test images.
     """
     answers = predictor.predict_with_novelty(test)
     values = drift.measure_images(test, answers.probabilities, answers.novelty)
@@ -344,7 +346,7 @@ def _reference(predictor: "Predictor", test: npt.NDArray[np.uint8], *, files_are
 
 
 def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> None:
-    """Check that an export predicts the same as the Keras model.
+    """Check that the predictions of an export are those of the Keras model.
 
     Args:
         expected: (N, classes) probabilities of the Keras model.
@@ -358,13 +360,13 @@ def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float3
     if others or not difference <= MAX_EXPORT_DIFFERENCE:
         raise ModelError(
             f"the ONNX export differs from the Keras model: {others} test images get another class, and probabilities "
-            f"differ by up to {difference:.1e}, where {MAX_EXPORT_DIFFERENCE:.0e} is allowed; the model was not "
-            "registered"
+            f"differ by up to {difference:.1e}; expected no other class and at most {MAX_EXPORT_DIFFERENCE:.0e}. The "
+            "model was not registered; check the installed versions of TensorFlow and ONNX Runtime"
         )
 
 
 def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
-    """Evaluate an exported model, which is the one that predictions use, on the test images.
+    """Evaluate an exported model on the test images; predictions use the exported model, too.
 
     Raises:
         ModelError: if the model has other classes, or takes images of another size.
@@ -402,7 +404,8 @@ def measure_model(
 
     if predictor.model.class_names != class_names:
         raise ModelError(
-            f"its classes are {predictor.model.class_names}, but those of the test images are {class_names}"
+            f"the model has the classes {', '.join(predictor.model.class_names)}, but the test images have the classes "
+            f"{', '.join(class_names)}; evaluate it on a dataset with its classes"
         )
     output = predictor.predict_with_novelty(pixels)
     return evaluate(labels, output.probabilities, class_names=class_names, novelty=output.novelty), output
@@ -426,7 +429,7 @@ def load_dataset(artifact: Artifact) -> LabelledArrays:
 
 
 def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -> tuple[ModelVersion, bool]:
-    """Register an evaluated model as a model version; a model with the same weights keeps its version.
+    """Register an evaluated model as a model version; if a version has the same weights, that version is returned.
 
     Returns:
         The version, and whether it is new.
@@ -487,11 +490,11 @@ def _headline(facts: ModelFacts) -> dict[str, Any]:
 
 
 def own_headline(facts: ModelFacts) -> dict[str, Any]:
-    """Return the line of a report about your own labelled images; empty if there are none."""
+    """Return the entry of a report about your own labelled images; empty if there are none."""
     if not facts.own_images:
         return {}
     repeated = f"{facts.own_share:.1%} of the training images, repetitions included"
-    return {"Labelled here": f"{facts.own_images:,} images, {repeated}"}
+    return {"Your own labelled images": f"{facts.own_images:,} images, {repeated}"}
 
 
 def _attributions(lineage: Lineage) -> list[str]:

@@ -1,9 +1,10 @@
 """Studies: hyperparameter searches that can be resumed and shared by processes, and their results.
 
 A study is the directory `<root>/studies/<name>/`. Its name is the digest of what its trials have in common: data,
-settings, search space, seed, and the code version of the training. The number of trials is not part of it. Each trial
-is a sealed record, which is complete or absent whenever a process is killed. A process locks the trial that it runs.
-The kernel releases the lock when the process ends, so another process finds the trial and resumes it.
+settings, search space, seed, and the code version of the training. The number of trials is not part of the name. Each
+trial is a sealed record (`digits.store.records`), which is complete or absent whenever a process is killed. A process
+locks the trial that it runs. The kernel releases the lock when the process ends. Then another process can resume the
+trial.
 """
 
 import time
@@ -93,13 +94,13 @@ class Study:
         with writing(self.store.root):
             is_new = create_record(file, self.as_record())
         if not is_new and read_record(file) != self.as_record():
-            raise CorruptArtifactError(f"{file}: belongs to another study; move its directory away")
+            raise CorruptArtifactError(f"{file}: found the record of another study; move its directory away")
 
     def trials(self) -> list[Trial]:
         """Return the trials so far, by number.
 
         Raises:
-            CorruptArtifactError: if the record of a trial is damaged; if you remove it, the trial is run again.
+            CorruptArtifactError: if the record of a trial is damaged. If you remove the record, the trial is run again.
         """
         with reading(self.store.root):
             return [_load_trial(path) for path in sorted(self.path.glob("trial-*.json"))]
@@ -111,9 +112,9 @@ class Study:
 
     @contextmanager
     def claim_trial(self, total: int) -> Iterator[Trial | None]:
-        """Yield a locked trial to run: an unfinished one that no process holds, else a new one.
+        """Yield a trial to run, and lock it: an unfinished one that no process has locked, else a new one.
 
-        None is yielded if the study has enough trials.
+        None is yielded if the study has all its trials.
 
         Args:
             total: total number of trials, including earlier runs.
@@ -124,7 +125,10 @@ class Study:
             yield trial
 
     def _resume_trial(self, locks: ExitStack) -> Trial | None:
-        """Lock and return an unfinished trial that no process holds; read it again, as it may have ended meanwhile."""
+        """Lock and return an unfinished trial that no process has locked; None if there is none.
+
+        The record is read again under the lock, because the trial may have ended meanwhile.
+        """
         for trial in self.trials():
             if trial.state is TrialState.UNFINISHED and locks.enter_context(self._try_lock(trial.number)):
                 now = _load_trial(self._file(trial.number))
@@ -174,7 +178,8 @@ def begin_study(store: Store, run: TrainingRun, space: Space | None, arrays: Art
         seed: random seed of the search.
 
     Raises:
-        UsageError: if the configuration does not accept a part of the space, or if a setting cannot be searched.
+        UsageError: if the configuration does not accept a name or a value of the space, or if a setting cannot be
+            searched.
     """
     study = Study(store, run, check_space(space, run, source="space") if space else default_space(run), arrays, seed)
     study.create()
@@ -187,7 +192,7 @@ class Budget:
 
     Args:
         trials: total number of trials, including earlier runs.
-        deadline: time on the clock `time.monotonic` after which no new epoch starts; None for no limit.
+        deadline: time after which no new epoch starts, by the clock `time.monotonic`; None for no limit.
     """
 
     trials: int
@@ -205,15 +210,15 @@ class Budget:
 
 
 class _PrunedError(Exception):
-    """Trial that is pruned because it is worse than others at the same epoch."""
+    """Error that ends the training of a trial that is pruned; see `digits.pipeline.search.should_prune`."""
 
 
 class _OutOfTimeError(Exception):
-    """Trial that is interrupted because the time budget is spent; it can be resumed."""
+    """Error that interrupts the training of a trial because the time budget is spent; the trial can be resumed."""
 
 
 class _EpochCheck:
-    """Test before each epoch of a trial, which raises if the trial should be pruned or the time is spent."""
+    """Callback before each epoch of a trial, which raises an error if the trial is pruned or the time is spent."""
 
     def __init__(self, study: Study, budget: Budget) -> None:
         self._study, self._budget = study, budget
@@ -237,7 +242,7 @@ class _TrialProgress:
         self._epoch = ""
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
-        """Start an epoch; the first one starts the bar, with all earlier epochs done."""
+        """Start an epoch; the first call starts the bar, and counts the epochs of earlier runs as done."""
         epoch, epochs = part
         self._epoch = label
         if self._bar is None:
@@ -260,7 +265,7 @@ class _TrialProgress:
 
 
 def run_trial(study: Study, trial: Trial, budget: Budget, progress: Progress) -> Trial:
-    """Train the network of a trial, and record the result unless the time budget ended first.
+    """Train the network of a trial, and record the result unless the time budget is spent before the end.
 
     Args:
         study: study of the trial.
@@ -269,7 +274,7 @@ def run_trial(study: Study, trial: Trial, budget: Budget, progress: Progress) ->
         progress: progress that shows one bar for the trial.
 
     Returns:
-        The trial with its new state; `UNFINISHED` if the time budget ended first.
+        The trial with its new state; `UNFINISHED` if the time budget was spent before the end.
     """
     started = time.monotonic()
     check = _EpochCheck(study, budget)
@@ -389,7 +394,7 @@ def _validation_images(study: Study) -> int:
 
 
 def config_text(settings: TrainingRun, study: Study, trials: Sequence[Trial], best: Trial) -> str:
-    """Return the text of a configuration file with these settings; its first lines state how they were found."""
+    """Return the text of a configuration file with these settings; comments at its top state how they were found."""
     import tomli_w
 
     about = [

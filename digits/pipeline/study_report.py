@@ -1,4 +1,4 @@
-"""Study report: course of the search, importance of the settings, and the best trials, as a page and as markdown."""
+"""Study report: history of a search, importance of the settings, and the best trials, as a page and as markdown."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ STATES_COLOURS = {
 
 @dataclass(frozen=True, eq=False)
 class StudyReport:
-    """Data of a study's report.
+    """Content of a study's report.
 
     Args:
         name: name of the study.
@@ -96,7 +96,7 @@ class StudyReport:
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Share of the variance of the loss that each setting explains."""
+        """Share of the variance of the loss that each setting explains, the largest first."""
         return importances(self.space, self.trials, seed=self.seed)
 
 
@@ -116,7 +116,7 @@ def study_pictures(report: StudyReport) -> dict[str, bytes]:
 
 
 def history_figure(report: StudyReport) -> bytes:
-    """Draw the loss of each trial, and the lowest loss so far. Return a PNG."""
+    """Return a PNG of the loss of each trial, and of the lowest loss so far."""
     with figure(7, 3.4) as drawn:
         axes = drawn.add_subplot()
         _draw_points(axes, report, lambda trial: trial.number)
@@ -144,7 +144,7 @@ def best_so_far(complete: Sequence[Trial]) -> list[tuple[int, float]]:
 
 
 def _drawn_loss(trial: Trial) -> float:
-    """Return the loss at which a trial with a history is drawn."""
+    """Return the loss of a trial, at least `LEAST_LOSS`, for drawing."""
     return max(trial.loss or 0, LEAST_LOSS)
 
 
@@ -168,7 +168,7 @@ def _draw_points(axes: "Axes", report: StudyReport, position: Callable[[Trial], 
 
 
 def _style_losses(axes: "Axes", *, x: str, y: str, marked: Sequence[int] = (1, 2, 3, 5, 7)) -> None:
-    """Style axes with a logarithmic scale of losses, labelled at the multiples `marked` of each power of ten."""
+    """Style axes with a logarithmic scale of losses, with labels at `marked` times each power of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -181,7 +181,7 @@ def _style_losses(axes: "Axes", *, x: str, y: str, marked: Sequence[int] = (1, 2
 
 
 def importances_figure(report: StudyReport) -> bytes:
-    """Draw the share of the variance of the loss that each setting explains. Return a PNG."""
+    """Return a PNG of the share of the variance of the loss that each setting explains."""
     names = [*report.shares][::-1]
     with figure(7, 0.9 + 0.34 * len(names)) as drawn:
         axes = drawn.add_subplot()
@@ -196,7 +196,7 @@ def importances_figure(report: StudyReport) -> bytes:
 
 
 def slices_figure(report: StudyReport) -> bytes:
-    """Draw the loss against each setting, with one panel per setting. Return a PNG."""
+    """Return a PNG of the loss against each setting, with one panel per setting."""
     rows = math.ceil(len(report.space) / COLUMNS)
     with figure(7, 0.3 + 2.0 * rows) as drawn:
         panels = drawn.subplots(rows, COLUMNS, sharey=True, squeeze=False).ravel()
@@ -215,7 +215,7 @@ def _draw_slice(axes: "Axes", report: StudyReport, name: str, *, label: str) -> 
 
 
 def axis_position(dimension: Dimension, value: Any) -> float:
-    """Return the position of a value on its axis: the number itself, or the index of a choice, -1 if it is none."""
+    """Return the position of a value on its axis: the number itself, or the index of a choice (-1 if it is unknown)."""
     if isinstance(dimension, Range):
         return float(value)
     return float(dimension.position(value)) if dimension.contains(value) else -1.0
@@ -245,7 +245,7 @@ def _show_whole(axes: "Axes", dimension: Range) -> None:
 
 
 def parallel_figure(report: StudyReport) -> bytes:
-    """Draw each complete trial as a line through its settings, darker for a lower loss. Return a PNG."""
+    """Return a PNG with one line per complete trial through its settings, darker for a lower loss."""
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = LinearSegmentedColormap.from_list("rank", [BLUE, PALE_BLUE])
@@ -263,7 +263,7 @@ def parallel_figure(report: StudyReport) -> bytes:
 
 
 def axis_height(dimension: Dimension, value: Any) -> float:
-    """Return the height of a value on its axis, from 0 to 1 within the space, and slightly beyond outside it."""
+    """Return the height of a value on its axis: 0 to 1 within the search space, slightly beyond that outside it."""
     if not isinstance(dimension, Range):
         return (axis_position(dimension, value) + 0.5) / len(dimension.choices)
     measure = _logarithm if dimension.log else float
@@ -276,7 +276,7 @@ def _logarithm(value: float) -> float:
 
 
 def _draw_rails(axes: "Axes", space: Space) -> None:
-    """Draw an axis for each setting, labelled with its ends or choices."""
+    """Draw a vertical axis for each setting, labelled with the limits of its range or its choices."""
     style(axes, grid=False)
     axes.set(xlim=(-0.35, len(space) - 0.65), ylim=(-0.1, 1.12), yticks=[])
     axes.set_xticks(range(len(space)), [short_name(name).replace(" ", "\n") for name in space], color=INK)
@@ -300,7 +300,7 @@ def _marked(dimension: Dimension) -> Sequence[Any]:
 
 
 def curves_figure(report: StudyReport) -> bytes:
-    """Draw the loss of each trial over its epochs; curves of pruned trials end in a cross. Return a PNG."""
+    """Return a PNG of the loss of each trial over its epochs; curves of pruned and diverged trials end in a cross."""
     with figure(7, 3.6) as drawn:
         axes = drawn.add_subplot()
         for trial in report.trials:
@@ -344,7 +344,7 @@ def _stopped_early(report: StudyReport) -> list[Trial]:
 
 
 def short_name(name: str) -> str:
-    """Return the last part of a hyperparameter's name, in words."""
+    """Return the last part of a hyperparameter's dotted name, with spaces: `learning rate`."""
     return name.rpartition(".")[2].replace("_", " ")
 
 
@@ -386,7 +386,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> Table:
 
 
 def best_rows(trials: Sequence[Trial], count: int) -> list[dict[str, str]]:
-    """Return one row for each of the best trials, without the columns that only matter for incomplete ones."""
+    """Return one row for each of the `count` best trials, without the columns that differ only for other trials."""
     rows = trial_rows(ranked(trials)[:count])
     return [{name: value for name, value in row.items() if name not in ("state", "epochs", "seconds")} for row in rows]
 
@@ -421,8 +421,8 @@ def findings(report: StudyReport) -> list[str]:
     )
     reliability = (
         f"With {report.validation_images:,} validation images, an accuracy is known to about {100 * chance:.1f} "
-        "points. The best of many trials looks better than it is, because it was selected. The test images, which the "
-        "search does not use, show its actual accuracy."
+        "points. The best of many trials looks better than it is, because it was selected. The search does not use the "
+        "test images, so the accuracy on them is not distorted."
     )
     return [*_gain(report), comparison, reliability]
 
@@ -472,7 +472,7 @@ def as_html(report: StudyReport, pictures: Mapping[str, bytes]) -> str:
         *(html_figure(title, picture, _CAPTIONS[title](report)) for title, picture in pictures.items()),
         "<h2>Best trials</h2>",
         html_table(_table(best_rows(report.trials, BEST_SHOWN)), "numbers wide"),
-        "<h2>How it was made</h2>",
+        "<h2>Details</h2>",
         html_details("Each trial", html_table(_table(trial_rows(report.trials)), "numbers wide")),
         html_details("Search space", html_table(facts_table(_space_facts(report.space)), "facts")),
         html_details("Initial settings", html_table(facts_table(report.run.model_dump(mode="json")), "facts")),

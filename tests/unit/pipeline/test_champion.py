@@ -134,7 +134,7 @@ def test_a_better_model_replaces_the_champion(lab: Lab, champion: ModelVersion) 
     assert row.p < 0.05
     assert [check.name.split(" on ")[0] for check in made.decision.checks] == [
         "calibration error",
-        "answered at an error of 0.2",
+        "share not flagged at an error of 0.2",
         "multiplications per image",
         "size of the network",
     ]
@@ -218,7 +218,7 @@ def test_a_champion_with_other_classes_is_not_replaced(lab: Lab) -> None:
     lab.registry.promote(1, reasons=[])
     outcome = lab.decide(lab.register("strong"))
     assert not outcome.promoted
-    assert "cannot be evaluated on the same test sets: its classes are ('a'," in outcome.reasons[0]
+    assert "cannot be evaluated on the same test sets: the model has the classes a, " in outcome.reasons[0]
 
 
 def test_a_challenger_without_all_test_sets_of_the_champion_is_refused(lab: Lab) -> None:

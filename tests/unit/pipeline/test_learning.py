@@ -191,7 +191,7 @@ def test_facts_have_the_number_and_share_of_your_own_labels(store: Store) -> Non
         found.append(own_facts(Lineage(arrays, arrays, arrays, arrays, arrays, ())))
     assert found == [{"own_images": 80, "own_share": 0.25}, {}]
     assert own_headline(ModelFacts(**found[0])) == {
-        "Labelled here": "80 images, 25.0% of the training images, repetitions included",
+        "Your own labelled images": "80 images, 25.0% of the training images, repetitions included",
     }
     assert own_headline(ModelFacts(**found[1])) == {}
 

@@ -216,7 +216,7 @@ def test_a_refusal_states_the_given_reason() -> None:
     ("change", "words"),
     [
         ({"ece": 0.0301}, "calibration error on mnist is 3.01% (champion: 1.00%); the policy allows at most 2 points"),
-        ({"coverage": 0.8999}, "answered at an error of 0.005 on mnist is 89.99% (champion: 95.00%)"),
+        ({"coverage": 0.8999}, "share not flagged at an error of 0.005 on mnist is 89.99% (champion: 95.00%)"),
     ],
 )
 def test_a_better_model_with_worse_calibration_or_coverage_is_refused(change: dict[str, float], words: str) -> None:

@@ -60,7 +60,7 @@ def test_a_file_names_settings_as_a_configuration_does() -> None:
         ("training", {"seed": {"low": 1, "high": 9}}, "training.seed cannot be searched"),
         ("training", {"members": {"low": 1, "high": 9}}, "training.members cannot be searched"),
         ("model", {"architecture": {"choices": ["cnn", "mlp"]}}, "set it with --architecture"),
-        ("arrays", {"split_seed": {"low": 1, "high": 9}}, r"only settings of \[model\] and \[training\] can"),
+        ("arrays", {"split_seed": {"low": 1, "high": 9}}, r"search settings of \[model\] and \[training\]"),
         ("training", {}, "the search space is empty"),
     ],
 )
