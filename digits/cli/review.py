@@ -47,7 +47,7 @@ def review(
             title = f"{count:,} images written to {export}; fill in the column label, then --import it"
         elif import_:
             done = opened.import_sheet(import_)
-            title = f"{done.new:,} labels imported from {import_}; {done.known:,} were known before"
+            title = f"{done.new:,} labels imported from {import_}; {done.known:,} were imported or given before"
         else:
             from digits.review import web
 
@@ -71,5 +71,5 @@ def _print_review(title: str, review: "Review", *, json: bool) -> None:
         for name, found in accuracies.items()
         if found
     }
-    known = {"labelled before": f"{review.known:,}"} if review.known else {}
-    print_pairs(title, {**done, **known, **estimates, "labels": review.log.path})
+    left_out = {"left out, labelled before": f"{review.left_out:,}"} if review.left_out else {}
+    print_pairs(title, {**done, **left_out, **estimates, "labels": review.log.path})

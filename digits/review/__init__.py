@@ -1,9 +1,9 @@
-"""Review: people label predictions, and the accuracy of a table is estimated.
+"""Review: labels by people for the images of a table, and estimates of the accuracy of the table.
 
 - `estimates`: accuracy estimates with confidence intervals
-- `inspection`: drawing of the steps from one image file to its prediction
+- `inspection`: the steps from one image file to its prediction, as a drawing
 - `sampling`: choice and order of the images to label
-- `session`: a review of a table
+- `session`: the review of one table
 - `spreadsheet`: export and import of labels
-- `web`: web page of a review
+- `web`: the server of a review's web page
 """

@@ -13,9 +13,9 @@ LEVEL = 0.95
 
 
 class Estimate(NamedTuple):
-    """Share of correct rows among `population` rows, with its 95 % confidence interval from `low` to `high`.
+    """Estimated share of correct rows among `population` rows, with its 95 % confidence interval from `low` to `high`.
 
-    `judged` is the number of rows with a label; `right` is the number of rows whose prediction the label confirms.
+    `judged` is the number of rows with a label, and `right` the number of those whose label confirms the table.
     """
 
     right: int
@@ -34,7 +34,7 @@ class ReviewProgress:
         done: number of answered images per stratum, including skipped ones.
         total: number of images per stratum.
         confident: accuracy of the rows with the status `ok`; None before the first label of the sample.
-        table: accuracy of all rows; None until every flagged image has an answer.
+        table: accuracy of all rows; None until every flagged image has an answer and `confident` is known.
     """
 
     done: Mapping[Stratum, int]
@@ -53,17 +53,18 @@ def measure_progress(
 ) -> ReviewProgress:
     """Count the answers of a review, and estimate the accuracy of its table.
 
-    The estimate for rows with the status `ok` uses the sample only, and only its images before the first one without an
-    answer. These are a simple random sample whenever the person stops, whichever other images have labels. Images that
-    were skipped or are missing are not judged. Flagged rows are shown in the order of their error probability, so the
-    first of them are not a random sample; the accuracy of all rows needs an answer to each flagged row.
+    The estimate for rows with the status `ok` uses the images of the sample that come before the first one without an
+    answer. These are a simple random sample of the rows, no matter when the person stops or which other images have
+    labels. Images that were skipped or are missing do not count as judged. Flagged rows are shown in the order of their
+    error probability, so the first of them are not a random sample. Therefore the accuracy of all rows is estimated only
+    when each flagged row has an answer.
 
     Args:
         queue: queue of the review.
         label_of: function from an image's SHA-256 to its label, or None if it has none.
         is_gone: function from an image's SHA-256 to whether its file is missing or changed.
     """
-    images = {stratum: queue.of(stratum) for stratum in STRATA}
+    images = {stratum: queue.images_of(stratum) for stratum in STRATA}
     labels = {image.sha256: label_of(image.sha256) for chosen in images.values() for image in chosen}
     confident = _of_sample(images["sample"], labels, queue.confident, is_gone)
     return ReviewProgress(
@@ -91,7 +92,7 @@ def _of_sample(
 def _of_table(
     flagged: Sequence[PredictedImage], labels: Mapping[str, str | None], confident: Estimate | None, queue: ReviewQueue
 ) -> Estimate | None:
-    """Combine the strata: each flagged image has an answer; a skipped one may be right or wrong."""
+    """Estimate the accuracy of all rows from the strata; for the interval, a skipped image may be right or wrong."""
     answers = [(labels[image.sha256], image.suggestion) for image in flagged]
     if None in (label for label, _ in answers) or (queue.confident and confident is None):
         return None
@@ -115,10 +116,10 @@ def _of_table(
 def estimate(right: int, judged: int, population: int) -> Estimate:
     """Estimate a share from a simple random sample without replacement, with its 95 % confidence interval.
 
-    The interval is exact: it contains each number of correct rows in the population for which a sample like this one or
-    a more extreme one has a probability above 2.5 % on either side. It is the Clopper-Pearson interval for a finite
-    population (T. Wright, Exact Confidence Bounds when Sampling from Small Finite Universes, 1991). It covers the true
-    share in at least 95 of 100 samples, and is a point when all rows were judged.
+    The interval is the Clopper-Pearson interval for a finite population (T. Wright, Exact Confidence Bounds when
+    Sampling from Small Finite Universes, 1991). It contains each number of correct rows in the population with which a
+    result at least as low, and one at least as high, as that of the sample has a probability above 2.5 %. It covers the
+    true share in at least 95 of 100 samples. When all rows were judged, its two ends are the same.
 
     Args:
         right: number of correct rows in the sample.
@@ -135,7 +136,7 @@ def estimate(right: int, judged: int, population: int) -> Estimate:
 
 
 def _first(numbers: range, holds: Callable[[int], bool]) -> int:
-    """Return the first number for which a condition holds that holds for all later numbers too (binary search)."""
+    """Return the first number for which a condition holds; it must hold for all later numbers, too (binary search)."""
     low, high = 0, len(numbers) - 1
     while low < high:
         middle = (low + high) // 2

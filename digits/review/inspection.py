@@ -1,4 +1,4 @@
-"""Inspection: show every step from an image file to the network's input, and the prediction."""
+"""Inspection: the steps from one image file to the network's input and its prediction, and their drawing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from digits.store.files import write_file
 TILE = 224
 """Side of a step in the drawing, in pixels."""
 KEPT, LEFT_OUT = (234, 88, 12), (37, 99, 235)
-"""Colours of the boxes around ink that was kept and ink that was left out."""
+"""Colours (red, green, blue) of the boxes around the ink that was kept and the ink that was left out."""
 
 
 class Step(NamedTuple):
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """Inspection of one image.
+    """Result of the inspection of one image.
 
     Args:
         width: width of the image in pixels, after rotation by its orientation tag.
@@ -62,7 +62,7 @@ class Inspection:
 
 
 def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> Inspection:
-    """Decode, normalize and predict one image as in the prediction of a folder, and keep the result of each step.
+    """Decode, normalize and predict one image as in the prediction of a folder, and return the result of each step.
 
     Args:
         content: bytes of the image file.
@@ -130,7 +130,7 @@ def _outline(page: Pixels, box: Box, colour: tuple[int, int, int]) -> None:
 
 
 def draw_inspection(inspection: Inspection) -> bytes:
-    """Return a drawing, as PNG, of the steps side by side, and a bar per class below them."""
+    """Return a PNG of the steps side by side, with one bar per class below them."""
     captions = [f"{step.name}\n{step.pixels.shape[1]} x {step.pixels.shape[0]}" for step in inspection.steps]
     captions[0] = f"{inspection.steps[0].name}\n{inspection.width} x {inspection.height}"
     steps = contact_sheet([step.pixels for step in inspection.steps], captions, columns=len(captions), tile=TILE)
@@ -140,7 +140,7 @@ def draw_inspection(inspection: Inspection) -> bytes:
 def inspect(
     store: Store, image: Path, *, model: str = "champion", out: Path | None = None, mode: Mode = "auto"
 ) -> tuple[Inspection, Path]:
-    """Inspect how one image is predicted, and write the drawing.
+    """Inspect how one image is predicted, and write a drawing of it.
 
     Args:
         store: artifact store.

@@ -20,11 +20,11 @@ Stratum = Literal["uncertain", "not-a-digit", "sample"]
 STRATA: tuple[Stratum, ...] = ("uncertain", "not-a-digit", "sample")
 FLAGGED: tuple[Stratum, ...] = ("uncertain", "not-a-digit")
 FLAGGED_BETWEEN = 2
-"""Number of flagged images between two images of the sample, so that a person who stops early has labelled both."""
+"""Number of flagged images between two images of the sample; a person who stops early has labelled both kinds."""
 
 
 class PredictedImage(NamedTuple):
-    """Row of a table with a prediction."""
+    """Image with a prediction: its row of the table."""
 
     sha256: str
     path: str
@@ -36,7 +36,7 @@ class PredictedImage(NamedTuple):
 
     @property
     def suggestion(self) -> str:
-        """Label that agrees with the table."""
+        """Label that confirms the table."""
         return NOT_A_DIGIT if self.status == NOT_A_DIGIT else self.prediction
 
 
@@ -54,56 +54,57 @@ class ReviewQueue:
     Args:
         images: images to label, in the order in which they are shown.
         confident: number of distinct images with the status `ok`, from which the sample was drawn.
-        known: number of distinct images that were left out because they have a label from another model version.
+        left_out: number of distinct images that were left out because they have a label from the review of another
+            model version.
     """
 
     images: tuple[QueuedImage, ...]
     confident: int
-    known: int
+    left_out: int
 
-    def of(self, stratum: Stratum) -> list[PredictedImage]:
+    def images_of(self, stratum: Stratum) -> list[PredictedImage]:
         """Return the images of a stratum, in order."""
         return [queued.image for queued in self.images if queued.stratum == stratum]
 
 
 def build_queue(
-    images: Iterable[PredictedImage], *, size: int, is_known: Callable[[PredictedImage], bool] = lambda _: False
+    images: Iterable[PredictedImage], *, size: int, is_labelled: Callable[[PredictedImage], bool] = lambda _: False
 ) -> ReviewQueue:
     """Return the review queue of a table; the same table has the same queue.
 
     Images with the same content are shown once. Flagged images are sorted by the probability that the table is wrong
-    about them, highest first. The sample is in random order, by a hash of model version and content. That order does
-    not change when the folder grows or the sample becomes larger, so earlier answers remain valid. Another model
-    version gets another sample.
+    about them, highest first. The sample is in a random order, namely that of a hash of model version and content. The
+    order does not change when the folder grows or the sample becomes larger, so earlier answers remain valid. For
+    another model version the sample is another one.
 
     Args:
         images: rows of the table.
         size: number of images in the sample.
-        is_known: function that returns whether an image has a label from another model version. Such images are left
-            out: this version may have been trained on them, so an estimate must not rest on them.
+        is_labelled: function that returns whether an image has a label from the review of another model version. Such
+            images are left out: this version may have been trained on them, so they must not be part of an estimate.
     """
     flagged: list[PredictedImage] = []
     counts: Counter[str] = Counter()
-    sample = heapq.nsmallest(size, _confident(images, is_known, flagged, counts), key=_rank)
+    sample = heapq.nsmallest(size, _confident(images, is_labelled, flagged, counts), key=_rank)
     flagged.sort(key=lambda image: (-error_probability(image), image.sha256))
-    return ReviewQueue(tuple(_interleave(flagged, sample)), counts["confident"], counts["known"])
+    return ReviewQueue(tuple(_interleave(flagged, sample)), counts["confident"], counts["left out"])
 
 
 def _confident(
     images: Iterable[PredictedImage],
-    is_known: Callable[[PredictedImage], bool],
+    is_labelled: Callable[[PredictedImage], bool],
     flagged: list[PredictedImage],
     counts: Counter[str],
 ) -> Iterator[PredictedImage]:
-    """Yield the images with the status `ok`, append flagged ones to `flagged`, and count `ok` and known ones."""
+    """Yield the images with the status `ok`, append flagged ones to `flagged`, and count `ok` and left out ones."""
     seen: set[bytes] = set()
     for image in images:
         content = bytes.fromhex(image.sha256)
         if content in seen:
             continue
         seen.add(content)
-        if is_known(image):
-            counts["known"] += 1
+        if is_labelled(image):
+            counts["left out"] += 1
         elif image.status == "ok":
             counts["confident"] += 1
             yield image
@@ -114,8 +115,9 @@ def _confident(
 def error_probability(image: PredictedImage) -> float:
     """Return the probability that the table is wrong about a flagged image, as estimated by the model.
 
-    For an uncertain prediction it is one minus the confidence. The novelty of an image flagged as `not-a-digit` is the
-    logit of the probability that it is none; it is 0 where both are equally likely.
+    For an `uncertain` image it is one minus the confidence. For a `not-a-digit` image it is the probability that the
+    image is a digit after all, which follows from its out-of-distribution score (`novelty`): the score is the logit of
+    the probability that the image is no digit.
     """
     if image.status == NOT_A_DIGIT:
         return 1 / (1 + math.exp(min(image.novelty or 0, 700)))

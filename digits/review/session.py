@@ -1,4 +1,4 @@
-"""Session: the review of one table, with its queue, its images, and its answers in the label log."""
+"""Session: the review of one table, with its queue of images and its answers in the label log."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,21 +38,21 @@ _LIMITS = PredictionConfig()
 
 
 class Pictures(NamedTuple):
-    """PNG files of an image: the whole image, and the network's input."""
+    """Pictures of an image as PNG: the whole image, and the network's input."""
 
     whole: bytes
     seen: bytes
 
 
 class ImportCounts(NamedTuple):
-    """Number of labels of a spreadsheet that are new, and of labels that were in the log before."""
+    """Number of labels of a spreadsheet that are new, and of labels that were already in the log (`known`)."""
 
     new: int
     known: int
 
 
 class Review:
-    """Review of a table; a context manager. Thread-safe.
+    """Review of a table, to be used as a context manager. Thread-safe.
 
     Args:
         store: artifact store with the label log and the models.
@@ -61,7 +61,7 @@ class Review:
         size: number of images in the random sample of rows with the status `ok`.
 
     Raises:
-        UsageError: if the table or its images cannot be found, or the table is not about digits.
+        UsageError: if the table or its images cannot be found, or the table has classes that are not digits.
         StoreError: if the label log cannot be read or is damaged.
     """
 
@@ -90,9 +90,9 @@ class Review:
         return self._queue.images
 
     @property
-    def known(self) -> int:
-        """Number of distinct images that were left out because they have a label from another model version."""
-        return self._queue.known
+    def left_out(self) -> int:
+        """Number of distinct images that were left out, because they have a label from another model version."""
+        return self._queue.left_out
 
     @cached_property
     def source(self) -> Path:
@@ -106,7 +106,7 @@ class Review:
             return measure_progress(self._queue, self._label_of, is_gone=self._gone.__contains__)
 
     def first_unanswered(self) -> int:
-        """Return the index in the queue of the first image without an answer, or the length if all have one."""
+        """Return the index in the queue of the first image without an answer; if all have one, the queue's length."""
         places = (place for place, queued in enumerate(self.queue) if self.answer_to(queued) is None)
         return next(places, len(self.queue))
 
@@ -122,8 +122,9 @@ class Review:
     def pictures(self, queued: QueuedImage) -> Pictures:
         """Return the pictures of an image to show to a person.
 
-        Only bytes with the hash in the table are decoded: a worker has decoded them before, under limits of time and
-        memory. The PNG files are encoded from the decoded pixels, so a browser never receives the file itself.
+        The bytes are decoded only if they have the hash in the table. So a worker has decoded the same bytes before,
+        with limits of time and memory. The PNG files are encoded from the decoded pixels, so a browser never receives
+        the file itself.
 
         Raises:
             DecodeError: if the file is missing or has changed since it was predicted.
@@ -167,7 +168,7 @@ class Review:
             self.log.append([Undo(undo_id, _now(), answer_id)])
 
     def export_sheet(self, path: Path) -> int:
-        """Write the queue as a spreadsheet, with the labels so far, and return the number of its rows.
+        """Write the queue with its labels so far as a spreadsheet, and return the number of rows.
 
         Raises:
             UsageError: if the name does not end in `.csv`.
@@ -180,13 +181,18 @@ class Review:
         return len(self.queue)
 
     def import_sheet(self, path: Path) -> ImportCounts:
-        """Append the labels of a spreadsheet that are not in the log: all of them, or none and an error.
+        """Append the labels of a spreadsheet to the log, unless they are in it; after an error nothing is appended.
 
         Raises:
             UsageError: if the file cannot be read or has invalid rows; the message has their numbers.
             StoreError: if the log is not writable.
         """
-        with os_errors_as(UsageError, path, "the spreadsheet could not be read", "expected an edited spreadsheet"):
+        with os_errors_as(
+            UsageError,
+            path,
+            "the spreadsheet could not be read",
+            "name an exported spreadsheet",
+        ):
             content = path.read_bytes()
         with self._lock:
             self.log.refresh()
@@ -200,18 +206,18 @@ class Review:
         return ImportCounts(len(new), len(lines) - len(new))
 
     def _build_queue(self, size: int) -> ReviewQueue:
-        def is_known(image: PredictedImage) -> bool:
+        def is_labelled(image: PredictedImage) -> bool:
             answer = self.log.current_answer(image.sha256)
             return answer is not None and answer.model_version != image.model_version
 
-        return build_queue(_images(self.table), size=size, is_known=is_known)
+        return build_queue(_images(self.table), size=size, is_labelled=is_labelled)
 
     def _label_of(self, sha256: str) -> str | None:
         answer = self.log.current_answer(sha256)
         return answer.label if answer else None
 
     def _fault(self, sha256: str) -> str | None:
-        """Return why an image cannot be labelled; None if it can."""
+        """Return the reason why an image cannot be labelled; None if it can be."""
         queued = self._by_hash.get(sha256)
         if queued is None:
             return f"this review has no image with the SHA-256 {sha256[:64] or '(none)'!r}"
@@ -237,7 +243,7 @@ class Review:
         )
 
     def _content(self, image: PredictedImage) -> bytes:
-        """Return the bytes that were predicted: those that were saved with a label, else those of the file."""
+        """Return the bytes that were predicted: the copy that was saved with a label, else the content of the file."""
         saved = self.log.read_image(image.sha256)
         if saved is not None:
             return saved
@@ -267,7 +273,7 @@ def _images(table: Path) -> Iterator[PredictedImage]:
     """Yield the rows of a table that have a prediction.
 
     Raises:
-        UsageError: if `digits predict` cannot have written a row, or a row has a class that is not a digit.
+        UsageError: if a row is not as `digits predict` writes it, or has a class that is not a digit.
     """
     for number, row in enumerate(read_table(table), 2):
         if row["status"] in PREDICTED:
@@ -276,7 +282,7 @@ def _images(table: Path) -> Iterator[PredictedImage]:
 
 def _image(row: Mapping[str, Any], place: str) -> PredictedImage:
     if row["prediction"] not in DIGITS:
-        raise UsageError(f"{place}: only digits can be reviewed, found the class {row['prediction']!r}")
+        raise UsageError(f"{place}: expected a digit, found the class {row['prediction']!r}; review a table of digits")
     try:
         return PredictedImage(
             bytes.fromhex(row["sha256"]).hex(),
@@ -288,7 +294,7 @@ def _image(row: Mapping[str, Any], place: str) -> PredictedImage:
             int(row["model_version"]),
         )
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{place}: expected a row as `digits predict` writes it: {error}") from error
+        raise UsageError(f"{place}: expected a row as `digits predict` writes it, but: {error}") from error
 
 
 def _source_of(table: Path) -> Path:
@@ -311,14 +317,14 @@ def _source_of(table: Path) -> Path:
 
 
 class _Files:
-    """Images of a folder or an archive, found by the paths of a table."""
+    """Files of a folder or an archive, opened by the paths in a table."""
 
     def __init__(self, source: Source, entry_for: Callable[[bytes], Entry]) -> None:
         self._source = source
         self._entry_of = entry_for
 
     def read(self, path: str, sha256: str) -> bytes:
-        """Return the bytes of an image.
+        """Return the content of a file.
 
         Raises:
             DecodeError: if the file is missing, cannot be read, or has another hash.

@@ -1,4 +1,4 @@
-"""Spreadsheet: write the images of a review as CSV with a column for labels, and read it after editing."""
+"""Spreadsheet: the images of a review as CSV with a column for labels, written and, after editing, read again."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ def write_sheet(queue: Iterable[tuple[QueuedImage, str | None]]) -> bytes:
 
 
 def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | None]) -> list[SheetLine]:
-    """Read the labels of a spreadsheet: all of them, or none and an error.
+    """Return the labels of a spreadsheet, one line per image.
 
     Common changes by spreadsheet programs are accepted: a byte order mark, UTF-16, semicolons or tabs, other line ends,
     further columns in any order, empty rows, spaces, `7.0` and `7,0`, upper and lower case, `n` and `s`.
@@ -71,7 +71,7 @@ def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | Non
         if fault is None and label is not None:
             first = labels.setdefault(sha256, SheetLine(number, sha256, label))
             if first.label != label:
-                fault = f"another label, {cell!r}, for the image of row {first.number}"
+                fault = f"found the label {cell!r}, but row {first.number} has another for this image; keep one"
             elif first.number == number:
                 lines.append(first)
         if fault:
@@ -83,7 +83,7 @@ def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | Non
 
 
 def _text(content: bytes) -> str:
-    """Decode a spreadsheet; only hashes and labels matter, which are ASCII in any encoding."""
+    """Decode a spreadsheet; invalid bytes are replaced, since hashes and labels are ASCII in any encoding."""
     if content.startswith(_UTF_16):
         return content.decode("utf-16", "replace")
     return content.decode("utf-8-sig", "replace")

@@ -1,8 +1,8 @@
-"""Web page of a review: a server for one person on this machine.
+"""Web: the server of a review's web page, for one person on this machine.
 
-The server listens on the loopback address only. Every request must have the token of the printed address: the page in
-its query, all other requests in a header, which no other web page can send. The `Host` header must be a local name, as
-a protection against DNS rebinding. The page loads nothing from other servers.
+The server listens on the loopback address only. Every request must contain the token of the printed address: the
+request of the page in its query, all other requests in a header, which no other web page can send. The `Host` header
+must be a local name, as a protection against DNS rebinding. The page loads nothing from other servers.
 """
 
 import base64
@@ -50,7 +50,10 @@ _FIXED_HEADERS = {
 
 
 class Event(BaseModel):
-    """Event from the page: an answer (`sha256`, `label`), or the undoing of one (`undoes`); the page makes the `id`."""
+    """Event from the page: an answer (`sha256`, `label`), or the undoing of one (`undoes`, the `id` of the answer).
+
+    The page creates the `id` of each event.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,7 +96,7 @@ def create_app(review: Review, token: str) -> FastAPI:
 
 
 def _read_routes(review: Review) -> APIRouter:
-    """Return the routes of what the page shows: the review, its images by their index in the queue, their pictures."""
+    """Return the routes for what the page shows: the review, images by their index in the queue, and their pictures."""
     router = APIRouter()
 
     @router.get("/review")
@@ -103,7 +106,7 @@ def _read_routes(review: Review) -> APIRouter:
             "table": review.table.name,
             "images": len(review.queue),
             "first": review.first_unanswered(),
-            "known": review.known,
+            "known": review.left_out,
             "history": [{"place": places[one.sha256], "id": one.id} for one in review.history(HISTORY)],
             "progress": review.progress().as_record(),
         }
@@ -115,7 +118,7 @@ def _read_routes(review: Review) -> APIRouter:
     @router.get("/images/{place}")
     def draw(place: int) -> dict[str, str]:
         if not 0 <= place < len(review.queue):
-            raise HTTPException(404, "the review has no such image")
+            raise HTTPException(404, "the review has no such image; reload the page")
         try:
             pictures = review.pictures(review.queue[place])
         except DecodeError as error:
@@ -126,7 +129,7 @@ def _read_routes(review: Review) -> APIRouter:
 
 
 def _answer_routes(review: Review) -> APIRouter:
-    """Return the route that takes the answers, one at a time, and returns the progress."""
+    """Return the route that receives the answers, one at a time, and returns the progress."""
     router = APIRouter()
 
     @router.post("/answers")
@@ -141,7 +144,7 @@ def _answer_routes(review: Review) -> APIRouter:
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
-    """Return an expected error: 409 if the same request would fail again, 503 if a repetition may succeed."""
+    """Return the response to an expected error: 409 if the same request would fail again, 503 if it may succeed."""
     return JSONResponse({"error": str(error)}, 409 if isinstance(error, (DecodeError, UsageError)) else 503)
 
 
@@ -153,7 +156,7 @@ def _described(review: Review, place: int) -> dict[str, Any]:
 
 
 def _policy(page: str) -> str:
-    """Return the content security policy: the page's own script and style, embedded pictures, and this server."""
+    """Return the content security policy, which allows the page's own script and style, data URIs, and this server."""
     allowed: Mapping[str, str] = {kind: _hashed(text) for kind, text in _INLINE.findall(page)}
     return (
         f"default-src 'none'; script-src {allowed['script']}; style-src {allowed['style']}; img-src data:; "
@@ -201,7 +204,7 @@ def serve(review: Review, *, port: int, on_ready: Callable[[str], None], browse:
 
 @contextmanager
 def _ended_by_interrupt(server: uvicorn.Server) -> Iterator[None]:
-    """Let Ctrl-C end the server from the start: before uvicorn handles signals, asyncio's handler loses one."""
+    """Let Ctrl-C end the server at any time, also before uvicorn has installed its own signal handlers."""
 
     def end(*_: object) -> None:
         server.should_exit = True
@@ -214,5 +217,5 @@ def _ended_by_interrupt(server: uvicorn.Server) -> Iterator[None]:
 
 
 def _has_screen() -> bool:
-    """Return whether there is a screen; without one, a browser would open in the terminal."""
+    """Return whether there is a screen; without one, a text browser would open in the terminal."""
     return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

@@ -234,7 +234,7 @@ def test_a_spreadsheet_is_exported_filled_in_and_imported(tmp_path: Path) -> Non
     assert found["table"]["population"] == found["table"]["judged"] == 100
     assert found["table"]["low"] == found["table"]["share"] == found["table"]["high"]
     assert (
-        f"0 labels imported from {sheet}; {len(lines)} were known before"
+        f"0 labels imported from {sheet}; {len(lines)} were imported or given before"
         in run_command("review", str(scans.table), "--import", str(sheet), root=scans.root).stdout
     )
     sheet.write_text(sheet.read_text().replace(".0", ".5", 1))

@@ -38,8 +38,8 @@ class TestQueue:
     def test_has_every_flagged_image_and_a_sample_of_the_others(self) -> None:
         """Each image once."""
         queue = build_queue(folder(1000, 30, 20), size=40)
-        assert [len(queue.of(stratum)) for stratum in ("uncertain", "not-a-digit", "sample")] == [30, 20, 40]
-        assert {one.status for one in queue.of("sample")} == {"ok"}
+        assert [len(queue.images_of(stratum)) for stratum in ("uncertain", "not-a-digit", "sample")] == [30, 20, 40]
+        assert {one.status for one in queue.images_of("sample")} == {"ok"}
         assert queue.confident == 1000
         assert len({queued.image.sha256 for queued in queue.images}) == 90
 
@@ -69,26 +69,27 @@ class TestQueue:
         """By the first of their paths; the population counts them once too."""
         rows = [image(1), image(1)._replace(path="copy.png"), image(2)]
         queue = build_queue(rows, size=10)
-        assert sorted(one.path for one in queue.of("sample")) == ["1.png", "2.png"]
+        assert sorted(one.path for one in queue.images_of("sample")) == ["1.png", "2.png"]
         assert queue.confident == 2
 
     def test_the_sample_keeps_its_random_order(self) -> None:
         """In a larger sample, a longer table and another order of rows; another model version has another order."""
         rows = folder(300)
-        first = build_queue(rows, size=20).of("sample")
-        assert build_queue(rows, size=50).of("sample")[:20] == first
-        assert build_queue(rows[::-1], size=20).of("sample") == first
-        longer = [one for one in build_queue(folder(400), size=60).of("sample") if one in rows]
+        first = build_queue(rows, size=20).images_of("sample")
+        assert build_queue(rows, size=50).images_of("sample")[:20] == first
+        assert build_queue(rows[::-1], size=20).images_of("sample") == first
+        longer = [one for one in build_queue(folder(400), size=60).images_of("sample") if one in rows]
         assert longer[:20] == first[:20]
         assert [one.sha256 for one in first] != sorted(one.sha256 for one in first)
-        newer = build_queue([one._replace(model_version=2) for one in rows], size=20).of("sample")
+        newer = build_queue([one._replace(model_version=2) for one in rows], size=20).images_of("sample")
         assert {one.sha256 for one in newer} != {one.sha256 for one in first}
 
     def test_every_image_has_the_same_probability_to_be_sampled(self) -> None:
         """Over 400 model versions, the counts of 40 images pass a chi-squared test."""
         counts = dict.fromkeys((one.sha256 for one in folder(40)), 0)
         for version in range(400):
-            for one in build_queue([one._replace(model_version=version) for one in folder(40)], size=10).of("sample"):
+            rows = [one._replace(model_version=version) for one in folder(40)]
+            for one in build_queue(rows, size=10).images_of("sample"):
                 counts[one.sha256] += 1
         spread = sum((count - 100) ** 2 / 75 for count in counts.values()) * 39 / 40
         assert 16 < spread < 74
@@ -97,8 +98,8 @@ class TestQueue:
         """From all strata and from the population."""
         rows = folder(100, 10, 10)
         known = {one.sha256 for one in rows[::3]}
-        queue = build_queue(rows, size=1000, is_known=lambda one: one.sha256 in known)
-        assert queue.known == len(known) == 40
+        queue = build_queue(rows, size=1000, is_labelled=lambda one: one.sha256 in known)
+        assert queue.left_out == len(known) == 40
         assert queue.confident == 66
         assert not known & {queued.image.sha256 for queued in queue.images}
 

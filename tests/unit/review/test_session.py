@@ -182,7 +182,7 @@ class TestAnswers:
             for sha256 in labelled:
                 review.answer(sha256, "1", answer_id=sha256)
         with opened(predicted_table.predict(table.path.parent, make_pictures, name="next.csv", version=2)) as review:
-            assert review.known == 7
+            assert review.left_out == 7
             assert not labelled & {queued.image.sha256 for queued in review.queue}
 
 
@@ -285,9 +285,9 @@ class TestSource:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"prediction": "shoe"}, "row 2: only digits can be reviewed, found the class 'shoe'"),
-            ({"sha256": "xyz"}, "row 2: expected a row as `digits predict` writes it: "),
-            ({"confidence": ""}, "row 2: expected a row as `digits predict` writes it: "),
+            ({"prediction": "shoe"}, "row 2: expected a digit, found the class 'shoe'"),
+            ({"sha256": "xyz"}, "row 2: expected a row as `digits predict` writes it, but: "),
+            ({"confidence": ""}, "row 2: expected a row as `digits predict` writes it, but: "),
             ({"confidence": "high"}, "line 2: could not convert string to float: 'high'"),
         ],
     )
@@ -355,7 +355,7 @@ class TestSheets:
     def test_files_that_cannot_be_read_or_written_are_errors(self, table: Table) -> None:
         """They have the reason."""
         with opened(table) as review:
-            with pytest.raises(UsageError, match=r"\(No such file or directory\); expected an edited spreadsheet"):
+            with pytest.raises(UsageError, match=r"\(No such file or directory\); name an exported spreadsheet"):
                 review.import_sheet(table.path.with_name("none.csv"))
             with pytest.raises(UsageError, match=r"expected a name that ends in \.csv, found '\.xlsx'"):
                 review.export_sheet(table.path.with_name("sheet.xlsx"))

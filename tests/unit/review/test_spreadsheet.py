@@ -125,7 +125,7 @@ def test_two_labels_for_an_image_are_an_error() -> None:
     """The same label twice counts once."""
     rows = filled(["1", "2"])
     assert read(saved([*rows, rows[1]]).encode()) == [SheetLine(2, HASHES[0], "1"), SheetLine(3, HASHES[1], "2")]
-    with pytest.raises(UsageError, match=r"row 4: another label, '3', for the image of row 2"):
+    with pytest.raises(UsageError, match=r"row 4: found the label '3', but row 2 has another for this image"):
         read(saved([*rows, [*rows[1][:-1], "3"]]).encode())
 
 
