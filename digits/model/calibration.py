@@ -1,6 +1,7 @@
 """Calibration: temperature scaling of probabilities, and confidence thresholds for a target error rate.
 
-Both are fitted on validation images. Sources:
+Both are fitted on validation images. An image is answered if the confidence of its prediction reaches the threshold;
+otherwise the prediction is flagged as `uncertain`. Sources:
 
 - temperature: C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural Networks, ICML 2017
 - bound on the error rate among answered images: Y. Geifman, R. El-Yaniv: Selective Classification for Deep Neural
@@ -8,6 +9,7 @@ Both are fitted on validation images. Sources:
 - exact bound of a proportion: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934)
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,9 +26,12 @@ CONFIDENCE_LEVEL = 0.95
 DECIMALS = 6
 """Decimals of a confidence in the table. Rounded confidences are compared, so that no row contradicts its status."""
 _LOWEST, _HIGHEST = 0.05, 20.0
+"""Range of temperatures to search."""
 _STEPS = 60
+"""Number of steps of the golden-section search."""
 _GOLDEN = (5**0.5 - 1) / 2
 _TINY = 1e-30
+"""Lower limit of a probability, so that its logarithm is finite."""
 
 
 def fit_temperature(probabilities: npt.ArrayLike, labels: npt.NDArray[Any]) -> float:
@@ -85,7 +90,7 @@ class RiskStep(NamedTuple):
     """Effect of a confidence threshold on the validation images.
 
     Args:
-        threshold: lowest confidence at which an image is answered.
+        threshold: lowest confidence of an answered image.
         answered: number of answered images.
         wrong: number of answered images that were predicted wrongly.
         bound: one-sided 95 % upper bound (Clopper-Pearson) on the error rate among answered images.
@@ -98,14 +103,16 @@ class RiskStep(NamedTuple):
 
 
 def upper_bound(wrong: int, answered: int) -> float:
-    """Return the exact one-sided 95 % upper bound on an error rate, given `wrong` of `answered` images."""
+    """Return the exact one-sided 95 % upper bound on an error rate, if `wrong` of `answered` images were wrong."""
     from scipy.special import betaincinv
 
     return float(betaincinv(wrong + 1, answered - wrong, CONFIDENCE_LEVEL)) if wrong < answered else 1.0
 
 
 def risk_steps(confidence: npt.ArrayLike, right: npt.NDArray[np.bool_]) -> tuple[RiskStep, ...]:
-    """Return the lowest threshold for each number of wrong answers, which answers the most images.
+    """Return one step per number of wrong answers: the lowest threshold that leads to this number.
+
+    Of all thresholds that lead to it, the lowest answers the most images.
 
     Args:
         confidence: (N,) probabilities of the predicted classes.
@@ -127,6 +134,8 @@ def risk_steps(confidence: npt.ArrayLike, right: npt.NDArray[np.bool_]) -> tuple
 def threshold_for(steps: Sequence[RiskStep], max_error: float) -> float:
     """Return the lowest threshold at which the validation images support an error rate of at most `max_error`.
 
+    They support an error rate if the upper bound on the error rate of the answered images does not exceed it.
+
     Args:
         steps: steps of the model, as `risk_steps` returns them.
         max_error: largest error rate among answered images, as a share.
@@ -144,7 +153,7 @@ def threshold_for(steps: Sequence[RiskStep], max_error: float) -> float:
         best = min(steps, key=lambda step: step.bound)
         raise UsageError(
             f"max_error: this model's {steps[-1].answered:,} validation images cannot support an error rate of "
-            f"{max_error:g}; the lowest is {best.bound:.5f}, at which {best.answered / steps[-1].answered:.1%} of them "
-            "are answered"
+            f"{max_error:g}; set it to {math.ceil(best.bound * 1e5) / 1e5:.5f} or more, which leaves "
+            f"{1 - best.answered / steps[-1].answered:.1%} of them uncertain, or train with more validation images"
         )
     return min(thresholds)

@@ -1,10 +1,10 @@
-"""Drift: detect that the images of a run differ from the test images of its model.
+"""Drift: comparison of the images of a prediction run with the test images of its model.
 
 Features of each image (predicted class, confidence, out-of-distribution score, ink, file) are counted in bins. The
 counts of the model's test images in the same bins are part of its spec. For each feature, two tests compare the counts
 of the two samples: chi-square over all bins, and the likelihood ratio (G) of the bin that differs most. The population
-stability index (PSI) measures the size of a shift. It is above 0 by chance too, by about (bins - 1) / n in a sample of
-n images, so it only excludes shifts that are too small to matter.
+stability index (PSI) measures the size of a shift. It only serves to exclude shifts that are too small to matter,
+because it is above 0 by chance, too, by about (bins - 1) / n in a sample of n images.
 """
 
 import math
@@ -40,24 +40,29 @@ FEATURE_NAMES: Mapping[str, str] = {
 }
 """Description of each feature."""
 BINS = 10
+"""Number of bins of a feature without fixed bins."""
 _FIXED: Mapping[str, Sequence[float]] = {
     "no_digit": (0,),
     "size": (14, 20, 27, 28, 32, 48, 64, 128, 256, 512, 1024),
     "polarity": (0,),
     "contrast": (32, 64, 96, 128, 160, 192, 224),
 }
+"""Fixed edges between the bins of a feature."""
 
 MIN_IMAGES = 50
+"""Least number of images to compare."""
 MAX_SAMPLED_IMAGES = 2_000
-"""Number of a run's images to measure. Up to twice as many are measured; more would not find other shifts that matter.
-"""
+"""Number of images of a run to aim for; at most twice as many are measured. More would not reveal other shifts that
+matter."""
 SIGNIFICANCE_LEVEL = 0.005
-"""Largest rate of false alarms, in runs of images like the test images. See docs/decisions/0011-drift.md."""
+"""Largest share of false alarms among runs whose images are like the test images. See docs/decisions/0011-drift.md."""
 _MIN_PSI, _MIN_PSI_OF = 0.1, {"classes": 0.05, "no_digit": 0.02}
-"""Smallest PSI of a shift that matters, whatever its significance. One class twice as frequent has a PSI of 0.057; two
-percentage points more images rejected as no digit, 0.025."""
+"""Smallest PSI of a shift that matters, by default and for single features. If one class becomes twice as frequent, the
+PSI is 0.057; if two percentage points more images are rejected as no digit, it is 0.025."""
 _MIN_EXPECTED = 4
+"""Least expected number of images in a bin of the chi-square test; smaller bins are merged."""
 _SMALL = 1e-6
+"""Summand that prevents a division by 0."""
 
 
 def measure_images(pixels: Pixels, probabilities: npt.NDArray[Any], novelty: npt.NDArray[Any] | None) -> Values:
@@ -88,7 +93,7 @@ _OF_FILES = ("size", "polarity", "contrast")
 
 
 def _measure_ink(pixels: Pixels) -> Values:
-    """Measure the input of the network, with einsum because BLAS would start threads and allocate memory."""
+    """Measure the ink in the input of the network. BLAS would start threads and allocate memory, so einsum is used."""
     flat = pixels.reshape(len(pixels), -1).astype(np.float32)
     mass = np.einsum("ij->i", flat) + _SMALL
     square = np.einsum("ij,ij->i", flat, flat) + _SMALL
@@ -111,7 +116,7 @@ def _moments(height: int, width: int) -> npt.NDArray[np.float32]:
 
 
 def fit_reference(values: Values, *, classes: int) -> Reference:
-    """Return bins and counts of a model's test images.
+    """Return the bins of each feature, and the counts of a model's test images in them.
 
     Most features have bins with equal counts. Classes and the features of `_FIXED` have fixed bins.
 
@@ -141,7 +146,7 @@ def bin_counts(values: Values, reference: Reference) -> Counts:
 
 
 def add_counts(parts: Iterable[Counts]) -> Counts:
-    """Return the sums of counts in the same bins."""
+    """Return the sum of several counts in the same bins."""
     total: dict[str, list[int]] = {}
     for part in parts:
         for name, counts in part.items():
@@ -156,7 +161,7 @@ class Shift:
     Args:
         feature: name of the feature, a key of `FEATURE_NAMES`.
         psi: population stability index; below 0.1 is small, above 0.25 is large.
-        p: p-value, corrected for the number of tests.
+        p: p-value, corrected for the number of features and tests.
         drifted: whether the shift is significant and large enough to matter.
     """
 
@@ -185,7 +190,7 @@ class Drift:
 
     @property
     def sentence(self) -> str:
-        """The sentence that reports the drift, or "" if there is none."""
+        """Sentence that reports the drift; "" if there is none."""
         named = ", ".join(f"{FEATURE_NAMES[one.feature]} (PSI {one.psi:.2f})" for one in self.drifted)
         return named and f"the images differ from the model's test images: {named}"
 
@@ -221,7 +226,7 @@ def _shift(name: str, found: Sequence[float], expected: Sequence[float], tests: 
 
 
 def population_stability_index(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Return the population stability index of two counts: (bins,), (bins,) -> float.
+    """Return the population stability index of two sets of counts, each (bins,).
 
     Half an image is added to each bin, so that no bin is empty.
     """
@@ -241,9 +246,9 @@ def _chi_square_test(found: npt.NDArray[np.float64], expected: npt.NDArray[np.fl
 
 
 def _likelihood_ratio_test(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Return the p-value of the bin that differs most by likelihood ratio (G), times the number of bins.
+    """Return the p-value of the bin with the largest likelihood ratio (G), times the number of bins.
 
-    Each bin is compared with all others together.
+    Each bin is compared with all other bins taken together.
     """
     sizes = (found.sum(), expected.sum())
     share = (found + expected) / sum(sizes)

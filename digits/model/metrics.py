@@ -12,10 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from digits.errors import ModelError
 
 CALIBRATION_BINS = 15
+"""Number of bins of equal width of the reliability diagram."""
 MAX_LISTED = 25
 """Largest number of predictions in each list of an evaluation."""
 RISK_POINTS = 200
+"""Number of points of the risk-coverage curve."""
 SUM_TOLERANCE = 1e-3
+"""Largest deviation of a sum of probabilities from 1."""
 NOISE_LIMIT = 1.96
 """Number of standard errors above which a difference is significant: two-sided, at 95 %."""
 
@@ -28,7 +31,7 @@ class _Frozen(BaseModel):
 
 
 class ClassMetrics(_Frozen):
-    """Metrics of one class. A ratio is 0 if its denominator is 0: no image predicted as the class, or none of it."""
+    """Metrics of one class. `support` is its number of images. A ratio with the denominator 0 is 0."""
 
     name: str
     precision: float
@@ -38,7 +41,7 @@ class ClassMetrics(_Frozen):
 
 
 class ReliabilityBin(_Frozen):
-    """Predictions with a confidence in (lower, upper]: their mean confidence, accuracy and number."""
+    """Predictions with a confidence above `lower` and up to `upper`: their mean confidence, accuracy and number."""
 
     lower: float
     upper: float
@@ -48,7 +51,7 @@ class ReliabilityBin(_Frozen):
 
 
 class Mistake(_Frozen):
-    """Listed prediction: index in the test set, true and predicted class id, and probability of the prediction."""
+    """Listed prediction, wrong or not: index in the test set, true and predicted class id, and confidence."""
 
     index: int
     true: int
@@ -88,7 +91,7 @@ class Evaluation(_Frozen):
 
     @property
     def correct(self) -> int:
-        """The number of correct predictions."""
+        """Number of correct predictions."""
         return sum(row[number] for number, row in enumerate(self.confusion))
 
     def as_record(self) -> dict[str, Any]:
@@ -251,7 +254,7 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
 
 
 def _risk_curve(confidence: Floats, right: npt.NDArray[np.bool_]) -> tuple[Risk, ...]:
-    """Return the error rate among the most confident images, for `RISK_POINTS` shares up to all images."""
+    """Return the error rate among the most confident images, for `RISK_POINTS` shares of the images, up to all."""
     wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
     counts = np.unique(np.ceil(np.linspace(0, len(right), RISK_POINTS + 1)[1:]).astype(int))
     return tuple(Risk(coverage=n / len(right), error=int(wrong[n - 1]) / n) for n in counts.tolist())
@@ -271,7 +274,7 @@ def _list_predictions(order: Ints, true: Ints, predicted: Ints, confidence: Floa
 
 @dataclass(frozen=True)
 class OverfittingCheck:
-    """Difference of validation and test accuracy, whether it is significant, and its interpretation in a sentence."""
+    """Validation accuracy minus test accuracy, whether the gap is significant, and its interpretation as a sentence."""
 
     gap: float
     significant: bool

@@ -27,6 +27,7 @@ Probabilities = npt.NDArray[np.float32]
 
 ONNX_FILE = "model.onnx"
 SPEC_FILE = "spec.json"
+"""File with the facts about a model that its predictions need, such as class names, input shape and calibration."""
 BATCH = 64
 """Images per run of the network. Smaller batches are padded, so that no output depends on the number of images."""
 
@@ -82,7 +83,7 @@ class OnnxModel:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
-                f"{directory}: expected an exported model ({ONNX_FILE} and {SPEC_FILE}), but {error!r}; "
+                f"{directory}: expected an exported model ({ONNX_FILE} and {SPEC_FILE}), found {error!r}; "
                 "register the model again"
             ) from error
 
@@ -92,17 +93,17 @@ class OnnxModel:
 
     @property
     def temperature(self) -> float:
-        """The temperature of the calibrated probabilities; 1 leaves them as they are."""
+        """Temperature by which the probabilities are calibrated; 1 leaves them as they are."""
         return float(self.calibration.get("temperature", 1))
 
     @property
     def risk_steps(self) -> tuple[RiskStep, ...]:
-        """The effect of each confidence threshold on the validation images; empty if it was not measured."""
+        """Effect of each confidence threshold on the validation images; empty if it was not measured."""
         return tuple(RiskStep(*step) for step in self.calibration.get("steps", ()))
 
     @property
     def directory(self) -> Path:
-        """The directory of the exported model."""
+        """Directory of the exported model."""
         return self.onnx.parent
 
 
@@ -153,7 +154,8 @@ class Predictor:
         """
         if pixels.shape[1:] != self.model.input_shape:
             raise ModelError(
-                f"{self.model.onnx}: expected images of shape {self.model.input_shape}, found {pixels.shape[1:]}"
+                f"{self.model.onnx}: expected images of shape {self.model.input_shape}, found {pixels.shape[1:]}; "
+                "normalize them to that shape"
             )
         parts = list(self._batches(pixels)) or [self._truncate(self._run(), 0)]
         if len(parts) == 1:
@@ -194,7 +196,7 @@ def load_predictor(directory: Path) -> Predictor:
 
 
 def load_runtime() -> Any:
-    """Import ONNX Runtime, which takes 0.1 s."""
+    """Import ONNX Runtime, which takes 0.1 s, and return the module."""
     import onnxruntime
 
     return onnxruntime

@@ -1,4 +1,4 @@
-"""Safety checks of model files: reject everything that Digits does not write, before Keras or ONNX Runtime load it.
+"""Safety checks of model files: anything that Digits does not write is rejected before Keras or ONNX Runtime load it.
 
 A hash shows that a file has not changed, but not who wrote it. Keras' `safe_mode` has been bypassed many times
 (CVE-2025-1550, -8747, -9905, -9906, -12058, -12060, CVE-2026-1462), so Digits does not rely on it. In a `.keras`
@@ -17,7 +17,7 @@ from typing import Any
 from digits.errors import ModelError
 
 ALLOWED_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-"""Members of a `.keras` archive, as Keras 3 writes them: neither compressed nor encrypted."""
+"""Members of a `.keras` archive. Keras 3 neither compresses nor encrypts them."""
 
 ALLOWED_CLASSES = {
     ("keras", "DTypePolicy"),
@@ -45,12 +45,19 @@ ALLOWED_CLASSES = {
 """Module and name of each class in the configurations of Digits' networks, see `digits.training.networks`."""
 
 _NAMES_ITSELF = {"Functional"}
+"""Registered names of classes of Keras itself, which are their class names."""
 _CONTIGUOUS_KINDS = "biuf"
+"""NumPy kinds of the arrays in a file of weights: booleans, integers and floats."""
 
 
 @dataclass(frozen=True)
 class _Message:
-    """Protobuf message type: the types of its message fields, and the fields that Digits never writes, by number."""
+    """Type of protobuf messages.
+
+    Args:
+        inner: type of each field that contains messages, by field number.
+        forbidden: description of each field that Digits never writes, by field number.
+    """
 
     inner: dict[int, "_Message"] = field(default_factory=dict)
     forbidden: Mapping[int, str] = field(default_factory=dict)
@@ -65,8 +72,11 @@ _MODEL = _Message({7: _GRAPH}, {20: "a training graph", 25: "functions of its ow
 """Message type of an ONNX file. The field numbers are those of onnx.proto (ONNX 1.23)."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+"""Wire types of protobuf fields."""
 _MAX_DEPTH = 16
+"""Largest depth of nested messages."""
 _MAX_VARINT = 10
+"""Largest length of a variable-length integer in bytes."""
 
 
 def check_keras_file(content: bytes, *, name: str) -> None:
@@ -105,7 +115,7 @@ def check_onnx_file(content: bytes, *, name: str) -> None:
 
 @contextmanager
 def _model_errors(name: str, kind: str) -> Iterator[None]:
-    """Turn every error into a `ModelError` with the file name, the expected kind of file, and the remedy."""
+    """Convert every error to a `ModelError` with the file name, the expected kind of file, and the remedy."""
     try:
         yield
     except Exception as error:  # zipfile, json and h5py raise many types of errors for damaged files
@@ -144,7 +154,7 @@ def _classes(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _class_name(value: Mapping[str, Any]) -> Any:
-    """Return the name of a class, or the name under which it is registered, if that is another one."""
+    """Return the name under which a class is registered with Keras, otherwise its own name."""
     registered = value.get("registered_name")
     return value.get("class_name") if registered is None or registered in _NAMES_ITSELF else registered
 
@@ -190,7 +200,7 @@ def _check_message(content: memoryview, message: _Message, depth: int = 0) -> No
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of each field of a protobuf message: an integer, or the bytes of any other type."""
+    """Yield number and value of each field of a protobuf message. Values other than integers are yielded as bytes."""
     place = 0
     while place < len(content):
         tag, place = _varint(content, place)

@@ -67,7 +67,7 @@ def test_the_threshold_answers_as_many_images_as_the_bound_allows():
 
 
 def test_an_error_rate_that_the_images_cannot_support_is_an_error_with_the_lowest_rate():
-    with pytest.raises(UsageError, match=r"cannot support an error rate of 0\.001; the lowest is 0\.02951"):
+    with pytest.raises(UsageError, match=r"cannot support an error rate of 0\.001; set it to 0\.02952 or more"):
         threshold_for(risk_steps(np.ones(100), np.ones(100, bool)), 0.001)
     with pytest.raises(UsageError, match="before thresholds"):
         threshold_for((), 0.1)
