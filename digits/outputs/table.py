@@ -93,7 +93,7 @@ def format_of(path: Path) -> Format:
         raise UsageError(f"{path}: expected a name that ends in {', '.join(FORMATS)}, found {path.suffix!r}") from None
 
 
-def read_table(path: Path) -> Iterator[Record]:
+def read_table(path: str | Path) -> Iterator[Record]:
     """Yield the rows of a table by column name; an empty value is None.
 
     The table may have been edited: its columns may be in another order, and additional columns are read as text.
@@ -101,6 +101,7 @@ def read_table(path: Path) -> Iterator[Record]:
     Raises:
         UsageError: if the file cannot be read, or lacks a column of the prediction table.
     """
+    path = Path(path)
     names = _names(path)
     if missing := [column.name for column in FIXED_COLUMNS if column.name not in names]:
         raise UsageError(

@@ -106,7 +106,7 @@ def test_any_path_and_any_class_name_is_read_back_unchanged(names: list[tuple[by
 def test_read_table_returns_the_same_values_for_each_format(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x{ending}"
     path.write_bytes(table(path.name, ROWS[:1], ROWS[1:]))
-    assert [tuple(row.values()) for row in read_table(path)] == ROWS
+    assert [tuple(row.values()) for row in read_table(str(path))] == ROWS
 
 
 def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
