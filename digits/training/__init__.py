@@ -3,7 +3,7 @@
 - `augmentation`: random changes of stroke width, blur, contrast and lines
 - `backend`: import and configuration of TensorFlow
 - `config`: settings of networks and of their training
-- `export`: a trained network as an ONNX file
+- `export`: export of a trained network as an ONNX file
 - `fit`: mini-batch training, checkpoints and resuming
 - `networks`: the network architectures, and their files
 - `novelty`: the out-of-distribution score, added to the exported model

@@ -1,9 +1,9 @@
 """Augmentation: random changes of stroke width, blur, contrast and lines at the edges of training images.
 
-MNIST has one kind of pen and scanner (LeCun et al. 1998). Thicker and thinner strokes, in addition to the usual affine
-transformations, follow D. C. Castro et al., Morpho-MNIST, JMLR 20 (2019). Blur, contrast and lines are typical of
-photographs of printed forms. Each change is applied to a share of the images, so that the network also sees unchanged
-images.
+MNIST has one kind of pen and scanner (LeCun et al. 1998). The changes supplement the usual affine transformations.
+Thicker and thinner strokes follow D. C. Castro et al., Morpho-MNIST, JMLR 20 (2019). Blur, contrast and lines are
+typical of photographs of printed forms. Each change is applied to a share of the images, so that the network also sees
+unchanged images.
 
 The functions compute on whole batches in NumPy. They take milliseconds, a hundredth of the time of a training step.
 """
@@ -18,9 +18,13 @@ Values = npt.NDArray[np.float32]
 Random = np.random.Generator
 
 _SHARE = 0.5
+"""Share of the images to which a change is applied."""
 _EDGE = 3
+"""Number of pixel rows or columns along an edge in which a line may begin."""
 _MIN_LINE = 96
+"""Lowest grey level of a line."""
 _MAX_CUT = 0.3
+"""Largest share of the range of levels that is clipped at its dark end."""
 
 
 def distort(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixels:
@@ -29,7 +33,7 @@ def distort(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixel
     Args:
         random: random generator.
         pixels: (N, height, width) uint8, light ink on black.
-        limits: largest changes; if `stroke`, `blur`, `contrast` and `lines` are 0, the pixels are returned unchanged.
+        limits: largest changes. If `stroke`, `blur`, `contrast` and `lines` are 0, the pixels are returned unchanged.
 
     Returns:
         (N, height, width) uint8. The strongest ink of each image has the level 255, as in normalized images.
@@ -124,7 +128,7 @@ def _apply_curve(values: Values, amounts: Values) -> Values:
 
 
 def _add_lines(random: Random, values: Values, share: float) -> Values:
-    """Add a line along one of the four edges to a share of the images, like the rest of a frame or grid."""
+    """Add a line along one of the four edges to a share of the images, like part of a frame or grid."""
     for number in np.flatnonzero(random.uniform(0, 1, len(values)) < share):
         sides = values[number], values[number, ::-1], values[number].T, values[number].T[::-1]
         place, width = random.integers(0, _EDGE), random.integers(1, 3)

@@ -16,7 +16,7 @@ from digits.errors import ModelError
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Option numbers of glibc's `mallopt`, from `malloc.h`."""
 _STARTUP_MESSAGE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I\d{4} ")
-"""Beginning of the lines that TensorFlow prints before its log level applies, for instance that it uses oneDNN."""
+"""Beginning of the lines that TensorFlow prints before its log level applies, such as the one about oneDNN."""
 
 
 @cache

@@ -39,7 +39,7 @@ class ModelConfig(Settings):
 
 
 class AugmentationConfig(Settings):
-    """Augmentation of the training images; each value is the largest change that is drawn at random."""
+    """Augmentation of the training images. Each change is drawn at random, up to the value of its setting."""
 
     rotation: float = Field(10, ge=0, le=180, description="Rotation in degrees.")
     shift: float = Field(2, ge=0, le=14, description="Shift in pixels, along each axis.")
@@ -57,7 +57,7 @@ class AugmentationConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    """Fit of the weights: epochs, optimizer, loss, augmentation and additional training images."""
+    """Settings of the fit: epochs, optimizer, loss, augmentation and additional training images."""
 
     epochs: int | None = Field(
         None,

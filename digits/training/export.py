@@ -1,4 +1,4 @@
-"""Export: a trained network as an ONNX file with reproducible bytes."""
+"""Export: conversion of a trained network to an ONNX file with reproducible bytes."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from digits.training.networks import Network
 def export_onnx(network: Network, path: Path) -> None:
     """Write a network as ONNX: input `images` (N, height, width, 1) float32 in 0..255, one output (N, classes).
 
-    The same network gives the same bytes. For this, the names that the converter makes up are replaced.
+    The same network results in the same bytes, because the names that the converter generates are replaced.
     """
     import onnx
 
@@ -28,7 +28,7 @@ def export_onnx(network: Network, path: Path) -> None:
 
 
 def _rename(graph: Any) -> None:
-    """Name nodes and values after their positions, and sort the weights in the order of their use."""
+    """Replace the names of nodes and values by numbered ones, and sort the weights in the order of their use."""
     graph.doc_string = ""  # it contains a temporary path
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"

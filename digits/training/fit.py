@@ -1,7 +1,7 @@
 """Fit: mini-batch training from memory-mapped arrays, with one checkpoint per epoch and exact resuming.
 
 The order of the images and the augmentation are functions of the seed and the number of the epoch. The random state of
-dropout is part of a checkpoint. So a fit that resumes after any epoch ends with the weights of an uninterrupted fit.
+dropout is part of a checkpoint. So a fit that is resumed after any epoch has the same result as an uninterrupted fit.
 """
 
 import hashlib
@@ -30,7 +30,9 @@ from digits.training.networks import Network, copy_variables, fuse_batch_normali
 
 Batch = tuple[npt.NDArray[Any], ...]
 History = list[dict[str, float]]
+"""Metrics by name, for each epoch."""
 EVALUATION_BATCH = 500
+"""Images per batch of predictions."""
 _DIGEST_SIZE = hashlib.sha256().digest_size
 logger = logging.getLogger(__name__)
 
@@ -96,16 +98,16 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
         validation: validation images, which are only used to measure the network after each epoch.
         config: resolved settings, in which no value is None.
         checkpoint: file that is written after each epoch; if it exists, the fit resumes from it.
-        class_names: names of the classes; if they are digits, synthetic digits are added to the training images as
-            `config.printed` and `config.written` say.
+        class_names: names of the classes. If they are digits, synthetic digits are added to the training images, in
+            the numbers of `config.printed` and `config.written`.
         progress: receiver of the progress of every step.
-        before_epoch: function that is called before each epoch with the history so far, including epochs of another
-            process. An error that it raises ends the fit, which can be resumed from the checkpoint.
+        before_epoch: function that is called before each epoch with the history so far, including epochs before the
+            fit was resumed. An error that it raises ends the fit, which can be resumed from the checkpoint.
 
     Returns:
         `loss`, `accuracy`, `validation_loss`, `validation_accuracy` and `validation_calibrated_loss` of each epoch.
-        Compare fits by `validation_calibrated_loss`: it is the cross-entropy in nats after temperature scaling, as in
-        the exported model, and depends neither on the loss function nor on label smoothing.
+        To compare fits, use `validation_calibrated_loss`: it is the cross-entropy in nats after temperature scaling, as
+        in the exported model, and depends neither on the loss function nor on label smoothing.
 
     Raises:
         ModelError: if the loss is not finite.
@@ -162,7 +164,7 @@ def _describe_metrics(metrics: dict[str, float]) -> str:
 
 
 def compile_network(network: Network, config: TrainingConfig, steps: int) -> None:
-    """Compile a network with the loss, optimizer and metrics of a configuration, for a number of steps per epoch."""
+    """Compile a network with the loss, optimizer and metrics of a configuration; `steps` is the number per epoch."""
     keras = load_keras()
     losses = {
         "categorical-cross-entropy": lambda: keras.losses.CategoricalCrossentropy(
@@ -195,7 +197,10 @@ def _optimizer(keras: Any, config: TrainingConfig, steps: int) -> Any:
 
 
 def learning_rate_schedule(keras: Any, config: TrainingConfig, steps: int) -> Any:
-    """Return a constant, or a linear warm-up followed by half a cosine (I. Loshchilov, F. Hutter: SGDR, ICLR 2017)."""
+    """Return the learning rate: a constant, or a schedule of a linear warm-up and half a cosine over all steps.
+
+    Source: I. Loshchilov, F. Hutter: SGDR: Stochastic Gradient Descent with Warm Restarts, ICLR 2017.
+    """
     if config.schedule == "constant":
         return config.learning_rate
     warmup = int(config.warmup * steps)
@@ -215,7 +220,10 @@ def _fit_epoch(
 
 
 def _measure(network: Network, validation: Samples) -> dict[str, float]:
-    """Measure the network with its averaged weights, if they are averaged, and restore the current weights."""
+    """Return the validation metrics of a network, measured with its averaged weights if it has them.
+
+    The current weights are restored, because the fit continues with them.
+    """
     current = [variable.numpy() for variable in network.trainable_variables]
     network.optimizer.finalize_variable_values(network.trainable_variables)
     probabilities = _predict(network, validation)
@@ -226,7 +234,7 @@ def _measure(network: Network, validation: Samples) -> dict[str, float]:
 
 
 def measure_validation(network: Network, samples: Samples) -> dict[str, float]:
-    """Return the validation metrics of `fit` for a network without a loss; `validation_loss` is in nats."""
+    """Return the validation metrics of `fit` for a network that has no loss function; `validation_loss` is in nats."""
     probabilities = _predict(network, samples)
     true = probabilities[np.arange(len(samples)), samples.labels].astype(np.float64)
     loss = float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
@@ -252,7 +260,7 @@ def mean_metrics(epochs: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def make_dataset(train: Samples | JoinedSamples, config: TrainingConfig, epoch: int, *, classes: int) -> Any:
-    """Make the `tf.data.Dataset` of an epoch, of augmented images and one-hot labels."""
+    """Return the `tf.data.Dataset` of an epoch: batches of augmented images and one-hot labels."""
     import tensorflow as tf
 
     shape = train.shape
@@ -284,7 +292,10 @@ def make_dataset(train: Samples | JoinedSamples, config: TrainingConfig, epoch: 
 
 
 def draw_batches(train: Samples | JoinedSamples, config: TrainingConfig, epoch: int, classes: int) -> Iterator[Batch]:
-    """Yield pixels (N, height, width) uint8, one-hot labels (N, classes) float32, transforms (N, 8) float32."""
+    """Yield the batches of an epoch: images, one-hot labels, and the affine maps to apply.
+
+    Their shapes are (N, height, width) uint8, (N, classes) float32 and (N, 8) float32; see `draw_transforms`.
+    """
     random = np.random.default_rng([config.seed, epoch])
     order = random.permutation(len(train))
     one_hot = np.eye(classes, dtype=np.float32)
@@ -327,7 +338,7 @@ def draw_transforms(
 
 
 def training_state(network: Network) -> list[Any]:
-    """Return all variables on which the next step depends: weights, seeds of dropout, and those of the optimizer."""
+    """Return all variables on which the next step depends: weights, dropout seeds, and the optimizer's variables."""
     return [*network.variables, *network.optimizer.variables]
 
 
@@ -335,7 +346,7 @@ def save_checkpoint(network: Network, history: History, path: Path) -> None:
     """Write the history and the training state to a file with its SHA-256.
 
     Raises:
-        OSError: if the file cannot be written; the file stays as it was.
+        OSError: if the file cannot be written; an earlier checkpoint stays as it was.
     """
     values = {f"v{number}": variable.numpy() for number, variable in enumerate(training_state(network))}
     content = io.BytesIO()
@@ -362,7 +373,7 @@ def read_checkpoint(path: Path) -> tuple[History, list[npt.NDArray[Any]]]:
 
 
 def resume(network: Network, path: Path) -> History:
-    """Restore the state of a checkpoint, if there is a readable one, and return its history; else return []."""
+    """Restore the training state from a checkpoint and return its history, or [] if there is no readable one."""
     try:
         history, values = read_checkpoint(path)
     except FileNotFoundError:

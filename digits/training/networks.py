@@ -38,11 +38,14 @@ def build(config: ModelConfig, *, input_shape: tuple[int, int], classes: int, se
         return _BUILDERS[config.architecture](keras, config, input_shape, classes, seed)
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"{config.architecture} cannot be built for images of {input_shape}: {reason}") from error
+        raise ModelError(
+            f"{config.architecture} cannot be built for images of {input_shape}: {reason}; use larger images "
+            "or another architecture"
+        ) from error
 
 
 def _mlp(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """Build the first network of the tutorial, as a Sequential model: Flatten, Dense, Dropout, Dense."""
+    """Build a network like those of Keras tutorials, as a Sequential model: Flatten, Dense, Dropout, Dense."""
     layers = keras.layers
     (units,) = _sizes(config, 1)
     return keras.Sequential(
@@ -59,7 +62,7 @@ def _mlp(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, 
 
 
 def _mlp_2(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """Build the second network of the tutorial, as a functional model: any number of hidden layers with dropout."""
+    """Build any number of dense hidden layers with dropout, as a functional model."""
     layers = keras.layers
     images = keras.Input((*shape, 1), name="images")
     x = layers.Flatten()(layers.Rescaling(1 / 255)(images))
@@ -108,7 +111,7 @@ def _compact(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: i
 
 
 def _cropped(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """Build `compact` for fast training: without a margin of two pixels, with pooling before normalization."""
+    """Build `compact` for fast training: the outer two pixels are cropped, and pooling precedes normalization."""
     layers = keras.layers
     first, second, third, fourth = _sizes(config, 4)
 
@@ -128,7 +131,9 @@ def _cropped(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: i
 
 def _sizes(config: ModelConfig, count: int) -> tuple[int, ...]:
     if config.hidden is None or len(config.hidden) != count:
-        raise ModelError(f"{config.architecture} has {count} hidden layers, but hidden is {config.hidden}")
+        raise ModelError(
+            f"{config.architecture} has {count} hidden layers, but hidden is {config.hidden}; list as many sizes"
+        )
     return config.hidden
 
 
@@ -179,14 +184,14 @@ def _layer_shapes(network: Network) -> list[tuple[str, list[tuple[int, ...]]]]:
 
 
 def fuse_batch_normalization(network: Network) -> Network:
-    """Return a copy of a network with the same weights, in which batch normalization is one operation in training.
+    """Return a copy of a network for training, in which batch normalization is a single operation.
 
-    Keras computes batch normalization as a dozen operations, and the gradient of each, which takes 40 % of a training
+    Keras computes batch normalization as a dozen operations, and the gradient of each. This takes 40 % of a training
     step of `compact`. TensorFlow has a single operation with its own gradient (`FusedBatchNormV3`), but a `.keras` file
-    without custom classes cannot contain it. So networks are saved with standard Keras layers, and only trained with
-    this operation.
+    without custom classes cannot contain it. So networks are saved with standard Keras layers, and this operation is
+    used only for training.
 
-    A network without batch normalization is returned itself.
+    The copy has the same weights. A network without batch normalization is returned itself, not copied.
     """
     keras = load_keras()
     if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers):
@@ -268,4 +273,4 @@ def load(path: Path) -> Network:
         check_keras_file(path.read_bytes(), name=path.name)
         return load_keras().saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ModelError(f"{path.name}: Keras cannot load the model in safe mode: {error}") from error
+        raise ModelError(f"{path.name}: Keras cannot load the model in safe mode: {error}; train again") from error

@@ -1,6 +1,6 @@
-"""Out-of-distribution score: a second output of the exported network that shows how unlike a digit an image is.
+"""Out-of-distribution score: a second output of the exported network that measures how unlike a digit an image is.
 
-The softmax output cannot show this: it is as confident about a shoe as about a seven. Distances in the penultimate
+The softmax output cannot measure this: it is as confident about a shoe as about a seven. Distances in the penultimate
 layer do not work either, if the network was trained on strongly augmented digits. So small networks (heads) with one
 hidden layer of `UNITS` units are fitted to separate augmented digits from the images of `digits.data.non_digits`. The
 classifier stays as it is. The features of the heads are the input of the last layer, and the mean and maximum of each
@@ -27,25 +27,36 @@ Floats = npt.NDArray[np.float32]
 Random = np.random.Generator
 
 OUTPUT = "novelty"
-UNITS, HEADS = 32, 8
+"""Name of the output in the ONNX file."""
+UNITS = 32
+"""Units in the hidden layer of a head."""
+HEADS = 8
+"""Number of heads, whose scores are averaged."""
 REJECTED_SHARE = 0.008
 """Share of the validation images that is rejected. Fewer test images are rejected, because they are easier."""
 
 NON_DIGITS = 12_000
+"""Number of synthetic non-digits for the fit, before augmentation."""
 DIGITS = 16_000
-PRINTED, WRITTEN = 20, 300
-"""Numbers of non-digits and digits for the fit, of images per printed glyph, and of images per handwritten form."""
+"""Largest number of training images for the fit, before augmentation."""
+PRINTED = 20
+"""Number of printed digits for the fit, per class and font."""
+WRITTEN = 300
+"""Number of synthetic handwritten digits for the fit, per form."""
 
 _NORMAL = AugmentationConfig()
 _STRONG = AugmentationConfig(stroke=1, blur=2.5, contrast=0.9)
-"""Augmentation to digits that are thicker, softer and paler than the training images, but are still digits."""
+"""Augmentation that makes digits thicker, softer and paler than the training images, but leaves them digits."""
 _BATCH = 512
+"""Images per batch when features are computed."""
 EPOCHS = 20
+"""Number of epochs of the fit."""
 _DECAY = 0.1
+"""L2 regularization of the fit."""
 
 
 class Head(NamedTuple):
-    """Weights of the score `relu(features @ hidden + hidden_bias) @ out + out_bias`; above 0 an image is rejected."""
+    """Weights of the score `relu(features @ hidden + hidden_bias) @ out + out_bias`. An image above 0 is rejected."""
 
     hidden: Floats
     hidden_bias: Floats
@@ -116,7 +127,7 @@ def _augment(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixe
 
 
 def fit_head(digits: Floats, others: Floats, *, seed: int) -> Head:
-    """Fit `HEADS` heads with scikit-learn, and return their mean as one head.
+    """Fit `HEADS` heads with scikit-learn, and return one head whose score is the mean of theirs.
 
     Args:
         digits: (N, F) float32, features of digits.
@@ -203,9 +214,10 @@ class _FeatureExtractor:
 
 
 def _feature_nodes(graph: Any) -> list[Any]:
-    """Return nodes that join the input of the last dense layer with mean and maximum of the convolutions' inputs.
+    """Return the nodes that compute the features: the output `features` is the concatenation of two kinds of values.
 
-    The mean and maximum are per channel. The first convolution is left out, because its input is the image.
+    These are the input of the last dense layer, and the mean and maximum per channel of the input of each convolution.
+    The first convolution is left out, because its input is the image.
     """
     from onnx import helper
 
