@@ -1,4 +1,4 @@
-"""Maintenance: retention, integrity, repair and processes.
+"""Maintenance: verification, repair and cleaning of an artifact root, and the state of processes.
 
 - `integrity`: verification of all files under the artifact root
 - `processes`: state of the processes of this machine

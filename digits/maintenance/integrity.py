@@ -1,7 +1,7 @@
-"""Integrity: verification that all files under an artifact root are as they were written.
+"""Integrity: verification that no file under an artifact root was damaged after it was written.
 
 Every reader of an artifact, a record or a part file verifies it first. `verify` checks all of them at once, including
-those that are not in use. `digits.maintenance.repair` repairs what is damaged.
+those that no run reads. `digits.maintenance.repair` repairs what is damaged.
 """
 
 import logging
@@ -39,7 +39,7 @@ class StoredItem:
         path: path of the file or directory.
         check: function that raises an error if the item is damaged.
         ref: reference, if the item is an artifact.
-        regenerable: whether the item can be removed, because the next run creates it again.
+        regenerable: whether the item can simply be removed, because the next run creates it again.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class StoredItem:
 
 @dataclass(frozen=True)
 class Damage:
-    """Damage of a stored item.
+    """Damage of a stored item, with its remedy.
 
     Args:
         kind: kind of the item.
@@ -66,7 +66,7 @@ class Damage:
     remedy: str
 
     def as_record(self) -> dict[str, str]:
-        """Return the damage as JSON values."""
+        """Return the damage as JSON values; the problem has the key `wrong`."""
         return {"kind": self.kind, "path": self.path, "wrong": self.problem, "remedy": self.remedy}
 
 
@@ -88,18 +88,18 @@ class Verification:
 
 
 def verify(store: Store, *, progress: Progress = SILENT) -> Verification:
-    """Verify all files under an artifact root, without changing any."""
+    """Verify all files under an artifact root; no file is changed."""
     items = list(list_items(store))
     damaged = [describe_damage(store, item, problem) for item, problem in find_problems(items, progress)]
     return Verification(dict(Counter(item.kind for item in items)), damaged)
 
 
 def why_not_regenerable(recipe: Recipe | None) -> str:
-    """Return why an artifact cannot be regenerated, with a remedy; empty if it can."""
+    """Return the reason why an artifact cannot be regenerated, with a remedy; empty if it can be."""
     if recipe is None:
         return f"its recipe is unreadable; {BACKUP_REMEDY}, or run `digits train` with the same options as before"
     if recipe.kind not in KINDS:
-        return f"no training step makes this kind of artifact; {BACKUP_REMEDY}"
+        return f"no training step produces this kind of artifact; {BACKUP_REMEDY}"
     if recipe.code != code_of(recipe.kind):
         return f"it was made by another version of the code or of a library; train again, or {BACKUP_REMEDY}"
     return ""
@@ -119,7 +119,10 @@ def describe_damage(store: Store, item: StoredItem, problem: str) -> Damage:
 
 
 def damaged_record_of(item: StoredItem) -> Path | None:
-    """Return the path of the sealed record that an item is or contains, if it is damaged; else None."""
+    """Return the path of an item's record if the record is damaged; None if it is intact or the item has none.
+
+    The record of an artifact is its manifest. Other items with the extension `.json` are records themselves.
+    """
     record = item.path / MANIFEST if item.ref else item.path
     if record.suffix != ".json" or not record.is_file():
         return None
@@ -131,12 +134,12 @@ def damaged_record_of(item: StoredItem) -> Path | None:
 
 
 def find_problems(items: Sequence[StoredItem], progress: Progress) -> Iterator[tuple[StoredItem, str]]:
-    """Yield each damaged item with its problem; damage of one item does not prevent the check of the others."""
+    """Yield each damaged item with its problem; all items are checked, however many are damaged."""
     bar = progress.start("Verifying", len(items))
     for item in items:
         try:
             item.check()
-        except Exception as error:  # noqa: BLE001 - damaged bytes can raise any error in a reader
+        except Exception as error:  # noqa: BLE001 - damaged bytes can cause any error
             yield item, str(error) or type(error).__name__
         bar.advance()
     bar.close()

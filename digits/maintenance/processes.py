@@ -1,7 +1,7 @@
 """Processes: whether a process of this machine is still running, read from /proc of Linux.
 
-A process is identified by its number, which the kernel reuses. Therefore the environment of a process is checked too,
-or the time when it started: a process that started after the work did is another one.
+The kernel reuses the numbers of processes that have ended. Therefore a process must also have an expected text in its
+environment, or must have started before its work did; otherwise it is another process.
 """
 
 import os
@@ -22,12 +22,12 @@ def is_alive(process: str, *, marker: str, since: float) -> bool | None:
     """Return whether the process that started some work is still running.
 
     Args:
-        process: process as `HOST:PID`, from `this_process`.
-        marker: text in the environment of the process, if it was started for this work.
+        process: process as `HOST:PID`, as `this_process` returns it.
+        marker: text that the environment of the process contains if it was started for this work.
         since: start of the work, in seconds since the epoch.
 
     Returns:
-        None if this cannot be determined: on another host, without /proc, or if the text names no process.
+        None if this is unknown: for a process on another host, without /proc, or if `process` is not `HOST:PID`.
     """
     host, _, number = process.rpartition(":")
     if host != socket.gethostname() or not number.isdigit() or not PROC.is_dir():

@@ -1,4 +1,4 @@
-"""Repair: restore damaged records, regenerate damaged artifacts, and remove damaged files that runs create again."""
+"""Repair: restoration of damaged records and artifacts, and removal of damaged files that runs create again."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RepairResult:
-    """Result of a repair: what was repaired and how, one line per item, and the damage that is left."""
+    """Result of a repair: one line per repaired item with what was done, and the damage that is left."""
 
     repaired: list[str]
     left: list[Damage]
@@ -54,8 +54,8 @@ class RepairResult:
 def repair(store: Store, *, progress: Progress = SILENT) -> RepairResult:
     """Repair all damage under an artifact root as far as possible.
 
-    A flipped bit of a record is restored. An artifact is recomputed from its recipe, after its parents. A file that the
-    next run creates again is removed.
+    If a single bit of a record has flipped, it is flipped back. An artifact is recomputed from its recipe, after its
+    parents. A file that the next run creates again is removed.
     """
     damaged = list(find_problems(list(list_items(store)), progress))
     repaired, left = [], []
@@ -80,14 +80,14 @@ def repair(store: Store, *, progress: Progress = SILENT) -> RepairResult:
 
 
 def _lineage_order(store: Store, item: StoredItem) -> tuple[int, bool]:
-    """Return the sort key of an item in order of lineage; an average comes after its members, which are models too."""
+    """Return the sort key that puts parents before children; an average comes after its members, also models."""
     recipe = store.recipe(item.ref) if item.ref else None
     is_average = bool(recipe and item.kind in {parent.kind for parent in recipe.parents})
     return KINDS.index(item.kind) if item.kind in KINDS else len(KINDS), is_average
 
 
 def _restore_record(item: StoredItem) -> bool:
-    """Restore the record of an item if one bit has flipped, and return whether the item is intact then."""
+    """Restore the record of an item if one bit has flipped, and return whether that repaired the item."""
     record = damaged_record_of(item)
     whole = repair_flipped_bit(record.read_bytes()) if record else None
     if record is None or whole is None:
@@ -97,7 +97,7 @@ def _restore_record(item: StoredItem) -> bool:
 
 
 def _repair_item(store: Store, item: StoredItem, progress: Progress) -> str:
-    """Remove or regenerate an item, and return what prevents it; empty if it is repaired."""
+    """Remove or regenerate an item, and return the reason if that is impossible; empty if the item is repaired."""
     if item.regenerable:
         store.discard(item.path)
         return ""
@@ -117,17 +117,17 @@ def _repair_item(store: Store, item: StoredItem, progress: Progress) -> str:
 
 
 def _regenerate_and_compare(store: Store, recipe: Recipe, progress: Progress) -> str:
-    """Regenerate an artifact, and return what differs from the original; empty if nothing does."""
+    """Regenerate an artifact, and return how it differs from the original, with a remedy; empty if it does not."""
     if regenerate(store, recipe, progress=progress) != recipe.ref:
-        return f"the same training step now makes another artifact; {BACKUP_REMEDY}"
+        return f"the same training step now produces another artifact; {BACKUP_REMEDY}"
     if recipe.kind != "model":
         return ""
     found = read_json(store.open(recipe.ref).file("model.json"))["weights_sha256"]
     for version in Registry(store).versions():
         if version.artifacts.get("model") == recipe.ref.digest and version.weights_sha256 != found:
             return (
-                f"it was trained again, but with other weights than those of version {version.number}, because the "
-                f"processor is another one; {BACKUP_REMEDY}, or train a new version"
+                f"it was trained again, but its weights are not those of version {version.number}, probably because "
+                f"another processor was used; {BACKUP_REMEDY}, or train a new version"
             )
     return ""
 

@@ -1,4 +1,4 @@
-"""Retention: removal of unused artifacts, abandoned work and temporary files after a time."""
+"""Retention: removal of unused artifacts, abandoned work and temporary files after their retention period."""
 
 import logging
 import time
@@ -18,7 +18,7 @@ from digits.store.registry import Registry
 
 
 class RetentionConfig(Settings):
-    """Times for which unused files are kept before the janitor removes them."""
+    """Retention periods, after which the janitor removes unused files."""
 
     artifact_days: float = Field(
         30,
@@ -51,13 +51,13 @@ class Removed:
 
 
 def sweep_store(store: Store, config: RetentionConfig) -> list[Removed]:
-    """Remove unused artifacts, abandoned work and temporary files after their time, and return what was removed.
+    """Remove unused artifacts, abandoned work and old temporary files, and return what was removed.
 
     Other runs can use the store at the same time. Only one process sweeps it at a time.
 
     Raises:
         CorruptArtifactError: if a record of the registry or a manifest is damaged, so that it is unknown which
-            artifacts are needed. No artifact was removed then.
+            artifacts are needed. In that case no artifact is removed.
         StoreError: if a file cannot be removed.
     """
     remedy = "fix the cause; the next run removes the rest"
@@ -71,7 +71,7 @@ def sweep_store(store: Store, config: RetentionConfig) -> list[Removed]:
 def _sweep(store: Store, config: RetentionConfig) -> list[Removed]:
     with store.lock("sweep"):
         now = time.time()
-        # Plans first: removing temporary files in them would renew their modification time.
+        # Plans come first: removing temporary files in them would change their modification times.
         plans = remove_stale_plans(store.plans, plan_seconds=config.work_days * DAY)
         removed = [Removed(_below(store, path), 0, "an interrupted prediction that was not resumed") for path in plans]
         removed += [_discard(store, path, reason) for path, reason in _leftovers(store, config, now)]
@@ -85,7 +85,7 @@ def unused(used: dict[ArtifactRef, float], kept: set[ArtifactRef], oldest: float
     Args:
         used: time of the last use of each artifact, in seconds since the epoch.
         kept: artifacts that are needed.
-        oldest: time before which an artifact must have been used last.
+        oldest: artifacts whose last use was before this time can be removed, in seconds since the epoch.
     """
     return sorted((ref for ref, time in used.items() if time <= oldest and ref not in kept), key=lambda ref: used[ref])
 
@@ -110,12 +110,12 @@ def _sweep_artifacts(store: Store, oldest: float) -> list[Removed]:
     for ref in unused(used, with_ancestors(store, [*named, *recent]), oldest):
         size = _size(store.path(ref))
         if store.remove(ref, unused_since=oldest):
-            removed.append(Removed(_below(store, store.path(ref)), size, "in no model version, and unused"))
+            removed.append(Removed(_below(store, store.path(ref)), size, "unused, and needed by no model version"))
     return removed
 
 
 def _leftovers(store: Store, config: RetentionConfig, now: float) -> Iterator[tuple[Path, str]]:
-    """Yield files of killed processes, abandoned trainings and damaged artifacts after their time, with the reason."""
+    """Yield old files of killed processes, abandoned trainings and damaged artifacts, with the reason for removal."""
     killed = "left by a process that was killed"
     kinds = (
         (store.temporary.glob("*"), config.temporary_hours * HOUR, killed),
@@ -128,7 +128,7 @@ def _leftovers(store: Store, config: RetentionConfig, now: float) -> Iterator[tu
 
 
 def _directories(store: Store) -> tuple[Path, ...]:
-    """Return the directories in which files are replaced, with temporary files next to them."""
+    """Return the directories in which a killed process can leave temporary files."""
     records = (store.registry, store.studies, store.labels)
     return (*records, store.work, store.predictions, store.inspections, store.demo)
 

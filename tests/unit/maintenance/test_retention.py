@@ -60,7 +60,7 @@ def test_artifacts_of_a_model_version_and_their_ancestors_are_kept(store: Store)
     assert kept == with_ancestors(store, lines["kept"])
     assert data in kept
     assert {one.path for one in removed} == {f"{ref.kind}/{ref.digest}" for ref in every.keys() - kept}
-    assert {one.reason for one in removed} == {"in no model version, and unused"}
+    assert {one.reason for one in removed} == {"unused, and needed by no model version"}
     assert all(one.bytes > 5 for one in removed)
     assert sweep_store(store, CONFIG) == []
 
