@@ -1,9 +1,9 @@
-"""The command `digits`.
+"""Command line: the command `digits`.
 
 - `main`: entry point, exit codes and error messages
-- `commands`: the commands, assembled
+- `commands`: the application with all commands
 - `app`: option types that several commands share
-- `runtime`: project, flows and Prefect API that a command uses
+- `runtime`: project, flows and Prefect API of a command
 - `output`: text, tables, JSON and progress bars on the terminal
 - `train`: commands `train` and `tune`
 - `models`: commands `models`, `promote` and `rollback`

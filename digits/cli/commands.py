@@ -1,7 +1,7 @@
-"""The commands of `digits`, assembled.
+"""Application: the command `digits` with all its subcommands.
 
 The modules of the commands import Prefect, TensorFlow, NumPy and pydantic inside functions, so that `digits --help` is
-quick.
+fast.
 """
 
 from typing import Any
@@ -13,14 +13,15 @@ from digits.cli import demo, maintenance, models, predict, review, system, train
 from digits.errors import UsageError
 
 RENAMED_OPTIONS = {"--recipe": "--preset"}
+"""Options of earlier releases, and their present names; see `digits.settings` for settings in files."""
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The user interrupted the command. Typer would print its own message for a `KeyboardInterrupt`."""
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Interruption of a command by the user; Typer would print its own message for a `KeyboardInterrupt`."""
 
 
 class CommandGroup(TyperGroup):
-    """Group of commands that raises errors of its own for an interruption, and for an option that was renamed."""
+    """Group of commands that replaces two errors: those of an interruption, and of an option that was renamed."""
 
     def invoke(self, context: Any) -> Any:
         """Run the command."""

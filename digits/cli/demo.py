@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def demo(artifacts: Artifacts = None) -> None:
-    """Train on MNIST, promote the model, predict its test images as PNG files, and print where everything is."""
+    """Train a model on MNIST, promote it, predict the test images as PNG files, and print where the results are."""
     from digits.cli.output import print_notice
     from digits.errors import DownloadError
     from digits.pipeline.config import TrainingRun

@@ -15,7 +15,8 @@ UNEXPECTED = 1
 NO_API = 7
 INTERRUPTED = 130
 ALLOCATIONS = 50_000
-"""Allocations before a search for garbage; with Python's 700 it takes a tenth of the time of importing Prefect."""
+"""Number of allocations between garbage collections. With Python's default of 700, garbage collection takes a tenth of
+the time of importing Prefect."""
 
 
 def main() -> None:
@@ -38,20 +39,20 @@ def main() -> None:
         if message := server_error_message(error):
             _fail(message, NO_API)
         if is_out_of_memory(error):
-            _fail("out of memory; with more of it, the same command resumes from what is finished", UNEXPECTED)
+            _fail("out of memory; free some, then run the same command again to resume", UNEXPECTED)
         raise
     finally:
-        gc.freeze()  # what Prefect has loaded is not searched for garbage once more before it all goes
+        gc.freeze()  # saves the garbage collection at the end of the process, which takes long after importing Prefect
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Check whether an error means that memory ran out: for values, a library, a lock or a thread."""
+    """Check whether an error means that memory ran out, for a value, a library, a lock or a thread."""
     signs = ("failed to map segment", "can't allocate lock", "can't start new thread")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def _report_thread_error(about: Any) -> None:
-    """Report an error that ended a thread, unless memory ran out, which the main thread reports."""
+    """Report an error that ended a thread; if memory ran out, the main thread reports it instead."""
     import threading
 
     if not is_out_of_memory(about.exc_value):
@@ -74,7 +75,7 @@ def server_error_message(error: Exception) -> str | None:
 
 
 def bypass_proxy_locally() -> None:
-    """Exclude this machine from the use of a proxy, which Prefect's client would use for its own servers too."""
+    """Exclude this machine from the proxy settings; otherwise Prefect's client would use a proxy for a local server."""
     hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     excluded = ",".join(filter(None, (hosts, "127.0.0.1", "localhost")))
     os.environ.update(no_proxy=excluded, NO_PROXY=excluded)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from digits.maintenance.integrity import Damage
 
 DAMAGED = 4
-"""Exit code where something is damaged, that of a `StoreError`."""
+"""Exit code if something is damaged, the same as for a `StoreError`."""
 
 
 def verify(artifacts: Artifacts = None, json: AsJson = False) -> None:
@@ -43,7 +43,7 @@ def repair(artifacts: Artifacts = None, json: AsJson = False) -> None:
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
 
-    print_notice("a model whose file is damaged is trained again, which takes as long as its training did")
+    print_notice("a damaged model is trained again, which takes as long as the original training")
     done = repair_module.repair(Store(artifact_root(artifacts)), progress=TerminalProgress())
     if json:
         print_json(done.as_record())

@@ -69,7 +69,7 @@ def rollback(
 ) -> None:
     """Make a former champion the champion again.
 
-    If a Prefect API is configured and answers, this is a flow run.
+    If a Prefect API is configured and answers, the change is made by a flow run.
     """
     if runtime.is_tracked(required=False):
         promotion = runtime.load_flow("flows/rollback.py:rollback")(version, reason, artifacts)

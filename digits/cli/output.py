@@ -1,4 +1,4 @@
-"""Terminal output of the commands: text, tables, JSON and progress bars.
+"""Output of the commands on the terminal: text, tables, JSON and progress bars.
 
 Results go to standard output, notices and bars to standard error.
 """
@@ -26,17 +26,20 @@ from rich.text import Text
 from digits.progress import Bar
 
 FILE_WIDTH = 160
-"""Characters per line where the output is not a terminal, so that nothing is cut off in a log."""
+"""Characters per line if the output is not a terminal, so that nothing is cut off in a log."""
 
 MIN_RATE_SHOWN = 10
-"""Steps per second from which on a bar shows the rate."""
+"""Smallest rate, in steps per second, that a bar shows."""
+
+COLUMN_TITLES = {"following": "next run", "when": "started"}
+"""Titles of the columns of `print_status` that differ from the names of the fields."""
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else FILE_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else FILE_WIDTH)
 
 
 class _RateColumn(ProgressColumn):
-    """Column of a bar with the steps per second, empty where they are few."""
+    """Column of a bar with the steps per second; empty below `MIN_RATE_SHOWN`."""
 
     def render(self, task: Task) -> Text:
         """Return the rate as text."""
@@ -57,10 +60,13 @@ class _TerminalBar:
 
 
 class TerminalProgress:
-    """Progress bars on standard error, one for each piece of work; if that is no terminal, only their last state."""
+    """Progress bars on standard error, one per call of `start`.
+
+    If standard error is not a terminal, only the last state of each bar is printed.
+    """
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - a bar per part
-        """Start a bar below what was printed before."""
+        """Start a bar."""
         drawing = Progress(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=30),
@@ -76,7 +82,7 @@ class TerminalProgress:
 
 
 def print_notice(text: str) -> None:
-    """Print text for the user that is not the result of the command."""
+    """Print a message that is not the result of the command, to standard error."""
     err.print(text, markup=False)
 
 
@@ -86,7 +92,7 @@ def join_counts(counts: Mapping[str, int]) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a result as JSON; values that JSON has no form for are written as strings."""
+    """Print a result as JSON; values of other types than JSON's are written as strings."""
     sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
 
 
@@ -99,7 +105,7 @@ def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table."""
+    """Print a table with a header."""
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*map(str, row))
@@ -107,17 +113,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def print_status(status: Mapping[str, Any]) -> None:
-    """Print the state of a system: what needs attention, then its parts, deployments and last runs.
+    """Print the status of a system: what needs attention, then its parts, deployments and last runs.
 
     Args:
-        status: fields of a `digits.server.status.Status`, as JSON values.
+        status: fields of a `digits.server.status.SystemStatus`, as JSON values.
     """
     for sentence in status["attention"]:
         out.print(f"[bold red]needs attention[/bold red]: {escape(sentence)}")
     if not status["attention"]:
-        out.print("[bold green]all is well[/bold green]")
+        out.print("[bold green]nothing needs attention[/bold green]")
     print_pairs("System", {name: status[name] or "none" for name in ("api", "server", "worker", "champion")})
     for title, rows in (("Deployments", status["deployments"]), ("Last runs", status["runs"])):
         if rows:
             out.print(f"[bold]{title}[/bold]")
-            print_table(list(rows[0]), [[escape(str(value)) for value in row.values()] for row in rows])
+            print_table(
+                [COLUMN_TITLES.get(name, name) for name in rows[0]],
+                [[escape(str(value)) for value in row.values()] for row in rows],
+            )

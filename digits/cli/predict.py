@@ -129,7 +129,7 @@ def predict(
     processes: Annotated[
         int | None, typer.Option(help="Number of worker processes. Default: one per usable CPU.")
     ] = None,
-    track: Annotated[bool, typer.Option("--track", help="Fail if no Prefect API keeps the run.")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Fail if no Prefect API can record the run.")] = False,
     deploy: Annotated[
         bool,
         typer.Option("--deploy", help="Run the deployment `predict/folder` on its worker, and wait for the result."),
@@ -187,8 +187,8 @@ def predict_tracked(
 ) -> "PredictionSummary":
     """Run the prediction flow in this process; its workers load the model while Prefect is imported.
 
-    Heartbeats are switched off: at the end of the run Prefect would wait for the last one, and they serve to detect
-    that a run has died without anybody noticing, which whoever started this command does.
+    Heartbeats are switched off, because Prefect would wait for the last one at the end of the run. They reveal runs
+    that died unnoticed, but here the user sees the end of the command.
     """
     from digits.cli.output import TerminalProgress
     from digits.prediction import service
@@ -225,7 +225,7 @@ def predict_here(
     if shadow:
         service.open_model(
             Store(artifact_root(artifacts)), shadow
-        )  # its errors are reported before anything is predicted
+        )  # an unknown version is reported before anything is predicted
     progress = TerminalProgress()
     summary = api.predict(path, out=out, model=model, options=options, artifacts=artifacts, progress=progress)
     if shadow is None:
@@ -234,7 +234,7 @@ def predict_here(
 
 
 def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
-    """Print what became of the images."""
+    """Print the summary of a prediction, or with `json` all of its values."""
     from digits.cli.output import print_json, print_pairs
 
     if json:
@@ -245,7 +245,7 @@ def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
 
 
 def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
-    """Return the facts about a prediction, by their names, without those that are zero or empty."""
+    """Return the facts about a prediction by name, without those that are zero or empty."""
     from digits.cli.output import join_counts
     from digits.outputs.summary import picture_path
 
@@ -253,9 +253,10 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     done = summary.images - summary.reused - summary.unchanged
     counts = {
         "prediction": only and f"{only.prediction} ({only.confidence:.1%} confidence)",
-        "unchanged": summary.unchanged and f"{summary.unchanged:,} images, whose rows are kept from the previous table",
+        "unchanged": summary.unchanged
+        and f"{summary.unchanged:,} images, whose rows were kept from the previous table",
         "predicted": f"{done:,} images, {summary.images_per_second:,.0f} per second",
-        "reused": summary.reused and f"{summary.reused:,} images of the run that was interrupted",
+        "reused": summary.reused and f"{summary.reused:,} images that an interrupted run had predicted",
         "classes": join_counts(summary.predictions),
         "statuses": join_counts(summary.statuses),
         "skipped": join_counts(summary.skipped),

@@ -1,4 +1,4 @@
-"""Runtime of the commands: the project, its flows, and the Prefect API that keeps their runs."""
+"""Runtime of the commands: the project, its flows, and the Prefect API that records their runs."""
 
 import importlib
 import importlib.util
@@ -11,7 +11,7 @@ from typing import Any
 from digits.errors import OperationsError, UsageError
 
 STARTUP_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
-PREFECT_MISSING = "Prefect is not installed, and it runs the flows; install Digits with its dependencies"
+PREFECT_MISSING = "Prefect, which runs the flows, is not installed; install Digits with its dependencies"
 
 
 def require_project() -> Path:
@@ -25,8 +25,8 @@ def require_project() -> Path:
     project = find_project()
     if project is None:
         raise UsageError(
-            f"{Path.cwd()} is not in a Digits project, which has the flows; change to a clone of Digits (its "
-            "prefect.yaml has the line `name: digits`)"
+            f"{Path.cwd()} is not in a Digits project, where the flows are; change to a clone of Digits "
+            "(its prefect.yaml has the line `name: digits`)"
         )
     return project
 
@@ -47,9 +47,9 @@ def require_flows() -> Path:
 def load_flow(entrypoint: str) -> Callable[..., Any]:
     """Load a flow of the project, and prepare Prefect for running it in this process.
 
-    The directory of the project is put first on the import path, as in a Prefect worker, so that the flow and its
-    functions can import from it. Prefect's own loader would also put the current directory there: it may be a folder
-    of files from anywhere, which must not be imported.
+    The directory of the project is put first on the import path, as in a Prefect worker, so that the flow can import
+    its modules. Prefect's own loader would also put the current directory there. That may be a folder of downloaded
+    files, which must not be imported.
 
     Args:
         entrypoint: entry point as in prefect.yaml, such as `flows/training.py:train`.
@@ -61,7 +61,9 @@ def load_flow(entrypoint: str) -> Callable[..., Any]:
     project = require_flows()
     path, _, name = entrypoint.partition(":")
     if not (project / path).is_file():
-        raise UsageError(f"{project / path}: there is no such file, and it has the flow; restore the project's files")
+        raise UsageError(
+            f"{project / path}: there is no such file, expected the file of the flow; restore the project's files"
+        )
     prepare_prefect()
     if str(project) not in sys.path:
         sys.path.insert(0, str(project))
@@ -72,8 +74,8 @@ def load_flow(entrypoint: str) -> Callable[..., Any]:
 def prepare_prefect() -> None:
     """Set Prefect's environment, before Prefect is imported; variables that the user has set are kept.
 
-    Prefect does not log to the terminal, a temporary server may take two minutes to start and sends no usage
-    statistics, and the password of the user's own server is used for talking to it.
+    Prefect does not log to the terminal. A temporary server may take two minutes to start, and sends no usage
+    statistics. A password that is configured for the server (`PREFECT_SERVER_API_AUTH_STRING`) is used for requests.
     """
     from digits.server.api import configured_password
 
@@ -85,7 +87,7 @@ def prepare_prefect() -> None:
 
 
 def find_api() -> tuple[str | None, str | None]:
-    """Return the address of the configured Prefect API, and why it cannot be used; None where there is nothing."""
+    """Return the address of the configured Prefect API, or None, and the reason why it cannot be used, or None."""
     from digits.server.api import Access, check_access, configured_api, hide_secrets
 
     api = configured_api()
@@ -100,11 +102,14 @@ def find_api() -> tuple[str | None, str | None]:
 
 
 def is_tracked(*, required: bool) -> bool:
-    """Decide whether Prefect keeps a run that needs no Prefect, and print a notice if it does not.
+    """Return whether a run that can do without Prefect is recorded by a Prefect API; print a notice if it is not.
+
+    Args:
+        required: whether to raise an error if it cannot be recorded.
 
     Raises:
-        OperationsError: if it has to, and no Prefect API can be used.
-        UsageError: if it has to, and there is no project.
+        OperationsError: if recording is required, and no Prefect API can be used.
+        UsageError: if recording is required, and there is no project.
     """
     from digits.cli.output import print_notice
 
@@ -126,7 +131,7 @@ def is_tracked(*, required: bool) -> bool:
 
 
 def begin_flow() -> None:
-    """Prepare for a flow that needs a Prefect API: check what it needs, and show its progress on the terminal.
+    """Prepare for a flow run: check that a Prefect API can record it, and show its progress on the terminal.
 
     Raises:
         UsageError: if there is no project.
@@ -139,8 +144,8 @@ def begin_flow() -> None:
     api, problem = find_api()
     if api and problem:
         raise OperationsError(
-            f"{problem}; start the server, or unset PREFECT_API_URL to have a temporary server keep the run"
+            f"{problem}; start the server, or unset PREFECT_API_URL to record the run on a temporary server"
         )
     if not api:
-        print_notice("no Prefect API is configured: a temporary server keeps the run (it takes 10 to 25 s to start)")
+        print_notice("no Prefect API is configured: a temporary server records the run (it takes 10 to 25 s to start)")
     current_progress.set(TerminalProgress())

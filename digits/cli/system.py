@@ -83,11 +83,11 @@ def predict_deployed(
 
 
 def start_system(system: "System", port: int) -> dict[str, object]:
-    """Start what is missing of the system, and deploy prefect.yaml; return the facts, by their names.
+    """Start the parts of the system that do not run, and deploy prefect.yaml; return the facts by name.
 
     Raises:
         UsageError: if there is no project.
-        OperationsError: if a part cannot be started. What was started stays, and the next `up` continues from it.
+        OperationsError: if a part cannot be started. Parts that were started keep running; `up` can be repeated.
     """
     from digits.cli.output import print_notice
     from digits.server.api import hide_secrets
@@ -119,7 +119,7 @@ def start_system(system: "System", port: int) -> dict[str, object]:
 
 
 def stop_system(system: "System") -> dict[str, object]:
-    """Stop the worker and the server that `digits up` started; return the facts, by their names."""
+    """Stop the worker and the server that `digits up` started; return the facts by name."""
     if not system.state.is_dir():
         return {"nothing": f"was started from {system.state}"}
     with system.exclusive():
@@ -138,7 +138,7 @@ def stop_system(system: "System") -> dict[str, object]:
 
 
 def clean_system(system: "System") -> dict[str, object]:
-    """Do the janitor's work; return the facts, by their names. Without a server, only files are removed."""
+    """Do the janitor's work; return the facts by name. Without a Prefect server, only files are removed."""
     from digits.maintenance import retention
     from digits.maintenance.retention import RetentionConfig
     from digits.store.artifacts import Store
@@ -159,7 +159,7 @@ def clean_system(system: "System") -> dict[str, object]:
 def submit(
     system: "System", folder: Path, model: str, out: Path | None, options: "PredictionConfig", shadow: str | None
 ) -> tuple[str, dict[str, Any]]:
-    """Run the deployment `predict/folder`, and wait for its end; return the run's address in the UI and its state.
+    """Run the deployment `predict/folder`, and wait for its end; return the run's address in the UI, and its state.
 
     Raises:
         OperationsError: if there is no server or no such deployment.

@@ -226,7 +226,7 @@ def train_model(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
 
 
 def print_outcome(outcome: "Outcome", *, json: bool) -> None:
-    """Print what became of a model: its test accuracy, and whether it was promoted."""
+    """Print the test accuracy of a trained model, and whether it was promoted."""
     from digits.cli.output import print_json, print_pairs
 
     if json:
@@ -236,7 +236,7 @@ def print_outcome(outcome: "Outcome", *, json: bool) -> None:
 
 
 def describe_outcome(outcome: "Outcome") -> dict[str, object]:
-    """Return the facts about a trained model, by their names."""
+    """Return the facts about a trained model by name."""
     facts = outcome.facts
     return {
         "dataset": f"{' + '.join(facts.datasets)} ({facts.train_images:,} training images, "

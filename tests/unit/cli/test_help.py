@@ -23,7 +23,7 @@ FIELDS = {"dataset": "datasets", "other_format": "other_formats"}
 """Names of settings that differ from their options, which may be repeated."""
 PARAMETERS = {"path": "folder"}
 OWN = {"artifacts", "json", "config", "space", "state", "deploy", "track", "help"}
-"""Options that are neither a setting nor a parameter of a flow, or a file or directory instead of its value."""
+"""Options whose text is not compared: they are no setting, or they name the file or directory that has the setting."""
 
 
 def options_of(command: str) -> dict[str, Any]:
