@@ -1,9 +1,9 @@
 """Server: start, stop and inspect a local Prefect system.
 
-- `api`: whether a Prefect API is configured and answers
-- `attention`: what needs attention, one sentence each
-- `deployments`: registering what prefect.yaml declares
-- `reaping`: setting runs to Crashed whose process is gone
+- `api`: access to a configured Prefect API
+- `attention`: sentences about what needs the attention of an operator
+- `deployments`: registration of the deployments of prefect.yaml
+- `reaping`: detection of runs whose process is gone
 - `services`: the server and worker processes
-- `status`: the state of a system
+- `status`: the status of a system
 """

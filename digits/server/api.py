@@ -1,4 +1,7 @@
-"""Prefect API: whether one is configured, and whether it answers, found without importing Prefect (1.5 to 2 s)."""
+"""Prefect API: its configured address, and whether it answers.
+
+This module does not import Prefect, which takes 1.5 to 2 s.
+"""
 
 import base64
 import http.client
@@ -16,7 +19,7 @@ HIDDEN = "***"
 
 
 class Access(Enum):
-    """Access to a Prefect API: open to this process, denied for want of a password, or no answer."""
+    """Access of this process to a Prefect API: open, denied because another password is required, or no answer."""
 
     OPEN = "open"
     DENIED = "denied"
@@ -34,7 +37,7 @@ def configured_password(environment: Mapping[str, str] = os.environ) -> str | No
 
 
 def hide_secrets(url: str) -> str:
-    """Return an address for display: user name, password, query and fragment, which may be secret, become `***`."""
+    """Return an address for display, with `***` for user name, password, query and fragment, which may be secret."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -47,7 +50,7 @@ def hide_secrets(url: str) -> str:
 
 
 def answers(url: str, *, seconds: float = 3) -> bool:
-    """Check whether a Prefect API answers at an address, also if it requires a password."""
+    """Check whether a Prefect API answers at an address; an API that requires a password counts, too."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=seconds):  # noqa: S310 - the operator's own URL
             return True

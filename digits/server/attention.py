@@ -1,4 +1,4 @@
-"""Attention: what an operator has to look at in the state of a system, one sentence each."""
+"""Attention: sentences about what needs the attention of an operator in a system."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,23 @@ from digits.server.api import Access, hide_secrets
 from digits.store.registry import ModelVersion
 
 LATE = timedelta(minutes=10)
+"""Delay after which a scheduled run counts as late."""
 SCHEDULER_PERIOD = timedelta(minutes=2)
-"""Time in which the server's scheduler has looked at a new deployment; it does so every minute."""
+"""Time after which the server's scheduler has certainly seen a new deployment; it looks for them every minute."""
 MIN_FREE_BYTES = 2 * 10**9
 
 
 @dataclass(frozen=True)
 class Run:
-    """A flow run, for display."""
+    """Flow run, for display.
+
+    Args:
+        name: name of the run.
+        deployment: its deployment as `FLOW/DEPLOYMENT`; empty if it has none.
+        state: name of its Prefect state.
+        when: start time.
+        message: first line of the message of its state.
+    """
 
     name: str
     deployment: str
@@ -28,18 +37,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Findings:
-    """The state of a system, as far as `list_attention` judges it.
+    """Facts about a system that `list_attention` judges.
 
     Args:
         access: access to the Prefect API; None if there is none.
         api: address of the API.
         workers: number of workers online.
-        missing: deployments that do not exist.
-        failed: last runs of the deployments, where they failed or crashed.
-        late: number of runs that should have started.
+        missing: deployments of prefect.yaml that do not exist on the server.
+        failed: last run of each deployment whose last run failed or crashed.
+        late: number of scheduled runs that are late.
         unscheduled: deployments with a schedule whose next run the server has not created.
-        dead: runs that are Running although their process is gone.
-        champion: the champion, None without one, or the error of the registry.
+        dead: names of runs that are Running although their process is gone.
+        champion: current champion, None if there is none, or the error if the registry cannot be read.
         free: free bytes on the disk of the artifacts.
     """
 
@@ -63,7 +72,7 @@ def list_attention(found: Findings) -> list[str]:
     elif found.champion is None:
         sentences.append("there is no champion, so nothing can be predicted; train one with `digits train`")
     if found.free < MIN_FREE_BYTES:
-        sentences.append(f"only {found.free / 1e9:.1f} GB are free on the disk of the artifacts")
+        sentences.append(f"only {found.free / 1e9:.1f} GB are free on the disk of the artifacts; free some space")
     return sentences
 
 
@@ -74,7 +83,7 @@ def _api_attention(found: Findings) -> list[str]:
         server = hide_secrets(found.api)
         return [f"the Prefect server at {server} requires another password: set PREFECT_API_AUTH_STRING"]
     if found.access is not Access.OPEN:
-        return [f"the Prefect server at {hide_secrets(found.api)} does not answer"]
+        return [f"the Prefect server at {hide_secrets(found.api)} does not answer; start it"]
     sentences = []
     if not found.workers:
         sentences.append("no worker is online, so no run starts; start one with `digits up`")
@@ -82,7 +91,9 @@ def _api_attention(found: Findings) -> list[str]:
         sentences.append(f"not deployed: {', '.join(found.missing)}; deploy with `digits up`")
     sentences += [f"{run.deployment}: the last run, {run.name}, is {run.state}: {run.message}" for run in found.failed]
     if found.late:
-        sentences.append(f"{found.late} runs are more than {LATE.seconds // 60} minutes late")
+        sentences.append(
+            f"{found.late} runs are more than {LATE.seconds // 60} minutes late; check the load of the worker"
+        )
     sentences += [
         f"{name} has a schedule, but no scheduled run; check whether the server's scheduler works"
         for name in found.unscheduled
@@ -92,7 +103,7 @@ def _api_attention(found: Findings) -> list[str]:
 
 
 def is_known_to_scheduler(deployment: Any) -> bool:
-    """Check whether the server's scheduler has looked at a Prefect deployment since its last change."""
+    """Check whether the server's scheduler has seen a Prefect deployment since its last change."""
     return deployment.updated is not None and bool(deployment.updated < datetime.now(UTC) - SCHEDULER_PERIOD)
 
 

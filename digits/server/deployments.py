@@ -1,4 +1,4 @@
-"""Deployments: register what prefect.yaml declares, once per change."""
+"""Deployments: registration of the deployments of prefect.yaml at a Prefect server, whenever they have changed."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ def ensure_deployments(system: System, api: str, project: Path) -> bool:
         Whether anything was deployed.
 
     Raises:
-        OperationsError: if there is no prefect.yaml, or Prefect refuses it.
+        OperationsError: if there is no prefect.yaml, or Prefect reports an error in it.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -53,10 +53,12 @@ def deployments_by_name(client: Any) -> dict[str, Any]:
 
 
 def _fingerprint(api: str, project: Path) -> str:
-    """Return a digest of what is deployed and where: prefect.yaml, the flows and their settings, and the project."""
+    """Return a digest of all that a deployment depends on: prefect.yaml, flows, settings, project, Python and API."""
     declaration = project / "prefect.yaml"
     if not declaration.is_file():
-        raise OperationsError(f"{declaration}: there is no such file, and it declares the deployments; restore it")
+        raise OperationsError(
+            f"{declaration}: there is no such file, expected the declaration of the deployments; restore it"
+        )
     settings = [*_PACKAGE.glob("*/config.py"), _PACKAGE / "maintenance" / "retention.py"]
     sources = [declaration, *sorted((project / "flows").glob("*.py")), *sorted(settings)]
     return digest_of([api, str(project), sys.executable, *map(hash_file, sources)])

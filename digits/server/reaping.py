@@ -1,7 +1,8 @@
-"""Reaping: set runs to Crashed that are Running although their process is gone.
+"""Reaping: detection of runs that are Running although their process is gone, which are set to Crashed.
 
-A worker that is killed together with its runs cannot report them. They stay Running, and hold the slot of their
-deployment. Therefore each run records its process in a label, by which others on the same machine can find it.
+If a worker is killed together with its runs, nobody reports the end of the runs. They stay Running and block further
+runs of their deployment. Therefore each run records its process in a label, so that others on the same machine can
+check it.
 """
 
 import logging
@@ -20,28 +21,28 @@ if TYPE_CHECKING:
 FLOWS = ("train", "tune", "rollback", "predict", "janitor")
 LABEL = "digits.process"
 UNLABELLED_SECONDS = 15 * 60
-"""Seconds after which a run without the label counts as dead: setting the label is the first thing that a run does."""
+"""Seconds after which a run without the label counts as dead; a run sets its label as soon as it starts."""
 _PAGE = 200
 _ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
 logger = logging.getLogger(__name__)
 
 
 class Verdict(Enum):
-    """Verdict on an active run; the value is its reason."""
+    """Verdict on an active run; its value is the reason."""
 
-    LEAVE = "its process is there"
+    LEAVE = "its process is running"
     CRASH = "its process is gone"
     UNKNOWN = "its process is on another machine, so it cannot be checked from here"
 
 
 @dataclass(frozen=True)
 class ReapedRun:
-    """A run that was set to Crashed, or left because its process runs on another machine.
+    """Flow run that was set to Crashed, or left as it is because its process is on another machine.
 
     Args:
         name: name of the flow run.
         crashed: whether it was set to Crashed.
-        reason: reason for the state, or for leaving it.
+        reason: reason why it was set to Crashed, or left.
     """
 
     name: str
@@ -50,13 +51,13 @@ class ReapedRun:
 
 
 def judge(state: str, age: float, *, labelled: bool, alive: bool | None) -> Verdict:
-    """Decide about a run.
+    """Return the verdict on a run.
 
     Args:
         state: Prefect's type of the state, such as `RUNNING`.
         age: seconds since the run entered that state.
         labelled: whether the run has recorded its process.
-        alive: whether that process exists; None if this cannot be seen from this machine.
+        alive: whether that process is running; None if this is unknown on this machine.
     """
     if state not in _ACTIVE or alive:
         return Verdict.LEAVE
@@ -66,7 +67,7 @@ def judge(state: str, age: float, *, labelled: bool, alive: bool | None) -> Verd
 
 
 def label_run() -> None:
-    """Record the process of the current flow run in a label, by which others can check that it is alive."""
+    """Record the process of the current flow run in a label, so that `reap_runs` can check it."""
     from prefect.client.orchestration import get_client
     from prefect.context import FlowRunContext
 
@@ -77,7 +78,7 @@ def label_run() -> None:
 
 
 def reap_runs() -> list[ReapedRun]:
-    """Set the runs to Crashed whose process is gone; return them, and the runs that cannot be judged from here."""
+    """Set runs whose process is gone to Crashed; return them, and the runs whose process is on another machine."""
     from prefect.client.orchestration import get_client
 
     reaped = []
@@ -108,7 +109,7 @@ def active_runs(client: "SyncPrefectClient") -> Iterator["FlowRun"]:
 
 
 def judge_run(run: "FlowRun") -> Verdict:
-    """Look for the process of a run, and decide about the run."""
+    """Look for the process of a run, and return the verdict on the run."""
     if run.state is None:
         return Verdict.LEAVE
     process = run.labels.get(LABEL)
@@ -124,14 +125,14 @@ def ended_badly(run: "FlowRun") -> bool:
 
 
 def _crash(client: "SyncPrefectClient", run: "FlowRun") -> ReapedRun | None:
-    """Read the run once more, and set it to Crashed if its state is unchanged and its process still gone."""
+    """Read the run again, and set it to Crashed if its state is unchanged and its process is still gone."""
     from prefect.states import Crashed
 
     now = client.read_flow_run(run.id)
     if now.state is None or run.state is None or now.state.id != run.state.id or judge_run(now) is not Verdict.CRASH:
         return None
-    process = now.labels.get(LABEL, "which never began")
-    reason = f"the process of this run ({process}) is gone; the next run continues its work"
+    process = now.labels.get(LABEL, "never started")
+    reason = f"the process of this run ({process}) is gone; the next run resumes its work"
     client.set_flow_run_state(run.id, Crashed(message=reason))
     logger.warning("%s: set to Crashed: %s", now.name, reason)
     return ReapedRun(now.name, crashed=True, reason=reason)

@@ -1,12 +1,12 @@
-"""Services: start, find and stop the processes of a local Prefect system, a server and a worker.
+"""Services: the processes of a local Prefect system, a server and a worker.
 
-    <state>/server.lock, worker.lock   locked by the process for as long as it lives, so the kernel knows whether it
-                                       does; holds the process number and the address of the API
+    <state>/server.lock, worker.lock   locked by the process; the kernel releases the lock when the process ends.
+                                       The content is the process number and the address of the API
     <state>/server.log, worker.log     output of the process
     <state>/prefect/                   Prefect home, with the database if it is SQLite
-    <state>/deployed                   digest of what was deployed last
+    <state>/deployed                   digest of the last deployment; see `digits.server.deployments`
 
-Only its owner can read the state directory.
+Only the user who created the state directory can read it.
 """
 
 import json
@@ -30,7 +30,7 @@ from digits.store.files import locked
 POOL = "digits"
 STATE_VARIABLE = "DIGITS_STATE"
 MAX_RUNS = 4
-"""Runs at once on one worker; others wait."""
+"""Number of runs that a worker executes at the same time; others wait."""
 START_SECONDS, STOP_SECONDS = 120, 20
 _POLL_SECONDS = 0.2
 _LOG_LINES = 8
@@ -51,7 +51,7 @@ class ServiceRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Service:
-    """A process that `digits up` starts.
+    """Process that `digits up` starts.
 
     Args:
         state: state directory.
@@ -68,11 +68,11 @@ class Service:
 
     @property
     def lock(self) -> Path:
-        """File that the process keeps locked while it lives."""
+        """File that the process keeps locked while it runs."""
         return self.state / f"{self.name}.lock"
 
     def record(self) -> ServiceRecord | None:
-        """Return the record of the process, None if it does not live or is only just being started."""
+        """Return the record of the process; None if it does not run, or is just being started."""
         try:
             with locked(self.lock, wait=False, shared=True, flags=os.O_RDONLY) as lock:
                 if lock.held:
@@ -85,7 +85,7 @@ class Service:
     def start(
         self, command: list[str], environment: Mapping[str, str], *, directory: Path, api: str
     ) -> "subprocess.Popen[bytes]":
-        """Start the process in a session of its own, and pass it the lock.
+        """Start the process in its own session, and pass it the locked file.
 
         Args:
             command: program and arguments.
@@ -108,10 +108,10 @@ class Service:
         return process
 
     def stop(self) -> bool:
-        """Stop the process and all that it started; return whether it was running.
+        """Stop the process and all processes that it started; return whether it was running.
 
-        Prefect's worker sometimes misses a SIGTERM while it starts a run, and each run has a session of its own.
-        Therefore processes that are still there after a while are killed one by one.
+        Prefect's worker sometimes misses a SIGTERM while it starts a run, and each run has its own session. Therefore
+        processes that still run after `STOP_SECONDS` are killed one by one.
 
         Raises:
             OperationsError: if the process does not end.
@@ -129,7 +129,7 @@ class Service:
                 os.kill(process, signal.SIGKILL)
         if wait_until(lambda: self.record() is None and not any(map(is_running, processes)), STOP_SECONDS):
             return True
-        raise OperationsError(f"the {self.name} (process {record.pid}) does not end; see {self.log}")
+        raise OperationsError(f"the {self.name} (process {record.pid}) does not end; see {self.log}, then kill it")
 
     def log_tail(self) -> str:
         """Return the last lines of the log, for an error message."""
@@ -138,7 +138,7 @@ class Service:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until a condition holds, at most for so many seconds; return whether it holds."""
+    """Wait until a condition holds, for at most `seconds`; return whether it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -149,7 +149,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 @dataclass(frozen=True)
 class System:
-    """A local Prefect system: a server, a worker, and their state.
+    """Local Prefect system: a server, a worker, and their state directory.
 
     Args:
         state: state directory.
@@ -161,18 +161,19 @@ class System:
 
     @property
     def server(self) -> Service:
-        """The Prefect server, if `digits up` started one."""
+        """Prefect server that `digits up` starts if none is configured."""
         return Service(self.state, "server")
 
     @property
     def worker(self) -> Service:
-        """The worker."""
+        """Prefect worker that `digits up` starts."""
         return Service(self.state, "worker")
 
     def api(self) -> tuple[str | None, bool]:
-        """Return the address of the Prefect API, and whether its server is one that `digits up` started.
+        """Return the address of the Prefect API, and whether `digits up` started its server.
 
-        That server takes precedence over the configured API. The address is None if there is neither.
+        A server that `digits up` started takes precedence over the configured API. The address is None if there is
+        neither.
         """
         record = self.server.record()
         return (record.api, True) if record else (configured_api(), False)
@@ -200,7 +201,7 @@ def client_environment(api: str, environment: Mapping[str, str] = os.environ) ->
 
 
 def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
-    """Find the Prefect server, or start one.
+    """Find the Prefect server or start one, and wait until it answers.
 
     Args:
         system: system that the server belongs to.
@@ -208,7 +209,7 @@ def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
         project: working directory of a server that is started.
 
     Returns:
-        The address of the API, and whether its server is one that `digits up` started.
+        The address of the API, and whether `digits up` started its server.
 
     Raises:
         OperationsError: if the server does not answer or requires another password, or its port is in use.
@@ -289,7 +290,7 @@ def run_prefect(arguments: list[str], api: str, project: Path) -> None:
     """Run a `prefect` command in the project.
 
     Raises:
-        OperationsError: if it fails; with the end of its output.
+        OperationsError: if it fails; the message contains the end of its output.
     """
     command = [sys.executable, "-m", "prefect", *arguments]
     done = subprocess.run(
@@ -310,7 +311,7 @@ def ensure_worker(system: System, api: str, project: Path) -> bool:
     """Find the worker of a Prefect API, or start one; return whether it was started.
 
     Raises:
-        OperationsError: if it ends at once, or a worker of another API is running.
+        OperationsError: if the worker ends at once, or a worker of another API is running.
     """
     record = system.worker.record()
     if record and record.api == api:

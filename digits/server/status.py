@@ -1,4 +1,4 @@
-"""Status of a system: server, worker, deployments, runs, champion, and what needs attention."""
+"""Status of a system: its server, worker, deployments, runs and champion, and what needs attention."""
 
 import os
 import shutil
@@ -18,13 +18,14 @@ from digits.store.registry import ModelVersion, Registry
 
 RUNS_SHOWN = 8
 MAX_SCHEDULED_RUNS = 200
-"""Scheduled runs to read: the server creates at most 100 per schedule, so the next night is among them."""
+"""Number of scheduled runs to read. The server creates at most 100 per schedule, so the next run of each schedule of
+prefect.yaml is among them."""
 ON_DEMAND = "on demand"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment, for display: its schedule, and when it runs next."""
+    """Deployment, for display: its name, its schedule, and the time of the next run (`following`)."""
 
     name: str
     schedule: str
@@ -32,8 +33,8 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Status:
-    """The state of a system; deployments and runs are empty if the server cannot be asked."""
+class SystemStatus:
+    """Status of a system; deployments and runs are empty if its server does not answer."""
 
     api: str | None
     server: str
@@ -44,24 +45,24 @@ class Status:
     attention: Sequence[str] = field(default=())
 
 
-def read_status(system: System) -> Status:
-    """Read the state of a system from its server, the registry and the disk."""
+def read_status(system: System) -> SystemStatus:
+    """Read the status of a system from its server, the registry and the disk."""
     api, ours = system.api()
     access = check_access(api) if api else None
     champion = _read_champion(system)
     free = shutil.disk_usage(next(path for path in (system.root, *system.root.parents) if path.exists())).free
     if access is Access.OPEN and api:
         return _ask_server(api, ours, champion, free)
-    return Status(
+    return SystemStatus(
         api=hide_secrets(api) if api else None,
-        server="not there",
+        server="not available",
         worker="running" if system.worker.record() else "not running",
         champion=_describe_champion(champion),
         attention=list_attention(Findings(access, api, champion=champion, free=free)),
     )
 
 
-def _ask_server(api: str, ours: bool, champion: ModelVersion | DigitsError | None, free: int) -> Status:
+def _ask_server(api: str, ours: bool, champion: ModelVersion | DigitsError | None, free: int) -> SystemStatus:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
@@ -100,9 +101,9 @@ def _ask_server(api: str, ours: bool, champion: ModelVersion | DigitsError | Non
         champion=champion,
         free=free,
     )
-    return Status(
+    return SystemStatus(
         api=hide_secrets(api),
-        server=f"{'started by digits up' if ours else 'not ours'}, {_database(ours)}",
+        server=f"{'started by digits up' if ours else 'not started by digits up'}, {_database(ours)}",
         worker=f"{workers} online in the pool {POOL}" if workers else "none online",
         champion=_describe_champion(champion),
         deployments=[
@@ -151,7 +152,7 @@ def _next_run(deployment: Any, scheduled: Sequence[Any]) -> str:
 
 def _database(ours: bool) -> str:
     if not ours:
-        return "a database of its own"
+        return "database unknown"
     url = os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL") or os.environ.get(
         "PREFECT_API_DATABASE_CONNECTION_URL"
     )
