@@ -1,4 +1,4 @@
-"""Janitor flow: set dead runs to Crashed, and remove old files from the artifact root."""
+"""Janitor flow: set runs whose process is gone to Crashed, and remove unused files from the artifact root."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def clean_up(
     retention: RetentionConfig = RetentionConfig(),  # noqa: B008 - frozen
     artifacts: Path | None = None,
 ) -> tuple[int, str]:
-    """Set runs to Crashed whose process is gone, and remove files that nothing has used for a long time.
+    """Set runs whose process is gone to Crashed, and remove files that nothing has used for a long time.
 
     Prediction tables, and everything that a model version or its report refers to, are never removed.
 
@@ -37,4 +37,4 @@ def clean_up(
     removed = sweep_store(retention, artifacts)
     publish_cleaning(runs, removed)
     crashed = sum(run.crashed for run in runs)
-    return crashed + len(removed), f"{crashed} runs set to Crashed, {len(removed)} things removed"
+    return crashed + len(removed), f"{crashed} runs set to Crashed, {len(removed)} files and directories removed"

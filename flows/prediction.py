@@ -1,4 +1,7 @@
-"""Prediction flows: turn a folder of images, or an inbox, into a table with one row per image."""
+"""Prediction flows: predict a folder of images, or an inbox, into a table with one row per image.
+
+An inbox is a folder of which only new and changed images are predicted.
+"""
 
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +33,7 @@ TIMEOUT_SECONDS = 24 * 3600
 
 
 def run_name() -> str:
-    """Return the name of a run before its images are counted, such as `predict scans/2026-11 with model champion`."""
+    """Return the first name of a run, such as `predict scans/2026-11 with model champion`; see `name_run`."""
     from prefect.runtime import flow_run
 
     folder = flow_run.parameters.get("folder")
@@ -97,7 +100,7 @@ def predict_inbox(
     Nothing is done while another run predicts the same inbox. Paths are those of the worker's machine.
 
     Args:
-        folder: Inbox; it is created if it is missing. Empty: `inbox/` under the artifact root.
+        folder: Inbox: a folder, which is created if it is missing. Empty: `inbox/` under the artifact root.
         model: Model version: `champion`, or the number of a version. All images are predicted again when it changes.
         out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
             `predictions/<folder>-<digest>/predictions.csv` under the artifact root.
@@ -120,7 +123,7 @@ def predict_inbox(
 def _predict(
     folder: Path, model: str, out: Path | None, options: PredictionConfig, artifacts: Path | None
 ) -> PredictionSummary:
-    """Plan and predict, and plan again if another run replaced the table in between."""
+    """Plan and predict; plan again if another run has published the plan and the table was replaced since."""
     while True:
         plan = plan_predictions(folder, model, out, options, artifacts)
         with suppress(PlanGoneError):

@@ -1,4 +1,4 @@
-"""Runs: the final message of every flow run, and the events about failed, crashed and recovered runs."""
+"""Runs: the final message of each flow run, and events about failed, crashed and recovered runs."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -20,13 +20,14 @@ from tasks.edge import emit
 P = ParamSpec("P")
 R = TypeVar("R")
 NAME_PARTS = 2
+"""Number of parts of a path in the name of a run."""
 
 
 def with_final_message(function: Callable[P, tuple[R, str]]) -> Callable[P, R]:
-    """Decorate a flow function so that its run ends with one sentence as its message.
+    """Decorate a flow function so that the final message of its run is one sentence.
 
-    The sentence is the second part of the function's result, or the message of an expected error, whose traceback goes
-    to the log of the run. Before it starts, the run records its process in a label.
+    The sentence is the second part of the function's result. After an expected error it is the error's message; the
+    traceback goes to the log of the run. Before the function is called, the run records its process in a label.
     """
 
     @wraps(function)
@@ -48,13 +49,13 @@ def short_path(path: Path) -> str:
 
 
 def announce_failure(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Emit `digits.run.failed` or `digits.run.crashed`."""
+    """Emit the event `digits.run.failed` or `digits.run.crashed`."""
     kind = "crashed" if state.type == StateType.CRASHED else "failed"
     emit(f"digits.run.{kind}", f"digits.flow.{flow.name}", flow.name, run=flow_run.name, message=state.message or "")
 
 
 def announce_recovery(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """Emit `digits.run.recovered` if the previous run of the same deployment failed or crashed."""
+    """Emit the event `digits.run.recovered` if the previous run of the same deployment failed or crashed."""
     if flow_run.deployment_id and (before := _previous_run(flow_run)) and ended_badly(before):
         emit(
             "digits.run.recovered",
@@ -87,4 +88,4 @@ HOOKS: dict[str, Any] = {
     "on_crashed": [announce_failure],
     "on_completion": [announce_recovery],
 }
-"""Hooks of every flow."""
+"""Hooks of every flow, as arguments of `prefect.flow`."""

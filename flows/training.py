@@ -71,7 +71,7 @@ def train(
             takes several times as long to train and to predict. If you choose an architecture, its defaults are used
             instead.
         model: Settings of the network: architecture and layer sizes.
-        training: Settings of the fit: epochs, optimizer, loss, augmentation and additional training images.
+        training: Settings of the training: epochs, optimizer, loss, augmentation and additional training images.
         arrays: Settings of the training data: normalization, split, and the limits that a dataset must meet.
         promotion: Limits that the model must meet to replace the champion.
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the

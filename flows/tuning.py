@@ -45,8 +45,9 @@ def tune(
 ) -> tuple[TuningResult, str]:
     """Search for settings with a lower loss on the validation images, and write the best ones to a file.
 
-    The first trial uses the settings as they are. A study of the same settings, data, search space and seed is resumed,
-    also if its last run was killed, and several runs can work on it at once. Paths are those of the worker's machine.
+    The first trial uses the settings as they are. A study with the same settings, data, search space and seed is
+    resumed, even if its last run was killed, and several runs can work on it at once. Paths are those of the worker's
+    machine.
 
     Args:
         run: Settings of the training runs, with which the search begins.

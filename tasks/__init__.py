@@ -1,1 +1,1 @@
-"""Prefect tasks: thin steps that translate between Prefect and the library, and compute nothing."""
+"""Prefect tasks: calls of library functions, without computations of their own."""

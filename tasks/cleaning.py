@@ -1,4 +1,4 @@
-"""Task of retention."""
+"""Task of cleaning the artifact store."""
 
 from pathlib import Path
 
@@ -12,5 +12,5 @@ from tasks.edge import open_store
 
 @task(name="sweep", task_run_name="sweep the artifact store", cache_policy=NO_CACHE)
 def sweep_store(config: RetentionConfig, root: Path | None) -> list[Removed]:
-    """Remove what is older than its retention period from the artifact store."""
+    """Remove unused files from the artifact store after their retention period."""
     return retention.sweep_store(open_store(root), config)

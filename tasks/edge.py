@@ -1,4 +1,4 @@
-"""Edge: what tasks share between Prefect and the library: store, log, progress and events."""
+"""Edge: the connection of the library to Prefect that all tasks share: store, log, progress and events."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ library_log = logging.getLogger("digits")
 
 
 class _PublishedBar:
-    """A bar that updates a progress artifact in the Prefect UI, and writes a line to the log at its end."""
+    """Bar that updates a progress artifact in the Prefect UI, and writes a line to the log when it is closed."""
 
     def __init__(self, artifact: UUID, label: str, total: int, part: tuple[int, int]) -> None:
         self._artifact, self._label, self._total, self._part = artifact, label, max(total, 1), part
@@ -43,7 +43,7 @@ class _PublishedBar:
 
 
 class PublishedProgress:
-    """Progress of a task as one progress artifact in the Prefect UI, for all parts of its work together.
+    """Progress of a task as a progress artifact in the Prefect UI, one for all parts of the work.
 
     Args:
         key: key of the Prefect artifact.
@@ -64,12 +64,12 @@ class PublishedProgress:
 
 
 def progress_for(key: str) -> Progress:
-    """Return where a task reports its progress: `current_progress`, else a Prefect artifact of this key."""
+    """Return the progress to which a task reports: `current_progress` if it is set, else a progress artifact."""
     return current_progress.get() or PublishedProgress(key)
 
 
 def log_to_run() -> None:
-    """Send the log of the library to the log of the flow run; needed in each process that runs tasks."""
+    """Send the log of the library to the log of the flow run; necessary once in each process that runs tasks."""
     library_log.setLevel(logging.INFO)
     if not any(isinstance(handler, APILogHandler) for handler in library_log.handlers):
         handler = APILogHandler()

@@ -1,4 +1,4 @@
-"""Tasks of prediction: plan, predict groups of shards, write the table."""
+"""Tasks of prediction: plan, predict groups of shards, and publish the table."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ def worker_pool(folder: Path, model: str, processes: int | None, root: Path | No
     Args:
         folder: folder to be predicted.
         model: `champion` or the number of a version.
-        processes: number of workers; None: one per usable CPU.
+        processes: number of workers; None for one per usable CPU.
         root: artifact root.
     """
     with service.worker_pool(open_store(root), folder, model=model, processes=processes):
@@ -37,7 +37,7 @@ def worker_pool(folder: Path, model: str, processes: int | None, root: Path | No
 
 @contextmanager
 def inbox_lock(folder: Path, root: Path | None) -> Iterator[bool]:
-    """Lock an inbox, and create it if it is missing; yield whether the lock is held, or another run holds it.
+    """Lock an inbox, and create it if it is missing; yield False if another run holds the lock.
 
     The kernel releases the lock of a run that was killed.
     """
@@ -59,7 +59,7 @@ def plan_shadow(folder: Path, shadow: str, out: Path, options: PredictionConfig,
 
 @task(name="compare", task_run_name="compare the tables of two versions", cache_policy=NO_CACHE)
 def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
-    """Write the rows on which the table of a second version differs, and remove that table."""
+    """Write the rows on which the tables of two versions differ, and remove the table of the second version."""
     log_to_run()
     return service.compare_tables(summary, other)
 
@@ -78,7 +78,7 @@ def name_run(name: str) -> None:
 
 
 def discard_plan(plan: Plan) -> str:
-    """Remove the plan of an inbox without new images, and emit an event; return a sentence about it."""
+    """Remove the plan of an inbox without new images, and emit an event; return the final message of the run."""
     sentence = f"nothing is new in {plan.source}: its {plan.rows:,} images are in {plan.out}"
     library_log.info("%s", sentence)
     remove_plan(plan.path)
@@ -102,7 +102,7 @@ def group_name() -> str:
     cache_policy=NO_CACHE,
 )
 def predict_group(plan: Plan, shards: range) -> int:
-    """Predict consecutive shards in a worker process, and commit their part files; return the number of images."""
+    """Predict consecutive shards in worker processes, and commit their part files; return the number of images."""
     log_to_run()
     run_workers(plan, service.current_pool(), shards=shards)
     return sum(map(plan.images_in, shards))
@@ -111,7 +111,7 @@ def predict_group(plan: Plan, shards: range) -> int:
 def predict_shards(plan: Plan) -> float:
     """Predict all shards of a plan, with one task per group of shards; return the start time in seconds (Unix time).
 
-    Shards that are committed already are skipped. The number of submitted tasks is one more than that of workers, so
+    Shards that are already committed are skipped. There is always one submitted task more than there are workers, so
     that no worker waits for Prefect.
     """
     started, workers = time.time(), service.current_pool().size
@@ -129,7 +129,7 @@ def predict_shards(plan: Plan) -> float:
 
 
 def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFuture[int]]) -> int:
-    """Submit a task for each group, and put it on the queue when it has ended; return the number of tasks."""
+    """Submit one task per group; return the number of tasks. Each task is put on the queue when it has ended."""
     futures = [predict_group.submit(plan, group) for group in groups]
     for future in futures:
         future.add_done_callback(ended.put)
@@ -138,6 +138,6 @@ def _submit(plan: Plan, groups: Iterable[range], ended: SimpleQueue[PrefectFutur
 
 @task(name="merge", task_run_name="write the table", cache_policy=NO_CACHE)
 def merge_predictions(plan: Plan, started: float) -> PredictionSummary:
-    """Verify the part files and publish the table; parts older than `started` count as reused."""
+    """Verify the part files and publish the table; shards that began before `started` count as reused."""
     log_to_run()
     return publish.merge_predictions(plan, service.current_pool(), started=started)

@@ -28,7 +28,8 @@ MAX_ROWS = 50
 
 RETRIES = 5
 BACKOFF = exponential_backoff(backoff_factor=2)
-"""Waiting times of 2, 4, 8, 16 and 32 seconds, for tasks that only need the Prefect server, which may be restarting."""
+"""Waiting times of 2, 4, 8, 16 and 32 seconds before retries. Publishing tasks are retried, because the Prefect server
+may be restarting."""
 
 
 @task(
@@ -102,9 +103,9 @@ def publish_predictions(summary: PredictionSummary) -> None:
 
 
 def _publish_drift(summary: PredictionSummary, drift: Drift) -> None:
-    """Publish the drift of a run as a table and that of the last runs as a chart; emit an event if there is drift."""
+    """Publish the drift of a run as a table and of the last runs as a chart; emit an event if a feature drifted."""
     rows = [{**asdict(shift), "feature": FEATURE_NAMES[shift.feature]} for shift in drift.shifts]
-    description = drift.sentence or f"{drift.images:,} images are like the model's test images"
+    description = drift.sentence or f"the {drift.images:,} images are like the model's test images"
     create_table_artifact(rows, key="drift", description=f"{summary.out}: {description}")
     if picture := draw_trend(summary):
         markdown = f"![Drift (PSI) of the last runs]({data_uri(picture)})\n"

@@ -1,4 +1,4 @@
-"""Task of rolling back."""
+"""Task of rolling back to a former champion."""
 
 from pathlib import Path
 

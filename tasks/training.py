@@ -21,11 +21,11 @@ from digits.training.config import ModelConfig, TrainingConfig
 from tasks.edge import open_store, progress_for
 
 RETRY_AFTER_SECONDS: list[float] = [60, 300, 900]
-"""Waiting times between the attempts to download a dataset: a mirror that is down is often back in 15 minutes."""
+"""Waiting times between attempts to download a dataset: a mirror that is down is often available after 15 minutes."""
 
 
 def _is_worth_retrying(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - called by Prefect
-    """Check whether a download failed in a run of a deployment; at a terminal, the user should not wait."""
+    """Check whether a download failed in a run of a deployment; a command is not retried, so that no user waits."""
     return deployment.id is not None and isinstance(state.result(raise_on_failure=False), DownloadError)
 
 
@@ -36,7 +36,7 @@ def find_unchanged_run(run: TrainingRun, root: Path | None) -> Outcome | None:
 
 
 def drop_empty_reviewed(run: TrainingRun, root: Path | None) -> TrainingRun:
-    """Drop the dataset `reviewed` if there are no labels yet and the run has other data."""
+    """Return the run without the dataset `reviewed` if there are no labels yet and the run has other datasets."""
     return steps.drop_empty_reviewed(open_store(root), run)
 
 
@@ -49,7 +49,7 @@ def drop_empty_reviewed(run: TrainingRun, root: Path | None) -> TrainingRun:
     retry_condition_fn=_is_worth_retrying,
 )
 def download_dataset(source: str, normalize: Mode, root: Path | None) -> ArtifactRef:
-    """Store a dataset; if every source of it fails, a run of a deployment retries later."""
+    """Download or read a dataset and store it; if all its routes fail, a run of a deployment retries later."""
     return steps.download_dataset(
         open_store(root), source, normalize=normalize, progress=current_progress.get() or SILENT
     )
@@ -63,7 +63,7 @@ def prepare_arrays(datasets: list[ArtifactRef], config: ArraysConfig, root: Path
 
 @task(name="start", task_run_name="start from {config.start}", cache_policy=NO_CACHE)
 def starting_point(config: TrainingConfig, root: Path | None) -> ArtifactRef | None:
-    """Return the model whose weights the training starts from, None to start from random weights."""
+    """Return the model whose weights are the initial weights of the training; None for random weights."""
     return steps.starting_point(open_store(root), config)
 
 
@@ -71,13 +71,13 @@ def starting_point(config: TrainingConfig, root: Path | None) -> ArtifactRef | N
 def build_network(
     arrays: ArtifactRef, config: ModelConfig, seed: int, parent: ArtifactRef | None, root: Path | None
 ) -> ArtifactRef:
-    """Build the network, with random weights or those of the starting point."""
+    """Build the network, with random weights or those of the model `parent`."""
     return steps.build_network(open_store(root), arrays, config, seed=seed, parent=parent)
 
 
 @task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
 def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, root: Path | None) -> ArtifactRef:
-    """Fit the network, or resume after the last finished epoch of a run that was killed."""
+    """Train the network, or resume the training of a killed run after its last finished epoch."""
     return steps.train_network(open_store(root), network, arrays, config, progress=progress_for("training-progress"))
 
 
@@ -85,7 +85,7 @@ def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingCon
 def average_models(
     members: list[ArtifactRef], arrays: ArtifactRef, config: TrainingConfig, root: Path | None
 ) -> ArtifactRef:
-    """Combine the members into one model that averages their probabilities; return a single member as it is."""
+    """Return a model that averages the probabilities of the trained networks; a single one is returned as it is."""
     return steps.average_models(open_store(root), members, arrays, config)
 
 
@@ -117,5 +117,5 @@ def register_model(evaluation: ArtifactRef, report: ArtifactRef, root: Path | No
 def promote_model(
     version: ModelVersion, new: bool, arrays: ArtifactRef, run: TrainingRun, root: Path | None
 ) -> Outcome:
-    """Compare the model with the champion, and promote it if the promotion policy allows it."""
+    """Promote the model if it beats the champion, and record the decision."""
     return champion.promote_model(open_store(root), version, arrays, run, new=new)

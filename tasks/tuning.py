@@ -1,4 +1,4 @@
-"""Tasks of tuning: find or begin a study, run its trials one after the other, and report the result."""
+"""Tasks of tuning: create or find a study, run its trials one after the other, and publish the result."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tasks.reporting import BACKOFF, RETRIES
 def begin_study(
     run: TrainingRun, space: dict[str, Dimension] | None, arrays: ArtifactRef, seed: int, root: Path | None
 ) -> Study:
-    """Find the study of the same settings, data, search space and seed, or begin it."""
+    """Return the study with these settings, data, search space and seed; create it if it does not exist."""
     return study_module.begin_study(open_store(root), run, space, arrays, seed=seed)
 
 
@@ -29,9 +29,9 @@ def run_trials(study: Study, trials: int, minutes: float | None) -> None:
     """Run one task per trial, until the study has enough trials or the time budget is spent.
 
     Args:
-        study: study; the unfinished trials of dead processes are finished first.
+        study: study to work on; unfinished trials of killed processes are resumed first.
         trials: total number of trials, including earlier runs.
-        minutes: time budget in minutes; None: no limit.
+        minutes: time budget in minutes; None for no limit.
     """
     budget = Budget.starting_now(trials, minutes)
     while not budget.is_spent:
@@ -51,7 +51,7 @@ def trial_name() -> str:
 
 @task(name="trial", task_run_name=trial_name, cache_policy=NO_CACHE)
 def run_trial(study: Study, trial: Trial, budget: Budget) -> State[Trial]:
-    """Fit the network of a trial, or resume its fit; the task's final state shows how the trial ended."""
+    """Train the network of a trial, or resume its training; the final state of the task shows how the trial ended."""
     log_to_run()
     ended = study_module.run_trial(study, trial, budget, progress_for("tuning-progress"))
     name = None if ended.state is TrialState.COMPLETE else str(ended.state).capitalize()
