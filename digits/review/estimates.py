@@ -56,8 +56,8 @@ def measure_progress(
     The estimate for rows with the status `ok` uses the images of the sample that come before the first one without an
     answer. These are a simple random sample of the rows, no matter when the person stops or which other images have
     labels. Images that were skipped or are missing do not count as judged. Flagged rows are shown in the order of their
-    error probability, so the first of them are not a random sample. Therefore the accuracy of all rows is estimated only
-    when each flagged row has an answer.
+    error probability, so the first of them are not a random sample. Therefore the accuracy of all rows is not estimated
+    before each flagged row has an answer.
 
     Args:
         queue: queue of the review.
