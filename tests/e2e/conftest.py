@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from digits.pipeline.champion import Outcome
 from digits.training.config import ModelConfig
 from tests.support.canaries import PLANTED
 from tests.support.running_system import RunningSystem
-from tests.support.server import free_port
+from tests.support.server import free_port, unmeasured
 from tests.support.small_fits import small_head
 
 
@@ -30,7 +31,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with ExitStack() as stack:
+        with unmeasured():
+            stack.enter_context(prefect_test_harness(server_startup_timeout=120))
         yield str(PREFECT_API_URL.value())
 
 
@@ -81,7 +84,8 @@ def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     home = tmp_path_factory.mktemp("home")
     running = RunningSystem(own_root, home / "the system", home, free_port())
     try:
-        running.up()
+        with unmeasured():
+            running.up()
         yield running
     finally:
         running.down()
@@ -93,7 +97,8 @@ def guarded_system(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPa
     home = tmp_path_factory.mktemp("home")
     running = RunningSystem(_copied(root, tmp_path_factory), home / "the system", home, free_port(), PLANTED)
     try:
-        running.up()
+        with unmeasured():
+            running.up()
         yield running
     finally:
         running.down()

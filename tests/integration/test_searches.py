@@ -17,12 +17,12 @@ from digits.pipeline.study import Budget, Study
 from digits.settings import load_toml, parse
 from tests.support import small_searches
 
-TRIALS = 8
+TRIALS = 6
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Return a study of eight trials that ran without interruption."""
+    """Return a study of six trials that ran without interruption."""
     study = small_searches.begin(tmp_path_factory.mktemp("searched"))
     small_searches.search(study, Budget(TRIALS))
     return study

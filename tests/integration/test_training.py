@@ -19,6 +19,7 @@ from digits.pipeline.config import Preset, TrainingRun
 from digits.training import backend, export, fit, networks
 from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
 from tests.support import small_fits
+from tests.support.server import unmeasured
 
 ARCHITECTURES = ["cnn", "mlp-2"]
 STILL = AugmentationConfig(rotation=0, shift=0, zoom=0, shear=0, stroke=0, blur=0, contrast=0, lines=0)
@@ -36,7 +37,9 @@ def begun_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[su
     """Start another process that fits the same runs, and yield it with the directory of its checkpoints."""
     where = tmp_path_factory.mktemp("killed")
     command = [sys.executable, "-m", small_fits.__name__, str(where)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with unmeasured():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with process:
         yield process, where
         process.kill()
 

@@ -39,6 +39,17 @@ def untracked(home: Path) -> dict[str, str]:
     return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 
+@contextmanager
+def unmeasured() -> Iterator[None]:
+    """Measure no branch coverage of the processes that the block starts: it slows servers and TensorFlow down."""
+    config = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    try:
+        yield
+    finally:
+        if config is not None:
+            os.environ["COVERAGE_PROCESS_CONFIG"] = config
+
+
 def free_port() -> int:
     """Return a port on which nothing listens."""
     with socket.socket() as made:
