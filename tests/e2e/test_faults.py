@@ -66,7 +66,7 @@ def test_a_run_killed_with_its_worker_crashes_at_the_next_up(system: RunningSyst
     assert system.state_of(run)["type"] == "RUNNING"
     assert any("process is gone" in sentence for sentence in system.status()["attention"])
     assert "crashed" in system.up()
-    assert system.wait_for_end(run, "CRASHED")["message"].endswith("the next run continues its work")
+    assert system.wait_for_end(run, "CRASHED")["message"].endswith("the next run resumes its work")
     assert Registry(Store(system.root)).champion() == champion
     system.wait_for_end(system.run("train/nightly", **NIGHT, training={"epochs": 2}))
 
