@@ -1,4 +1,4 @@
-"""Minimum cost of a prediction: each step by itself, in one process, with nothing around it.
+"""Minimum cost of a prediction: each step measured separately, in one process, without any overhead.
 
 python -m benchmarks.ceiling FOLDER ARTIFACTS     # prints the microseconds per image of each step as JSON
 

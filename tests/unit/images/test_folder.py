@@ -118,7 +118,7 @@ def test_entries_have_size_modification_time_and_inode(tmp_path: Path) -> None:
 
 
 def test_skipped_entries_are_counted_by_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links are skipped even if they lead to files in the folder. A second iteration counts anew."""
+    """Links are skipped even if they lead to files in the folder. A second iteration starts its counts at zero."""
     make(tmp_path, b"a.png", b"notes.txt", b"png", b"deep/b.jpg")
     (tmp_path / "link.png").symlink_to("a.png")
     (tmp_path / "dangling.png").symlink_to("nowhere.png")
