@@ -144,16 +144,16 @@ def test_the_inbox_predicts_only_new_images(system: RunningSystem, folder: Path)
     inbox.mkdir()
     for name in ("000.png", "001.png"):
         shutil.copy(folder / name, inbox)
-    system.wait_for_end(system.run("predict/inbox", folder=str(inbox)))
+    system.complete("predict/inbox", folder=str(inbox))
     for path in inbox.iterdir():
         os.utime(path, (1, 1))
-    system.wait_for_end(system.run("predict/inbox", folder=str(inbox)))
-    first = system.run("predict/inbox", folder=str(inbox))
-    assert system.wait_for_end(first)["message"].startswith("nothing is new in ")
+    system.complete("predict/inbox", folder=str(inbox))
+    assert system.complete("predict/inbox", folder=str(inbox))["message"].startswith("nothing is new in ")
     assert wait_for(lambda: system.events("digits.inbox.empty"), "the event")
     shutil.copy(folder / "002.png", inbox)
     runs = [system.run("predict/inbox", folder=str(inbox)) for _ in range(3)]
     states = [system.wait_for_end(run, "COMPLETED", "CANCELLED") for run in runs]
+    states.append(system.complete("predict/inbox", folder=str(inbox)))
     assert any("3 images are in" in (state["message"] or "") for state in states), states
     (table,) = (system.root / "predictions").glob("other-inbox-*/predictions.csv")
     assert sorted(pd.read_csv(table).path) == ["000.png", "001.png", "002.png"]

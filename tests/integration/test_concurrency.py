@@ -24,11 +24,16 @@ UNLOCKED_PUBLICATION = """
 import contextlib, time
 from digits.prediction import publish
 
-publish.lock_publication = lambda plan: contextlib.nullcontext()
+@contextlib.contextmanager
+def late(plan):
+    time.sleep(0 if plan.model.version % 2 else 2)
+    yield
+
+publish.lock_publication = late
 real = publish.write_record
-publish.write_record = lambda path, record: (time.sleep(record["model_version"] % 2), real(path, record))
+publish.write_record = lambda path, record: (time.sleep(5 * (record["model_version"] % 2)), real(path, record))
 """
-"""Defect: tables and summaries of two runs are written at the same time."""
+"""Defect: tables and summaries of two runs are written at the same time, those of version 2 in between."""
 
 GREEDY = """
 from digits.maintenance import retention
@@ -50,7 +55,7 @@ def test_concurrent_operations_have_the_result_of_single_runs(number: int) -> No
     ("numbers", "code", "found"),
     [
         ([2], NO_LOCKS, "was written by another process"),
-        ([3, 4, 21, 37, 54, 71], UNLOCKED_PUBLICATION, "the summary is of version"),
+        ([14, 31, 47], UNLOCKED_PUBLICATION, "the summary is of version"),
         ([5], GREEDY, "cannot be opened"),
     ],
     ids=["no locks", "unlocked publication", "greedy janitor"],
