@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from digits.cli import demo, maintenance, models, predict, review, system, train
+from digits.cli import demo, maintenance, models, predict, review, status, system, train
 from digits.errors import UsageError
 
 RENAMED_OPTIONS = {"--recipe": "--preset"}
@@ -57,7 +57,7 @@ for _command in (
     review.review,
     system.up,
     system.down,
-    system.status,
+    status.status,
     system.janitor,
     maintenance.verify,
     maintenance.repair,

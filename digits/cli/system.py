@@ -1,4 +1,4 @@
-"""Commands `up`, `down`, `status` and `janitor`, and prediction by a deployment (`predict --deploy`)."""
+"""Commands `up`, `down` and `janitor`, and prediction by a deployment (`predict --deploy`)."""
 
 import os
 import sys
@@ -24,35 +24,17 @@ def up(
     json: AsJson = False,
 ) -> None:
     """Start or find a Prefect server, deploy prefect.yaml, start a worker, and print the address of the UI."""
-    _print_facts("Running", start_system(_open_system(state, artifacts), port), json=json)
+    _print_facts("Running", start_system(open_system(state, artifacts), port), json=json)
 
 
 def down(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
     """Stop the worker and the server that `digits up` started, and nothing else."""
-    _print_facts("Stopped", stop_system(_open_system(state, artifacts)), json=json)
-
-
-def status(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
-    """Show what needs attention, then server, worker, champion, deployments and last runs."""
-    from dataclasses import asdict
-
-    from digits.cli.output import print_json, print_status
-    from digits.server.status import read_status
-
-    system = _open_system(state, artifacts)
-    api, _ = system.api()
-    if api:
-        _use_api(api)
-    found = asdict(read_status(system))
-    if json:
-        print_json(found)
-    else:
-        print_status(found)
+    _print_facts("Stopped", stop_system(open_system(state, artifacts)), json=json)
 
 
 def janitor(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
     """Do the janitor's work now: mark runs without a process as Crashed, and remove unused files."""
-    _print_facts("Cleaned", clean_system(_open_system(state, artifacts)), json=json)
+    _print_facts("Cleaned", clean_system(open_system(state, artifacts)), json=json)
 
 
 def predict_deployed(
@@ -73,7 +55,7 @@ def predict_deployed(
     """
     from digits.cli.output import print_json, print_pairs
 
-    place, ended = submit(_open_system(state, artifacts), path, model, out, options, shadow)
+    place, ended = submit(open_system(state, artifacts), path, model, out, options, shadow)
     if json:
         print_json({**ended, "run": place})
     else:
@@ -100,7 +82,7 @@ def start_system(system: "System", port: int) -> dict[str, object]:
         starting = "starting a Prefect server (5 to 20 s, the first time longer)"
         print_notice("looking for the configured Prefect server" if found else starting)
         api, ours = ensure_server(system, port, project)
-        _use_api(api)
+        use_api(api)
         deployed = ensure_deployments(system, api, project)
         if deployed:
             print_notice("deployed prefect.yaml")
@@ -127,7 +109,7 @@ def stop_system(system: "System") -> dict[str, object]:
         worker = system.worker.stop()
         crashed: list[str] = []
         if record:
-            _use_api(record.api)
+            use_api(record.api)
             crashed = _reap()
         server = system.server.stop()
     return {
@@ -214,7 +196,8 @@ def _percent(client: Any, run: Any) -> int:
     return int(float(found[0].data)) if found else 0
 
 
-def _open_system(state: Path | None, artifacts: Path | None) -> "System":
+def open_system(state: Path | None, artifacts: Path | None) -> "System":
+    """Return the system of the options `--state` and `--artifacts`."""
     from digits.server.services import System, state_directory
     from digits.settings import artifact_root
 
@@ -222,7 +205,7 @@ def _open_system(state: Path | None, artifacts: Path | None) -> "System":
     return System(state_directory(state, root), root)
 
 
-def _use_api(api: str) -> None:
+def use_api(api: str) -> None:
     """Set the Prefect API of this process, before Prefect is imported."""
     from digits.server.services import client_environment
 
@@ -242,7 +225,7 @@ def _require_api(system: "System") -> str:
     if api is None:
         raise OperationsError("no Prefect server runs here, and none is configured; start one with `digits up`")
     require_access(system, api)
-    _use_api(api)
+    use_api(api)
     return api
 
 
