@@ -1,5 +1,6 @@
 """Runs: the final message of each flow run, and events about failed, crashed and recovered runs."""
 
+import time
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -19,6 +20,8 @@ from tasks.edge import emit
 
 P = ParamSpec("P")
 R = TypeVar("R")
+FIRST_SECONDS = 30
+"""Seconds within which an unexpected error does not end a run, but starts it once more."""
 NAME_PARTS = 2
 """Number of parts of a path in the name of a run."""
 
@@ -27,20 +30,41 @@ def with_final_message(function: Callable[P, tuple[R, str]]) -> Callable[P, R]:
     """Decorate a flow function so that the final message of its run is one sentence.
 
     The sentence is the second part of the function's result. After an expected error it is the error's message; the
-    traceback goes to the log of the run. Before the function is called, the run records its process in a label.
+    traceback goes to the log of the run. Before the function is called, the run records its process in a label. An
+    unexpected error within `FIRST_SECONDS` lets the function be called once more.
     """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
-        label_run()
+        def work() -> tuple[R, str]:
+            label_run()
+            return function(*args, **kwargs)
+
         try:
-            result, sentence = function(*args, **kwargs)
+            result, sentence = start_again_once(work)
         except DigitsError as error:
             get_run_logger().exception("%s", error)
             return Failed(message=str(error), data=error)
         return Completed(message=sentence, data=result)
 
     return cast("Callable[P, R]", run)
+
+
+def start_again_once(work: Callable[[], R]) -> R:
+    """Return the result of some work. If it fails by an unexpected error within `FIRST_SECONDS`, start it once more.
+
+    Such errors are usually accidents of the start, such as a busy server. Steps that are finished are reused.
+    """
+    began = time.monotonic()
+    try:
+        return work()
+    except DigitsError:
+        raise
+    except Exception as error:
+        if time.monotonic() - began > FIRST_SECONDS:
+            raise
+        get_run_logger().warning("unexpected %s at the start; starting once more", type(error).__name__, exc_info=True)
+    return work()
 
 
 def short_path(path: Path) -> str:

@@ -1,12 +1,12 @@
 """Code version: a hash over the sources that a stage uses and the versions of numeric libraries."""
 
-import ast
+import dis
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeGuard
+from types import CodeType
 
 from digits.errors import StoreError
 from digits.store.records import digest_of
@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[__name__.count(".") - 1]
 
 NUMERIC_LIBRARIES = ("keras", "numpy", "onnxruntime", "pillow", "scikit-learn", "tensorflow", "tensorflow-cpu")
 """Distributions whose versions affect computed numbers."""
+_IMPORT = dis.opmap["IMPORT_NAME"]
 
 
 @cache
@@ -51,14 +52,15 @@ def code_version(*modules: str, libraries: tuple[str, ...] = NUMERIC_LIBRARIES) 
 
 def find_sources(modules: Iterable[str]) -> dict[str, bytes]:
     """Return the sources of modules and of all modules they import, without sources that are only a docstring."""
-    found: dict[str, bytes] = {}
+    found: dict[str, tuple[bytes, CodeType]] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         if name not in found:
-            found[name] = _source_of(name)
-            waiting += [*_imports_from_package(found[name]), *_packages_around(name)]
-    return {name: source for name, source in found.items() if not _is_docstring(source)}
+            source = _source_of(name)
+            found[name] = source, _compile(source)
+            waiting += [*_imports_from_package(found[name][1]), *_packages_around(name)]
+    return {name: source for name, (source, code) in found.items() if not _is_docstring(code)}
 
 
 def _source_of(module: str) -> bytes:
@@ -80,29 +82,53 @@ def _packages_around(module: str) -> list[str]:
     return [".".join(parents[:depth]) for depth in range(2, len(parents) + 1)]
 
 
-def _imports_from_package(source: bytes) -> list[str]:
+def _imports_from_package(code: CodeType) -> list[str]:
     """Return the modules of this package that a source imports anywhere, except under `if TYPE_CHECKING`."""
-    imported: list[str] = []
-    waiting: list[ast.AST] = [ast.parse(source)]
-    while waiting:
-        node = waiting.pop()
-        imported += _modules_named_by(node)
-        waiting += node.orelse if _is_for_type_checking(node) else ast.iter_child_nodes(node)
+    imported = [module for one in _all_code(code) for module in _imports_of(one)]
     return [module for module in imported if module.partition(".")[0] == PACKAGE.name]
 
 
-def _modules_named_by(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and node.module:
-        modules = [f"{node.module}.{alias.name}" for alias in node.names]
-        return [module if _file_of(module) else node.module for module in modules]
-    return []
+def _compile(source: bytes) -> CodeType:
+    """Compile a source to bytecode.
+
+    The imports are found in bytecode, because `ast.parse` can fail while another thread uses it: Python before 3.11.8
+    counts the depth of recursion once for all threads (python/cpython gh-106905).
+    """
+    return compile(source, "<source>", "exec", dont_inherit=True)
 
 
-def _is_for_type_checking(node: ast.AST) -> TypeGuard[ast.If]:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+def _all_code(code: CodeType) -> Iterator[CodeType]:
+    """Yield the bytecode of a module, and of all functions and classes in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _all_code(constant)
 
 
-def _is_docstring(source: bytes) -> bool:
-    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(source).body)
+def _imports_of(code: CodeType) -> Iterator[str]:
+    """Yield the modules that bytecode imports, without functions and classes in it."""
+    if _IMPORT not in code.co_code[::2]:
+        return
+    instructions = list(dis.get_instructions(code))
+    resume = 0
+    for number, one in enumerate(instructions):
+        if one.argval == "TYPE_CHECKING" and (end := _end_of_condition(instructions[number + 1 : number + 3])):
+            resume = end
+        if one.opcode == _IMPORT and one.offset >= resume:
+            yield from _modules_named_by(one.argval, instructions[number - 1].argval)
+
+
+def _end_of_condition(following: Sequence[dis.Instruction]) -> int:
+    """Return the offset at which code resumes if a condition does not hold; 0 if no condition is evaluated."""
+    jumps = (one.argval for one in following if one.opname.startswith("POP_JUMP") and one.opname.endswith("IF_FALSE"))
+    return int(next(jumps, 0))
+
+
+def _modules_named_by(module: str, names: Sequence[str] | None) -> list[str]:
+    """Return the modules that `import module`, or `from module import names`, imports."""
+    modules = [f"{module}.{name}" for name in names or ()]
+    return [one if _file_of(one) else module for one in modules] or [module]
+
+
+def _is_docstring(code: CodeType) -> bool:
+    return set(code.co_names) <= {"__doc__"} and not any(isinstance(one, CodeType) for one in code.co_consts)

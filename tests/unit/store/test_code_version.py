@@ -1,10 +1,15 @@
 """Code versions: hashes over the sources and libraries that a step uses."""
 
+import ast
+import gc
 import importlib.metadata
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -123,3 +128,36 @@ def test_modules_of_this_package_have_different_versions() -> None:
     assert len({code_version(f"digits.{name}") for name in names}) == 4
     with pytest.raises(StoreError, match=r"digits\.absent: no source found"):
         code_version("digits.absent")
+
+
+def test_computing_the_version_in_a_thread_does_not_disturb_parsing() -> None:
+    """In Python before 3.11.8, `ast.parse` fails if another thread uses it during a garbage collection.
+
+    Prefect uses it while a run starts.
+    """
+    source, every = (
+        Path(ast.__file__).read_text(),
+        [module for step in recipes.STEP_MODULES.values() for module in step],
+    )
+    with switches_of_threads_in_collections(), ThreadPoolExecutor(1) as pool:
+        version = pool.submit(code_version_module.find_sources, every)
+        while not version.done():
+            ast.parse(source)
+        assert version.result()
+
+
+@contextmanager
+def switches_of_threads_in_collections() -> Iterator[None]:
+    """Collect garbage often, and let another thread run during each collection."""
+
+    def switch(phase: str, info: dict[str, int]) -> None:
+        time.sleep(1e-5)
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(100)
+    gc.callbacks.append(switch)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(switch)
+        gc.set_threshold(*threshold)
