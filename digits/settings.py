@@ -1,5 +1,6 @@
 """Settings: base class of all configuration, TOML files, the artifact root, and the project directory."""
 
+import hashlib
 import os
 import re
 import tomllib
@@ -13,6 +14,10 @@ from digits.errors import UsageError, os_errors_as
 
 ARTIFACTS_VARIABLE = "DIGITS_ARTIFACTS"
 """Environment variable that sets the artifact root."""
+NAME_VARIABLE = "DIGITS_ROOT_NAME"
+"""Environment variable that sets the name of the artifact root."""
+_NAME_LENGTH = 40
+"""Largest number of characters of a directory's name in the name of an artifact root."""
 RENAMED = {
     "recipe": "preset",
     "wished_error": "target_error",
@@ -113,6 +118,26 @@ def artifact_root(option: Path | None = None, *, environment: Mapping[str, str] 
     if option is not None or variable:
         return Path(option or str(variable)).expanduser().absolute()
     return (find_project() or Path.cwd()) / "artifacts"
+
+
+def root_name(root: Path, *, environment: Mapping[str, str] | None = None) -> str:
+    """Return the name of an artifact root: lower-case letters, digits and dashes, such as `artifacts-3f2a`.
+
+    It is the value of the variable `DIGITS_ROOT_NAME`, else the name of the directory and the first four digits of the
+    digest of its path. Prefect artifacts of several roots on one server are told apart by it.
+
+    Args:
+        root: artifact root.
+        environment: environment variables; None for those of this process.
+    """
+    variable = (os.environ if environment is None else environment).get(NAME_VARIABLE, "")
+    place = root.resolve()
+    digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:4]
+    return _as_name(variable) or "-".join(filter(None, (_as_name(place.name), digest)))
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:_NAME_LENGTH].strip("-")
 
 
 def find_project(start: Path | None = None) -> Path | None:

@@ -35,6 +35,6 @@ def clean_up(
     """
     runs = reap_runs()
     removed = sweep_store(retention, artifacts)
-    publish_cleaning(runs, removed)
+    publish_cleaning(runs, removed, artifacts)
     crashed = sum(run.crashed for run in runs)
     return crashed + len(removed), f"{crashed} runs set to Crashed, {len(removed)} files and directories removed"

@@ -77,8 +77,8 @@ def predict_folder(
         summary = _predict(folder, model, out, options, artifacts)
         if shadow:
             plan = plan_shadow(folder, shadow, summary.out, options, artifacts)
-            summary = compare_tables(summary, _carry_out(plan))
-        return _publish(summary)
+            summary = compare_tables(summary, _carry_out(plan, artifacts))
+        return _publish(summary, artifacts)
 
 
 @flow(
@@ -117,7 +117,7 @@ def predict_inbox(
         if plan.is_up_to_date:
             return None, discard_plan(plan)
         with worker_pool(folder, model, options.processes, artifacts):
-            return _publish(_predict_plan(plan, folder))
+            return _publish(_predict_plan(plan, folder, artifacts), artifacts)
 
 
 def _predict(
@@ -127,21 +127,21 @@ def _predict(
     while True:
         plan = plan_predictions(folder, model, out, options, artifacts)
         with suppress(PlanGoneError):
-            return _predict_plan(plan, folder)
+            return _predict_plan(plan, folder, artifacts)
 
 
-def _predict_plan(plan: Plan, folder: Path) -> PredictionSummary:
+def _predict_plan(plan: Plan, folder: Path, artifacts: Path | None) -> PredictionSummary:
     name_run(f"predict {short_path(folder)} {plan.images:,} images with model {plan.model.version}")
-    return _carry_out(plan)
+    return _carry_out(plan, artifacts)
 
 
-def _carry_out(plan: Plan) -> PredictionSummary:
-    started = predict_shards(plan)
+def _carry_out(plan: Plan, artifacts: Path | None) -> PredictionSummary:
+    started = predict_shards(plan, artifacts)
     return merge_predictions(plan, started)
 
 
-def _publish(summary: PredictionSummary) -> tuple[PredictionSummary, str]:
-    publish_predictions(summary)
+def _publish(summary: PredictionSummary, artifacts: Path | None) -> tuple[PredictionSummary, str]:
+    publish_predictions(summary, artifacts)
     sentence = f"{summary.images:,} images are in {summary.out}"
     if shadow := summary.shadow:
         sentence += f"; version {shadow['version']} differs on {shadow['differing']:,}, which are in {shadow['table']}"

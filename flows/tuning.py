@@ -66,5 +66,5 @@ def tune(
     study = begin_study(run, space, prepared, seed, artifacts)
     run_trials(study, trials, minutes)
     tuned = conclude_study(study, out)
-    publish_study(tuned)
+    publish_study(tuned, artifacts)
     return tuned, f"trial {tuned.best.number} of {len(tuned.trials)} is the best; its settings are in {tuned.config}"

@@ -12,7 +12,7 @@ from prefect.events import emit_event
 from prefect.logging.handlers import APILogHandler
 
 from digits.progress import Bar, Progress, current_progress
-from digits.settings import artifact_root
+from digits.settings import artifact_root, root_name
 from digits.store.artifacts import Store
 
 SECONDS_BETWEEN_UPDATES = 2.0
@@ -63,9 +63,14 @@ class PublishedProgress:
         return _PublishedBar(self._artifact, label, total, part)
 
 
-def progress_for(key: str) -> Progress:
+def artifact_key(kind: str, root: Path | None) -> str:
+    """Return the key of a Prefect artifact: its kind and the name of the artifact root, `decision-artifacts-3f2a`."""
+    return f"{kind}-{root_name(artifact_root(root))}"
+
+
+def progress_for(kind: str, root: Path | None) -> Progress:
     """Return the progress to which a task reports: `current_progress` if it is set, else a progress artifact."""
-    return current_progress.get() or PublishedProgress(key)
+    return current_progress.get() or PublishedProgress(artifact_key(kind, root))
 
 
 def log_to_run() -> None:

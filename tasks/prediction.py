@@ -108,7 +108,7 @@ def predict_group(plan: Plan, shards: range) -> int:
     return sum(map(plan.images_in, shards))
 
 
-def predict_shards(plan: Plan) -> float:
+def predict_shards(plan: Plan, root: Path | None) -> float:
     """Predict all shards of a plan, with one task per group of shards; return the start time in seconds (Unix time).
 
     Shards that are already committed are skipped. There is always one submitted task more than there are workers, so
@@ -117,7 +117,7 @@ def predict_shards(plan: Plan) -> float:
     started, workers = time.time(), service.current_pool().size
     ended = SimpleQueue[PrefectFuture[int]]()
     groups = iter(plan.groups(workers))
-    bar = progress_for("prediction-progress").start("Predicting", plan.images)
+    bar = progress_for("prediction-progress", root).start("Predicting", plan.images)
     try:
         running = _submit(plan, islice(groups, workers + 1), ended)
         while running:

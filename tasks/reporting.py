@@ -21,7 +21,7 @@ from digits.pipeline.champion import Outcome
 from digits.server.reaping import ReapedRun
 from digits.store.artifacts import ArtifactRef
 from digits.store.registry import Registry
-from tasks.edge import emit, library_log, open_store
+from tasks.edge import artifact_key, emit, library_log, open_store
 
 MAX_ROWS = 50
 """Largest number of rows in a published table; `digits models` lists all model versions."""
@@ -43,13 +43,17 @@ def publish_training(outcome: Outcome, arrays: ArtifactRef, root: Path | None) -
     """Publish the report of a model and the promotion decision, and emit an event about the decision."""
     store = open_store(root)
     report = champion.report_with_decision(store, outcome)
-    create_markdown_artifact(report, key="model-report", description=f"Model version {outcome.version}")
+    create_markdown_artifact(
+        report, key=artifact_key("model-report", root), description=f"Model version {outcome.version}"
+    )
     if outcome.decision is None:
         return
     made = champion.load_decision(store, outcome.decision)
     verdict = "promoted" if outcome.promoted else "refused"
     page = champion.render_decision(store, made, arrays)
-    create_markdown_artifact(page, key="decision", description=f"Model version {outcome.version}: {verdict}")
+    create_markdown_artifact(
+        page, key=artifact_key("decision", root), description=f"Model version {outcome.version}: {verdict}"
+    )
     emit(
         f"digits.model.{verdict}",
         f"digits.model.{outcome.version}",
@@ -74,8 +78,12 @@ def publish_versions(root: Path | None) -> None:
     """Publish the tables of model versions and of promotions."""
     registry = Registry(open_store(root))
     rows, promotions = version_rows(registry), promotion_rows(registry)
-    create_table_artifact(rows[-MAX_ROWS:], key="model-versions", description="Model versions, newest last")
-    create_table_artifact(promotions[-MAX_ROWS:], key="promotions", description="Changes of the champion, newest last")
+    create_table_artifact(
+        rows[-MAX_ROWS:], key=artifact_key("model-versions", root), description="Model versions, newest last"
+    )
+    create_table_artifact(
+        promotions[-MAX_ROWS:], key=artifact_key("promotions", root), description="Changes of the champion, newest last"
+    )
 
 
 @task(
@@ -85,11 +93,11 @@ def publish_versions(root: Path | None) -> None:
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_predictions(summary: PredictionSummary) -> None:
+def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
     """Publish the summary of a prediction run, and emit events about its table and about drift."""
     values = {name: value for name, value in summary.as_record().items() if name not in ("drift", "trend")}
     report = prediction_markdown(values, read_picture(summary))
-    create_markdown_artifact(report, key="predictions", description=str(summary.out))
+    create_markdown_artifact(report, key=artifact_key("predictions", root), description=str(summary.out))
     emit(
         "digits.predictions.written",
         f"digits.predictions.{summary.source.name}",
@@ -99,17 +107,17 @@ def publish_predictions(summary: PredictionSummary) -> None:
         statuses=dict(summary.statuses),
     )
     if summary.drift:
-        _publish_drift(summary, summary.drift)
+        _publish_drift(summary, summary.drift, root)
 
 
-def _publish_drift(summary: PredictionSummary, drift: Drift) -> None:
+def _publish_drift(summary: PredictionSummary, drift: Drift, root: Path | None) -> None:
     """Publish the drift of a run as a table and of the last runs as a chart; emit an event if a feature drifted."""
     rows = [{**asdict(shift), "feature": FEATURE_NAMES[shift.feature]} for shift in drift.shifts]
     description = drift.sentence or f"the {drift.images:,} images are like the model's test images"
-    create_table_artifact(rows, key="drift", description=f"{summary.out}: {description}")
+    create_table_artifact(rows, key=artifact_key("drift", root), description=f"{summary.out}: {description}")
     if picture := draw_trend(summary):
         markdown = f"![Drift (PSI) of the last runs]({data_uri(picture)})\n"
-        create_markdown_artifact(markdown, key="drift-trend", description=str(summary.out))
+        create_markdown_artifact(markdown, key=artifact_key("drift-trend", root), description=str(summary.out))
     if drift.drifted:
         library_log.warning("drift: %s", drift.sentence)
         emit(
@@ -130,10 +138,10 @@ def _publish_drift(summary: PredictionSummary, drift: Drift) -> None:
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_cleaning(runs: Sequence[ReapedRun], removed: Sequence[Removed]) -> None:
+def publish_cleaning(runs: Sequence[ReapedRun], removed: Sequence[Removed], root: Path | None) -> None:
     """Publish what the janitor did, one row per run or removed file."""
     rows: list[dict[str, Any]] = [
         *({"what": "crashed" if run.crashed else "left", "which": run.name, "why": run.reason} for run in runs),
         *({"what": "removed", "which": one.path, "why": one.reason} for one in removed),
     ]
-    create_table_artifact(rows[:MAX_ROWS], key="janitor", description=f"{len(rows)} runs and files")
+    create_table_artifact(rows[:MAX_ROWS], key=artifact_key("janitor", root), description=f"{len(rows)} runs and files")

@@ -78,7 +78,8 @@ def build_network(
 @task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
 def train_network(network: ArtifactRef, arrays: ArtifactRef, config: TrainingConfig, root: Path | None) -> ArtifactRef:
     """Train the network, or resume the training of a killed run after its last finished epoch."""
-    return steps.train_network(open_store(root), network, arrays, config, progress=progress_for("training-progress"))
+    progress = progress_for("training-progress", root)
+    return steps.train_network(open_store(root), network, arrays, config, progress=progress)
 
 
 @task(name="average", task_run_name="average", cache_policy=NO_CACHE)

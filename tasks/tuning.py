@@ -13,7 +13,7 @@ from digits.pipeline.search import Dimension, Trial, TrialState
 from digits.pipeline.study import Budget, Study, TuningResult
 from digits.pipeline.study_report import trial_rows, values_text
 from digits.store.artifacts import ArtifactRef
-from tasks.edge import log_to_run, open_store, progress_for
+from tasks.edge import artifact_key, log_to_run, open_store, progress_for
 from tasks.reporting import BACKOFF, RETRIES
 
 
@@ -53,7 +53,7 @@ def trial_name() -> str:
 def run_trial(study: Study, trial: Trial, budget: Budget) -> State[Trial]:
     """Train the network of a trial, or resume its training; the final state of the task shows how the trial ended."""
     log_to_run()
-    ended = study_module.run_trial(study, trial, budget, progress_for("tuning-progress"))
+    ended = study_module.run_trial(study, trial, budget, progress_for("tuning-progress", study.store.root))
     name = None if ended.state is TrialState.COMPLETE else str(ended.state).capitalize()
     return Completed(name=name, message=study_module.describe_trial(ended), data=ended)
 
@@ -72,8 +72,10 @@ def conclude_study(study: Study, out: Path | None) -> TuningResult:
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_study(tuned: TuningResult) -> None:
+def publish_study(tuned: TuningResult, root: Path | None) -> None:
     """Publish the report of a study and the table of its trials as Prefect artifacts."""
     report = tuned.report.with_suffix(".md").read_text("utf-8")
-    create_markdown_artifact(report, key="study-report", description=f"Study {tuned.study}")
-    create_table_artifact(trial_rows(tuned.trials), key="trials", description=f"Trials of study {tuned.study}")
+    create_markdown_artifact(report, key=artifact_key("study-report", root), description=f"Study {tuned.study}")
+    create_table_artifact(
+        trial_rows(tuned.trials), key=artifact_key("trials", root), description=f"Trials of study {tuned.study}"
+    )

@@ -60,12 +60,12 @@ def _save_screenshots(started: Any, ui: str, folder: Path, out: Path) -> None:
         browser.show(started, f"{ui}/runs/flow-run/{run}", "Completed")
         time.sleep(3)  # until the task graph is drawn
         started.save_screenshot(str(out / "ui-run.png"))
-        for key, chosen, text in (("predictions", run, "Least certain"), ("model-report", trained.id, "Version 1")):
-            artifact = _find_artifact(client, key, chosen)
+        for kind, chosen, text in (("predictions", run, "Least certain"), ("model-report", trained.id, "Version 1")):
+            artifact = _find_artifact(client, kind, chosen)
             browser.show(started, f"{ui}/artifacts/artifact/{artifact}", text)
             browser.wait_for_picture(started)
             started.set_window_size(1400, 2200)
-            started.save_screenshot(str(out / f"ui-{key.removeprefix('model-')}.png"))
+            started.save_screenshot(str(out / f"ui-{kind.removeprefix('model-')}.png"))
             started.set_window_size(1400, 1200)
     print(f"saved ui-form.png, ui-run.png, ui-predictions.png and ui-report.png in {out}", flush=True)
 
@@ -81,10 +81,10 @@ def _wait_for_run(client: Any, deployment: Any) -> Any:
         time.sleep(0.5)
 
 
-def _find_artifact(client: Any, key: str, run: Any) -> Any:
+def _find_artifact(client: Any, kind: str, run: Any) -> Any:
     from prefect.client.schemas.filters import ArtifactFilter
 
-    chosen = ArtifactFilter.model_validate({"key": {"any_": [key]}, "flow_run_id": {"any_": [run]}})
+    chosen = ArtifactFilter.model_validate({"key": {"like_": f"{kind}-"}, "flow_run_id": {"any_": [run]}})
     (artifact,) = client.read_artifacts(artifact_filter=chosen)
     return artifact.id
 

@@ -191,7 +191,7 @@ def _wait(run: Any) -> dict[str, Any]:
 def _percent(client: Any, run: Any) -> int:
     from prefect.client.schemas.filters import ArtifactFilter
 
-    chosen = {"key": {"any_": ["prediction-progress"]}, "flow_run_id": {"any_": [run]}}
+    chosen = {"key": {"like_": "prediction-progress-"}, "flow_run_id": {"any_": [run]}}
     found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(chosen), limit=1)
     return int(float(found[0].data)) if found else 0
 

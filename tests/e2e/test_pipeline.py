@@ -24,6 +24,7 @@ from digits.pipeline.champion import Outcome
 from digits.pipeline.config import PromotionPolicy
 from digits.pipeline.lineage import trace_lineage
 from digits.prediction.config import PredictionConfig
+from digits.settings import root_name
 from digits.store.artifacts import Store
 from digits.store.registry import Registry
 from digits.training.config import ModelConfig, TrainingConfig
@@ -41,8 +42,9 @@ def rows_of(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def artifacts_named(key: str) -> list[Any]:
-    """Return the Prefect artifacts with a key, oldest first."""
+def artifacts_of(root: Path, kind: str) -> list[Any]:
+    """Return the Prefect artifacts of a kind that an artifact root has published, oldest first."""
+    key = f"{kind}-{root_name(root)}"
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), limit=200, sort=ArtifactSort.UPDATED_DESC
@@ -123,7 +125,7 @@ def test_another_number_of_epochs_reuses_the_arrays_and_initial_weights(outcome:
 
 def test_a_refusal_is_reported_as_a_prefect_artifact(outcome: Outcome, root: Path) -> None:
     """It is that of the previous test's model."""
-    page = artifacts_named("decision")[-1]
+    page = artifacts_of(root, "decision")[-1]
     assert page.description.endswith(": refused")
     assert page.data.startswith("# Version 2 against version 1: not promoted")
     assert "| mnist-sample | 1,000 |" in page.data
@@ -213,10 +215,10 @@ def test_runs_tasks_logs_and_reports_are_in_the_ui(outcome: Outcome, root: Path)
         "evaluate",
     } <= tasks
     assert any("epoch 10/10" in log.message for log in logs)
-    report = artifacts_named("model-report")[0]
+    report = artifacts_of(root, "model-report")[0]
     assert "data:image/png;base64," in report.data
     assert "promoted to champion" in report.data
-    assert '"champion"' in artifacts_named("model-versions")[-1].data
+    assert '"champion"' in artifacts_of(root, "model-versions")[-1].data
 
 
 def test_a_dataset_with_test_images_in_its_training_set_fails_the_run(server: str, root: Path, tmp_path: Path) -> None:
@@ -273,7 +275,7 @@ def test_the_command_runs_as_a_flow_if_an_api_is_configured(
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("\n") <= 3, f"too many messages: {result.stderr}"
-    newest = artifacts_named("predictions")[-1]
+    newest = artifacts_of(root, "predictions")[-1]
     assert newest.description == str(tmp_path / "threes.parquet")
     assert "data:image/png;base64," in newest.data
 

@@ -16,6 +16,7 @@ from prefect.client.schemas.sorting import ArtifactSort, TaskRunSort
 from digits.errors import UsageError
 from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import Range
+from digits.settings import root_name
 from digits.training.config import ModelConfig, TrainingConfig
 from flows.tuning import tune
 
@@ -54,10 +55,11 @@ def test_every_trial_is_a_task_with_its_settings_and_state(tuning_root: Path) ->
 def test_the_report_and_the_table_of_trials_are_in_the_ui(tuning_root: Path) -> None:
     with get_client(sync_client=True) as client:
         found = {
-            key: client.read_artifacts(
-                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), sort=ArtifactSort.UPDATED_DESC
+            kind: client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[f"{kind}-{root_name(tuning_root)}"])),
+                sort=ArtifactSort.UPDATED_DESC,
             )[0]
-            for key in ("study-report", "trials")
+            for kind in ("study-report", "trials")
         }
     assert found["study-report"].data.count("data:image/png;base64,") >= 4
     assert len(json.loads(found["trials"].data)) == TRIALS

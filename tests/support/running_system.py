@@ -12,6 +12,8 @@ from typing import Any
 
 import requests
 
+from digits.settings import root_name
+
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 TIMEOUT = 300
 BUSY_RETRIES = 20
@@ -137,8 +139,9 @@ class RunningSystem:
         found = self.ask("/events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
         return list(found["events"])
 
-    def artifact(self, key: str) -> dict[str, Any]:
-        """Return the newest Prefect artifact with a key."""
+    def artifact(self, kind: str) -> dict[str, Any]:
+        """Return the newest Prefect artifact of a kind that this system's artifact root has published."""
+        key = f"{kind}-{root_name(self.root, environment={})}"
         chosen = {"artifacts": {"key": {"any_": [key]}}, "sort": "UPDATED_DESC", "limit": 1}
         return dict(self.ask("/artifacts/filter", chosen)[0])
 

@@ -16,6 +16,7 @@ from digits.pipeline.config import NETWORKS, PRESETS, Preset, PromotionPolicy, T
 from digits.prediction.config import PredictionConfig
 from digits.settings import (
     ARTIFACTS_VARIABLE,
+    NAME_VARIABLE,
     REMOVED,
     RENAMED,
     artifact_root,
@@ -23,6 +24,7 @@ from digits.settings import (
     load_toml,
     merge_settings,
     parse,
+    root_name,
 )
 from digits.training.config import Architecture, AugmentationConfig, ModelConfig, TrainingConfig
 
@@ -371,3 +373,29 @@ def test_an_artifact_root_is_absolute(project: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", "/home/anna")
     assert artifact_root(Path("mine"), environment={}) == project / "scans" / "today" / "mine"
     assert artifact_root(environment={ARTIFACTS_VARIABLE: "~/mine"}) == Path("/home/anna/mine")
+
+
+def test_the_name_of_an_artifact_root_is_that_of_its_directory_with_a_digest_of_its_path(tmp_path: Path) -> None:
+    """Two directories with one name have different names; a link has the name of its target."""
+    names = [root_name(tmp_path / place / "artifacts", environment={}) for place in ("a", "b")]
+    assert all(re.fullmatch(r"artifacts-[0-9a-f]{4}", name) for name in names)
+    assert names[0] != names[1]
+    (tmp_path / "a" / "artifacts").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "artifacts")
+    assert root_name(tmp_path / "link", environment={}) == names[0]
+
+
+@pytest.mark.parametrize(
+    ("directory", "beginning"),
+    [("Scans of 2026", "scans-of-2026-"), ("__", ""), ("Größe", "gr-e-"), ("a" * 60, "a" * 40 + "-")],
+)
+def test_the_name_of_an_artifact_root_fits_into_the_key_of_a_prefect_artifact(directory: str, beginning: str) -> None:
+    name = root_name(Path("/srv") / directory, environment={})
+    assert re.fullmatch(rf"{beginning}[0-9a-f]{{4}}", name)
+
+
+def test_a_variable_sets_the_name_of_the_artifact_root() -> None:
+    """For roots on several machines whose paths are the same. A value without letters and digits is ignored."""
+    root = Path("/data/artifacts")
+    assert root_name(root, environment={NAME_VARIABLE: "Production (Berlin)"}) == "production-berlin"
+    assert root_name(root, environment={NAME_VARIABLE: " - "}) == root_name(root, environment={})
