@@ -1,4 +1,4 @@
-"""Processes: whether a process of this machine is still running, read from /proc of Linux.
+"""Processes: whether a process of this machine is still running, and the processes that it started.
 
 The kernel reuses the numbers of processes that have ended. Therefore a process must also have an expected text in its
 environment, or must have started before its work did; otherwise it is another process.
@@ -6,14 +6,10 @@ environment, or must have started before its work did; otherwise it is another p
 
 import os
 import socket
-import time
-from collections import defaultdict
 from contextlib import suppress
-from pathlib import Path
 
-PROC = Path("/proc")
-_PARENT_FIELD, _START_FIELD = 1, 19
-"""Fields of /proc/PID/stat (proc(5)), counted after the name: number of the parent, and start in ticks since boot."""
+import psutil
+
 CLOCK_SECONDS = 2.0
 """Largest difference between the clock of the server and that of the kernel on the same machine, in seconds."""
 
@@ -27,41 +23,33 @@ def is_alive(process: str, *, marker: str, since: float) -> bool | None:
         since: start of the work, in seconds since the epoch.
 
     Returns:
-        None if this is unknown: for a process on another host, without /proc, or if `process` is not `HOST:PID`.
+        None if this is unknown: for a process on another host or of another user, or if `process` is not `HOST:PID`.
     """
     host, _, number = process.rpartition(":")
-    if host != socket.gethostname() or not number.isdigit() or not PROC.is_dir():
+    if host != socket.gethostname() or not number.isdecimal():
         return None
-    place = PROC / number
     try:
-        if _is_zombie(place):
-            return False
-        is_marked = marker.encode() in (place / "environ").read_bytes()
-        return is_marked or _start_time(place) <= since + CLOCK_SECONDS
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except OSError:  # another user's process
+        found = psutil.Process(int(number))
+        is_older = bool(found.create_time() <= since + CLOCK_SECONDS)
+        return not _is_zombie(found) and (_has_marker(found, marker) or is_older)
+    except psutil.AccessDenied:
         return None
+    except psutil.NoSuchProcess:
+        return False
 
 
 def is_running(number: int) -> bool:
-    """Return whether a process of this machine is running; False without /proc."""
-    try:
-        return not _is_zombie(PROC / str(number))
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    """Return whether a process of this machine is running."""
+    with suppress(psutil.NoSuchProcess):
+        return not _is_zombie(psutil.Process(number))
+    return False
 
 
 def descendants(number: int) -> list[int]:
-    """Return the numbers of all processes that a process started, directly or indirectly; empty without /proc."""
-    children = defaultdict[int, list[int]](list)
-    for place in PROC.glob("[0-9]*"):
-        with suppress(OSError):  # the process has ended meanwhile
-            children[int(_fields(place)[_PARENT_FIELD])].append(int(place.name))
-    found = list(children[number])
-    for one in found:
-        found += children[one]
-    return found
+    """Return the numbers of all processes that a process started, directly or indirectly."""
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(number).children(recursive=True)]
+    return []
 
 
 def this_process() -> str:
@@ -69,15 +57,9 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _fields(place: Path) -> list[str]:
-    return (place / "stat").read_text(errors="replace").rpartition(")")[2].split()
+def _is_zombie(process: psutil.Process) -> bool:
+    return bool(process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
 
 
-def _is_zombie(place: Path) -> bool:
-    return _fields(place)[0] in "ZX"
-
-
-def _start_time(place: Path) -> float:
-    """Return the start of a process in seconds since the epoch."""
-    seconds_since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.time() - seconds_since_boot + int(_fields(place)[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
+def _has_marker(process: psutil.Process, marker: str) -> bool:
+    return any(marker in f"{name}={value}" for name, value in process.environ().items())

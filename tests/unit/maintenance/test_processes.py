@@ -5,12 +5,9 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import pytest
-
-from digits.maintenance import processes
-from digits.maintenance.processes import is_alive, this_process
+from digits.maintenance.processes import descendants, is_alive, is_running, this_process
+from tests.support.faults import without_root
 
 HERE = socket.gethostname()
 
@@ -41,27 +38,23 @@ def test_a_process_is_recognized_by_its_environment() -> None:
     assert is_alive(place, marker="FLOW_RUN_ID=abc", since=time.time()) is False
 
 
-def test_the_state_is_unknown_if_the_process_cannot_be_examined(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """On another machine, for an invalid number, without /proc, or without permission."""
+def test_the_state_is_unknown_if_the_process_cannot_be_examined() -> None:
+    """On another machine, for an invalid number, or for a process of another user."""
     now = time.time()
     assert is_alive("elsewhere:1", marker="x", since=now) is None
     assert is_alive(f"{HERE}:one", marker="x", since=now) is None
-    monkeypatch.setattr(processes, "PROC", tmp_path / "none")
-    assert is_alive(this_process(), marker="x", since=now) is None
-    (tmp_path / "12" / "environ").mkdir(parents=True)
-    (tmp_path / "12" / "stat").write_text("12 (a name) S 1")
-    monkeypatch.setattr(processes, "PROC", tmp_path)
-    assert is_alive(f"{HERE}:12", marker="x", since=now) is None
+    with without_root():
+        assert is_alive(f"{HERE}:1", marker="x", since=0) is None
 
 
-def test_a_zombie_is_not_alive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Even if the kernel still shows its environment."""
-    place = tmp_path / "12"
-    place.mkdir()
-    (place / "environ").write_bytes(b"PREFECT__FLOW_RUN_ID=abc")
-    monkeypatch.setattr(processes, "PROC", tmp_path)
-    for state, there in (("Z", False), ("X", False), ("S", True)):
-        (place / "stat").write_text(f"12 (a name) {state} 1")
-        assert is_alive(f"{HERE}:12", marker="FLOW_RUN_ID=abc", since=0) is there
+def test_descendants_are_found_below_running_processes_only() -> None:
+    command = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    child = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not (below := descendants(child.pid)):
+        assert time.monotonic() < deadline
+    assert is_running(child.pid)
+    assert is_running(below[0])
+    child.communicate()
+    assert not is_running(child.pid)
+    assert descendants(child.pid) == []
