@@ -4,6 +4,7 @@
 - `attention`: sentences about what needs the attention of an operator
 - `deployments`: registration of the deployments of prefect.yaml
 - `reaping`: detection of runs whose process is gone
+- `server_settings`: the settings of a server that Digits starts
 - `services`: the server and worker processes
 - `status`: the status of a system
 """

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from digits.errors import OperationsError
 from digits.maintenance.processes import descendants, is_running
 from digits.server.api import Access, check_access, configured_api, configured_password, hide_secrets
+from digits.server.server_settings import server_environment
 from digits.store.files import locked
 
 POOL = "digits"
@@ -247,14 +248,11 @@ def _start_server(system: System, port: int, project: Path) -> str:
     api = f"http://{host}:{port}/api"
     _require_free(host, port, api)
     environment = {
-        **os.environ,
+        **server_environment(os.environ),
         "PREFECT_HOME": str(system.state / "prefect"),
         "PREFECT_API_URL": api,
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        # By default leases are kept in memory: the slots of runs that die after a restart would never be released.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     mask = os.umask(0o077)
