@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from digits.server.password import read_password
+from digits.server.services import client_environment
 from tests.support.command import DIGITS
 from tests.support.networks import small_store
 from tests.support.pictures import link_images
@@ -48,7 +50,8 @@ def main() -> None:
         try:
             _measure_up(environment, port, options.rounds)
             quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-            os.environ.update(environment, **quiet, PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
+            client = client_environment(f"http://127.0.0.1:{port}/api", {}, read_password(root / "system"))
+            os.environ.update(environment, **quiet, **client)
             _measure_folder(place, options.rounds)
             _measure_overhead(place, root, options.images, options.rounds)
         finally:

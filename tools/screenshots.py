@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from digits.server.password import read_password
+from digits.server.services import client_environment
 from tests.support import browser
 from tests.support.command import DIGITS
 from tests.support.pictures import write_images
@@ -35,8 +37,10 @@ def main() -> None:
         write_images(place / "scans" / "2026-11", IMAGES)
         try:
             _digits(environment, "up", "--port", str(port))
-            os.environ.update(environment, PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
+            password = read_password(place / "artifacts" / "system") or ""
+            os.environ.update(environment, **client_environment(f"http://127.0.0.1:{port}/api", {}, password))
             with browser.chromium(place / "profile") as started:
+                browser.log_in(started, f"http://127.0.0.1:{port}", password)
                 _save_screenshots(started, f"http://127.0.0.1:{port}", place / "scans" / "2026-11", out)
         finally:
             _digits(environment, "down")

@@ -17,7 +17,7 @@ State = Annotated[
     Path | None,
     typer.Option(
         "--state",
-        help="Directory with the database, logs and locks of the local Prefect server. Default: the variable "
+        help="Directory with the database, password, logs and locks of the local Prefect server. Default: the variable "
         "DIGITS_STATE, else `system/` under the artifact root.",
     ),
 ]

@@ -14,7 +14,7 @@ def status(state: State = None, artifacts: Artifacts = None, json: AsJson = Fals
     system = open_system(state, artifacts)
     api, _ = system.api()
     if api:
-        use_api(api)
+        use_api(system, api)
     found = asdict(read_status(system))
     if json:
         print_json(found)

@@ -1,6 +1,7 @@
 """Commands `up`, `down` and `janitor`, and prediction by a deployment (`predict --deploy`)."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from digits.server.services import System
 
 POLL_SECONDS = 0.5
+PASSWORD = "password of the ui (asked once)"  # noqa: S105 - the title of a line
+TRACKING = "to use the server elsewhere"
 
 
 def up(
@@ -72,7 +75,6 @@ def start_system(system: "System", port: int) -> dict[str, object]:
         OperationsError: if a part cannot be started. Parts that were started keep running; `up` can be repeated.
     """
     from digits.cli.output import print_notice
-    from digits.server.api import hide_secrets
     from digits.server.deployments import ensure_deployments
     from digits.server.services import ensure_server, ensure_worker
 
@@ -82,22 +84,36 @@ def start_system(system: "System", port: int) -> dict[str, object]:
         starting = "starting a Prefect server (5 to 20 s, the first time longer)"
         print_notice("looking for the configured Prefect server" if found else starting)
         api, ours = ensure_server(system, port, project)
-        use_api(api)
+        use_api(system, api)
         deployed = ensure_deployments(system, api, project)
         if deployed:
             print_notice("deployed prefect.yaml")
         started = ensure_worker(system, api, project)
         crashed = _reap()
     return {
-        "ui": hide_secrets(api).removesuffix("/api"),
+        **_describe_access(system, api, ours=ours),
         "server": ("running already" if found else "started") + ("" if ours else ", not by digits"),
         "worker": "started" if started else "running already",
         "deployments": "deployed" if deployed else "as they were",
         **({"crashed": ", ".join(crashed)} if crashed else {}),
         "state": system.state,
         "artifacts": system.root,
-        "to track runs of your own": f"export PREFECT_API_URL={hide_secrets(api)}",
     }
+
+
+def _describe_access(system: "System", api: str, *, ours: bool) -> dict[str, object]:
+    """Return how to open the UI, and how to use the server from other programs; both without the password itself."""
+    from digits.server.api import hide_secrets, ui_answers
+    from digits.server.password import password_file
+
+    ui, file = hide_secrets(api).removesuffix("/api"), password_file(system.state)
+    variables = f"PREFECT_API_URL={hide_secrets(api)}"
+    if ours and not ui_answers(ui):
+        ui = f"does not answer at {ui}; see {system.server.log}"
+    if not ours or not file.exists():
+        return {"ui": ui, TRACKING: f"export {variables}"}
+    show = f"cat {shlex.quote(str(file))}"
+    return {"ui": ui, PASSWORD: show, TRACKING: f'export {variables} PREFECT_API_AUTH_STRING="$({show})"'}
 
 
 def stop_system(system: "System") -> dict[str, object]:
@@ -109,7 +125,7 @@ def stop_system(system: "System") -> dict[str, object]:
         worker = system.worker.stop()
         crashed: list[str] = []
         if record:
-            use_api(record.api)
+            use_api(system, record.api)
             crashed = _reap()
         server = system.server.stop()
     return {
@@ -205,11 +221,9 @@ def open_system(state: Path | None, artifacts: Path | None) -> "System":
     return System(state_directory(state, root), root)
 
 
-def use_api(api: str) -> None:
-    """Set the Prefect API of this process, before Prefect is imported."""
-    from digits.server.services import client_environment
-
-    os.environ.update(client_environment(api))
+def use_api(system: "System", api: str) -> None:
+    """Set the Prefect API of this process and its password, before Prefect is imported."""
+    os.environ.update(system.environment(api))
 
 
 def _require_api(system: "System") -> str:
@@ -225,7 +239,7 @@ def _require_api(system: "System") -> str:
     if api is None:
         raise OperationsError("no Prefect server runs here, and none is configured; start one with `digits up`")
     require_access(system, api)
-    use_api(api)
+    use_api(system, api)
     return api
 
 

@@ -3,6 +3,7 @@
 - `api`: access to a configured Prefect API
 - `attention`: sentences about what needs the attention of an operator
 - `deployments`: registration of the deployments of prefect.yaml
+- `password`: the password of a server that Digits starts
 - `reaping`: detection of runs whose process is gone
 - `server_settings`: the settings of a server that Digits starts
 - `services`: the server and worker processes

@@ -80,6 +80,16 @@ def check_access(url: str, environment: Mapping[str, str] = os.environ, *, secon
         return Access.ABSENT
 
 
+def ui_answers(url: str, *, seconds: float = 10) -> bool:
+    """Check whether a Prefect UI answers at an address; its pages need no password."""
+    try:
+        request = urllib.request.Request(url, headers={"Accept": "text/html"})  # noqa: S310 - the operator's own URL
+        with urllib.request.urlopen(request, timeout=seconds) as page:  # noqa: S310
+            return "html" in page.headers.get("Content-Type", "")
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+
+
 def _profile_value(environment: Mapping[str, str]) -> str | None:
     """Return `PREFECT_API_URL` of the active profile; None if there is none, or the file cannot be read."""
     home = Path(environment.get("PREFECT_HOME") or "~/.prefect").expanduser()

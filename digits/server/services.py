@@ -3,7 +3,9 @@
     <state>/server.lock, worker.lock   locked by the process; the kernel releases the lock when the process ends.
                                        The content is the process number and the address of the API
     <state>/server.log, worker.log     output of the process
+    <state>/password                   password of the server; see `digits.server.password`
     <state>/prefect/                   Prefect home, with the database if it is SQLite
+    <state>/ui/                        files of the UI, which Prefect copies there
     <state>/deployed                   digest of the last deployment; see `digits.server.deployments`
 
 Only the user who created the state directory can read it.
@@ -25,6 +27,7 @@ from typing import NamedTuple
 from digits.errors import OperationsError
 from digits.maintenance.processes import descendants, is_running
 from digits.server.api import Access, check_access, configured_api, configured_password, hide_secrets
+from digits.server.password import ensure_password, password_file, private_files, read_password
 from digits.server.server_settings import server_environment
 from digits.store.files import locked
 
@@ -32,6 +35,8 @@ POOL = "digits"
 STATE_VARIABLE = "DIGITS_STATE"
 MAX_RUNS = 4
 """Number of runs that a worker executes at the same time; others wait."""
+ORIGIN_VARIABLES = ("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS")
+"""Both names of the setting with the addresses of the pages that may use the server; Prefect prefers the second."""
 START_SECONDS, STOP_SECONDS = 120, 20
 _POLL_SECONDS = 0.2
 _LOG_LINES = 8
@@ -179,6 +184,11 @@ class System:
         record = self.server.record()
         return (record.api, True) if record else (configured_api(), False)
 
+    def environment(self, api: str) -> dict[str, str]:
+        """Return the environment variables of a process that uses a Prefect API, with its password."""
+        record = self.server.record()
+        return client_environment(api, password=read_password(self.state) if record and record.api == api else None)
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the lock of the state directory, and create the directory if it is missing.
@@ -194,9 +204,17 @@ class System:
             yield
 
 
-def client_environment(api: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment variables of a process that uses a Prefect API."""
-    password = configured_password(environment)
+def client_environment(
+    api: str, environment: Mapping[str, str] = os.environ, password: str | None = None
+) -> dict[str, str]:
+    """Return the environment variables of a process that uses a Prefect API.
+
+    Args:
+        api: address of the API.
+        environment: environment variables of this process.
+        password: password of the API; None for the configured one.
+    """
+    password = password or configured_password(environment)
     given = {"PREFECT_API_AUTH_STRING": password} if password else {}
     return {**environment, "PREFECT_API_URL": api, **given}
 
@@ -220,6 +238,11 @@ def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
         api, ours = _start_server(system, port, project), True
     wait_until(lambda: check_access(api) is not Access.ABSENT, START_SECONDS if ours else 0)
     require_access(system, api)
+    if ours and check_access(api, {}) is Access.OPEN:
+        raise OperationsError(
+            f"the Prefect server at {hide_secrets(api)} requires no password, because an earlier version started it; "
+            "run `digits down`, then `digits up`"
+        )
     return api, ours
 
 
@@ -229,7 +252,7 @@ def require_access(system: System, api: str) -> None:
     Raises:
         OperationsError: if it does not.
     """
-    found = check_access(api)
+    found = check_access(api, system.environment(api))
     if found is Access.ABSENT:
         ours = system.server.record()
         remedy = (
@@ -253,17 +276,26 @@ def _start_server(system: System, port: int, project: Path) -> str:
         "PREFECT_API_URL": api,
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_API_AUTH_STRING": _server_password(system),
+        **dict.fromkeys(ORIGIN_VARIABLES, ",".join(f"http://{name}:{port}" for name in (host, "localhost"))),
+        # By default Prefect copies the files of its UI into its own package, where other users cannot write.
+        "PREFECT_UI_STATIC_DIRECTORY": str(system.state / "ui"),
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    mask = os.umask(0o077)
-    try:
+    with private_files():
         process = system.server.start(command, environment, directory=project, api=api)
-    finally:
-        os.umask(mask)
     wait_until(lambda: process.poll() is not None or check_access(api) is not Access.ABSENT, START_SECONDS)
     if process.poll() is not None:
         raise OperationsError(f"the Prefect server did not start; {system.server.log_tail()}")
     return api
+
+
+def _server_password(system: System) -> str:
+    """Return the password of a server to be started: the configured one, which is not written, else a random one."""
+    if given := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        password_file(system.state).unlink(missing_ok=True)
+        return given
+    return ensure_password(system.state)
 
 
 def _require_free(host: str, port: int, api: str) -> None:
@@ -320,7 +352,7 @@ def ensure_worker(system: System, api: str, project: Path) -> bool:
             "first"
         )
     environment = {
-        **_without_server_settings(client_environment(api)),
+        **_without_server_settings(system.environment(api)),
         "PREFECT_HOME": str(system.state / "prefect"),
         "DIGITS_ARTIFACTS": str(system.root),
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),

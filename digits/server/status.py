@@ -48,7 +48,7 @@ class SystemStatus:
 def read_status(system: System) -> SystemStatus:
     """Read the status of a system from its server, the registry and the disk."""
     api, ours = system.api()
-    access = check_access(api) if api else None
+    access = check_access(api, system.environment(api)) if api else None
     champion = _read_champion(system)
     free = shutil.disk_usage(next(path for path in (system.root, *system.root.parents) if path.exists())).free
     if access is Access.OPEN and api:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from digits.outputs.summary import picture_path
-from tests.support.browser import chromium, is_available, show, submit_folder, wait_for_picture, wait_for_text
+from tests.support.browser import chromium, is_available, log_in, show, submit_folder, wait_for_picture, wait_for_text
 from tests.support.running_system import RunningSystem, wait_for
 
 pytestmark = pytest.mark.slow
@@ -23,11 +23,12 @@ BETTER = {"datasets": ["mnist-sample"], "model": {"architecture": "cropped"}, "t
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Start headless Chromium; yield its driver."""
+def browser(system: RunningSystem, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start headless Chromium, in which the UI has its password; yield its driver."""
     if not is_available():
         pytest.skip("there is no Chromium with its driver here (Debian: chromium, chromium-driver)")
     with chromium(tmp_path_factory.mktemp("profile")) as started:
+        log_in(started, system.url, ":".join(system.password or ()))
         yield started
 
 

@@ -1,5 +1,6 @@
 """Headless Chromium, and the pages of the Prefect UI in it."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,13 @@ def chromium(profile: Path) -> Iterator[Any]:
         yield started
     finally:
         started.quit()
+
+
+def log_in(browser: Any, ui: str, password: str) -> None:
+    """Let the Prefect UI at an address remember a password, given as `USER:PASSWORD`, as if it had been typed in."""
+    kept = f"localStorage.setItem('prefect-password', btoa({json.dumps(password)}))"
+    script = f"if (location.origin === {json.dumps(ui)}) {kept}"
+    browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
 
 
 def show(browser: Any, page: str, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 
+from digits.server.password import read_password
 from digits.settings import root_name
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -91,8 +92,14 @@ class RunningSystem:
     @property
     def password(self) -> tuple[str, str] | None:
         """User name and password of the API, if it has one."""
-        name, _, word = dict(self.secrets).get("PREFECT_SERVER_API_AUTH_STRING", "").partition(":")
+        given = dict(self.secrets).get("PREFECT_SERVER_API_AUTH_STRING") or read_password(self.state)
+        name, _, word = (given or "").partition(":")
         return (name, word) if word else None
+
+    @property
+    def client(self) -> dict[str, str]:
+        """Environment variables with which Prefect's own commands and clients use the server."""
+        return {"PREFECT_API_URL": f"{self.url}/api", "PREFECT_API_AUTH_STRING": ":".join(self.password or ())}
 
     def run(self, deployment: str, **parameters: Any) -> str:
         """Start a run of a deployment and return its ID."""
