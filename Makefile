@@ -11,6 +11,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -W ignore::SyntaxWarning -m
 READY := .venv/.ready
 LOCK := requirements.lock
+RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header pyproject.toml
 
 .PHONY: setup demo test test-rest test-all lint check bench lock upgrade audit licences clean
 .DELETE_ON_ERROR:
@@ -50,8 +51,9 @@ bench: setup
 	@$(RUN) benchmarks
 
 lock upgrade: setup
-	@$(BIN)/uv pip compile --quiet $(if $(filter upgrade,$@),--upgrade) --universal --generate-hashes --no-strip-extras --python-version 3.11 \
-	  --extra train --extra dev --no-header pyproject.toml -o $(LOCK)
+	@$(RESOLVE) $(if $(filter upgrade,$@),--upgrade) --extra train --extra dev -o $(LOCK)
+	@$(RESOLVE) --no-annotate -c $(LOCK) -o requirements-predict.lock
+	@$(RESOLVE) --no-annotate -c $(LOCK) --extra train -o requirements-train.lock
 
 # What does not concern Digits is passed over by --ignore-vuln ID, with the reason and the date here.
 audit: setup
