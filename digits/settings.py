@@ -100,9 +100,25 @@ def load_toml(path: Path) -> dict[str, Any]:
     with os_errors_as(UsageError, path, "not a readable TOML file", "check the path and the permissions"):
         content = path.read_bytes()
     try:
-        return tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse_toml(content)
+    except ValueError as error:
         raise UsageError(f"{path}: not a readable TOML file: {error}") from error
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """Return the values of a TOML file by name.
+
+    Raises:
+        ValueError: if the content is not valid TOML, or exceeds what Python's parser can read.
+    """
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        raise
+    except ValueError as error:
+        raise ValueError("it contains a number with too many digits") from error
 
 
 def artifact_root(option: Path | None = None, *, environment: Mapping[str, str] | None = None) -> Path:
@@ -154,20 +170,21 @@ def find_project(start: Path | None = None) -> Path | None:
 
 
 def _is_project(folder: Path) -> bool:
-    return bool(_NAMED_DIGITS.search(_text(folder / "prefect.yaml"))) or _has_tool_table(folder / "pyproject.toml")
+    declaration = _content(folder / "prefect.yaml").decode("utf-8", "ignore")
+    return bool(_NAMED_DIGITS.search(declaration)) or _has_tool_table(folder / "pyproject.toml")
 
 
 def _has_tool_table(path: Path) -> bool:
     try:
-        tools = tomllib.loads(_text(path)).get("tool")
-    except tomllib.TOMLDecodeError:
+        tools = parse_toml(_content(path)).get("tool")
+    except ValueError:
         return False
     return isinstance(tools, dict) and "digits" in tools
 
 
-def _text(path: Path) -> str:
-    """Return the text of a file, or an empty text if it cannot be read."""
+def _content(path: Path) -> bytes:
+    """Return the content of a file; empty if it cannot be read."""
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
+        return path.read_bytes()
+    except OSError:
+        return b""

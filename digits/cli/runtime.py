@@ -76,9 +76,14 @@ def prepare_prefect() -> None:
 
     Prefect does not log to the terminal. A temporary server may take two minutes to start, and sends no usage
     statistics. A password that is configured for the server (`PREFECT_SERVER_API_AUTH_STRING`) is used for requests.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
     """
     from digits.server.api import configured_password
+    from digits.server.prefect_settings import check_sources
 
+    check_sources()
     if password := configured_password():
         os.environ["PREFECT_API_AUTH_STRING"] = password
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -87,7 +92,11 @@ def prepare_prefect() -> None:
 
 
 def find_api() -> tuple[str | None, str | None]:
-    """Return the address of the configured Prefect API, or None, and the reason why it cannot be used, or None."""
+    """Return the address of the configured Prefect API, or None, and the reason why it cannot be used, or None.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
+    """
     from digits.server.api import Access, check_access, configured_api, hide_secrets
 
     api = configured_api()
@@ -109,17 +118,18 @@ def is_tracked(*, required: bool) -> bool:
 
     Raises:
         OperationsError: if recording is required, and no Prefect API can be used.
-        UsageError: if recording is required, and there is no project.
+        UsageError: if recording is required, and there is no project, or Prefect cannot read its settings.
     """
     from digits.cli.output import print_notice
 
-    api, problem = find_api()
-    if problem and required:
-        raise OperationsError(f"{problem}, and --track requires one; set PREFECT_API_URL to a running server")
-    if not api:
-        print_notice("running without Prefect; to track runs, start a server and set PREFECT_API_URL")
-        return False
+    problem = None
     try:
+        api, problem = find_api()
+        if problem and required:
+            raise OperationsError(f"{problem}, and --track requires one; set PREFECT_API_URL to a running server")
+        if not api:
+            print_notice("running without Prefect; to track runs, start a server and set PREFECT_API_URL")
+            return False
         require_flows()
     except (UsageError, OperationsError) as error:
         if required:

@@ -6,14 +6,13 @@ This module does not import Prefect, which takes 1.5 to 2 s.
 import base64
 import http.client
 import os
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+
+from digits.server.prefect_settings import prefect_setting
 
 HIDDEN = "***"
 
@@ -27,13 +26,31 @@ class Access(Enum):
 
 
 def configured_api(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return `PREFECT_API_URL` from the environment, else from the active Prefect profile, else None."""
-    return environment.get("PREFECT_API_URL") or _profile_value(environment)
+    """Return the address of the API that Prefect would use (`PREFECT_API_URL`), None if there is none.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
+    """
+    return prefect_setting("api", "url", environment=environment) or None
 
 
 def configured_password(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the password of the API as `USER:PASSWORD`: the client's, else the server's, else None."""
-    return environment.get("PREFECT_API_AUTH_STRING") or environment.get("PREFECT_SERVER_API_AUTH_STRING")
+    """Return the password of the API as `USER:PASSWORD`: the client's, else the server's, else None.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
+    """
+    paths = ("api", "auth_string"), ("server", "api", "auth_string")
+    return next(filter(None, (prefect_setting(*path, environment=environment) for path in paths)), None)
+
+
+def configured_key(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the key of the API (`PREFECT_API_KEY`), which Prefect Cloud requires, None if there is none.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
+    """
+    return prefect_setting("api", "key", environment=environment) or None
 
 
 def hide_secrets(url: str) -> str:
@@ -63,13 +80,11 @@ def answers(url: str, *, seconds: float = 3) -> bool:
 def check_access(url: str, environment: Mapping[str, str] = os.environ, *, seconds: float = 3) -> Access:
     """Return this process's access to a Prefect API.
 
-    The health page requires no password, so another page is requested. Prefect Cloud uses keys, which Prefect itself
-    finds; it counts as open if it answers.
+    The health page requires no password, so another page is requested. Prefect Cloud counts as open if it answers.
     """
     if "/accounts/" in url:
         return Access.OPEN if answers(url, seconds=seconds) else Access.ABSENT
-    password = configured_password(environment)
-    headers = {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"} if password else {}
+    headers = _authorization(configured_password(environment), configured_key(environment))
     try:
         request = urllib.request.Request(f"{url.rstrip('/')}/admin/version", headers=headers)  # noqa: S310 - as above
         with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
@@ -90,14 +105,8 @@ def ui_answers(url: str, *, seconds: float = 10) -> bool:
         return False
 
 
-def _profile_value(environment: Mapping[str, str]) -> str | None:
-    """Return `PREFECT_API_URL` of the active profile; None if there is none, or the file cannot be read."""
-    home = Path(environment.get("PREFECT_HOME") or "~/.prefect").expanduser()
-    path = Path(environment.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-    try:
-        value: Any = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return None
-    for key in ("profiles", str(environment.get("PREFECT_PROFILE") or value.get("active")), "PREFECT_API_URL"):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else None
+def _authorization(password: str | None, key: str | None) -> dict[str, str]:
+    """Return the header that authorizes a request, as Prefect's client sends it: the password precedes the key."""
+    if password:
+        return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
+    return {"Authorization": f"Bearer {key}"} if key else {}

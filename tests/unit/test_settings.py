@@ -276,9 +276,11 @@ def test_a_toml_file_becomes_a_run(tmp_path: Path) -> None:
     assert (run.datasets, run.model.hidden, run.training.epochs) == (("mnist", "scans"), (64,), 2)
 
 
-@pytest.mark.parametrize("content", [None, b"epochs = ", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [None, b"epochs = ", b"\xff\xfe", b"a = " + b"[" * 5000 + b"]" * 5000, b"a = " + b"9" * 200_000]
+)
 def test_a_file_that_cannot_be_read_is_an_error_with_its_path(tmp_path: Path, content: bytes | None) -> None:
-    """If it does not exist, is not TOML, or is not text."""
+    """If it does not exist, is not TOML, is not text, or exceeds the limits of Python's parser."""
     path = tmp_path / "night.toml"
     if content is not None:
         path.write_bytes(content)
@@ -356,7 +358,9 @@ def test_a_tool_table_in_pyproject_marks_the_project(project: Path, other: str |
     assert find_project() == project / "scans"
 
 
-@pytest.mark.parametrize("content", [b"[tool.other]\n", b"tool = 3\n", b"[tool.digits", b"\xff\xfe", b""])
+@pytest.mark.parametrize(
+    "content", [b"[tool.other]\n", b"tool = 3\n", b"[tool.digits", b"\xff\xfe", b"", b"[" * 5000, b"a=" + b"9" * 5000]
+)
 def test_a_pyproject_that_does_not_mention_digits_is_passed_over(project: Path, content: bytes) -> None:
     (project / "scans" / "pyproject.toml").write_bytes(content)
     assert find_project() == project

@@ -140,26 +140,6 @@ def test_the_default_profiles_file_is_in_the_user_s_home(
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        b"",
-        b"active = ",
-        b"\xff",
-        b"profiles = 3",
-        b'active = "a"\n[profiles]\na = 3',
-        b"active = ['a']",
-        b'active = "a"\n[profiles.a]\nPREFECT_API_URL = 4200',
-    ],
-)
-def test_with_an_invalid_profiles_file_no_api_is_configured(tmp_path: Path, content: bytes | None) -> None:
-    """Prefect reports it where Prefect is used; predictions do not depend on it."""
-    if content is not None:
-        (tmp_path / "profiles.toml").write_bytes(content)
-    assert configured_api({"PREFECT_HOME": str(tmp_path)}) is None
-
-
-@pytest.mark.parametrize(
     ("address", "shown"),
     [
         (LOCAL, LOCAL),
