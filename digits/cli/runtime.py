@@ -122,14 +122,18 @@ def is_tracked(*, required: bool) -> bool:
     """
     from digits.cli.output import print_notice
 
-    problem = None
     try:
         api, problem = find_api()
-        if problem and required:
-            raise OperationsError(f"{problem}, and --track requires one; set PREFECT_API_URL to a running server")
-        if not api:
-            print_notice("running without Prefect; to track runs, start a server and set PREFECT_API_URL")
-            return False
+    except UsageError as error:
+        if required:
+            raise
+        api, problem = "unknown", str(error)
+    if problem and required:
+        raise OperationsError(f"{problem}, and --track requires one; set PREFECT_API_URL to a running server")
+    if not api:
+        print_notice("running without Prefect; to track runs, start a server and set PREFECT_API_URL")
+        return False
+    try:
         require_flows()
     except (UsageError, OperationsError) as error:
         if required:

@@ -134,7 +134,7 @@ Answer = list[str | None] | str
 
 @contextmanager
 def placed(case: Case, place: Path) -> Iterator[None]:
-    """Give this process the environment and files of a case, below a directory, and take them away in the end."""
+    """Set the environment and write the files of a case, below a directory; restore both in the end."""
     here, home = place / "here", place / "home"
     for folder, files in ((here, case.here), (home / ".prefect", case.home)):
         folder.mkdir(parents=True)

@@ -359,7 +359,8 @@ def test_a_tool_table_in_pyproject_marks_the_project(project: Path, other: str |
 
 
 @pytest.mark.parametrize(
-    "content", [b"[tool.other]\n", b"tool = 3\n", b"[tool.digits", b"\xff\xfe", b"", b"[" * 5000, b"a=" + b"9" * 5000]
+    "content",
+    [b"[tool.other]\n", b"tool = 3\n", b"[tool.digits", b"\xff\xfe", b"", b"a=" + b"[" * 5000, b"a=" + b"9" * 5000],
 )
 def test_a_pyproject_that_does_not_mention_digits_is_passed_over(project: Path, content: bytes) -> None:
     (project / "scans" / "pyproject.toml").write_bytes(content)

@@ -99,7 +99,7 @@ def test_without_an_api_a_run_is_not_tracked(monkeypatch: pytest.MonkeyPatch, tm
 def test_unreadable_settings_of_prefect_are_warned_about_where_prefect_is_not_needed(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("prefect.toml").write_text("[" * 5000)
+    Path("prefect.toml").write_text("a = " + "[" * 5000)
     assert not runtime.is_tracked(required=False)
     assert "prefect.toml: not a readable TOML file: its values are nested too deeply" in capsys.readouterr().err
     for needed in (lambda: runtime.is_tracked(required=True), runtime.begin_flow, runtime.prepare_prefect):
