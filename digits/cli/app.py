@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+NOTIFY_VARIABLE = "DIGITS_NOTIFY"
+
 Artifacts = Annotated[
     Path | None,
     typer.Option(
@@ -22,3 +24,27 @@ State = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be deployed, and where, without changing anything.")
+]
+Prune = Annotated[
+    bool,
+    typer.Option(
+        "--prune",
+        help="Remove the deployments and automations that Digits once deployed and no file declares any more.",
+    ),
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Deploy schedules without asking to a server that `digits up` did not start.")
+]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify",
+        envvar=NOTIFY_VARIABLE,
+        show_envvar=False,
+        help="Address to which notifications about failed and crashed runs, refused models, drift and stale tables are "
+        "sent: mailto://..., a Slack webhook or another https:// webhook; `off` turns them off. Use the variable "
+        f"{NOTIFY_VARIABLE} to keep it out of the list of processes.",
+    ),
+]

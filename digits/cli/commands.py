@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from digits.cli import demo, maintenance, models, predict, review, status, system, train
+from digits.cli import demo, deploy, maintenance, models, predict, review, status, system, train
 from digits.errors import UsageError
 
 RENAMED_OPTIONS = {"--recipe": "--preset"}
@@ -56,6 +56,7 @@ for _command in (
     predict.inspect,
     review.review,
     system.up,
+    deploy.deploy,
     system.down,
     status.status,
     system.janitor,

@@ -104,6 +104,14 @@ def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
         out.print(f"  {name:<{width}}  {value}", markup=False)
 
 
+def print_facts(title: str, facts: Mapping[str, Any], *, json: bool) -> None:
+    """Print facts by name, as JSON if asked."""
+    if json:
+        print_json(facts)
+    else:
+        print_pairs(title, facts)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table with a header."""
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)

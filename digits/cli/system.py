@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson, State
+from digits.cli.app import Artifacts, AsJson, DryRun, Notify, Prune, State, Yes
+from digits.cli.deploy import DeployOptions, deploy_project, preview
 
 if TYPE_CHECKING:
     from digits.prediction.config import PredictionConfig
@@ -22,22 +23,38 @@ TRACKING = "to use the server elsewhere"
 
 def up(
     port: Annotated[int, typer.Option(help="Port of the server, if one is started.", min=1, max=65535)] = 4200,
+    dry_run: DryRun = False,
+    prune: Prune = False,
+    yes: Yes = False,
+    notify: Notify = None,
     state: State = None,
     artifacts: Artifacts = None,
     json: AsJson = False,
 ) -> None:
     """Start or find a Prefect server, deploy prefect.yaml, start a worker, and print the address of the UI."""
-    _print_facts("Running", start_system(open_system(state, artifacts), port), json=json)
+    from digits.cli.output import print_facts
+
+    system = open_system(state, artifacts)
+    if dry_run:
+        project = runtime.require_flows()
+        api = require_api(system) if system.api()[0] else None
+        print_facts("Would deploy", preview(api, project, notify), json=json)
+        return
+    print_facts("Running", start_system(system, port, DeployOptions(prune, yes, notify)), json=json)
 
 
 def down(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
     """Stop the worker and the server that `digits up` started, and nothing else."""
-    _print_facts("Stopped", stop_system(open_system(state, artifacts)), json=json)
+    from digits.cli.output import print_facts
+
+    print_facts("Stopped", stop_system(open_system(state, artifacts)), json=json)
 
 
 def janitor(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
     """Do the janitor's work now: mark runs without a process as Crashed, and remove unused files."""
-    _print_facts("Cleaned", clean_system(open_system(state, artifacts)), json=json)
+    from digits.cli.output import print_facts
+
+    print_facts("Cleaned", clean_system(open_system(state, artifacts)), json=json)
 
 
 def predict_deployed(
@@ -67,7 +84,7 @@ def predict_deployed(
         sys.exit(1)
 
 
-def start_system(system: "System", port: int) -> dict[str, object]:
+def start_system(system: "System", port: int, options: DeployOptions) -> dict[str, object]:
     """Start the parts of the system that do not run, and deploy prefect.yaml; return the facts by name.
 
     Raises:
@@ -75,7 +92,6 @@ def start_system(system: "System", port: int) -> dict[str, object]:
         OperationsError: if a part cannot be started. Parts that were started keep running; `up` can be repeated.
     """
     from digits.cli.output import print_notice
-    from digits.server.deployments import ensure_deployments
     from digits.server.services import ensure_server, ensure_worker
 
     project = runtime.require_flows()
@@ -85,16 +101,14 @@ def start_system(system: "System", port: int) -> dict[str, object]:
         print_notice("looking for the configured Prefect server" if found else starting)
         api, ours = ensure_server(system, port, project)
         use_api(system, api)
-        deployed = ensure_deployments(system, api, project)
-        if deployed:
-            print_notice("deployed prefect.yaml")
+        deployed = deploy_project(api, project, options, ours=ours)
         started = ensure_worker(system, api, project)
         crashed = _reap()
     return {
         **_describe_access(system, api, ours=ours),
         "server": ("running already" if found else "started") + ("" if ours else ", not by digits"),
         "worker": "started" if started else "running already",
-        "deployments": "deployed" if deployed else "as they were",
+        **deployed,
         **({"crashed": ", ".join(crashed)} if crashed else {}),
         "state": system.state,
         "artifacts": system.root,
@@ -144,7 +158,7 @@ def clean_system(system: "System") -> dict[str, object]:
     api, _ = system.api()
     crashed = "not checked, as there is no Prefect server"
     if api:
-        _require_api(system)
+        require_api(system)
         crashed = ", ".join(_reap()) or "none"
     removed = retention.sweep_store(Store(system.root), RetentionConfig())
     return {
@@ -166,7 +180,7 @@ def submit(
     from digits.errors import OperationsError
     from digits.server.api import hide_secrets
 
-    api = _require_api(system)
+    api = require_api(system)
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
 
@@ -226,7 +240,7 @@ def use_api(system: "System", api: str) -> None:
     os.environ.update(system.environment(api))
 
 
-def _require_api(system: "System") -> str:
+def require_api(system: "System") -> str:
     """Set the Prefect API of this process to that of the system, and return its address.
 
     Raises:
@@ -247,12 +261,3 @@ def _reap() -> list[str]:
     from digits.server.reaping import reap_runs
 
     return [run.name for run in reap_runs() if run.crashed]
-
-
-def _print_facts(title: str, facts: dict[str, object], *, json: bool) -> None:
-    from digits.cli.output import print_json, print_pairs
-
-    if json:
-        print_json(facts)
-    else:
-        print_pairs(title, facts)

@@ -1,17 +1,32 @@
 """Deployments: registration of the deployments of prefect.yaml at a Prefect server, whenever they have changed."""
 
+import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from digits.errors import OperationsError
-from digits.server.services import POOL, System, run_prefect
-from digits.store.files import hash_file, write_file
+from digits.server.automations import (
+    Identifiers,
+    PlannedAutomation,
+    apply_automations,
+    automations_by_name,
+    declared_automations,
+    plan_automation,
+)
+from digits.server.deployment_record import DeploymentRecord, FieldDigests, read_record, write_record
+from digits.server.merging import current_fields, declared_fields, merge, merged_entry
+from digits.server.notifications import read_block
+from digits.server.services import POOL, run_prefect
+from digits.store.files import hash_file
 from digits.store.records import digest_of
 
 DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
+_PAGE = 200
+"""Number of objects that one request reads; the server's maximum."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -64,51 +79,268 @@ def _declared(project: Path, entry: Mapping[str, Any]) -> DeclaredDeployment:
     )
 
 
-def ensure_deployments(system: System, api: str, project: Path) -> bool:
-    """Create the work pool and the deployments of prefect.yaml, unless they exist and nothing has changed.
+@dataclass(frozen=True)
+class PlannedDeployment:
+    """Deployment, and what a deployment of prefect.yaml does to it.
 
     Args:
-        system: system whose state directory records what is deployed.
-        api: address of the Prefect API.
-        project: directory with prefect.yaml and the flows.
+        name: name as `FLOW/DEPLOYMENT`.
+        action: `create`, `update` or `unchanged`.
+        entry: its entry in the merged prefect.yaml.
+        kept: fields that were changed on the server and stay so.
+        replaced: fields whose value on the server is replaced by the file's.
+        schedule: its schedules, for display.
+        starts: whether it begins to run on a schedule.
+        record: digests of its fields in the file.
+    """
 
-    Returns:
-        Whether anything was deployed.
+    name: str
+    action: str
+    entry: Mapping[str, Any]
+    kept: tuple[str, ...]
+    replaced: tuple[str, ...]
+    schedule: str
+    starts: bool
+    record: FieldDigests
+
+
+@dataclass(frozen=True)
+class DeploymentPlan:
+    """Plan of a deployment of prefect.yaml and deploy/automations.yaml.
+
+    Args:
+        content: content of prefect.yaml, without the deployments.
+        deployments: deployments of prefect.yaml.
+        automations: automations of deploy/automations.yaml.
+        removed: deployments that an earlier prefect.yaml declared, and that still exist.
+        removed_automations: automations of which the same is true.
+        record: record to be written after the deployment.
+    """
+
+    content: Mapping[str, Any]
+    deployments: tuple[PlannedDeployment, ...]
+    automations: tuple[PlannedAutomation, ...]
+    removed: tuple[str, ...]
+    removed_automations: tuple[str, ...]
+    record: DeploymentRecord
+
+    @property
+    def deploys(self) -> bool:
+        """Whether prefect.yaml is deployed."""
+        return any(one.action != "unchanged" for one in self.deployments)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is created or updated."""
+        return self.deploys or any(one.action in ("create", "update") for one in self.automations)
+
+    @property
+    def notifications(self) -> tuple[str, ...]:
+        """Names of the automations that send notifications."""
+        return tuple(one.name for one in self.automations if one.notifies)
+
+    @property
+    def starting(self) -> tuple[str, ...]:
+        """Deployments that begin to run on a schedule."""
+        return tuple(one.name for one in self.deployments if one.starts)
+
+
+def plan_deployments(client: Any, project: Path, *, notify: bool = False) -> DeploymentPlan:
+    """Compare prefect.yaml and deploy/automations.yaml with a Prefect server; change nothing.
+
+    Args:
+        client: client of the server; None if there is none yet.
+        project: directory with prefect.yaml and the flows.
+        notify: whether notifications are turned on now.
 
     Raises:
-        OperationsError: if there is no prefect.yaml, or Prefect reports an error in it.
+        OperationsError: if there is no prefect.yaml, or a file has an error.
     """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectNotFound
+    content, entries = _read_declaration(project)
+    declared = dict(zip((one.name for one in declared_deployments(project)), entries, strict=True))
+    automations = declared_automations(project)
+    if client is None:
+        recorded, existing, running, block = DeploymentRecord(), dict[str, Any](), dict[str, Any](), None
+    else:
+        recorded, existing, block = read_record(client), deployments_by_name(client), read_block(client)
+        names = {*recorded.automations, *(one["name"] for one in automations)}
+        running = automations_by_name(client, sorted(names))
+    fingerprint = _fingerprint(project)
+    same = recorded.fingerprint == fingerprint and existing.keys() >= declared.keys()
+    planned = tuple(
+        plan_deployment(name, entry, existing.get(name), recorded.deployments.get(name), same=same)
+        for name, entry in declared.items()
+    )
+    identifiers = {**dict.fromkeys(declared, ""), **{name: str(one.id) for name, one in existing.items()}}
+    known = Identifiers(identifiers, block or ("" if notify else None))
+    planned_automations = tuple(
+        plan_automation(one, running.get(one["name"]), recorded.automations.get(one["name"]), known, notify=notify)
+        for one in automations
+    )
+    gone = _gone(recorded.deployments, declared, existing)
+    gone_automations = _gone(recorded.automations, {one["name"] for one in automations}, running)
+    return DeploymentPlan(
+        content,
+        planned,
+        planned_automations,
+        gone,
+        gone_automations,
+        DeploymentRecord(
+            fingerprint,
+            {**{name: recorded.deployments[name] for name in gone}, **{one.name: one.record for one in planned}},
+            {
+                **{name: recorded.automations[name] for name in gone_automations},
+                **{one.name: one.record for one in planned_automations if one.record},
+            },
+        ),
+    )
 
-    wanted = _fingerprint(api, project)
-    note = system.state / "deployed"
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pool(POOL)
-        except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        known = deployments_by_name(client)
-    if note.is_file() and note.read_text() == wanted and known.keys() >= set(DEPLOYMENTS):
-        return False
-    run_prefect(["--no-prompt", "deploy", "--all"], api, project)
-    write_file(note, wanted.encode())
-    return True
+
+def plan_deployment(
+    name: str, entry: Mapping[str, Any], existing: Any, recorded: FieldDigests | None, *, same: bool
+) -> PlannedDeployment:
+    """Plan what a deployment of prefect.yaml does to one deployment.
+
+    Args:
+        name: name as `FLOW/DEPLOYMENT`.
+        entry: its entry in prefect.yaml.
+        existing: Prefect deployment on the server; None if there is none.
+        recorded: field digests of the last deployment; None if there was none.
+        same: whether everything that deployments depend on is as at the last deployment.
+    """
+    merged = merge(declared_fields(entry), current_fields(existing) if existing else None, recorded)
+    planned = merged_entry(entry, merged.values)
+    return PlannedDeployment(
+        name,
+        "create" if existing is None else "unchanged" if same else "update",
+        planned,
+        merged.kept,
+        merged.replaced,
+        schedule=describe_schedules(planned),
+        starts=is_scheduled(planned) and not (existing and is_scheduled(merged_entry(entry, current_fields(existing)))),
+        record=merged.record,
+    )
+
+
+def is_scheduled(entry: Mapping[str, Any]) -> bool:
+    """Check whether a deployment of prefect.yaml runs on a schedule."""
+    return not entry.get("paused") and any(schedule.get("active", True) for schedule in entry.get("schedules") or ())
+
+
+def describe_schedules(entry: Mapping[str, Any]) -> str:
+    """Return the schedules of a deployment of prefect.yaml, for display."""
+    if entry.get("paused"):
+        return "paused"
+    schedules = entry.get("schedules") or ()
+    return ", ".join(map(_describe_schedule, schedules)) or "on demand"
+
+
+def _describe_schedule(schedule: Mapping[str, Any]) -> str:
+    when = next((f"{schedule[kind]}" for kind in ("cron", "interval", "rrule") if schedule.get(kind)), "?")
+    return f"{when} {schedule.get('timezone', '')}".strip() + ("" if schedule.get("active", True) else " (paused)")
+
+
+def apply_deployments(plan: DeploymentPlan, client: Any, api: str, project: Path, *, notify: bool = False) -> None:
+    """Carry out a plan: create the work pools, deployments and automations, and record them on the server.
+
+    Args:
+        plan: plan of the same server and project.
+        client: client of the server.
+        api: address of the Prefect API.
+        project: directory with prefect.yaml and the flows.
+        notify: whether notifications are turned on now.
+
+    Raises:
+        OperationsError: if Prefect reports an error in prefect.yaml.
+    """
+    if plan.deploys:
+        _ensure_pool(client)
+        _deploy({**plan.content, "deployments": [one.entry for one in plan.deployments]}, api, project)
+        write_record(client, replace(plan.record, automations=read_record(client).automations))
+        plan = plan_deployments(client, project, notify=notify)  # the deployments have identifiers now
+    names = [one.name for one in plan.automations]
+    apply_automations(client, plan.automations, automations_by_name(client, names))
+    if read_record(client) != plan.record:
+        write_record(client, plan.record)
+
+
+def prune_deployments(plan: DeploymentPlan, client: Any) -> None:
+    """Remove the deployments and automations that prefect.yaml and deploy/automations.yaml no longer declare."""
+    existing = deployments_by_name(client)
+    for name in plan.removed:
+        client.delete_deployment(existing[name].id)
+    for automation in automations_by_name(client, plan.removed_automations).values():
+        client.delete_automation(automation.id)
+    record = read_record(client)
+    write_record(
+        client,
+        replace(
+            record,
+            deployments=_without(record.deployments, plan.removed),
+            automations=_without(record.automations, plan.removed_automations),
+        ),
+    )
 
 
 def deployments_by_name(client: Any) -> dict[str, Any]:
     """Return the Prefect deployments, by `FLOW/DEPLOYMENT`."""
-    flows = {flow.id: flow.name for flow in client.read_flows()}
-    return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in client.read_deployments()}
+    flows = {flow.id: flow.name for flow in _pages(client.read_flows)}
+    return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in _pages(client.read_deployments)}
 
 
-def _fingerprint(api: str, project: Path) -> str:
-    """Return a digest of all that a deployment depends on: prefect.yaml, flows, settings, project, Python and API."""
+def _pages(read: Callable[..., list[Any]]) -> Iterator[Any]:
+    """Yield everything that a method of Prefect's client reads in pages."""
+    offset = 0
+    while page := read(offset=offset, limit=_PAGE):
+        yield from page
+        offset += len(page)
+
+
+def _gone(recorded: Iterable[str], declared: Container[str], existing: Container[str]) -> tuple[str, ...]:
+    return tuple(name for name in recorded if name not in declared and name in existing)
+
+
+def _without(values: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _read_declaration(project: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the content of prefect.yaml without its deployments, and its deployments with the environment's values."""
+    import yaml
+    from prefect.utilities.templating import apply_values
+
+    declared_deployments(project)  # checks the file
+    content = yaml.safe_load((project / "prefect.yaml").read_text("utf-8"))
+    entries: Any = apply_values(content.pop("deployments") or [], dict(os.environ), remove_notset=False)
+    return content, entries
+
+
+def _ensure_pool(client: Any) -> None:
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+
+
+def _deploy(content: Mapping[str, Any], api: str, project: Path) -> None:
+    """Deploy the content of a prefect.yaml in the project."""
+    import yaml
+
+    with TemporaryDirectory(prefix="digits-deploy-") as folder:
+        merged = Path(folder) / "prefect.yaml"
+        merged.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+        run_prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(merged)], api, project)
+
+
+def _fingerprint(project: Path) -> str:
+    """Return a digest of all that a deployment depends on: prefect.yaml, flows, settings, project and Python."""
     declaration = _require_declaration(project)
     settings = [*_PACKAGE.glob("*/config.py"), _PACKAGE / "maintenance" / "retention.py"]
     sources = [declaration, *sorted((project / "flows").glob("*.py")), *sorted(settings)]
-    return digest_of([api, str(project), sys.executable, *map(hash_file, sources)])
+    return digest_of([str(project), sys.executable, *map(hash_file, sources)])
 
 
 def _require_declaration(project: Path) -> Path:

@@ -1,0 +1,50 @@
+"""Deployment record: what Digits last deployed to a Prefect server, kept on that server in a Prefect variable.
+
+A redeployment from another machine finds it, too.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+VARIABLE = "digits_deployed"
+"""Name of the Prefect variable."""
+FieldDigests = Mapping[str, str]
+"""Digests of the fields of a deployment or automation in its file; see `digits.server.merging`."""
+
+
+@dataclass(frozen=True)
+class DeploymentRecord:
+    """Record of the last deployment to a Prefect server; empty if there was none.
+
+    Args:
+        fingerprint: digest of everything that the deployments depend on.
+        deployments: field digests of each deployment, by name.
+        automations: field digests of each automation, by name.
+    """
+
+    fingerprint: str = ""
+    deployments: Mapping[str, FieldDigests] = field(default_factory=dict)
+    automations: Mapping[str, FieldDigests] = field(default_factory=dict)
+
+
+def read_record(client: Any) -> DeploymentRecord:
+    """Return the record of a Prefect server; an empty one if it has none, or not one of this version."""
+    found = client.read_variable_by_name(VARIABLE)
+    try:
+        value = json.loads(found.value) if found and isinstance(found.value, str) else found and found.value
+        return DeploymentRecord(**value) if value else DeploymentRecord()
+    except (TypeError, ValueError):
+        return DeploymentRecord()
+
+
+def write_record(client: Any, record: DeploymentRecord) -> None:
+    """Write the record of a Prefect server."""
+    from prefect.client.schemas.actions import VariableCreate, VariableUpdate
+
+    value = asdict(record)
+    if client.read_variable_by_name(VARIABLE):
+        client.update_variable(VariableUpdate(name=VARIABLE, value=value, tags=["digits"]))
+    else:
+        client.create_variable(VariableCreate(name=VARIABLE, value=value, tags=["digits"]))
