@@ -2,7 +2,11 @@
 
 - `api`: access to a configured Prefect API
 - `attention`: sentences about what needs the attention of an operator
-- `deployments`: registration of the deployments of prefect.yaml
+- `automations`: the automations of deploy/automations.yaml
+- `deployment_record`: what was last deployed to a server
+- `deployments`: comparison of prefect.yaml with a server, and its deployment
+- `merging`: which values a redeployment keeps
+- `notifications`: the block that sends notifications
 - `password`: the password of a server that Digits starts
 - `prefect_settings`: the settings that Prefect would use
 - `reaping`: detection of runs whose process is gone

@@ -97,15 +97,6 @@ def test_the_rollback_has_two_optional_parameters(deployments: dict[str, Any]) -
     assert not schema.get("required")
 
 
-def test_an_automation_that_trains_after_drift_exists_but_is_disabled(ask: Ask, deployments: dict[str, Any]) -> None:
-    nightly = deployments["nightly"]["id"]
-    found = ask("/automations/filter", {})
-    (automation,) = [one for one in found if any(action.get("deployment_id") == nightly for action in one["actions"])]
-    assert automation["enabled"] is False
-    assert automation["trigger"]["expect"] == ["digits.drift"]
-    assert automation["trigger"]["match"] == {"prefect.resource.id": "digits.predictions.*"}
-
-
 def test_a_clock_change_skips_no_night_and_repeats_none() -> None:
     for zone, first in (
         ("Europe/Berlin", "2027-03-27"),
