@@ -9,6 +9,7 @@ import typer
 
 from digits.cli import runtime
 from digits.cli.app import Artifacts, AsJson, DryRun, Notify, Prune, State, Yes
+from digits.cli.connection import open_system, require_api
 
 if TYPE_CHECKING:
     from digits.server.automations import PlannedAutomation
@@ -43,7 +44,6 @@ def deploy(
 ) -> None:
     """Deploy prefect.yaml and deploy/automations.yaml to the Prefect server, and keep what was changed in its UI."""
     from digits.cli.output import print_facts
-    from digits.cli.system import open_system, require_api
 
     project = runtime.require_flows()
     system = open_system(state, artifacts)

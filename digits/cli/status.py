@@ -1,7 +1,7 @@
 """Command `status`."""
 
 from digits.cli.app import Artifacts, AsJson, State
-from digits.cli.system import open_system, use_api
+from digits.cli.connection import open_system, use_api
 
 
 def status(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:

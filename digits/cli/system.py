@@ -1,6 +1,5 @@
 """Commands `up`, `down` and `janitor`, and prediction by a deployment (`predict --deploy`)."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from digits.cli import runtime
 from digits.cli.app import Artifacts, AsJson, DryRun, Notify, Prune, State, Yes
+from digits.cli.connection import open_system, require_api, use_api
 from digits.cli.deploy import DeployOptions, deploy_project, preview
 
 if TYPE_CHECKING:
@@ -224,37 +224,6 @@ def _percent(client: Any, run: Any) -> int:
     chosen = {"key": {"like_": "prediction-progress-"}, "flow_run_id": {"any_": [run]}}
     found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(chosen), limit=1)
     return int(float(found[0].data)) if found else 0
-
-
-def open_system(state: Path | None, artifacts: Path | None) -> "System":
-    """Return the system of the options `--state` and `--artifacts`."""
-    from digits.server.services import System, state_directory
-    from digits.settings import artifact_root
-
-    root = artifact_root(artifacts)
-    return System(state_directory(state, root), root)
-
-
-def use_api(system: "System", api: str) -> None:
-    """Set the Prefect API of this process and its password, before Prefect is imported."""
-    os.environ.update(system.environment(api))
-
-
-def require_api(system: "System") -> str:
-    """Set the Prefect API of this process to that of the system, and return its address.
-
-    Raises:
-        OperationsError: if there is none, it does not answer, or requires another password.
-    """
-    from digits.errors import OperationsError
-    from digits.server.services import require_access
-
-    api, _ = system.api()
-    if api is None:
-        raise OperationsError("no Prefect server runs here, and none is configured; start one with `digits up`")
-    require_access(system, api)
-    use_api(system, api)
-    return api
 
 
 def _reap() -> list[str]:
