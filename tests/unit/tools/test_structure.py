@@ -9,6 +9,8 @@ from tools import structure
 MAX_MODULES, MAX_ARROWS, MAX_LINES = 12, 36, 600
 MAX_COMMANDS = 20
 """Limit of modules in `digits.cli`, which has one per group of commands."""
+MAX_SERVER = 18
+"""Limit of modules in `digits.server`, which has one per concern of operations."""
 MAX_MEDIAN, MAX_P90 = 6, 16
 PACKAGES = {
     *("images", "data", "store", "model", "training", "outputs", "prediction", "pipeline", "review", "maintenance"),
@@ -21,6 +23,7 @@ def test_the_code_keeps_within_the_limits_of_its_structure() -> None:
     found = structure.measure()
     assert set(found["modules per package"]) == PACKAGES
     assert found["modules per package"].pop("cli") <= MAX_COMMANDS
+    assert found["modules per package"].pop("server") <= MAX_SERVER
     assert max(found["modules per package"].values()) <= MAX_MODULES
     assert 0 < found["arrows between packages"] <= MAX_ARROWS
     assert found["circles"] == []
