@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from digits.cli import demo, deploy, maintenance, models, predict, review, status, system, train
+from digits.cli import backup, demo, deploy, maintenance, models, predict, review, status, system, train
 from digits.errors import UsageError
 
 RENAMED_OPTIONS = {"--recipe": "--preset"}
@@ -62,6 +62,8 @@ for _command in (
     system.janitor,
     maintenance.verify,
     maintenance.repair,
+    backup.backup,
+    backup.restore,
     demo.demo,
 ):
     app.command()(_command)

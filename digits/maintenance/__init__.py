@@ -1,7 +1,11 @@
-"""Maintenance: verification, repair and cleaning of an artifact root, and the state of processes.
+"""Maintenance: verification, repair, backup and cleaning of an artifact root, and the state of processes.
 
+- `archives`: archive of a backup
+- `backup`: backup of an artifact root
 - `integrity`: verification of all files under the artifact root
 - `processes`: state of the processes of this machine
 - `repair`: repair of damaged records and artifacts
+- `restore`: restoration of a backup
 - `retention`: removal of unused artifacts, abandoned work and temporary files
+- `tables`: prediction tables below the artifact root
 """

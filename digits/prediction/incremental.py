@@ -4,8 +4,8 @@ An incremental run leaves a ledger, from which the next run knows what has chang
 is named after the table's SHA-256. Each pair of source and table has its own directory of ledgers:
 
     HASH.rows       for each row of the table, in order: a mark, the listing's record, NUL, the row as JSON, NUL
-    HASH.json       the commit record: a sealed record (`digits.store.records`) with the hash of HASH.rows; the ledger
-                    is committed when this file exists
+    HASH.json       the commit record: a sealed record (`digits.store.records`) with the hash of HASH.rows, and the
+                    paths of source and table; the ledger is committed when this file exists
 
 The ledger is committed just before its table replaces the previous one. After a kill between the two, or before the
 previous ledger is removed, there are two ledgers, and one of them matches the table. If none matches, another program
@@ -279,7 +279,8 @@ class NewLedger:
         self._rows.rename(rows)
         sync_directory(directory)
         about = {"plan": self._plan.digest, "recipe": self._former.recipe, "least_certain": list(least_certain)}
-        write_record(directory / f"{table}.json", {"sha256": digest, **about})
+        places = {"source": str(self._plan.source), "out": str(self._plan.out)}
+        write_record(directory / f"{table}.json", {"sha256": digest, **about, **places})
 
     def remove_others(self, table: str) -> None:
         """Remove the ledgers of all tables but the one with this SHA-256."""
