@@ -52,8 +52,8 @@ bench: setup
 
 lock upgrade: setup
 	@$(RESOLVE) $(if $(filter upgrade,$@),--upgrade) --extra train --extra dev -o $(LOCK)
-	@$(RESOLVE) --no-annotate -c $(LOCK) -o requirements-predict.lock
-	@$(RESOLVE) --no-annotate -c $(LOCK) --extra train -o requirements-train.lock
+	@$(RESOLVE) --no-annotate -c $(LOCK) -o $(dir $(LOCK))requirements-predict.lock
+	@$(RESOLVE) --no-annotate -c $(LOCK) --extra train -o $(dir $(LOCK))requirements-train.lock
 
 # What does not concern Digits is passed over by --ignore-vuln ID, with the reason and the date here.
 audit: setup

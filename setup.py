@@ -16,7 +16,9 @@ class BuildWithProject(build_py):
         """Build the package, and copy the files unless the install is editable."""
         super().run()
         if not self.editable_mode:
-            for file in (file for pattern in FILES for file in Path().glob(pattern) if file.is_file()):
+            for file in (
+                file for pattern in FILES for file in Path().glob(pattern) if file.is_file() and file.name != ".env"
+            ):
                 target = Path(self.build_lib) / "digits" / "project_files" / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)

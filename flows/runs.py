@@ -15,6 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from digits.errors import DigitsError
+from digits.project import check_version
 from digits.server.reaping import ended_badly, label_run
 from tasks.edge import emit
 
@@ -30,13 +31,15 @@ def with_final_message(function: Callable[P, tuple[R, str]]) -> Callable[P, R]:
     """Decorate a flow function so that the final message of its run is one sentence.
 
     The sentence is the second part of the function's result. After an expected error it is the error's message; the
-    traceback goes to the log of the run. Before the function is called, the run records its process in a label. An
-    unexpected error within `FIRST_SECONDS` lets the function be called once more.
+    traceback goes to the log of the run. Before the function is called, the version of the project is checked, and the
+    run records its process in a label. An unexpected error within `FIRST_SECONDS` lets the function be called once
+    more.
     """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
         def work() -> tuple[R, str]:
+            check_version(Path(__file__).parents[1])
             label_run()
             return function(*args, **kwargs)
 

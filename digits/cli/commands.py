@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from digits.cli import backup, demo, deploy, maintenance, models, predict, review, status, system, train
+from digits.cli import backup, demo, deploy, init, maintenance, models, predict, review, status, system, train
 from digits.errors import UsageError
 
 RENAMED_OPTIONS = {"--recipe": "--preset"}
@@ -65,5 +65,6 @@ for _command in (
     backup.backup,
     backup.restore,
     demo.demo,
+    init.init,
 ):
     app.command()(_command)

@@ -18,16 +18,19 @@ def require_project() -> Path:
     """Return the directory of the project.
 
     Raises:
-        UsageError: if neither the current directory nor one above it is a project.
+        UsageError: if neither the current directory nor one above it is a project, or its files belong to another
+            major version of the library.
     """
+    from digits.project import check_version
     from digits.settings import find_project
 
     project = find_project()
     if project is None:
         raise UsageError(
-            f"{Path.cwd()} is not in a Digits project, where the flows are; change to a clone of Digits "
-            "(its prefect.yaml has the line `name: digits`)"
+            f"{Path.cwd()} is not in a Digits project, where the flows are; change to a project or a clone of Digits "
+            "(its prefect.yaml has the line `name: digits`), or create a project with `digits init DIRECTORY`"
         )
+    check_version(project)
     return project
 
 

@@ -30,6 +30,8 @@ class RunningSystem:
         home: home directory of the user.
         port: port of the server.
         secrets: further environment variables.
+        project: directory in which the commands run; None for that of the tests.
+        command: program `digits`; None for that of the tests' environment.
     """
 
     root: Path
@@ -37,6 +39,8 @@ class RunningSystem:
     home: Path
     port: int
     secrets: tuple[tuple[str, str], ...] = ()
+    project: Path | None = None
+    command: Path | None = None
 
     @property
     def url(self) -> str:
@@ -52,9 +56,15 @@ class RunningSystem:
 
     def digits(self, *arguments: str, code: int = 0, **more: str) -> Any:
         """Run a command, check its exit code, and return its JSON output, or its text output if that is not JSON."""
-        command = [str(Path(sys.executable).with_name("digits")), *arguments]
+        command = [str(self.command or Path(sys.executable).with_name("digits")), *arguments]
         done = subprocess.run(
-            command, env={**self.environment, **more}, capture_output=True, text=True, check=False, timeout=300
+            command,
+            env={**self.environment, **more},
+            cwd=self.project,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
