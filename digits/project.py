@@ -43,7 +43,7 @@ class ProjectRecord:
 
 @dataclass(frozen=True)
 class Changes:
-    """What an installation of the library changes in a project.
+    """Changes that an installation of the library makes in a project.
 
     Args:
         written: files to write.
