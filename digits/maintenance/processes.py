@@ -7,6 +7,7 @@ environment, or must have started before its work did; otherwise it is another p
 import os
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -43,6 +44,23 @@ def is_running(number: int) -> bool:
     with suppress(psutil.NoSuchProcess):
         return not _is_zombie(psutil.Process(number))
     return False
+
+
+def is_stopped(number: int) -> bool:
+    """Return whether a process of this machine is stopped by a signal, and so does nothing."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(number).status() == psutil.STATUS_STOPPED)
+    return False
+
+
+def processes_with(file: Path) -> list[int]:
+    """Return the numbers of the processes, other than this one, that have a file open and that you may examine."""
+    path, found = str(file.resolve()), []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and any(opened.path == path for opened in process.open_files()):
+                found.append(process.pid)
+    return found
 
 
 def descendants(number: int) -> list[int]:

@@ -11,21 +11,23 @@
 Only the user who created the state directory can read it.
 """
 
+import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from digits.errors import OperationsError
-from digits.maintenance.processes import descendants, is_running
+from digits.errors import OperationsError, os_errors_as
+from digits.maintenance.processes import descendants, is_running, is_stopped, processes_with
 from digits.server.api import Access, check_access, configured_api, configured_password, hide_secrets
 from digits.server.password import ensure_password, password_file, private_files, read_password
 from digits.server.server_settings import server_environment
@@ -38,8 +40,13 @@ MAX_RUNS = 4
 ORIGIN_VARIABLES = ("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS")
 """Both names of the setting with the addresses of the pages that may use the server; Prefect prefers the second."""
 START_SECONDS, STOP_SECONDS = 120, 20
+LOCK_SECONDS = 5
+"""Seconds to wait for a lock that `digits status` may hold for an instant."""
+COMMAND_SECONDS = 300
+"""Time limit of a `prefect` command."""
 _POLL_SECONDS = 0.2
 _LOG_LINES = 8
+_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
 
 
 def state_directory(option: Path | None, root: Path, environment: Mapping[str, str] = os.environ) -> Path:
@@ -78,28 +85,44 @@ class Service:
         return self.state / f"{self.name}.lock"
 
     def record(self) -> ServiceRecord | None:
-        """Return the record of the process; None if it does not run, or is just being started."""
+        """Return the record of the process; None if it does not run, is just being started, or was not recorded."""
+        if not self.is_locked():
+            return None
+        try:
+            return ServiceRecord(**json.loads(self.lock.read_text("utf-8")))
+        except (ValueError, TypeError):
+            return None
+
+    def is_locked(self) -> bool:
+        """Check whether a process holds the lock, recorded or not."""
         try:
             with locked(self.lock, wait=False, shared=True, flags=os.O_RDONLY) as lock:
-                if lock.held:
-                    return None
-        except FileNotFoundError:
-            return None
-        written = self.lock.read_text("utf-8")
-        return ServiceRecord(**json.loads(written)) if written else None
+                return not lock.held
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def start(
         self, command: list[str], environment: Mapping[str, str], *, directory: Path, api: str
     ) -> "subprocess.Popen[bytes]":
-        """Start the process in its own session, and pass it the locked file.
+        """Start the process in its own session, and pass it the locked file. A process that is not recorded is killed.
 
         Args:
             command: program and arguments.
             environment: environment variables of the process.
             directory: working directory of the process.
             api: address of the Prefect API, for the record.
+
+        Raises:
+            OperationsError: if another process holds the lock.
+            OSError: if the process cannot be started, or its record cannot be written.
         """
-        with locked(self.lock, flags=os.O_RDWR | os.O_CREAT | os.O_TRUNC) as lock, self.log.open("ab") as log:
+        with locked(self.lock, wait=LOCK_SECONDS) as lock, self.log.open("ab") as log:
+            if not lock.held:
+                raise OperationsError(
+                    f"a {self.name} is running that is not recorded in {self.lock}{_named(processes_with(self.lock))}; "
+                    "end it with `digits down`"
+                )
+            os.ftruncate(lock.descriptor, 0)
             process = subprocess.Popen(
                 command,
                 env=dict(environment),
@@ -110,37 +133,65 @@ class Service:
                 start_new_session=True,
                 pass_fds=[lock.descriptor],
             )
-            os.write(lock.descriptor, json.dumps(ServiceRecord(process.pid, api)._asdict()).encode())
+            try:
+                _write_durably(lock.descriptor, json.dumps(ServiceRecord(process.pid, api)._asdict()).encode())
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise
         return process
 
     def stop(self) -> bool:
         """Stop the process and all processes that it started; return whether it was running.
 
         Prefect's worker sometimes misses a SIGTERM while it starts a run, and each run has its own session. Therefore
-        processes that still run after `STOP_SECONDS` are killed one by one.
+        processes that still run after `STOP_SECONDS` are killed one by one. A process that is not recorded is found by
+        its open lock file.
 
         Raises:
             OperationsError: if the process does not end.
+            OSError: if it belongs to another user.
         """
-        record = self.record()
-        if record is None:
+        if not self.is_locked():
             return False
-        with suppress(ProcessLookupError):
-            os.killpg(record.pid, signal.SIGTERM)
-        if wait_until(lambda: self.record() is None, STOP_SECONDS):
+        record = self.record()
+        found = [record.pid] if record else processes_with(self.lock)
+        for process in found:
+            with suppress(ProcessLookupError):
+                os.killpg(os.getpgid(process), signal.SIGTERM)
+                os.killpg(os.getpgid(process), signal.SIGCONT)  # a stopped process does not receive SIGTERM
+        if wait_until(lambda: not self.is_locked(), STOP_SECONDS):
             return True
-        processes = [record.pid, *descendants(record.pid)]
-        for process in processes:
+        found += [*processes_with(self.lock), *(child for process in found for child in descendants(process))]
+        for process in found:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        if wait_until(lambda: self.record() is None and not any(map(is_running, processes)), STOP_SECONDS):
+        if wait_until(lambda: not self.is_locked() and not any(map(is_running, found)), STOP_SECONDS):
             return True
-        raise OperationsError(f"the {self.name} (process {record.pid}) does not end; see {self.log}, then kill it")
+        raise OperationsError(f"the {self.name}{_named(found)} does not end; see {self.log}, then kill it")
 
-    def log_tail(self) -> str:
-        """Return the last lines of the log, for an error message."""
-        lines = self.log.read_text("utf-8", "replace").splitlines()
-        return "\n".join([f"{self.log} ends:", *lines[-_LOG_LINES:]])
+    def last_words(self) -> str:
+        """Return why the process ended, in one line: the last error in its log."""
+        return f"{last_error(self.log.read_text('utf-8', 'replace'))}; see {self.log}"
+
+
+def last_error(output: str) -> str:
+    """Return the last line of a program's output that names an error, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return (errors or lines or ["it wrote no reason"])[-1]
+
+
+def _named(processes: Sequence[int]) -> str:
+    """Return processes for a message, in parentheses; empty if there are none."""
+    return f" (process {', '.join(map(str, sorted(set(processes))))})" if processes else ""
+
+
+def _write_durably(descriptor: int, content: bytes) -> None:
+    """Write to the start of an open file and sync it; raise an `OSError` if the disk is too full."""
+    if os.pwrite(descriptor, content, 0) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(descriptor)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
@@ -194,14 +245,19 @@ class System:
         """Hold the lock of the state directory, and create the directory if it is missing.
 
         Raises:
-            OperationsError: if another process holds the lock.
+            OperationsError: if another process holds the lock, or a file of the directory cannot be read or written.
         """
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.state.chmod(0o700)
-        with locked(self.state / "turn.lock", wait=False) as lock:
-            if not lock.held:
-                raise OperationsError(f"another `digits up` or `digits down` is using {self.state}; wait for it")
-            yield
+        turn, remedy = self.state / "turn.lock", "check the free space and the permissions, then repeat the command"
+        with os_errors_as(OperationsError, self.state, "the state directory cannot be used", remedy):
+            self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.state.chmod(0o700)
+            with locked(turn, wait=False) as lock:
+                if not lock.held:
+                    users = _named(processes_with(turn))
+                    raise OperationsError(
+                        f"another `digits up` or `digits down`{users} is using {self.state}; wait for it"
+                    )
+                yield
 
 
 def client_environment(
@@ -236,7 +292,9 @@ def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
     api, ours = system.api()
     if api is None:
         api, ours = _start_server(system, port, project), True
-    wait_until(lambda: check_access(api) is not Access.ABSENT, START_SECONDS if ours else 0)
+    wait_until(
+        lambda: check_access(api) is not Access.ABSENT or not _can_still_answer(system), START_SECONDS if ours else 0
+    )
     require_access(system, api)
     if ours and check_access(api, {}) is Access.OPEN:
         raise OperationsError(
@@ -244,6 +302,12 @@ def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
             "run `digits down`, then `digits up`"
         )
     return api, ours
+
+
+def _can_still_answer(system: System) -> bool:
+    """Check that the server which `digits up` started is running, and is not stopped by a signal."""
+    record = system.server.record()
+    return record is not None and not is_stopped(record.pid)
 
 
 def require_access(system: System, api: str) -> None:
@@ -254,16 +318,22 @@ def require_access(system: System, api: str) -> None:
     """
     found = check_access(api, system.environment(api))
     if found is Access.ABSENT:
-        ours = system.server.record()
-        remedy = (
-            f"see {system.server.log}" if ours else "start it, or unset PREFECT_API_URL to use a server of your own"
-        )
-        raise OperationsError(f"the Prefect server at {hide_secrets(api)} does not answer; {remedy}")
+        raise OperationsError(f"the Prefect server at {hide_secrets(api)} does not answer; {_remedy(system, api)}")
     if found is Access.DENIED:
         raise OperationsError(
             f"the Prefect server at {hide_secrets(api)} requires another password: set PREFECT_API_AUTH_STRING to the "
             "value that PREFECT_SERVER_API_AUTH_STRING had when the server was started"
         )
+
+
+def _remedy(system: System, api: str) -> str:
+    """Return what you can do about a server that does not answer."""
+    record = system.server.record()
+    if record is None or record.api != api:
+        return "start it, or unset PREFECT_API_URL to use a server of your own"
+    if is_stopped(record.pid):
+        return f"its process {record.pid} is stopped: continue it with `kill -CONT {record.pid}`, or run `digits down`"
+    return f"see {system.server.log}, or run `digits down`"
 
 
 def _start_server(system: System, port: int, project: Path) -> str:
@@ -286,7 +356,7 @@ def _start_server(system: System, port: int, project: Path) -> str:
         process = system.server.start(command, environment, directory=project, api=api)
     wait_until(lambda: process.poll() is not None or check_access(api) is not Access.ABSENT, START_SECONDS)
     if process.poll() is not None:
-        raise OperationsError(f"the Prefect server did not start; {system.server.log_tail()}")
+        raise OperationsError(f"the Prefect server did not start: {system.server.last_words()}")
     return api
 
 
@@ -322,19 +392,29 @@ def run_prefect(arguments: list[str], api: str, project: Path) -> None:
     Raises:
         OperationsError: if it fails; the message contains the end of its output.
     """
-    command = [sys.executable, "-m", "prefect", *arguments]
-    done = subprocess.run(
-        command,
-        env=client_environment(api),
-        cwd=project,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command, name = [sys.executable, "-m", "prefect", *arguments], f"`prefect {' '.join(arguments)}`"
+    try:
+        done = subprocess.run(
+            command,
+            env=client_environment(api),
+            cwd=project,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OperationsError(
+            f"{name} did not end within {COMMAND_SECONDS} s; check that the server at {hide_secrets(api)} works"
+        ) from error
     if done.returncode:
-        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LOG_LINES:])
-        raise OperationsError(f"`prefect {' '.join(arguments)}` failed:\n{output}")
+        raise OperationsError(f"{name} failed: {_summarize(done.stdout + done.stderr)}")
+
+
+def _summarize(output: str) -> str:
+    """Return the error of a command that failed with a traceback, else the last lines of its output."""
+    return last_error(output) if "Traceback" in output else "\n".join(output.strip().splitlines()[-_LOG_LINES:])
 
 
 def ensure_worker(system: System, api: str, project: Path) -> bool:
@@ -362,7 +442,7 @@ def ensure_worker(system: System, api: str, project: Path) -> bool:
     process = system.worker.start([*command, *limit], environment, directory=project, api=api)
     wait_until(lambda: process.poll() is not None or online_workers() > 0, START_SECONDS)
     if process.poll() is not None:
-        raise OperationsError(f"the worker did not start; {system.worker.log_tail()}")
+        raise OperationsError(f"the worker did not start: {system.worker.last_words()}")
     return True
 
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
+_POLL_SECONDS = 0.05
+"""Seconds between two attempts to take a lock."""
 _NAME_LENGTH = 40
 """Number of leading characters of a file's name that its temporary file's name repeats."""
 TEMPORARY = re.compile(rb"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
@@ -107,7 +110,7 @@ class Lock:
 
     Args:
         descriptor: file descriptor of the open file.
-        held: whether this process holds the lock; always true after waiting for it.
+        held: whether this process holds the lock; always true after waiting for it without a limit.
     """
 
     descriptor: int
@@ -116,13 +119,14 @@ class Lock:
 
 @contextmanager
 def locked(
-    path: Path, *, wait: bool = True, shared: bool = False, flags: int = os.O_RDWR | os.O_CREAT
+    path: Path, *, wait: bool | float = True, shared: bool = False, flags: int = os.O_RDWR | os.O_CREAT
 ) -> Iterator[Lock]:
     """Lock a file or a directory for the duration of the context. The kernel releases the lock if the process dies.
 
     Args:
         path: file to lock, created if missing, or directory; the parent directory must exist.
-        wait: whether to wait until the lock is free; without waiting, `Lock.held` is false if the lock is taken.
+        wait: whether to wait until the lock is free, or for how many seconds at most. `Lock.held` is false if the lock
+            is still taken.
         shared: whether other processes may hold a shared lock at the same time.
         flags: flags for `os.open`.
 
@@ -137,9 +141,22 @@ def locked(
             os.close(descriptor)
 
 
-def _lock(descriptor: int, *, wait: bool, shared: bool) -> bool:
+def _lock(descriptor: int, *, wait: bool | float, shared: bool) -> bool:
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    if wait is True:
+        fcntl.flock(descriptor, operation)
+        return True
+    deadline = time.monotonic() + wait
+    while not _try_lock(descriptor, operation):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _try_lock(descriptor: int, operation: int) -> bool:
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
