@@ -21,8 +21,9 @@ from tasks.edge import emit
 
 P = ParamSpec("P")
 R = TypeVar("R")
-FIRST_SECONDS = 30
-"""Seconds within which an unexpected error does not end a run, but starts it once more."""
+FIRST_SECONDS = 120
+"""Seconds within which an unexpected error does not end a run, but starts it once more. A client of Prefect repeats a
+request to a busy server for one minute."""
 NAME_PARTS = 2
 """Number of parts of a path in the name of a run."""
 

@@ -68,10 +68,12 @@ def server_error_message(error: Exception) -> str | None:
         seconds = os.environ[STARTUP_VARIABLE]
         remedy = f"start one with `digits up`, or increase {STARTUP_VARIABLE}"
         return f"the temporary Prefect server did not start within {seconds} s; {remedy}"
-    if type(error).__module__.partition(".")[0] == "httpx":
-        name = type(error).__name__
-        return f"the Prefect server no longer answers ({name}); check that it runs, and repeat the command"
-    return None
+    if not any(kind.__module__.partition(".")[0] == "httpx" for kind in type(error).__mro__):
+        return None
+    if (code := getattr(getattr(error, "response", None), "status_code", None)) in (401, 403):
+        return "the Prefect server requires another password: set PREFECT_API_AUTH_STRING"
+    problem = f"answers with the error {code}" if code else f"no longer answers ({type(error).__name__})"
+    return f"the Prefect server {problem}; check that it works, see its log, and repeat the command"
 
 
 def bypass_proxy_locally() -> None:

@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+import threading
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from digits.server.services import System
 
 POLL_SECONDS = 0.5
+REAP_SECONDS = 15
+"""Time in which `digits down` looks for runs whose process is gone."""
 PASSWORD = "password of the ui (asked once)"  # noqa: S105 - the title of a line
 TRACKING = "to use the server elsewhere"
 
@@ -92,9 +96,12 @@ def start_system(system: "System", port: int, options: DeployOptions) -> dict[st
         OperationsError: if a part cannot be started. Parts that were started keep running; `up` can be repeated.
     """
     from digits.cli.output import print_notice
+    from digits.server.prefect_settings import check_sources
     from digits.server.services import ensure_server, ensure_worker
 
     project = runtime.require_flows()
+    with chdir(project):  # where server and worker will run
+        check_sources()
     with system.exclusive():
         found = system.api()[0] is not None
         starting = "starting a Prefect server (5 to 20 s, the first time longer)"
@@ -136,17 +143,47 @@ def stop_system(system: "System") -> dict[str, object]:
         return {"nothing": f"was started from {system.state}"}
     with system.exclusive():
         record = system.server.record()
-        worker = system.worker.stop()
-        crashed: list[str] = []
-        if record:
-            use_api(system, record.api)
-            crashed = _reap()
-        server = system.server.stop()
+        try:
+            worker = system.worker.stop()
+            runs = _reap_briefly(system, record.api) if record else {}
+        finally:
+            server = system.server.stop()
     return {
         "worker": "stopped" if worker else "was not running",
         "server": "stopped" if server else "was not started by digits up, or not running",
-        **({"interrupted": ", ".join(crashed)} if crashed else {}),
+        **runs,
     }
+
+
+def _reap_briefly(system: "System", api: str) -> dict[str, object]:
+    """Set runs whose process is gone to Crashed, if the server lets that be done within a few seconds.
+
+    Returns:
+        The names of these runs under "interrupted", or under "runs" why they were not checked.
+    """
+    from digits.server.api import Access, check_access
+
+    found: dict[str, object] = {"runs": f"not checked, as the server did not answer within {REAP_SECONDS} s"}
+
+    def reap() -> None:
+        try:
+            access = check_access(api, system.environment(api))
+            if access is not Access.OPEN:
+                reason = "requires another password" if access is Access.DENIED else "does not answer"
+                found["runs"] = f"not checked, as the server {reason}"
+                return
+            use_api(system, api)
+            crashed = _reap()
+        except Exception as error:  # noqa: BLE001 - the server is stopped, whatever is wrong with it
+            found["runs"] = f"not checked: {error}"
+            return
+        found.clear()
+        found.update({"interrupted": ", ".join(crashed)} if crashed else {})
+
+    thread = threading.Thread(target=reap, daemon=True)  # a client of Prefect waits for minutes
+    thread.start()
+    thread.join(REAP_SECONDS)
+    return dict(found)
 
 
 def clean_system(system: "System") -> dict[str, object]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import UsageError, os_errors_as
-from digits.settings import load_toml
 
 PREFIX = "PREFECT_"
 _TEST_MODES = tuple(
@@ -80,7 +79,7 @@ def _below(path: Path, *keys: str) -> Any:
     Raises:
         UsageError: if the file cannot be read, or has another value in place of a table.
     """
-    values: Any = load_toml(path.absolute()) if path.is_file() else {}
+    values: Any = _load(path) if path.is_file() else {}
     for number, key in enumerate(keys):
         if values is None:
             return None
@@ -88,6 +87,12 @@ def _below(path: Path, *keys: str) -> Any:
             raise UsageError(f"{path.absolute()}: {'.'.join(keys[:number])} is not a table; correct it")
         values = values.get(key)
     return None if keys and isinstance(values, dict) else values
+
+
+def _load(path: Path) -> dict[str, Any]:
+    from digits.settings import load_toml  # which imports pydantic; most directories have no such file
+
+    return load_toml(path.absolute())
 
 
 def _active_profile(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def _active_profile(environment: Mapping[str, str]) -> dict[str, Any]:
     path = _profiles_path(environment)
     if path is None or not path.exists():
         return {}
-    values = load_toml(path.absolute())
+    values = _load(path)
     active = environment.get("PREFECT_PROFILE") or values.get("active") or ""
     profiles = values.get("profiles", {})
     settings = profiles.get(active, {}) if isinstance(profiles, dict) and isinstance(active, str) else None

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from digits.errors import OperationsError, os_errors_as
 from digits.maintenance.processes import descendants, is_running, is_stopped, processes_with
-from digits.server.api import Access, check_access, configured_api, configured_password, hide_secrets
+from digits.server.api import Access, check_access, configured_api, configured_key, configured_password, hide_secrets
 from digits.server.password import ensure_password, password_file, private_files, read_password
 from digits.server.server_settings import server_environment
 from digits.store.files import locked
@@ -270,9 +270,11 @@ def client_environment(
         environment: environment variables of this process.
         password: password of the API; None for the configured one.
     """
-    password = password or configured_password(environment)
-    given = {"PREFECT_API_AUTH_STRING": password} if password else {}
-    return {**environment, "PREFECT_API_URL": api, **given}
+    found = {
+        "PREFECT_API_AUTH_STRING": password or configured_password(environment),
+        "PREFECT_API_KEY": None if password else configured_key(environment),
+    }
+    return {**environment, "PREFECT_API_URL": api, **{name: value for name, value in found.items() if value}}
 
 
 def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:

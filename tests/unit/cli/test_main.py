@@ -71,6 +71,21 @@ def test_a_lost_server_is_reported_without_its_address() -> None:
     assert server_error_message(ValueError("another")) is None
 
 
+@pytest.mark.parametrize(("code", "problem"), [(401, "requires another password"), (500, "answers with the error 500")])
+def test_an_error_of_the_server_is_reported_by_its_code(code: int, problem: str) -> None:
+    """Prefect's own class of such errors is derived from that of httpx."""
+
+    class PrefectError(httpx.HTTPStatusError):
+        __module__ = "prefect.exceptions"
+
+    request = httpx.Request("GET", "http://user:secret@127.0.0.1/api")
+    error = PrefectError("http://user:secret@127.0.0.1", request=request, response=httpx.Response(code))
+    message = server_error_message(error)
+    assert message is not None
+    assert message.startswith(f"the Prefect server {problem}")
+    assert "secret" not in message
+
+
 def test_running_out_of_memory_is_recognized_in_each_of_its_forms() -> None:
     """For values, libraries, locks and threads."""
     assert is_out_of_memory(MemoryError())

@@ -1,6 +1,7 @@
 """Processes of the system, and access to a Prefect API, without a Prefect server."""
 
 import base64
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +12,19 @@ from pathlib import Path
 import pytest
 
 from digits.errors import OperationsError
-from digits.maintenance.processes import descendants, is_running
+from digits.maintenance.processes import descendants, is_running, is_stopped, processes_with
 from digits.server import services
 from digits.server.api import Access, check_access
-from digits.server.services import Service, ServiceRecord, System, client_environment, state_directory, wait_until
+from digits.server.services import (
+    Service,
+    ServiceRecord,
+    System,
+    client_environment,
+    last_error,
+    state_directory,
+    wait_until,
+)
+from tests.support.faults import no_space
 
 
 def test_the_state_directory_is_the_option_then_the_variable_then_below_the_artifacts(tmp_path: Path) -> None:
@@ -35,6 +45,16 @@ def test_the_password_of_the_server_is_the_client_s_unless_the_client_has_anothe
     assert client_environment("u", both)["PREFECT_API_AUTH_STRING"] == "c:d"
 
 
+def test_a_process_gets_password_and_key_from_the_files_that_prefect_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Server and worker have another directory and Prefect home, so they do not read the same files."""
+    (tmp_path / "prefect.toml").write_text('[api]\nauth_string = "a:b"\nkey = "c"\n')
+    monkeypatch.chdir(tmp_path)
+    environment = client_environment("u", {})
+    assert (environment["PREFECT_API_AUTH_STRING"], environment["PREFECT_API_KEY"]) == ("a:b", "c")
+
+
 def test_a_service_has_a_record_only_while_it_lives(tmp_path: Path) -> None:
     service = Service(tmp_path, "server")
     assert service.record() is None
@@ -44,7 +64,7 @@ def test_a_service_has_a_record_only_while_it_lives(tmp_path: Path) -> None:
     )
     process.wait()
     assert service.record() is None
-    assert "hello" in service.log_tail()
+    assert service.last_words() == f"EOFError: EOF when reading a line; see {service.log}"
     process = service.start(
         [sys.executable, "-c", "import time; time.sleep(60)"], {}, directory=tmp_path, api="http://x"
     )
@@ -71,6 +91,108 @@ def test_a_process_that_ignores_sigterm_is_killed_with_its_descendants(
     assert not is_running(started)
     assert not is_running(process.pid)
     assert process.wait() == -signal.SIGKILL
+
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def start(service: Service, command: list[str] = SLEEP) -> "subprocess.Popen[bytes]":
+    return service.start(command, {}, directory=service.state, api="http://x")
+
+
+@pytest.mark.parametrize("name", ["ftruncate", "pwrite", "fsync"])
+def test_a_process_that_cannot_be_recorded_is_killed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, for instance. The next start succeeds."""
+    service, system = Service(tmp_path, "server"), System(tmp_path, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, lambda *_: no_space())
+        with pytest.raises(OperationsError, match="No space left on device"), system.exclusive():
+            start(service)
+    assert not service.is_locked()
+    assert processes_with(service.lock) == []
+    process = start(service)
+    assert service.record() == ServiceRecord(process.pid, "http://x")
+    assert service.stop()
+    process.wait()
+
+
+def test_a_disk_that_is_full_after_half_of_the_record_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, content, at: write(descriptor, content[:5], at))
+    with pytest.raises(OSError, match="No space left"):
+        start(Service(tmp_path, "server"))
+    assert not Service(tmp_path, "server").is_locked()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}'])
+def test_a_process_that_is_not_recorded_is_named_and_stopped(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not block the next start; it is found by its open lock file."""
+    monkeypatch.setattr(services, "LOCK_SECONDS", 0.1)
+    service = Service(tmp_path, "server")
+    process = start(service)
+    service.lock.write_text(content)
+    assert service.record() is None
+    with pytest.raises(
+        OperationsError, match=rf"not recorded in .*\(process {process.pid}\); end it with `digits down`"
+    ):
+        start(service)
+    assert service.stop()
+    assert process.wait() < 0
+
+
+def test_a_running_process_keeps_its_record_when_another_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "LOCK_SECONDS", 0.1)
+    service = Service(tmp_path, "server")
+    process = start(service)
+    with pytest.raises(OperationsError):
+        start(service)
+    assert service.record() == ServiceRecord(process.pid, "http://x")
+    service.stop()
+    process.wait()
+
+
+def test_a_process_that_a_signal_has_stopped_ends_at_once(tmp_path: Path) -> None:
+    service = Service(tmp_path, "server")
+    process = start(service)
+    process.send_signal(signal.SIGSTOP)
+    assert wait_until(lambda: is_stopped(process.pid), 20)
+    assert service.stop()
+    assert process.wait() == -signal.SIGTERM
+
+
+def test_the_reason_in_a_log_is_its_last_error() -> None:
+    assert last_error("") == "it wrote no reason"
+    assert last_error("one\ntwo\n\n") == "two"
+    log = "Traceback (most recent call last):\n  File\nOSError: [Errno 28] No space left\nApplication startup failed.\n"
+    assert last_error(log) == "OSError: [Errno 28] No space left"
+
+
+@pytest.mark.parametrize("place", ["/proc/nope", "/proc/self/status/state", "/dev/null/state"])
+def test_a_state_directory_that_cannot_be_made_is_an_error(place: str, tmp_path: Path) -> None:
+    system = System(Path(place), tmp_path)
+    with pytest.raises(OperationsError, match=f"^{place}: the state directory cannot be used"), system.exclusive():
+        pass
+    assert system.server.record() is None
+
+
+def test_another_command_that_uses_the_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "turn.lock").touch()
+    code = "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / "turn.lock")]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout
+    holder.stdout.readline()
+    with pytest.raises(OperationsError, match=rf"\(process {holder.pid}\)"), System(tmp_path, tmp_path).exclusive():
+        pass
+    holder.communicate()
 
 
 def test_a_second_up_at_the_same_state_is_refused(tmp_path: Path) -> None:
