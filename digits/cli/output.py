@@ -31,8 +31,9 @@ FILE_WIDTH = 160
 MIN_RATE_SHOWN = 10
 """Smallest rate, in steps per second, that a bar shows."""
 
-COLUMN_TITLES = {"following": "next run", "when": "started"}
-"""Titles of the columns of `print_status` that differ from the names of the fields."""
+DEPLOYMENT_COLUMNS = {"name": "name", "schedule": "schedule", "next run": "following", "last run": "last", "": "note"}
+RUN_COLUMNS = {name: name for name in ("name", "deployment", "state")} | {"started": "when", "message": "message"}
+"""Columns of `print_status`: the field of each, by its title."""
 
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else FILE_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else FILE_WIDTH)
@@ -130,11 +131,12 @@ def print_status(status: Mapping[str, Any]) -> None:
         out.print(f"[bold red]needs attention[/bold red]: {escape(sentence)}")
     if not status["attention"]:
         out.print("[bold green]nothing needs attention[/bold green]")
-    print_pairs("System", {name: status[name] or "none" for name in ("api", "server", "worker", "champion")})
-    for title, rows in (("Deployments", status["deployments"]), ("Last runs", status["runs"])):
+    parts = ("api", "server", "worker", "champion", *(["slots"] if status["slots"] else []))
+    print_pairs("System", {name: status[name] or "none" for name in parts})
+    for title, columns, rows in (
+        ("Deployments", DEPLOYMENT_COLUMNS, status["deployments"]),
+        ("Last runs", RUN_COLUMNS, status["runs"]),
+    ):
         if rows:
             out.print(f"[bold]{title}[/bold]")
-            print_table(
-                [COLUMN_TITLES.get(name, name) for name in rows[0]],
-                [[escape(str(value)) for value in row.values()] for row in rows],
-            )
+            print_table(list(columns), [[escape(str(row[name])) for name in columns.values()] for row in rows])

@@ -284,8 +284,13 @@ def prune_deployments(plan: DeploymentPlan, client: Any) -> None:
 
 def deployments_by_name(client: Any) -> dict[str, Any]:
     """Return the Prefect deployments, by `FLOW/DEPLOYMENT`."""
-    flows = {flow.id: flow.name for flow in _pages(client.read_flows)}
+    flows = flow_names(client)
     return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in _pages(client.read_deployments)}
+
+
+def flow_names(client: Any) -> dict[Any, str]:
+    """Return the names of the flows on a server, by their IDs."""
+    return {flow.id: flow.name for flow in _pages(client.read_flows)}
 
 
 def _pages(read: Callable[..., list[Any]]) -> Iterator[Any]:

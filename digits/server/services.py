@@ -440,7 +440,7 @@ def ensure_worker(system: System, api: str, project: Path) -> bool:
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
     }
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    limit = ["--limit", str(MAX_RUNS), "--name", f"digits-{socket.gethostname()}"]
+    limit = ["--limit", str(MAX_RUNS), "--name", worker_name()]
     process = system.worker.start([*command, *limit], environment, directory=project, api=api)
     wait_until(lambda: process.poll() is not None or online_workers() > 0, START_SECONDS)
     if process.poll() is not None:
@@ -451,6 +451,11 @@ def ensure_worker(system: System, api: str, project: Path) -> bool:
 def _without_server_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment without the server's settings, so that no run can read its database and password."""
     return {name: value for name, value in environment.items() if not name.startswith("PREFECT_SERVER_")}
+
+
+def worker_name() -> str:
+    """Return the name with which the worker of this machine registers at a server."""
+    return f"digits-{socket.gethostname()}"
 
 
 def online_workers() -> int:

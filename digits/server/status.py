@@ -1,40 +1,69 @@
-"""Status of a system: its server, worker, deployments, runs and champion, and what needs attention."""
+"""Status of a system: its server, worker, deployments, runs, tables and champion, and what needs attention."""
 
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
 
-from digits.errors import DigitsError
+from digits.errors import DigitsError, MissingArtifactError
 from digits.server.api import Access, check_access, hide_secrets
-from digits.server.attention import Findings, Run, is_known_to_scheduler, is_late, list_attention
-from digits.server.deployments import DEPLOYMENTS, deployments_by_name
-from digits.server.reaping import FLOWS, Verdict, active_runs, ended_badly, judge_run
-from digits.server.services import POOL, System, online_workers
+from digits.server.attention import DeploymentFacts, Findings, Origin, Queue, Run, Table, list_attention, show_time
+from digits.server.observation import observe
+from digits.server.services import System
+from digits.server.tables import latest_tables
 from digits.store.artifacts import Store
 from digits.store.registry import ModelVersion, Registry
 
-RUNS_SHOWN = 8
-MAX_SCHEDULED_RUNS = 200
-"""Number of scheduled runs to read. The server creates at most 100 per schedule, so the next run of each schedule of
-prefect.yaml is among them."""
 ON_DEMAND = "on demand"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Deployment, for display: its name, its schedule, and the time of the next run (`following`)."""
+    """Deployment, for display.
+
+    Args:
+        name: name as `FLOW/DEPLOYMENT`.
+        schedule: its active schedules, or `on demand`.
+        following: time of its next run.
+        last: state and start of its last run; empty if there is none.
+        last_type: type of the state of its last run, such as `CRASHED`.
+        note: `paused`, or its origin if prefect.yaml does not declare it; empty otherwise.
+        last_start: start of its last run.
+        last_success: end of its last completed run.
+    """
 
     name: str
     schedule: str
     following: str
+    last: str = ""
+    last_type: str = ""
+    note: str = ""
+    last_start: datetime | None = None
+    last_success: datetime | None = None
 
 
 @dataclass(frozen=True)
 class SystemStatus:
-    """Status of a system; deployments and runs are empty if its server does not answer."""
+    """Status of a system; what only the server knows is empty or None if the server does not answer.
+
+    Args:
+        api: address of the Prefect API.
+        server: description of the server.
+        worker: description of the workers.
+        champion: description of the champion.
+        deployments: deployments on the server that concern the project.
+        runs: last runs.
+        attention: what needs attention, one sentence each.
+        slots: sentence about when the slot of a dead run is free.
+        answers: whether the server answers.
+        workers: number of workers online.
+        champion_version: version of the champion.
+        champion_accuracy: accuracy of the champion on its test images, in 0..1.
+        queue: number of runs by what they wait for.
+        tables: latest tables, newest first.
+        free_bytes: free bytes on the disk of the artifacts.
+    """
 
     api: str | None
     server: str
@@ -43,111 +72,62 @@ class SystemStatus:
     deployments: Sequence[Deployment] = ()
     runs: Sequence[Run] = ()
     attention: Sequence[str] = field(default=())
+    slots: str = ""
+    answers: bool = False
+    workers: int = 0
+    champion_version: int | None = None
+    champion_accuracy: float | None = None
+    queue: Queue | None = None
+    tables: Sequence[Table] = ()
+    free_bytes: int = 0
 
 
 def read_status(system: System) -> SystemStatus:
     """Read the status of a system from its server, the registry and the disk."""
-    api, ours = system.api()
-    access = check_access(api, system.environment(api)) if api else None
-    champion = _read_champion(system)
-    free = shutil.disk_usage(next(path for path in (system.root, *system.root.parents) if path.exists())).free
-    if access is Access.OPEN and api:
-        return _ask_server(api, ours, champion, free)
+    found = _observe(system)
+    answers = found.access is Access.OPEN
+    champion = found.champion if isinstance(found.champion, ModelVersion) else None
     return SystemStatus(
-        api=hide_secrets(api) if api else None,
-        server="not available",
-        worker="running" if system.worker.record() else "not running",
-        champion=_describe_champion(champion),
-        attention=list_attention(Findings(access, api, champion=champion, free=free)),
+        api=hide_secrets(found.api) if found.api else None,
+        server=_describe_server(found.ours) if answers else "not available",
+        worker=_describe_workers(found) if answers else "running" if system.worker.record() else "not running",
+        champion=_describe_champion(found.champion),
+        deployments=[_describe_deployment(one) for one in found.deployments],
+        runs=found.recent,
+        attention=list_attention(found),
+        slots=found.slots if answers else "",
+        answers=answers,
+        workers=found.workers,
+        champion_version=champion.number if champion else None,
+        champion_accuracy=champion.facts.accuracy if champion else None,
+        queue=found.queue if answers else None,
+        tables=latest_tables(system.root, [one.table for one in found.deployments if one.table]),
+        free_bytes=found.free,
     )
 
 
-def _ask_server(api: str, ours: bool, champion: ModelVersion | DigitsError | None, free: int) -> SystemStatus:
+def _observe(system: System) -> Findings:
+    api, ours = system.api()
+    access = check_access(api, system.environment(api)) if api else None
+    local = Findings(
+        access,
+        api,
+        datetime.now(UTC),
+        system.state,
+        ours=ours,
+        champion=_read_champion(system),
+        free=shutil.disk_usage(next(path for path in (system.root, *system.root.parents) if path.exists())).free,
+    )
+    if access is not Access.OPEN:
+        return local
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        by_name = deployments_by_name(client)
-        names = {one.id: name for name, one in by_name.items()}
-        known = {name: by_name[name] for name in DEPLOYMENTS if name in by_name}
-        begun = {"start_time": {"is_null_": False}}
-        recent = _runs(client, FLOWS, begun, "START_TIME_DESC", RUNS_SHOWN)
-        last = [
-            run
-            for one in known.values()
-            for run in _runs(client, FLOWS, {**begun, "deployment_id": {"any_": [one.id]}}, "START_TIME_DESC", 1)
-        ]
-        scheduled = _runs(
-            client,
-            FLOWS,
-            {"state": {"type": {"any_": ["SCHEDULED"]}}},
-            "NEXT_SCHEDULED_START_TIME_ASC",
-            MAX_SCHEDULED_RUNS,
-        )
-        dead = [run.name for run in active_runs(client) if judge_run(run) is Verdict.CRASH]
-        workers = online_workers()
-    found = Findings(
-        Access.OPEN,
-        api,
-        workers=workers,
-        missing=sorted(set(DEPLOYMENTS) - set(known)),
-        failed=[_run(run, names) for run in last if ended_badly(run)],
-        late=sum(is_late(run) for run in scheduled),
-        unscheduled=[
-            name
-            for name, one in known.items()
-            if _schedule(one.schedules) != ON_DEMAND and not _next_run(one.id, scheduled) and is_known_to_scheduler(one)
-        ],
-        dead=dead,
-        champion=champion,
-        free=free,
-    )
-    return SystemStatus(
-        api=hide_secrets(api),
-        server=f"{'started by digits up' if ours else 'not started by digits up'}, {_database(ours)}",
-        worker=f"{workers} online in the pool {POOL}" if workers else "none online",
-        champion=_describe_champion(champion),
-        deployments=[
-            Deployment(name, _schedule(one.schedules), _next_run(one.id, scheduled)) for name, one in known.items()
-        ],
-        runs=[_run(run, names) for run in recent],
-        attention=list_attention(found),
-    )
+        return observe(client, system, local)
 
 
-def _runs(client: Any, flows: Sequence[str], wanted: dict[str, Any], order: str, limit: int) -> list[Any]:
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
-    from prefect.client.schemas.sorting import FlowRunSort
-
-    return list(
-        client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))),
-            flow_run_filter=FlowRunFilter.model_validate(wanted),
-            sort=FlowRunSort(order),
-            limit=limit,
-        )
-    )
-
-
-def _run(run: Any, deployments: dict[Any, str]) -> Run:
-    state = run.state.name if run.state else "?"
-    message = (run.state.message or "").splitlines()[:1] if run.state else []
-    return Run(run.name, deployments.get(run.deployment_id, ""), state, _time(run.start_time), "".join(message))
-
-
-def _time(moment: datetime | None) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""
-
-
-def _schedule(schedules: Sequence[Any]) -> str:
-    active = [one.schedule for one in schedules if one.active]
-    return ", ".join(f"{getattr(one, 'cron', one)} {getattr(one, 'timezone', '')}" for one in active) or ON_DEMAND
-
-
-def _next_run(deployment: Any, scheduled: Sequence[Any]) -> str:
-    times = [
-        run.expected_start_time for run in scheduled if run.deployment_id == deployment and run.expected_start_time
-    ]
-    return _time(min(times)) if times else ""
+def _describe_server(ours: bool) -> str:
+    return f"{'started by digits up' if ours else 'not started by digits up'}, {_database(ours)}"
 
 
 def _database(ours: bool) -> str:
@@ -159,11 +139,38 @@ def _database(ours: bool) -> str:
     return "PostgreSQL" if url and url.startswith("postgresql") else "SQLite"
 
 
+def _describe_workers(found: Findings) -> str:
+    names = ", ".join(pool.name for pool in found.pools)
+    return f"{found.workers} online in the pool {names}" if found.workers else "none online"
+
+
+def _describe_deployment(one: DeploymentFacts) -> Deployment:
+    is_paused = one.paused or any(not schedule.active for schedule in one.schedules)
+    notes = {Origin.REMOVED: "not in prefect.yaml", Origin.FOREIGN: "foreign"}
+    return Deployment(
+        name=one.name,
+        schedule=one.schedule or ON_DEMAND,
+        following=show_time(one.following),
+        last=f"{one.last.state} {one.last.when}" if one.last else "",
+        last_type=one.last.type if one.last else "",
+        note=notes.get(one.origin, "paused" if is_paused else ""),
+        last_start=one.started,
+        last_success=one.completed,
+    )
+
+
 def _read_champion(system: System) -> ModelVersion | DigitsError | None:
+    store = Store(system.root)
     try:
-        return Registry(Store(system.root)).champion()
+        champion = Registry(store).champion()
+        if champion and not store.has(model := champion.artifact("onnx")):
+            return MissingArtifactError(
+                f"the files of the champion, version {champion.number}, are not in {store.path(model)}; restore them "
+                "from a backup, or run `digits rollback`"
+            )
     except DigitsError as error:
         return error
+    return champion
 
 
 def _describe_champion(champion: ModelVersion | DigitsError | None) -> str:
