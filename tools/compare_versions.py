@@ -112,7 +112,7 @@ class Side:
             SystemExit: the command failed.
         """
         done = self.run(*arguments, "--json", prefix=prefix)
-        if done.returncode != 0:
+        if done.returncode not in (0, 8):  # 8: something needs attention
             sys.exit(f"{shlex.join(map(str, arguments))} ended with {done.returncode}: {done.stderr[-2000:]}")
         return json.loads(done.stdout)
 
@@ -306,7 +306,7 @@ def successes(inputs: Inputs) -> Iterator[Case]:
     yield Case("promote", 0, ["promote", "2", *changing])
     yield Case("roll back", 0, ["rollback", *changing])
     yield Case("janitor without a server", 0, ["janitor", *changing])
-    yield Case("status without a server", 0, ["status", *changing])
+    yield Case("status without a server", 8, ["status", *changing])
     yield Case("down without a server", 0, ["down", *changing])
 
 

@@ -9,7 +9,8 @@
 - `models`: commands `models`, `promote` and `rollback`
 - `predict`: commands `predict` and `inspect`
 - `review`: command `review`
-- `system`: commands `up`, `down`, `status` and `janitor`, and `predict --deploy`
+- `system`: commands `up`, `down` and `janitor`, and `predict --deploy`
+- `status`: command `status`
 - `maintenance`: commands `verify` and `repair`
 - `demo`: command `demo`
 """

@@ -357,13 +357,13 @@ def _judge_active(active: ActiveRun, found: Findings) -> Iterator[str]:
 def _judge_origin(one: DeploymentFacts) -> Iterator[str]:
     if one.origin is Origin.REMOVED:
         yield (
-            f"{one.name} is deployed, but not in prefect.yaml; remove it with "
-            f"`prefect deployment delete {shlex.quote(one.name)}`, or add it to prefect.yaml"
+            f"{one.name} is deployed, but no longer in prefect.yaml; remove it with `digits up --prune`, or add it to "
+            "prefect.yaml again"
         )
     elif one.origin is Origin.FOREIGN:
         yield (
-            f"{one.name} is not a deployment of Digits, but uses its work pool {one.pool}, so its code runs in the "
-            "worker of Digits; move it to another work pool, or add it to prefect.yaml"
+            f"{one.name} is not in prefect.yaml, but uses the work pool {one.pool}, so its code runs in the worker of "
+            f"Digits; add it to prefect.yaml, or delete it with `prefect deployment delete {shlex.quote(one.name)}`"
         )
 
 

@@ -1,6 +1,6 @@
 """Observation: the facts that a Prefect server, its worker's lock and the tables on the disk tell about a system."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +20,9 @@ from digits.server.attention import (
     Table,
 )
 from digits.server.crashes import find_crashed
+from digits.server.deployment_record import read_record
 from digits.server.deployments import DEPLOYMENTS, DeclaredDeployment, declared_deployments, deployments_by_name
 from digits.server.queries import Queries, count_missed
-from digits.server.reaping import FLOWS
 from digits.server.services import POOL, System, worker_name
 from digits.server.tables import read_table, table_of_run
 from digits.settings import find_project
@@ -43,19 +43,19 @@ def observe(client: "SyncPrefectClient", system: System, local: Findings) -> Fin
     """
     declared, problems = _read_declared()
     on_server = deployments_by_name(client)
-    chosen = choose_deployments(declared, {name: one.work_pool_name for name, one in on_server.items()})
+    pools = {name: one.work_pool_name for name, one in on_server.items()}
+    chosen = choose_deployments(declared, read_record(client).deployments, pools)
     ask = Queries(client, {name: on_server[name] for name in chosen})
     active = list(ask.active())
     deployments = [
         _read_deployment(ask, on_server[name], _facts(name, origin, declared, active), system.root, local.now)
         for name, origin in chosen.items()
     ]
-    pools = [_read_pool(ask, name, system, local) for name in pools_of(declared)]
     scheduled = [one.name for one in deployments if one.schedule]
     return replace(
         local,
         lease=ask.lease_seconds(),
-        pools=[pool for pool in pools if pool],
+        pools=[pool for name in pools_of(declared) if (pool := _read_pool(ask, name, system, local))],
         missing=[one.name for one in declared if one.name not in on_server],
         deployments=deployments,
         queue=Queue(
@@ -69,28 +69,25 @@ def observe(client: "SyncPrefectClient", system: System, local: Findings) -> Fin
 
 
 def choose_deployments(
-    declared: Sequence[DeclaredDeployment], on_server: Mapping[str, str | None]
+    declared: Sequence[DeclaredDeployment], recorded: Container[str], on_server: Mapping[str, str | None]
 ) -> dict[str, Origin]:
     """Return the deployments on a server that concern the project, with their origins, the declared ones first.
 
-    A deployment that is not declared concerns the project if it uses one of its work pools and one of its flows, or if
+    A deployment that prefect.yaml does not declare concerns the project if an earlier prefect.yaml declared it, or if
     it uses the work pool `digits`. Other work pools may be shared with other projects.
 
     Args:
         declared: deployments of the project's prefect.yaml.
+        recorded: names of the deployments that `digits up` has deployed and not removed.
         on_server: work pool of each deployment on the server.
     """
     known = {one.name: Origin.DECLARED for one in declared if one.name in on_server}
-    pools, flows = pools_of(declared), {*FLOWS, *(one.name.partition("/")[0] for one in declared)}
     others = {
-        name: Origin.REMOVED if name.partition("/")[0] in flows else Origin.FOREIGN
+        name: Origin.REMOVED if name in recorded else Origin.FOREIGN
         for name, pool in sorted(on_server.items())
-        if name not in known and pool in pools
+        if name not in known and (name in recorded or pool == POOL)
     }
-    return {
-        **known,
-        **{name: origin for name, origin in others.items() if origin is Origin.REMOVED or on_server[name] == POOL},
-    }
+    return {**known, **others}
 
 
 def pools_of(declared: Sequence[DeclaredDeployment]) -> list[str]:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from digits.server.attention import LATE, MISSED, ActiveRun, Run, Table, show_time
 from digits.server.crashes import REMEMBERED, Attempt
-from digits.server.deployments import PAGE, flow_names
+from digits.server.deployments import flow_names
 from digits.server.reaping import FLOWS, Verdict, judge_run
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, WorkPool
 
+PAGE = 200
+"""Largest number of objects that the API returns at once."""
 ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
 
 

@@ -161,11 +161,11 @@ PROBLEMS = [
     ),
     (
         {"deployments": [DeploymentFacts("predict/old", Origin.REMOVED)]},
-        "predict/old is deployed, but not in prefect.yaml; remove it with",
+        "predict/old is deployed, but no longer in prefect.yaml; remove it with `digits up --prune`",
     ),
     (
         {"deployments": [DeploymentFacts("etl/load", Origin.FOREIGN, last=ended("FAILED"), missed=MISSED)]},
-        "etl/load is not a deployment of Digits, but uses its work pool digits",
+        "etl/load is not in prefect.yaml, but uses the work pool digits, so its code runs in",
     ),
     ({"problems": ["prefect.yaml: not readable"]}, "prefect.yaml: not readable"),
     ({"champion": None}, "there is no champion, so nothing can be predicted; train one with `digits train`"),

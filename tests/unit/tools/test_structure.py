@@ -9,7 +9,7 @@ from tools import structure
 MAX_MODULES, MAX_ARROWS, MAX_LINES = 12, 36, 600
 MAX_COMMANDS = 20
 """Limit of modules in `digits.cli`, which has one per group of commands."""
-MAX_SERVER = 18
+MAX_SERVER = 20
 """Limit of modules in `digits.server`, which has one per concern of operations."""
 MAX_MEDIAN, MAX_P90 = 6, 16
 PACKAGES = {
