@@ -26,7 +26,8 @@ def clean_up(
 ) -> tuple[int, str]:
     """Set runs whose process is gone to Crashed, and remove files that nothing has used for a long time.
 
-    Prediction tables, and everything that a model version or its report refers to, are never removed.
+    Prediction tables and images of the inbox are removed only if you set a period for them. Whatever a model version or
+    its report refers to is never removed.
 
     Args:
         retention: Retention periods.

@@ -15,12 +15,15 @@ from digits.cli.connection import open_system, require_api, use_api
 from digits.cli.deploy import DeployOptions, deploy_project, preview
 
 if TYPE_CHECKING:
+    from digits.maintenance.retention import RetentionConfig
     from digits.prediction.config import PredictionConfig
     from digits.server.services import System
 
 POLL_SECONDS = 0.5
 REAP_SECONDS = 15
 """Time in which `digits down` looks for runs whose process is gone."""
+TABLE_DAYS = "Days after which a table under the artifact root is removed, with the files beside it. Default: never."
+INBOX_DAYS = "Days after which an image of the inbox is removed, if its table has the row. Default: never."
 PASSWORD = "password of the ui (asked once)"  # noqa: S105 - the title of a line
 TRACKING = "to use the server elsewhere"
 
@@ -54,11 +57,19 @@ def down(state: State = None, artifacts: Artifacts = None, json: AsJson = False)
     print_facts("Stopped", stop_system(open_system(state, artifacts)), json=json)
 
 
-def janitor(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:
-    """Do the janitor's work now: mark runs without a process as Crashed, and remove unused files."""
+def janitor(
+    table_days: Annotated[float | None, typer.Option(help=TABLE_DAYS, min=1)] = None,
+    inbox_days: Annotated[float | None, typer.Option(help=INBOX_DAYS, min=1)] = None,
+    state: State = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Do the janitor's work now: mark dead runs as Crashed, remove unused files, and rotate the logs."""
     from digits.cli.output import print_facts
+    from digits.maintenance.retention import RetentionConfig
 
-    print_facts("Cleaned", clean_system(open_system(state, artifacts)), json=json)
+    retention = RetentionConfig(table_days=table_days, inbox_days=inbox_days)
+    print_facts("Cleaned", clean_system(open_system(state, artifacts), retention), json=json)
 
 
 def predict_deployed(
@@ -96,6 +107,7 @@ def start_system(system: "System", port: int, options: DeployOptions) -> dict[st
         OperationsError: if a part cannot be started. Parts that were started keep running; `up` can be repeated.
     """
     from digits.cli.output import print_notice
+    from digits.server.logs import rotate_logs
     from digits.server.prefect_settings import check_sources
     from digits.server.services import ensure_server, ensure_worker
 
@@ -103,6 +115,7 @@ def start_system(system: "System", port: int, options: DeployOptions) -> dict[st
     with chdir(project):  # where server and worker will run
         check_sources()
     with system.exclusive():
+        rotate_logs(system.state)
         found = system.api()[0] is not None
         starting = "starting a Prefect server (5 to 20 s, the first time longer)"
         print_notice("looking for the configured Prefect server" if found else starting)
@@ -186,10 +199,10 @@ def _reap_briefly(system: "System", api: str) -> dict[str, object]:
     return dict(found)
 
 
-def clean_system(system: "System") -> dict[str, object]:
+def clean_system(system: "System", config: "RetentionConfig") -> dict[str, object]:
     """Do the janitor's work; return the facts by name. Without a Prefect server, only files are removed."""
     from digits.maintenance import retention
-    from digits.maintenance.retention import RetentionConfig
+    from digits.server.logs import rotate_logs
     from digits.store.artifacts import Store
 
     api, _ = system.api()
@@ -197,10 +210,12 @@ def clean_system(system: "System") -> dict[str, object]:
     if api:
         require_api(system)
         crashed = ", ".join(_reap()) or "none"
-    removed = retention.sweep_store(Store(system.root), RetentionConfig())
+    removed = retention.sweep_store(Store(system.root), config)
+    rotated = ", ".join(path.name for path in rotate_logs(system.state))
     return {
         "runs set to crashed": crashed,
         "removed": f"{len(removed)} files and directories, {sum(one.bytes for one in removed) / 1e6:,.1f} MB",
+        "rotated": rotated or "no log",
         **{one.path: one.reason for one in removed},
     }
 

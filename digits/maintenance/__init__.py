@@ -2,7 +2,9 @@
 
 - `archives`: archive of a backup
 - `backup`: backup of an artifact root
+- `expiry`: removal of old prediction tables and of predicted images of the inbox
 - `integrity`: verification of all files under the artifact root
+- `locks`: waiting for a lock for a limited time
 - `processes`: state of the processes of this machine
 - `repair`: repair of damaged records and artifacts
 - `restore`: restoration of a backup

@@ -18,9 +18,8 @@ import os
 import secrets
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,13 +28,14 @@ from typing import Any
 from digits.data.labels import IMAGES, LOG_FILE, LabelLog
 from digits.errors import CorruptArtifactError, StoreError, UsageError, os_errors_as
 from digits.maintenance.archives import ArchiveReader, ArchiveWriter, Member
+from digits.maintenance.locks import wait_for
 from digits.maintenance.retention import with_ancestors
 from digits.maintenance.tables import read_tables
 from digits.prediction.incremental import LEDGERS, read_ledger
 from digits.progress import SILENT, Progress
 from digits.store.artifacts import MANIFEST, ArtifactRef, Store, reading, writing
 from digits.store.code_version import library_versions
-from digits.store.files import locked, replacing
+from digits.store.files import replacing
 from digits.store.records import read_record
 from digits.store.registry import Registry, champion_stack
 
@@ -44,9 +44,6 @@ FORMAT = 1
 """Version of the archive's layout; `digits.maintenance.restore` reads no later one."""
 DATABASE = "system/prefect/prefect.db"
 """Name of the Prefect database in an archive."""
-LOCK_SECONDS = 600
-"""Time to wait for a lock; whoever holds it longer has probably stopped working."""
-_POLL_SECONDS = 0.1
 logger = logging.getLogger(__name__)
 
 
@@ -267,23 +264,6 @@ def copy_database(database: Path, target: Path) -> Path:
     if answer != "ok":
         raise StoreError(f"{database}: the Prefect database is damaged ({answer}); leave it out with --no-database")
     return target
-
-
-@contextmanager
-def wait_for(path: Path, *, shared: bool = False, flags: int = os.O_RDWR | os.O_CREAT) -> Iterator[None]:
-    """Hold a lock file, after waiting for it for at most `LOCK_SECONDS`.
-
-    Raises:
-        StoreError: if another process does not release it.
-    """
-    deadline = time.monotonic() + LOCK_SECONDS
-    with ExitStack() as stack:
-        while not stack.enter_context(locked(path, wait=False, shared=shared, flags=flags)).held:
-            stack.close()
-            if time.monotonic() > deadline:
-                raise StoreError(f"{path}: another process holds this lock; end it (`fuser` names it), and run again")
-            time.sleep(_POLL_SECONDS)
-        yield
 
 
 def _describe(store: Store, sources: list[Source]) -> dict[str, Any]:

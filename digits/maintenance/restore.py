@@ -18,7 +18,8 @@ from typing import Any
 from digits.errors import CorruptArtifactError, StoreError
 from digits.maintenance import integrity
 from digits.maintenance.archives import ArchiveReader, Member
-from digits.maintenance.backup import DATABASE, require_format, wait_for
+from digits.maintenance.backup import DATABASE, require_format
+from digits.maintenance.locks import wait_for
 from digits.maintenance.tables import PublishedTable, read_tables
 from digits.outputs.summary import summary_path
 from digits.outputs.table_diff import shadow_path

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from digits.errors import StoreError, os_errors_as
+from digits.maintenance.expiry import remove_old_tables, remove_predicted_images
 from digits.prediction.planning import remove_stale_plans
 from digits.settings import Settings
 from digits.store.artifacts import ArtifactRef, Store
@@ -34,6 +35,18 @@ class RetentionConfig(Settings):
     )
     temporary_hours: float = Field(
         24, ge=1, description="Hours after which the temporary files of a killed process are removed."
+    )
+    table_days: float | None = Field(
+        None,
+        ge=1,
+        description="Days after which a prediction table under the artifact root is removed, with its summary and the "
+        "files beside it. Edited and moved tables are kept, and tables that incremental runs update. Empty: never.",
+    )
+    inbox_days: float | None = Field(
+        None,
+        ge=1,
+        description="Days after which an image of the inbox under the artifact root is removed, if the published table "
+        "has its row. The row is copied to a table of removed rows beside it. Empty: never.",
     )
 
 
@@ -75,8 +88,19 @@ def _sweep(store: Store, config: RetentionConfig) -> list[Removed]:
         plans = remove_stale_plans(store.plans, plan_seconds=config.work_days * DAY)
         removed = [Removed(_below(store, path), 0, "an interrupted prediction that was not resumed") for path in plans]
         removed += [_discard(store, path, reason) for path, reason in _leftovers(store, config, now)]
+        removed += _expired(store, config, now)
         oldest = now - config.artifact_days * DAY
         return removed + _sweep_artifacts(store, oldest)
+
+
+def _expired(store: Store, config: RetentionConfig, now: float) -> Iterator[Removed]:
+    """Remove old images of the inbox and old tables, as far as the configuration asks for it."""
+    if config.inbox_days is not None:
+        for path, size in remove_predicted_images(store, now - config.inbox_days * DAY):
+            yield Removed(_below(store, path), size, "an image of the inbox that is in its table")
+    if config.table_days is not None:
+        for path, size in remove_old_tables(store, now - config.table_days * DAY):
+            yield Removed(_below(store, path), size, "an old prediction table")
 
 
 def unused(used: dict[ArtifactRef, float], kept: set[ArtifactRef], oldest: float) -> list[ArtifactRef]:

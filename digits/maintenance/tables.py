@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from digits.outputs.summary import picture_path, summary_path
@@ -25,9 +26,9 @@ class PublishedTable:
     out: Path
 
     def files(self) -> list[Path]:
-        """Return the existing files that Digits wrote: picture, differences, table and, last, summary."""
-        paths = (picture_path(self.path), shadow_path(self.path), self.path, summary_path(self.path))
-        return [path for path in paths if path.is_file()]
+        """Return the existing files that Digits wrote: picture, differences, removed rows, table and, last, summary."""
+        beside = (picture_path(self.path), shadow_path(self.path), *removed_rows_paths(self.path))
+        return [path for path in (*beside, self.path, summary_path(self.path)) if path.is_file()]
 
 
 def read_tables(store: Store) -> Iterator[PublishedTable]:
@@ -36,7 +37,30 @@ def read_tables(store: Store) -> Iterator[PublishedTable]:
     Raises:
         CorruptArtifactError: if a summary is damaged.
     """
-    for summary in sorted(store.predictions.rglob("*.summary.json")):
-        record = read_record(summary)
-        out = Path(record["out"])
-        yield PublishedTable(summary.with_name(out.name), Path(record["source"]), out)
+    return map(read_table_of, summaries(store))
+
+
+def summaries(store: Store) -> Iterator[Path]:
+    """Return the summaries of the prediction tables below the artifact root."""
+    return (path for path in sorted(store.predictions.rglob("*.summary.json")) if not path.name.startswith("."))
+
+
+def read_table_of(summary: Path) -> PublishedTable:
+    """Return the table of a summary.
+
+    Raises:
+        CorruptArtifactError: if the summary is damaged.
+    """
+    record = read_record(summary)
+    out = Path(record["out"])
+    return PublishedTable(summary.with_name(out.name), Path(record["source"]), out)
+
+
+def removed_rows_path(table: Path, date: str) -> Path:
+    """Return the path of the rows whose images were removed from the inbox on a day."""
+    return table.with_name(f"{table.stem}.removed-{date}{table.suffix}")
+
+
+def removed_rows_paths(table: Path) -> list[Path]:
+    """Return the existing files with rows of removed images, oldest first."""
+    return sorted(table.parent.glob(f"{escape(table.stem)}.removed-*{table.suffix}"))

@@ -48,7 +48,8 @@ LEDGERS = "ledgers"
 """Name of the directory of the ledgers, next to the plans."""
 TRANSIENT_STATUSES = frozenset({"denied", "vanished", "changed", "timeout", "crashed"})
 """Statuses of images that the next incremental run predicts again."""
-_KEEP, _COMPARE, _RETRY = b"=", b"?", b"!"
+KEEP, _COMPARE, _RETRY = b"=", b"?", b"!"
+"""Marks of a ledger's lines; see the docstring of the module."""
 CHUNK_BYTES = 2**20
 """Number of bytes of a ledger that are read at once."""
 logger = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ class RowReuse:
                     self.settled, line = False, next(self._lines, None)
                 if line and (line.record == record or line.entry.path == entry.path):
                     row = self._row(line, entry, record)
-                    self.settled &= line.mark == _KEEP and line.record == record
+                    self.settled &= line.mark == KEEP and line.record == record
                     line = next(self._lines, None)
                 file.write(record + row + b"\0")
                 self.rows += 1
@@ -198,7 +199,7 @@ class RowReuse:
 
     def _row(self, line: LedgerLine, entry: Entry, record: bytes) -> bytes:
         """Return the row of a file if the file is unchanged; empty bytes otherwise."""
-        if line.mark == _KEEP and line.record == record and not self._verify:
+        if line.mark == KEEP and line.record == record and not self._verify:
             return line.row
         if line.mark == _RETRY or line.entry.size != entry.size:
             return b""
@@ -263,7 +264,7 @@ class NewLedger:
             return _RETRY
         archive = self._plan.archive
         modified = archive[1] if archive else int(record.split(b" ", 2)[1])
-        return _KEEP if modified < self._former.listed_at - SLOWEST_CLOCK_NS else _COMPARE
+        return KEEP if modified < self._former.listed_at - SLOWEST_CLOCK_NS else _COMPARE
 
     def commit(self, table: str, least_certain: Sequence[Record]) -> None:
         """Commit the ledger.

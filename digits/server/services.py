@@ -2,7 +2,7 @@
 
     <state>/server.lock, worker.lock   locked by the process; the kernel releases the lock when the process ends.
                                        The content is the process number and the address of the API
-    <state>/server.log, worker.log     output of the process
+    <state>/server.log, worker.log     output of the process; see `digits.server.logs` for former logs
     <state>/password                   password of the server; see `digits.server.password`
     <state>/prefect/                   Prefect home, with the database if it is SQLite
     <state>/ui/                        files of the UI, which Prefect copies there
@@ -437,6 +437,7 @@ def ensure_worker(system: System, api: str, project: Path) -> bool:
         **_without_server_settings(system.environment(api)),
         "PREFECT_HOME": str(system.state / "prefect"),
         "DIGITS_ARTIFACTS": str(system.root),
+        STATE_VARIABLE: str(system.state),
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
     }
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]

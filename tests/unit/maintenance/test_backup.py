@@ -19,7 +19,7 @@ from digits import api
 from digits.cli.backup import find_database
 from digits.data.labels import Answer, LabelLog
 from digits.errors import CorruptArtifactError, DigitsError, StoreError, UsageError
-from digits.maintenance import archives, backup, integrity
+from digits.maintenance import archives, integrity, locks
 from digits.maintenance import restore as restore_module
 from digits.maintenance.archives import CONTENTS, ArchiveWriter, Member
 from digits.maintenance.backup import back_up, check_archive
@@ -244,7 +244,7 @@ def test_labels_and_versions_that_are_added_meanwhile_do_not_tear_a_backup(store
 
 def test_a_lock_that_is_not_released_is_an_error(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the lock."""
-    monkeypatch.setattr(backup, "LOCK_SECONDS", 0)
+    monkeypatch.setattr(locks, "LOCK_SECONDS", 0)
     with store.lock("registry"), pytest.raises(StoreError, match="locks/registry: another process"):
         back_up(store, tmp_path / "x.tar.zst")
 
