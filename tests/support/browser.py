@@ -22,12 +22,12 @@ def is_available() -> bool:
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Any]:
-    """Start Chromium with the given profile directory; yield its driver."""
+def chromium(profile: Path, *given: str) -> Iterator[Any]:
+    """Start Chromium with a profile directory and further command-line options; yield its driver."""
     browser, driver = map(shutil.which, PROGRAMS)
     options = webdriver.ChromeOptions()
     options.binary_location = str(browser)
-    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1400,1200"):
+    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1400,1200", *given):
         options.add_argument(f"--{argument}")
     options.add_argument(f"--user-data-dir={profile}")
     started = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(driver)))
