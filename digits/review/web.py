@@ -2,7 +2,8 @@
 
 The server listens on the loopback address only. Every request must contain the token of the printed address: the
 request of the page in its query, all other requests in a header, which no other web page can send. The `Host` header
-must be a local name, as a protection against DNS rebinding. The page loads nothing from other servers.
+must be a local name, as a protection against DNS rebinding. A body of more than 1 MiB is refused. The page loads nothing
+from other servers.
 """
 
 import base64
@@ -24,6 +25,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from digits.errors import DigitsError, UsageError, os_errors_as
 from digits.images.decode import DecodeError
@@ -38,6 +40,8 @@ HISTORY = 200
 """Number of answers of earlier sessions that can be undone."""
 MAX_ITEMS = 100
 """Largest number of images per request."""
+MAX_BODY_BYTES = 2**20
+"""Largest body of a request."""
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 _FIXED_HEADERS = {
     "Cache-Control": "no-store",
@@ -73,6 +77,7 @@ def create_app(review: Review, token: str) -> FastAPI:
     page = PAGE.read_text("utf-8")
     headers = {**_FIXED_HEADERS, "Content-Security-Policy": _policy(page)}
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_BodyLimit)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[ADDRESS, "localhost"])
     app.add_exception_handler(DigitsError, _refuse)
 
@@ -93,6 +98,26 @@ def create_app(review: Review, token: str) -> FastAPI:
     app.include_router(_read_routes(review), prefix="/api")
     app.include_router(_answer_routes(review), prefix="/api")
     return app
+
+
+class _BodyLimit:
+    """Middleware that refuses a body of more than `MAX_BODY_BYTES` as soon as so many bytes have been received."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = 0
+
+        async def receive_limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise HTTPException(413, f"expected at most {MAX_BODY_BYTES:,} bytes; reload the page")
+            return message
+
+        await self._app(scope, receive_limited, send)
 
 
 def _read_routes(review: Review) -> APIRouter:

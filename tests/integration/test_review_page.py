@@ -160,6 +160,19 @@ def test_an_invalid_answer_is_not_saved(page: Page, event: dict[str, str], statu
     assert LabelLog(page.scans.root / "labels").answers() == []
 
 
+@pytest.mark.parametrize("sent_in", ["one piece", "chunks"])
+def test_a_body_of_more_than_a_mebibyte_is_refused(page: Page, sent_in: str) -> None:
+    """Whether or not the request states the length in advance. A smaller body is read."""
+
+    def send(size: int) -> int:
+        pieces = [b"x" * 2**16] * (size // 2**16) + [b"x" * (size % 2**16)]
+        headers = {"X-Digits-Token": page.token, "Content-Type": "application/json"}
+        body = iter(pieces) if sent_in == "chunks" else b"".join(pieces)
+        return requests.post(f"{page.base}/api/answers", data=body, headers=headers, timeout=SECONDS).status_code
+
+    assert (send(2**20 - 1), send(2**20 + 1), send(2**22)) == (422, 413, 413)
+
+
 def test_a_review_survives_repeats_undo_changed_files_and_a_kill(page: Page) -> None:
     images = page.images()
     for number, image in enumerate(images[:6]):
