@@ -20,6 +20,7 @@ from digits.errors import DataError, DigitsError, UsageError, os_errors_as
 from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Mode
 from digits.images.types import Labels, Pixels
 from digits.progress import SILENT, Progress
+from digits.status import FORMULA_STARTS
 from digits.store.files import hash_file
 from digits.store.records import Record, digest_of
 
@@ -337,11 +338,11 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _class_names(files: Iterable[LabelledFile]) -> tuple[str, ...]:
     names = sorted({file.class_name for file in files}, key=_number_first_key)
-    faults = [name for name in names if not name.isprintable() or name[0] in "=+-@"]
+    faults = [name for name in names if not name.isprintable() or name.startswith(FORMULA_STARTS) or ";" in name]
     if faults:
         raise DataError(
-            f"{_list_some(faults)} cannot be class names, which must be printable and not begin with =, +, - or @; "
-            "rename these folders"
+            f"{_list_some(faults)} cannot be class names, which must be printable, not begin with =, +, - or @, "
+            "and have no semicolon; rename these folders"
         )
     if len(names) > MAX_CLASSES:
         raise DataError(f"there are {len(names)} classes ({_list_some(names)}), expected at most {MAX_CLASSES} folders")

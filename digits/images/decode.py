@@ -390,6 +390,10 @@ def _assumed_range(least: float, greatest: float) -> tuple[float, float]:
 
 
 def _describe(error: Exception) -> str:
-    """Return Pillow's error message in one line, without memory addresses, which differ from run to run."""
-    words = _ADDRESS.sub("the file", str(error) or type(error).__name__)
+    """Return Pillow's error message in one line.
+
+    Memory addresses, which differ from run to run, are left out. Semicolons, which some spreadsheets take for
+    separators, are replaced: the message may contain bytes of the file.
+    """
+    words = _ADDRESS.sub("the file", str(error) or type(error).__name__).replace(";", ",")
     return " ".join("".join(c if c.isprintable() else " " for c in words).split())[:200]

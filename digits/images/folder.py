@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple, Self
 from digits.errors import UsageError, os_errors_as
 from digits.images.decode import DecodeError
 from digits.images.patterns import HEAD_BYTES, Selection
+from digits.status import FORMULA_STARTS
 from digits.store.files import TEMPORARY
 
 DENIED_SIZE = -1
@@ -32,15 +33,13 @@ MISSING_SIZE = -2
 
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SPECIAL = re.compile(rb"[\x00-\x1f\x7f%]|[\x80-\xff]")
+_SPECIAL = re.compile(rb"[\x00-\x1f\x7f%;]|[\x80-\xff]")
 """Bytes of a path that need decoding or escaping."""
-_ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%\udc80-\udcff]")
+_ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%;\udc80-\udcff]")
 """Characters that are written as `%XX`; the last range stands for bytes that are not UTF-8."""
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Error numbers that have nothing to do with the file: this process or the system has run out of a resource."""
-_NEEDS_DOT = ("=", "+", "-", "@", "./")
-"""Beginnings of paths that get the prefix `./`."""
 
 
 class Entry(NamedTuple):
@@ -62,14 +61,21 @@ class Entry(NamedTuple):
 def escape_path(path: bytes) -> str:
     """Return a relative path as text for a table; `unescape_path` returns the bytes.
 
-    Control characters, bytes that are not UTF-8 and `%` are written as `%XX`. A path that starts with `=`, `+`, `-`,
-    `@` or `./` gets the prefix `./`, so that a spreadsheet does not take it for a formula.
+    Control characters, bytes that are not UTF-8, `%` and `;` are written as `%XX`. A path that starts with `=`, `+`,
+    `-`, `@`, one of their full-width forms or `./` gets the prefix `./`. So no cell is taken for a formula, even if a
+    spreadsheet takes `;` or a tab for the separator.
     """
     if _SPECIAL.search(path):
         text = _ESCAPED.sub(_percent, path.decode("utf-8", "surrogateescape"))
     else:
         text = path.decode("ascii")
-    return f"./{text}" if text.startswith(_NEEDS_DOT) else text
+    return f"./{text}" if text.startswith((*FORMULA_STARTS, "./")) else text
+
+
+def update_escape(text: str) -> str:
+    """Return the path in a row of a table as `escape_path` writes it; earlier versions escaped fewer characters."""
+    text = text.replace(";", "%3B")
+    return f"./{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def _percent(match: re.Match[str]) -> str:

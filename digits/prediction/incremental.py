@@ -33,7 +33,7 @@ from typing import BinaryIO, NamedTuple
 from digits.errors import CorruptArtifactError, UsageError
 from digits.images.decode import DecodeError
 from digits.images.file_list import FileList
-from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, unescape_path
+from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, unescape_path, update_escape
 from digits.images.source import Source
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.table import TableFile, columns_of
@@ -356,6 +356,7 @@ class Replacement:
                 self.rows += 1
                 if row["model_version"] != self._version:
                     self.kept += 1
+                    row["path"] = update_escape(row["path"])
                     file.write(b"\0" + json.dumps(row, ensure_ascii=False).encode() + b"\0")
                     continue
                 entry = self._entry(unescape_path(row["path"]), files, opened)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from digits.data.labels import LABELS, NOT_A_DIGIT, SKIP
 from digits.errors import UsageError
+from digits.images.folder import update_escape
 from digits.outputs.table import Column, Csv
 from digits.review.sampling import QueuedImage
 
@@ -39,7 +40,7 @@ class SheetLine(NamedTuple):
 def write_sheet(queue: Iterable[tuple[QueuedImage, str | None]]) -> bytes:
     """Return a spreadsheet, as CSV, of images with their labels; None is an empty label."""
     rows = [
-        (image.sha256, image.path, image.status, image.prediction, image.confidence, stratum, label)
+        (image.sha256, update_escape(image.path), image.status, image.prediction, image.confidence, stratum, label)
         for (image, stratum), label in queue
     ]
     file = io.BytesIO()

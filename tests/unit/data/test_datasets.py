@@ -352,10 +352,12 @@ class TestImageFolder:
         [
             (
                 "=1+1",
-                "images: =1+1 cannot be class names, which must be printable and not begin with =, +, - or @; rename",
+                "images: =1+1 cannot be class names, which must be printable, not begin with =, +, - or @, and have",
             ),
             ("a\nb", r"images: 'a\nb' cannot"),
             ("@x", "images: @x cannot"),
+            ("\uff1dx", "images: \uff1dx cannot"),
+            ("a;=x", "images: a;=x cannot"),
         ],
     )
     def test_class_names_that_a_spreadsheet_would_take_for_formulas_are_refused(self, tmp_path, name, message):

@@ -22,8 +22,10 @@ from digits.images.folder import (
     read_entry,
     resolve_source,
     unescape_path,
+    update_escape,
 )
 from digits.images.patterns import Selection
+from digits.status import FORMULA_STARTS
 from tests.support.faults import without_root
 
 HOSTILE = [
@@ -73,6 +75,9 @@ def listed(root: Path, **options: object) -> list[bytes]:
         (b"+1", "./+1"),
         (b"-1", "./-1"),
         (b"@a", "./@a"),
+        ("\uff1d1".encode(), "./\uff1d1"),
+        (b"a;=1", "a%3B=1"),
+        (b"a\t+1", "a%09+1"),
         (b"a/=1", "a/=1"),
         (b"./a", "././a"),
     ],
@@ -83,14 +88,22 @@ def test_paths_are_escaped_as_documented(path: bytes, text: str) -> None:
     assert unescape_path(text) == path
 
 
-@given(st.binary(max_size=30) | st.text("=+-@./%\n\u0085éa", max_size=12).map(str.encode))
+@given(st.binary(max_size=30) | st.text("=+-@./%;\t\uff1d\uff20\n\u0085éa", max_size=12).map(str.encode))
 def test_any_path_can_be_unescaped(path: bytes) -> None:
     """No escaped path has a control character or starts a formula."""
     text = escape_path(path)
     assert unescape_path(text) == path
     assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)
-    assert not text.startswith(("=", "+", "-", "@"))
+    assert not text.startswith(FORMULA_STARTS)
+    assert not set(text) & {";", "\t"}
     assert text.encode().decode() == text
+    assert update_escape(text) == text
+
+
+@pytest.mark.parametrize(("former", "path"), [("a;=1", b"a;=1"), ("\uff0b1;", "\uff0b1;".encode()), ("./-%25", b"-%")])
+def test_a_path_of_an_earlier_version_is_read_and_escaped_anew(former: str, path: bytes) -> None:
+    assert unescape_path(former) == path
+    assert update_escape(former) == escape_path(path)
 
 
 @pytest.mark.parametrize("text", ["%", "a%4", "%zz", "% 1", "\ud800"])

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from digits.errors import UsageError
+from digits.images.folder import unescape_path
 from digits.review.sampling import PredictedImage, QueuedImage
 from digits.review.spreadsheet import SheetLine, read_sheet, write_sheet
+from digits.status import FORMULA_STARTS
 
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(6)]
 QUEUE = [
@@ -52,6 +54,19 @@ def test_a_spreadsheet_has_columns_that_identify_the_image_and_a_column_for_the_
         f'{HASHES[1]},"a 1, b.png",uncertain,1,0.500000,uncertain,\n'
         f'{HASHES[2]},"a 2, b.png",uncertain,2,0.500000,uncertain,7\n'
     )
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_no_cell_starts_a_formula(separator: str) -> None:
+    """Not even if the table is of an earlier version, which wrote paths with a semicolon as they are."""
+    paths = ["a;=1+1.png", 'a,b;"=1".png', "\uff1d1", "./=1;+1", "a%09=1"]
+    images = [image._replace(path=path) for path, (image, _) in zip(paths, QUEUE, strict=False)]
+    sheet = write_sheet((QueuedImage(image, "uncertain"), None) for image in images).decode()
+    cells = [cell for row in csv.reader(io.StringIO(sheet, newline=""), delimiter=separator) for cell in row]
+    assert len(cells) > len(paths)
+    assert not [cell for cell in cells if cell.startswith(FORMULA_STARTS)]
+    read_back = [unescape_path(row["path"]) for row in csv.DictReader(io.StringIO(sheet, newline=""))]
+    assert read_back == [unescape_path(path) for path in paths]
 
 
 def test_an_unedited_spreadsheet_has_no_labels() -> None:
