@@ -2,8 +2,8 @@
 
 The server listens on the loopback address only. Every request must contain the token of the printed address: the
 request of the page in its query, all other requests in a header, which no other web page can send. The `Host` header
-must be a local name, as a protection against DNS rebinding. A body of more than 1 MiB is refused. The page loads nothing
-from other servers.
+must be a local name, as a protection against DNS rebinding. A body of more than 1 MiB is refused. The page loads
+nothing from other servers.
 """
 
 import base64
