@@ -86,9 +86,9 @@ class RunningSystem:
         """Return the system's status."""
         return dict(self.digits("status", "--json", code=(0, NEEDS_ATTENTION)))
 
-    def ask(self, path: str, body: Any = None) -> Any:
+    def ask(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         """Send a request to the API and return the answer. Retry while the server is unavailable."""
-        method, data = ("GET", None) if body is None else ("POST", json.dumps(body))
+        method, data = (method or "GET", None) if body is None else (method or "POST", json.dumps(body))
         headers = {"Content-Type": "application/json"}
         for _ in range(BUSY_RETRIES):
             asked = requests.request(
@@ -98,7 +98,7 @@ class RunningSystem:
                 break
             time.sleep(1)
         asked.raise_for_status()
-        return asked.json()
+        return asked.json() if asked.content else None
 
     @property
     def password(self) -> tuple[str, str] | None:
