@@ -1,4 +1,4 @@
-"""Janitor flow: set runs whose process is gone to Crashed, and remove unused files from the artifact root."""
+"""Janitor flow: set dead runs to Crashed, and remove unused files from the artifact root."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ from prefect import flow
 
 from digits.maintenance.retention import RetentionConfig
 from flows.runs import HOOKS, with_final_message
-from tasks.cleaning import sweep_store
-from tasks.reaping import reap_runs
+from tasks.cleaning import sweep_runs, sweep_store
 from tasks.reporting import publish_cleaning
 
 TIMEOUT_SECONDS = 3600
@@ -24,7 +23,7 @@ def clean_up(
     retention: RetentionConfig = RetentionConfig(),  # noqa: B008 - frozen
     artifacts: Path | None = None,
 ) -> tuple[int, str]:
-    """Set runs whose process is gone to Crashed, and remove files that nothing has used for a long time.
+    """Set dead runs to Crashed, and remove files that nothing has used for a long time.
 
     Prediction tables and images of the inbox are removed only if you set a period for them. Whatever a model version or
     its report refers to is never removed.
@@ -34,8 +33,7 @@ def clean_up(
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
             project.
     """
-    runs = reap_runs()
+    runs = sweep_runs()
     removed = sweep_store(retention, artifacts)
     publish_cleaning(runs, removed, artifacts)
-    crashed = sum(run.crashed for run in runs)
-    return crashed + len(removed), f"{crashed} runs set to Crashed, {len(removed)} files and directories removed"
+    return len(runs) + len(removed), f"{len(runs)} runs set to Crashed, {len(removed)} files and directories removed"

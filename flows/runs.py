@@ -16,7 +16,7 @@ from prefect.states import Completed, Failed
 
 from digits.errors import DigitsError
 from digits.project import check_version
-from digits.server.reaping import ended_badly, label_run
+from digits.server.dead_runs import ended_badly, label_run
 from tasks.edge import emit
 
 P = ParamSpec("P")

@@ -18,7 +18,6 @@ from digits.outputs.summary import PredictionSummary, draw_trend, read_picture
 from digits.outputs.version_tables import promotion_rows, version_rows
 from digits.pipeline import champion
 from digits.pipeline.champion import Outcome
-from digits.server.reaping import ReapedRun
 from digits.store.artifacts import ArtifactRef
 from digits.store.registry import Registry
 from tasks.edge import artifact_key, emit, library_log, open_store
@@ -138,10 +137,10 @@ def _publish_drift(summary: PredictionSummary, drift: Drift, root: Path | None) 
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
 )
-def publish_cleaning(runs: Sequence[ReapedRun], removed: Sequence[Removed], root: Path | None) -> None:
+def publish_cleaning(runs: Sequence[str], removed: Sequence[Removed], root: Path | None) -> None:
     """Publish what the janitor did, one row per run or removed file."""
     rows: list[dict[str, Any]] = [
-        *({"what": "crashed" if run.crashed else "left", "which": run.name, "why": run.reason} for run in runs),
+        *({"what": "crashed", "which": run, "why": "nobody worked on it"} for run in runs),
         *({"what": "removed", "which": one.path, "why": one.reason} for one in removed),
     ]
     create_table_artifact(rows[:MAX_ROWS], key=artifact_key("janitor", root), description=f"{len(rows)} runs and files")

@@ -279,6 +279,6 @@ def _percent(client: Any, run: Any) -> int:
 
 
 def _reap() -> list[str]:
-    from digits.server.reaping import reap_runs
+    from digits.server.dead_runs import sweep_dead_runs
 
-    return [run.name for run in reap_runs() if run.crashed]
+    return sweep_dead_runs()

@@ -4,6 +4,7 @@
 - `attention`: sentences about what needs the attention of an operator
 - `automations`: the automations of deploy/automations.yaml
 - `crashes`: on-demand runs that crashed, and the commands that continue them
+- `dead_runs`: detection of runs that nobody works on
 - `deployment_record`: what was last deployed to a server
 - `deployments`: comparison of prefect.yaml with a server, and its deployment
 - `merging`: which values a redeployment keeps
@@ -13,7 +14,6 @@
 - `password`: the password of a server that Digits starts
 - `prefect_settings`: the settings that Prefect would use
 - `queries`: what a server knows about deployments, runs, work pools and workers
-- `reaping`: detection of runs whose process is gone
 - `server_settings`: the settings of a server that Digits starts
 - `services`: the server and worker processes
 - `status`: the status of a system

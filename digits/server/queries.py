@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from digits.server.attention import LATE, MISSED, ActiveRun, Run, Table, show_time
 from digits.server.crashes import REMEMBERED, Attempt
+from digits.server.dead_runs import FLOWS, is_dead_run
 from digits.server.deployments import flow_names
-from digits.server.reaping import FLOWS, Verdict, judge_run
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -69,7 +69,7 @@ class Queries:
                     self.show(run),
                     self._flow(run),
                     since=run.state.timestamp,
-                    dead=judge_run(run) is Verdict.CRASH,
+                    dead=is_dead_run(run),
                     cancelled=self._count_cancelled(run),
                 )
 

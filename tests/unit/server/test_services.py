@@ -244,7 +244,11 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     units = []
     for path in sorted((here / "deploy").glob("*.service")):
         unit = tmp_path / path.name
-        unit.write_text(path.read_text().replace("/opt/digits/.venv/bin/prefect", "/bin/true"))
+        unit.write_text(
+            path.read_text()
+            .replace("/opt/digits/.venv/bin/prefect", "/bin/true")
+            .replace("/opt/digits/.venv/bin/digits", "/bin/true")
+        )
         units.append(unit)
     assert len(units) == 2
     try:
