@@ -25,7 +25,7 @@ from benchmarks.sets import read_model, read_set
 from digits.data.datasets import load
 from digits.images.screening import screen
 from digits.images.types import Pixels
-from digits.model.drift import Values, bin_counts, find_drift, measure_files, measure_images
+from digits.model.drift import Values, bin_counts, bins_of, find_drift, measure_files, measure_images
 from digits.model.onnx_model import Predictor
 from digits.settings import artifact_root
 from digits.status import combine_novelty
@@ -68,6 +68,7 @@ class Detector:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._reference = predictor.model.reference
+        self._bins = bins_of(self._reference)
         self._random = np.random.default_rng(SEED)
         if not self._reference:
             sys.exit(f"{predictor.model.directory}: the model has no reference counts to compare with; train it again")
@@ -110,7 +111,7 @@ class Detector:
         features, drifted = Counter[str](), 0
         for _ in range(slices):
             chosen = self._random.choice(count, SLICE, replace=count < SLICE, p=probabilities)
-            counts = bin_counts({key: value[chosen] for key, value in values.items()}, self._reference)
+            counts = bin_counts({key: value[chosen] for key, value in values.items()}, self._bins)
             drift = find_drift(counts, self._reference)
             features.update(shift.feature for shift in (drift.drifted if drift else ()))
             drifted += bool(drift and drift.drifted)

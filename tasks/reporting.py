@@ -93,7 +93,7 @@ def publish_versions(root: Path | None) -> None:
     retry_delay_seconds=BACKOFF,
 )
 def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
-    """Publish the summary of a prediction run, and emit events about its table and about drift."""
+    """Publish the summary of a prediction run, and emit events about its table and about drift from its baseline."""
     values = {name: value for name, value in summary.as_record().items() if name not in ("drift", "trend")}
     report = prediction_markdown(values, read_picture(summary))
     create_markdown_artifact(report, key=artifact_key("predictions", root), description=str(summary.out))
@@ -110,14 +110,13 @@ def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
 
 
 def _publish_drift(summary: PredictionSummary, drift: Drift, root: Path | None) -> None:
-    """Publish the drift of a run as a table and of the last runs as a chart; emit an event if a feature drifted."""
+    """Publish the drift of a run as a table and of the last runs as a chart; emit an event if it is an alarm."""
     rows = [{**asdict(shift), "feature": FEATURE_NAMES[shift.feature]} for shift in drift.shifts]
-    description = drift.sentence or f"the {drift.images:,} images are like the model's test images"
-    create_table_artifact(rows, key=artifact_key("drift", root), description=f"{summary.out}: {description}")
+    create_table_artifact(rows, key=artifact_key("drift", root), description=f"{summary.out}: {drift.description}")
     if picture := draw_trend(summary):
         markdown = f"![Drift (PSI) of the last runs]({data_uri(picture)})\n"
         create_markdown_artifact(markdown, key=artifact_key("drift-trend", root), description=str(summary.out))
-    if drift.drifted:
+    if drift.is_alarm:
         library_log.warning("drift: %s", drift.sentence)
         emit(
             "digits.drift",

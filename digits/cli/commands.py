@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from digits.cli import backup, demo, deploy, init, maintenance, models, predict, review, status, system, train
+from digits.cli import backup, demo, deploy, drift, init, maintenance, models, predict, review, status, system, train
 from digits.errors import UsageError
 
 RENAMED_OPTIONS = {"--recipe": "--preset"}
@@ -47,6 +47,7 @@ app = typer.Typer(
     "7 no Prefect server, 8 something needs attention, 130 interrupted.",
 )
 app.add_typer(models.app, name="models")
+app.add_typer(drift.app, name="drift")
 for _command in (
     train.train,
     train.tune,

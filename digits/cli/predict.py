@@ -260,7 +260,8 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
         "classes": join_counts(summary.predictions),
         "statuses": join_counts(summary.statuses),
         "skipped": join_counts(summary.skipped),
-        "drift": summary.drift and summary.drift.sentence,
+        ("drift" if summary.drift and summary.drift.is_alarm else "test images"): summary.drift
+        and summary.drift.sentence,
     }
     shadow = summary.shadow
     places = {

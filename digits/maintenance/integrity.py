@@ -34,8 +34,8 @@ class StoredItem:
     """File or directory under the artifact root that can be verified.
 
     Args:
-        kind: kind of the artifact, or `registry`, `plan`, `part`, `ledger`, `checkpoint`, `summary`, `study`, `labels`,
-            `labelled image`.
+        kind: kind of the artifact, or `registry`, `plan`, `part`, `ledger`, `checkpoint`, `summary`, `baseline`,
+            `study`, `labels`, `labelled image`.
         path: path of the file or directory.
         check: function that raises an error if the item is damaged.
         ref: reference, if the item is an artifact.
@@ -160,6 +160,8 @@ def list_items(store: Store) -> Iterator[StoredItem]:
         yield StoredItem("ledger", path, partial(_check_ledger, path), regenerable=True)
     for path in _found(store.predictions, "**/*.summary.json"):
         yield StoredItem("summary", path, partial(_check_record, path))
+    for path in _found(store.predictions, "**/*.drift.json"):
+        yield StoredItem("baseline", path, partial(_check_record, path), regenerable=True)
     for path in _found(store.studies, "*/*.json"):
         yield StoredItem("study", path, partial(_check_record, path), regenerable=True)
     yield from _labels(store.labels)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from digits.outputs.summary import picture_path, summary_path
 from digits.outputs.table_diff import shadow_path
+from digits.prediction.baselines import record_path
 from digits.store.artifacts import Store
 from digits.store.records import read_record
 
@@ -26,9 +27,10 @@ class PublishedTable:
     out: Path
 
     def files(self) -> list[Path]:
-        """Return the existing files that Digits wrote: picture, differences, removed rows, table and, last, summary."""
-        beside = (picture_path(self.path), shadow_path(self.path), *removed_rows_paths(self.path))
-        return [path for path in (*beside, self.path, summary_path(self.path)) if path.is_file()]
+        """Return the existing files that Digits wrote; the table and the summary are the last ones."""
+        beside = (picture_path(self.path), shadow_path(self.path), record_path(self.path))
+        paths = (*beside, *removed_rows_paths(self.path), self.path, summary_path(self.path))
+        return [path for path in paths if path.is_file()]
 
 
 def read_tables(store: Store) -> Iterator[PublishedTable]:

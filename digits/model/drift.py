@@ -1,10 +1,11 @@
-"""Drift: comparison of the images of a prediction run with the test images of its model.
+"""Drift: comparison of the images of a prediction run with the test images of its model, or with a baseline.
 
 Features of each image (predicted class, confidence, out-of-distribution score, ink, file) are counted in bins. The
-counts of the model's test images in the same bins are part of its spec. For each feature, two tests compare the counts
-of the two samples: chi-square over all bins, and the likelihood ratio (G) of the bin that differs most. The population
-stability index (PSI) measures the size of a shift. It only serves to exclude shifts that are too small to matter,
-because it is above 0 by chance, too, by about (bins - 1) / n in a sample of n images.
+counts of the model's test images in the same bins are part of its spec; `digits.model.baseline` has the baseline of a
+table. For each feature, two tests compare the counts of the two samples: chi-square over all bins, and the likelihood
+ratio (G) of the bin that differs most. The population stability index (PSI) measures the size of a shift. It only
+serves to exclude shifts that are too small to matter, because it is above 0 by chance, too, by about (bins - 1) / n in
+a sample of n images.
 """
 
 import math
@@ -22,8 +23,10 @@ Values = Mapping[str, npt.NDArray[Any]]
 """(N,) values of each feature."""
 Counts = Mapping[str, Sequence[int]]
 """Number of images in each bin, for each feature."""
+Bins = Mapping[str, Sequence[float]]
+"""Edges between the bins of each feature; an edge belongs to the bin below it."""
 Reference = Mapping[str, Mapping[str, Sequence[float]]]
-"""Bins of each feature: `edges` between them (an edge belongs to the bin below it), and `counts` of the test images."""
+"""Bins of each feature: `edges` between them, as in `Bins`, and `counts` of the test images."""
 
 FEATURE_NAMES: Mapping[str, str] = {
     "classes": "classes",
@@ -39,6 +42,8 @@ FEATURE_NAMES: Mapping[str, str] = {
     "contrast": "contrast of the images",
 }
 """Description of each feature."""
+HARMLESS = frozenset({"size", "polarity"})
+"""Features that the normalization removes, so that a shift in these alone is no drift."""
 BINS = 10
 """Number of bins of a feature without fixed bins."""
 _FIXED: Mapping[str, Sequence[float]] = {
@@ -126,9 +131,14 @@ def fit_reference(values: Values, *, classes: int) -> Reference:
     """
     fixed = {"classes": [number + 0.5 for number in range(classes - 1)], **_FIXED}
     edges = {name: fixed[name] if name in fixed else _quantiles(found) for name, found in values.items()}
-    blank: Reference = {name: {"edges": [float(edge) for edge in some], "counts": []} for name, some in edges.items()}
-    counts = bin_counts(values, blank)
-    return {name: {**blank[name], "counts": counts[name]} for name in blank}
+    bins: Bins = {name: [float(edge) for edge in some] for name, some in edges.items()}
+    counts = bin_counts(values, bins)
+    return {name: {"edges": bins[name], "counts": counts[name]} for name in bins}
+
+
+def bins_of(reference: Reference) -> Bins:
+    """Return the bins of a reference."""
+    return {name: part["edges"] for name, part in reference.items()}
 
 
 def _quantiles(values: npt.NDArray[Any]) -> list[float]:
@@ -136,11 +146,11 @@ def _quantiles(values: npt.NDArray[Any]) -> list[float]:
     return found
 
 
-def bin_counts(values: Values, reference: Reference) -> Counts:
-    """Count images in the bins of a reference, for each feature that both have."""
+def bin_counts(values: Values, bins: Bins) -> Counts:
+    """Count images in the bins of each feature that is measured."""
     return {
-        name: np.bincount(np.searchsorted(part["edges"], values[name]), minlength=len(part["edges"]) + 1).tolist()
-        for name, part in reference.items()
+        name: np.bincount(np.searchsorted(edges, values[name]), minlength=len(edges) + 1).tolist()
+        for name, edges in bins.items()
         if name in values
     }
 
@@ -156,7 +166,7 @@ def add_counts(parts: Iterable[Counts]) -> Counts:
 
 @dataclass(frozen=True)
 class Shift:
-    """Difference between the images of a run and the test images, in one feature.
+    """Difference between the images of a run and those it is compared with, in one feature.
 
     Args:
         feature: name of the feature, a key of `FEATURE_NAMES`.
@@ -173,35 +183,52 @@ class Shift:
 
 @dataclass(frozen=True)
 class Drift:
-    """Comparison of the images of a run with the test images of its model.
+    """Comparison of the images of a run with the baseline of its table, or with the test images of its model.
 
     Args:
         images: number of compared images.
         shifts: shift of each feature.
+        baseline: number of images in the baseline; 0 if the images were compared with the test images.
     """
 
     images: int
     shifts: tuple[Shift, ...]
+    baseline: int = 0
 
     @property
     def drifted(self) -> tuple[Shift, ...]:
-        """The shifts that count as drift, largest first."""
-        return tuple(sorted((one for one in self.shifts if one.drifted), key=lambda one: -one.psi))
+        """The shifts that count as drift, largest first; none if only features of `HARMLESS` have shifted."""
+        found = sorted((one for one in self.shifts if one.drifted), key=lambda one: -one.psi)
+        return tuple(found) if {one.feature for one in found} - HARMLESS else ()
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether the images have drifted from the baseline; a difference from the test images is no alarm."""
+        return bool(self.baseline and self.drifted)
 
     @property
     def sentence(self) -> str:
         """Sentence that reports the drift; "" if there is none."""
         named = ", ".join(f"{FEATURE_NAMES[one.feature]} (PSI {one.psi:.2f})" for one in self.drifted)
-        return named and f"the images differ from the model's test images: {named}"
+        return named and f"the images differ from {self._other}: {named}"
+
+    @property
+    def description(self) -> str:
+        """Sentence that states the result of the comparison, also without drift."""
+        return self.sentence or f"the {self.images:,} images are like {self._other}"
+
+    @property
+    def _other(self) -> str:
+        return "the baseline of their table" if self.baseline else "the model's test images"
 
     def as_record(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
-        return {"images": self.images, "shifts": [asdict(one) for one in self.shifts]}
+        return {"images": self.images, "shifts": [asdict(one) for one in self.shifts], "baseline": self.baseline}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         """Return the comparison from the JSON values of `as_record`."""
-        return cls(record["images"], tuple(Shift(**one) for one in record["shifts"]))
+        return cls(record["images"], tuple(Shift(**one) for one in record["shifts"]), record.get("baseline", 0))
 
 
 def find_drift(counts: Counts, reference: Reference) -> Drift | None:
@@ -220,9 +247,14 @@ def find_drift(counts: Counts, reference: Reference) -> Drift | None:
 def _shift(name: str, found: Sequence[float], expected: Sequence[float], tests: int) -> Shift:
     one, other = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     index = population_stability_index(one, other)
-    p = min(1.0, 2 * tests * min(_chi_square_test(one, other), _likelihood_ratio_test(one, other)))
-    drifted = p < SIGNIFICANCE_LEVEL and index >= _MIN_PSI_OF.get(name, _MIN_PSI)
-    return Shift(name, round(index, 4), float(f"{p:.3g}"), drifted)
+    chances = (chi_square_tail(*chi_square(one, other)), len(one) * chi_square_tail(likelihood_ratio(one, other), 1))
+    p = min(1.0, 2 * tests * min(chances))
+    return Shift(name, round(index, 4), float(f"{p:.3g}"), p < SIGNIFICANCE_LEVEL and matters(name, index))
+
+
+def matters(name: str, index: float) -> bool:
+    """Return whether the shift of a feature with a population stability index is large enough to matter."""
+    return index >= _MIN_PSI_OF.get(name, _MIN_PSI)
 
 
 def population_stability_index(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
@@ -234,27 +266,27 @@ def population_stability_index(found: npt.NDArray[np.float64], expected: npt.NDA
     return float(((a - b) * np.log(a / b)).sum())
 
 
-def _chi_square_test(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Return the p-value of the chi-square test of homogeneity, with the smallest bins merged into one."""
+def chi_square(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> tuple[float, int]:
+    """Return the chi-square statistic of homogeneity and its degrees of freedom, with the smallest bins merged."""
     both = np.stack([found, expected])
     both = both[:, np.argsort(both.sum(axis=0), kind="stable")]
     share = found.sum() / both.sum() * both.sum(axis=0)
     first = np.count_nonzero((share < _MIN_EXPECTED) | (share.cumsum() < 2 * _MIN_EXPECTED))
     both = np.concatenate([both[:, : first + 1].sum(axis=1, keepdims=True), both[:, first + 1 :]], axis=1)
     mean = both.sum(axis=1, keepdims=True) * both.sum(axis=0) / both.sum()
-    return chi_square_tail(float(((both - mean) ** 2 / mean).sum()), both.shape[1] - 1)
+    return float(((both - mean) ** 2 / mean).sum()), both.shape[1] - 1
 
 
-def _likelihood_ratio_test(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
-    """Return the p-value of the bin with the largest likelihood ratio (G), times the number of bins.
+def likelihood_ratio(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
+    """Return the likelihood-ratio statistic (G) of the bin that differs most.
 
-    Each bin is compared with all other bins taken together.
+    Each bin is compared with all other bins taken together, with one degree of freedom.
     """
     sizes = (found.sum(), expected.sum())
     share = (found + expected) / sum(sizes)
     pairs = zip((found, expected), sizes, strict=True)
     g = sum(_log_ratio(counts, size * share) + _log_ratio(size - counts, size * (1 - share)) for counts, size in pairs)
-    return len(found) * chi_square_tail(2 * float(np.max(g)), 1)
+    return 2 * float(np.max(g))
 
 
 def _log_ratio(counts: npt.NDArray[np.float64], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

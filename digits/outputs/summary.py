@@ -80,9 +80,11 @@ class PredictionSummary:
         unchanged: number of rows reused from the previous table.
         shadow: result of predicting with a second version: its `version`, the number of `differing` rows, and the
             path of the `table` that holds them; None without a second version.
-        drift: comparison of the predicted images with the model's test images; None if there is nothing to compare.
+        drift: comparison of the predicted images with the baseline of the table, or with the model's test images as
+            long as there is no baseline; None if there is nothing to compare.
         trend: drift of the last runs that wrote this table, this run last: `at`, `model_version`, `images`, the
-            population stability index of each feature (`psi`), and the features that drifted (`drifted`).
+            population stability index of each feature (`psi`), and the features that drifted from the baseline
+            (`drifted`).
     """
 
     source: Path

@@ -1,6 +1,8 @@
 """Prediction: plan a folder, predict its shards in worker processes, and publish one table.
 
+- `baselines`: the record beside a table with the images that its runs are compared with
 - `config`: settings of prediction
+- `drift_state`: the baseline of a table and the result of its last run, for display
 - `incremental`: reuse and replacement of rows of an earlier table
 - `limits`: time and memory limits per image
 - `plan`: the plan of a run: shards, part files, commit records and locks

@@ -19,12 +19,13 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from digits.errors import CorruptArtifactError
 from digits.images.folder import Entry
+from digits.model.drift import Bins
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.table import JSON_LINES, Column, Format, columns_of, format_of
 from digits.store.files import locked
@@ -144,6 +145,7 @@ class Plan:
         skipped: number of skipped files and folders by reason.
         former: summary of the rows that are kept from an earlier table; None if the run keeps none.
         listing_sha256: SHA-256 of the listing.
+        bins: bins in which features of the images are counted, see `digits.model.drift`; empty if none are.
     """
 
     path: Path
@@ -158,6 +160,7 @@ class Plan:
     skipped: Mapping[str, int]
     former: FormerRows | None = None
     listing_sha256: str = ""
+    bins: Bins = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -181,6 +184,7 @@ class Plan:
             skipped=record["skipped"],
             former=_former_from(record["former"]) if record["former"] else None,
             listing_sha256=record["listing_sha256"],
+            bins=record.get("bins", {}),
         )
 
     def write(self) -> None:
@@ -190,7 +194,8 @@ class Plan:
         model = {**asdict(self.model), "onnx": str(self.model.onnx)}
         places = {"source": str(self.source), "out": str(self.out)}
         former = self.former.as_record() if self.former else None
-        described = {"model": model, "options": self.options._asdict(), "skipped": dict(self.skipped), "former": former}
+        counts = {"skipped": dict(self.skipped), "bins": self.bins}
+        described = {"model": model, "options": self.options._asdict(), "former": former, **counts}
         write_record(self.path / PLAN_FILE, {**record, **places, **described})
 
     @property

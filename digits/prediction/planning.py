@@ -26,6 +26,7 @@ from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import picture_path, summary_path
 from digits.outputs.table import TableFile, format_of
 from digits.outputs.table_diff import shadow_path
+from digits.prediction.baselines import bins_for, record_path
 from digits.prediction.config import PredictionConfig
 from digits.prediction.incremental import Replacement, RowReuse, find_ledger, ledger_directory, open_replaceable_table
 from digits.prediction.plan import (
@@ -142,7 +143,7 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
         kept = {"probabilities": table.probabilities, "top_k": table.top_k, "all_files": True, "recursive": True}
         options = options.model_copy(update=kept | {"include": (), "exclude": ()})
     chosen = _options_for(model, options)
-    own_files = (out, summary_path(out), picture_path(out), shadow_path(out), path.parent)
+    own_files = (out, summary_path(out), picture_path(out), shadow_path(out), record_path(out), path.parent)
     former: FormerRows | None = None
     with _files_of(source, options, own_files, path) as found:
         if table:
@@ -168,6 +169,7 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
         skipped,
         former,
         listing.digest,
+        bins_for(out, model.reference),
     )
     plan.write()
     return plan, _digest_of_request(plan, listing.digest)

@@ -19,7 +19,8 @@ from itertools import islice
 from pathlib import Path
 
 from digits.errors import CorruptArtifactError, PlanGoneError, StoreError, os_errors_as
-from digits.model.drift import Counts, add_counts, find_drift
+from digits.model.baseline import Run, join_parts
+from digits.model.drift import Counts
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import (
     Failure,
@@ -29,6 +30,7 @@ from digits.outputs.summary import (
     picture_path,
     summary_path,
 )
+from digits.prediction.baselines import record_path, record_run
 from digits.prediction.config import PredictionConfig
 from digits.prediction.incremental import NewLedger, merged_rows
 from digits.prediction.plan import FormerRows, IncrementalRows, Plan, ReplacedRows, remove_plan
@@ -153,7 +155,7 @@ def _publish(plan: Plan, started: float | None) -> PredictionSummary:
         raise StoreError(
             f"{plan.path}: {len(pending)} of {len(plan.shards)} shards are not predicted; call run_workers first"
         )
-    remove_temporary_files(plan.out, picture_path(plan.out), summary_path(plan.out))
+    remove_temporary_files(plan.out, record_path(plan.out), picture_path(plan.out), summary_path(plan.out))
     totals = _Totals()
     if isinstance(plan.former, ReplacedRows):
         _write_replaced(plan, plan.former, totals)
@@ -162,7 +164,9 @@ def _publish(plan: Plan, started: float | None) -> PredictionSummary:
     else:
         with replacing(plan.out) as file:
             plan.format.join(_verified_parts(plan, totals), plan.columns, file)
-    summary = _with_trend(totals.summary(plan, started), plan.digest)
+    run = Run(plan.model.digest, plan.bins, totals.parts())
+    drift = record_run(plan.out, run, plan=plan.digest, reference=plan.model.reference)
+    summary = _with_trend(replace(totals.summary(plan, started), drift=drift), plan.digest)
     _write_picture(summary)
     write_record(summary_path(plan.out), {**summary.as_record(), "plan": plan.digest})
     remove_plan(plan.path)
@@ -183,7 +187,7 @@ def _with_trend(summary: PredictionSummary, plan: str) -> PredictionSummary:
         "model_version": summary.model_version,
         "images": summary.drift.images,
         "psi": {shift.feature: shift.psi for shift in summary.drift.shifts},
-        "drifted": [shift.feature for shift in summary.drift.drifted],
+        "drifted": [shift.feature for shift in summary.drift.drifted if summary.drift.is_alarm],
     }
     return replace(summary, trend=(*runs, latest)[-RUNS_KEPT:])
 
@@ -269,7 +273,7 @@ class _Totals:
         self._failures: list[Failure] = []
         self._least_certain: list[LeastCertain] = []
         self._with_pixels: dict[str, LeastCertain] | None = None
-        self._drift: Counts = {}
+        self._parts: list[Counts] = []
 
     def count_rows_only(self, least_certain: Sequence[Record]) -> None:
         """Count predictions, statuses and failures only by `count`, not from the commit records of the shards.
@@ -283,7 +287,7 @@ class _Totals:
         """Add the counts of a shard's commit record."""
         self._rows.append((commit["started"], commit["rows"]))
         self._more_frames += commit["more_frames"]
-        self._drift = add_counts([self._drift, commit["drift"]])
+        self._parts += commit["drift"]
         least_certain = map(LeastCertain.from_commit_record, commit["least_certain"])
         if self._with_pixels is not None:
             self._with_pixels |= {image.path: image for image in least_certain}
@@ -324,8 +328,12 @@ class _Totals:
         known = images.get(image.path)
         return known if known and known.as_record() == image.as_record() else image
 
+    def parts(self) -> tuple[Counts, ...]:
+        """Return the counts of the features of the predicted images, in parts of consecutive images."""
+        return join_parts(self._parts)
+
     def summary(self, plan: Plan, started: float | None) -> PredictionSummary:
-        """Return the summary of the table."""
+        """Return the summary of the table, without its drift."""
         now, since = time.time(), started or 0
         begun = min((start for start, _ in self._rows if start >= since), default=now)
         seconds = max(now - begun, 1e-6)
@@ -347,5 +355,4 @@ class _Totals:
             failures=tuple(self._failures),
             least_certain=tuple(self._add_pixels()),
             unchanged=plan.former.unchanged if plan.former else 0,
-            drift=find_drift(self._drift, plan.model.reference),
         )

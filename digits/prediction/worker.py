@@ -28,11 +28,11 @@ from digits.images.normalize import opencv
 from digits.images.screening import ScreenedImage, screen
 from digits.images.source import Source, open_source
 from digits.images.types import Pixels
+from digits.model.baseline import join_parts
 from digits.model.drift import (
     MAX_SAMPLED_IMAGES,
+    Bins,
     Counts,
-    Reference,
-    add_counts,
     bin_counts,
     measure_files,
     measure_images,
@@ -130,7 +130,7 @@ class _Tally:
     more_frames: int = 0
     failures: list[tuple[str, Status, str | None]] = field(default_factory=list)
     least_certain: list[tuple[float, str, _ReadImage]] = field(default_factory=list)
-    drift: Counts = field(default_factory=dict)
+    drift: tuple[Counts, ...] = ()
 
     def count(self, images: Sequence[_ReadImage], statuses: Iterable[str]) -> None:
         self.statuses.update(statuses)
@@ -242,11 +242,11 @@ class _Worker:
         novelties = combine_novelty(novelty, [image.screening_score for image in screened])
         answers = [self._answer(*answer) for answer in zip(rounded, ranked, novelties, strict=True)]
         tally.count_predictions(images, [str(a[1]) for a in answers], [float(a[2] or 0) for a in answers])
-        if self._plan.model.reference:
+        if self._plan.bins:
             some = slice(None, None, self._every)
             known = None if novelty is None else novelties[some]
-            counts = _drift_counts(images[some], pixels[some], probabilities[some], known, self._plan.model.reference)
-            tally.drift = add_counts([tally.drift, counts])
+            counts = _drift_counts(images[some], pixels[some], probabilities[some], known, self._plan.bins)
+            tally.drift = join_parts([*tally.drift, counts])
         return answers
 
     def _answer(self, probabilities: list[float], order: list[int], novelty: float | None) -> Row:
@@ -262,7 +262,7 @@ def _drift_counts(
     pixels: Pixels,
     probabilities: npt.NDArray[np.float32],
     novelty: Sequence[float | None] | None,
-    reference: Reference,
+    bins: Bins,
 ) -> Counts:
     screened = [image.screened for image in images if image.screened]
     values = measure_images(pixels, probabilities, None if novelty is None else np.array(novelty, np.float64))
@@ -272,7 +272,7 @@ def _drift_counts(
         [image.dark_on_light for image in screened],
         [own if image.contrast is None else image.contrast for image, own in zip(screened, levels, strict=True)],
     )
-    return bin_counts({**values, **files}, reference)
+    return bin_counts({**values, **files}, bins)
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from digits.data.datasets import load
 from digits.outputs.summary import picture_path
 from tests.support.browser import chromium, is_available, log_in, show, submit_folder, wait_for_picture, wait_for_text
 from tests.support.running_system import RunningSystem, wait_for
@@ -60,12 +61,22 @@ def test_a_folder_submitted_in_the_form_is_predicted_and_reported(
     assert (progress["flow_run_id"], float(progress["data"])) == (run["id"], 100)
 
 
-def test_a_folder_unlike_the_test_images_raises_a_drift_event(system: RunningSystem, tmp_path: Path) -> None:
+def test_images_unlike_the_accepted_ones_raise_a_drift_event(system: RunningSystem, tmp_path: Path) -> None:
+    """Images unlike the model's test images raise none before the operator has accepted others."""
     assert system.events("digits.drift") == []
     random = np.random.default_rng(1)
-    for number in range(60):
+    for number, pixels in enumerate(load("mnist-sample", downloads=tmp_path).test_pixels[:200]):
+        Image.fromarray(pixels // 2).save(tmp_path / f"{number}.png")
+    message = system.complete("predict/folder", folder=str(tmp_path))["message"]
+    table = message.rpartition(" are in ")[2]
+    assert (
+        "no alarm: the images differ from the model's test images"
+        in system.digits("drift", "show", table, "--json")["state"]
+    )
+    assert system.digits("drift", "accept", table, "--json")["alarm"] is False
+    for number in range(200):
         Image.fromarray(random.integers(0, 256, (28, 28), np.uint8)).save(tmp_path / f"{number}.png")
-    system.wait_for_end(system.run("predict/folder", folder=str(tmp_path)))
+    system.complete("predict/folder", folder=str(tmp_path))
     (event,) = wait_for(lambda: system.events("digits.drift"), "the event")
     assert event["resource"]["prefect.resource.id"] == f"digits.predictions.{tmp_path.name}"
     assert event["payload"]["features"]["no_digit"] > 1
@@ -73,6 +84,7 @@ def test_a_folder_unlike_the_test_images_raises_a_drift_event(system: RunningSys
     assert rows["share rejected as no digit"]["drifted"]
     assert rows["share rejected as no digit"]["psi"] == event["payload"]["features"]["no_digit"]
     assert "data:image/png;base64," in system.artifact("drift-trend")["data"]
+    assert system.digits("drift", "show", table, "--json")["alarm"] is True
 
 
 def test_a_better_model_is_promoted_and_the_inbox_is_predicted_with_it(system: RunningSystem, folder: Path) -> None:

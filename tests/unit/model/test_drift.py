@@ -16,6 +16,7 @@ from digits.model.drift import (
     Values,
     add_counts,
     bin_counts,
+    bins_of,
     chi_square_tail,
     find_drift,
     fit_reference,
@@ -54,7 +55,7 @@ def reference() -> Reference:
 
 def drifted_features(values: Values, reference: Reference) -> list[str]:
     """Return the names of the features that have drifted."""
-    found = find_drift(bin_counts(values, reference), reference)
+    found = find_drift(bin_counts(values, bins_of(reference)), reference)
     return [shift.feature for shift in found.drifted] if found else []
 
 
@@ -69,7 +70,7 @@ def test_false_alarms_are_rare(reference: Reference, images: int) -> None:
 def test_p_values_are_calibrated(reference: Reference) -> None:
     """Among runs of images like the test images, about a fifth has a p-value below 0.2."""
     random, alone = np.random.default_rng(2), {"ink": reference["ink"]}
-    found = [find_drift(bin_counts(draw_features(random, 300), alone), alone) for _ in range(1_000)]
+    found = [find_drift(bin_counts(draw_features(random, 300), bins_of(alone)), alone) for _ in range(1_000)]
     share = np.mean([one.shifts[0].p < 0.2 for one in found if one])
     assert 0.1 < share < 0.22
 
@@ -94,7 +95,7 @@ def test_a_changed_distribution_of_classes_is_reported(reference: Reference, cla
 
 def test_a_significant_shift_that_is_too_small_to_matter_is_not_reported(reference: Reference) -> None:
     values = draw_features(np.random.default_rng(5), 200_000, shift=0.15)
-    found = find_drift(bin_counts(values, reference), reference)
+    found = find_drift(bin_counts(values, bins_of(reference)), reference)
     assert found is not None
     ink = next(shift for shift in found.shifts if shift.feature == "ink")
     assert (ink.p < 1e-9, ink.drifted) == (True, False)
@@ -103,7 +104,7 @@ def test_a_significant_shift_that_is_too_small_to_matter_is_not_reported(referen
 
 def test_few_images_or_no_reference_give_no_comparison(reference: Reference) -> None:
     few = draw_features(np.random.default_rng(6), 49, shift=5)
-    assert find_drift(bin_counts(few, reference), reference) is None
+    assert find_drift(bin_counts(few, bins_of(reference)), reference) is None
     many = draw_features(np.random.default_rng(6), 300, shift=5)
     assert find_drift(bin_counts(many, {}), {}) is None
 
@@ -111,7 +112,7 @@ def test_few_images_or_no_reference_give_no_comparison(reference: Reference) -> 
 def test_features_that_a_run_lacks_are_not_compared(reference: Reference) -> None:
     """A model may have no out-of-distribution score."""
     values = {"ink": draw_features(np.random.default_rng(7), 300)["ink"]}
-    found = find_drift(bin_counts(values, reference), reference)
+    found = find_drift(bin_counts(values, bins_of(reference)), reference)
     assert found is not None
     assert [shift.feature for shift in found.shifts] == ["ink"]
 
@@ -154,11 +155,31 @@ def test_drift_is_described_in_a_sentence() -> None:
     """The largest shift comes first. The sentence is empty without drift."""
     shifts = (Shift("ink", 0.31, 1e-5, True), Shift("size", 9.1, 0, True), Shift("slant", 0.02, 1, False))
     drift = Drift(300, shifts)
-    assert drift.sentence == (
-        "the images differ from the model's test images: size of the images (PSI 9.10), amount of ink (PSI 0.31)"
-    )
+    named = "size of the images (PSI 9.10), amount of ink (PSI 0.31)"
+    assert drift.sentence == drift.description == f"the images differ from the model's test images: {named}"
+    assert Drift(300, shifts, 2_000).sentence == f"the images differ from the baseline of their table: {named}"
     assert Drift(300, shifts[2:]).sentence == ""
+    assert Drift(300, shifts[2:], 2_000).description == "the 300 images are like the baseline of their table"
     assert Drift.from_record(json.loads(json.dumps(drift.as_record()))) == drift
+
+
+def test_only_drift_from_a_baseline_is_an_alarm() -> None:
+    """A difference from the test images is none: a source may always differ from them."""
+    shifts = (Shift("ink", 0.31, 1e-5, True),)
+    assert (Drift(300, shifts).is_alarm, Drift(300, shifts, 2_000).is_alarm) == (False, True)
+
+
+def test_size_and_polarity_alone_are_no_drift() -> None:
+    """They are named if another feature has drifted."""
+    harmless = (Shift("size", 9.1, 0, True), Shift("polarity", 9.1, 0, True))
+    assert Drift(300, harmless, 2_000).drifted == ()
+    assert not Drift(300, harmless, 2_000).is_alarm
+    assert len(Drift(300, (*harmless, Shift("ink", 0.31, 1e-5, True)), 2_000).drifted) == 3
+
+
+def test_a_record_of_an_earlier_version_has_no_baseline() -> None:
+    record = {"images": 300, "shifts": [{"feature": "ink", "psi": 0.3, "p": 0.0, "drifted": True}]}
+    assert Drift.from_record(record).baseline == 0
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +246,9 @@ def test_a_resumed_run_has_the_same_drift(tmp_path: Path, referenced: OnnxModel,
 def test_the_trend_contains_the_last_runs(
     tmp_path: Path, referenced: OnnxModel, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each run with new images occurs once, with its new images only, up to the limit; the trend can be drawn."""
+    """Each run with new images occurs once, up to the limit; ten images wait for the next run. It can be drawn."""
     monkeypatch.setattr("digits.prediction.publish.RUNS_KEPT", 2)
-    for count, expected in ((60, [60]), (60, [60]), (130, [60, 70]), (140, [60, 70]), (240, [70, 100])):
+    for count, expected in ((60, [60]), (60, [60]), (130, [60, 70]), (140, [60, 70]), (240, [70, 110])):
         make_pictures(tmp_path / "in", count)
         summary = predict(tmp_path, referenced, incremental=True)
         if count == 140:

@@ -1,0 +1,183 @@
+"""Baselines: the record beside a table with the images that its runs are compared with.
+
+The record is written when a table is published. It holds the state before the last run, and the last run itself, which
+the next run adds to the baseline. So a run that is published twice counts once.
+"""
+
+import logging
+import os
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from digits.errors import CorruptArtifactError, StoreError, UsageError, os_errors_as
+from digits.model.baseline import MODEL_FEATURES, Baseline, Run, accept, join_parts, thin_parts
+from digits.model.drift import MIN_IMAGES, Bins, Drift, Reference, add_counts, bins_of, find_drift
+from digits.store.files import locked
+from digits.store.records import Record, read_record, write_record
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DriftRecord:
+    """Record of a table's baseline and of its last run.
+
+    Args:
+        baseline: baseline before the last run.
+        waiting: images of earlier runs that were too few to compare; they are compared with those of the next run.
+        last: images of the last run; None if the baseline was accepted after it.
+        plan: digest of the plan of the last run.
+        is_alarm: whether the last run has drifted.
+        accepted_at: time at which the operator accepted the baseline, ISO 8601 in UTC; empty if it is the default one.
+    """
+
+    baseline: Baseline = field(default_factory=Baseline)
+    waiting: Run | None = None
+    last: Run | None = None
+    plan: str = ""
+    is_alarm: bool = False
+    accepted_at: str = ""
+
+    @property
+    def batch(self) -> Run | None:
+        """Images of the last run, together with those that waited for it."""
+        if self.last is None or self.waiting is None or not self.waiting.is_like(self.last):
+            return self.last
+        return replace(self.last, parts=join_parts([*self.waiting.parts, *self.last.parts]))
+
+    def settle(self) -> Self:
+        """Return the record before the next run: the last run is in the baseline unless it drifted, or it waits."""
+        batch = self.batch
+        if batch is None:
+            return self
+        if batch.images < MIN_IMAGES:
+            return replace(self, waiting=batch, last=None, is_alarm=False)
+        baseline = self.baseline if self.is_alarm else self.baseline.extend(batch)
+        return replace(self, baseline=baseline, waiting=None, last=None, is_alarm=False)
+
+    def add(self, run: Run, plan: str, reference: Reference) -> tuple[Self, Drift | None]:
+        """Return the record after a run, and the comparison of its images; a repeated run replaces itself.
+
+        Without a baseline, the images are compared with the test images.
+
+        Args:
+            run: images of the run.
+            plan: digest of its plan.
+            reference: features of the model's test images.
+        """
+        before = self if self.last and self.plan == plan else self.settle()
+        after = replace(before, last=run, plan=plan)
+        batch = after.batch or run
+        drift = before.baseline.compare(batch) or _compare_with_test_images(batch, reference)
+        alarm = bool(drift and drift.is_alarm)
+        return replace(after, last=replace(run, parts=thin_parts(run.parts)), is_alarm=alarm), drift
+
+    def accept(self) -> Self:
+        """Return the record with the images of the last run as baseline; the record itself if there is none."""
+        batch, now = self.batch, datetime.now(UTC).isoformat(timespec="seconds")
+        state = replace(self, waiting=None, last=None, is_alarm=False)
+        return replace(state, baseline=accept(batch), accepted_at=now) if batch else state
+
+    def as_record(self) -> Record:
+        """Return the record as JSON values."""
+        runs = {"waiting": self.waiting and self.waiting.as_record(), "last": self.last and self.last.as_record()}
+        return {**vars(self), "baseline": self.baseline.as_record(), **runs}
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        """Return the record that `as_record` wrote."""
+        runs = {name: record[name] and Run.from_record(record[name]) for name in ("waiting", "last")}
+        return cls(**{**record, "baseline": Baseline.from_record(record["baseline"]), **runs})
+
+
+def _compare_with_test_images(run: Run, reference: Reference) -> Drift | None:
+    """Compare the features that are counted in the bins of the test images; others have the bins of a baseline."""
+    same = {name: part for name, part in reference.items() if run.bins.get(name) == part["edges"]}
+    drift = find_drift(add_counts(run.parts), same)
+    return drift if drift and drift.shifts else None
+
+
+def record_path(out: Path) -> Path:
+    """Return the path of the drift record of a table."""
+    return out.with_name(f"{out.stem}.drift.json")
+
+
+def read_drift_record(out: Path) -> DriftRecord:
+    """Return the drift record of a table; an empty one, with a warning, if it is damaged, and if there is none."""
+    try:
+        return DriftRecord.from_record(read_record(record_path(out)))
+    except FileNotFoundError:
+        return DriftRecord()
+    except CorruptArtifactError as error:
+        logger.warning("%s; the next images of the table become its baseline", error)
+        return DriftRecord()
+
+
+def bins_for(out: Path, reference: Reference) -> Bins:
+    """Return the bins to count the images of a run in: those of the table's baseline, else those of the test images.
+
+    Features that depend on the model always have the bins of the model.
+    """
+    return {**bins_of(reference), **{name: bins for name, bins in _kept_bins(out).items() if name in reference}}
+
+
+def _kept_bins(out: Path) -> Bins:
+    record = read_drift_record(out).settle()
+    known = record.baseline.bins or (record.waiting.bins if record.waiting else {})
+    return {name: bins for name, bins in known.items() if name not in MODEL_FEATURES}
+
+
+def record_run(out: Path, run: Run, *, plan: str, reference: Reference) -> Drift | None:
+    """Add a run to the drift record of its table, and return the comparison of its images; None if there are too few.
+
+    No other process may write the record of the table at the same time.
+    """
+    if not run.images:
+        return None
+    record, drift = read_drift_record(out).add(run, plan, reference)
+    write_record(record_path(out), record.as_record())
+    return drift
+
+
+def accept_last_run(out: Path, work: Path) -> DriftRecord:
+    """Make the images of the last run into a table its baseline, and return the new drift record.
+
+    Args:
+        out: path of the table.
+        work: directory of the plans, which is locked while a table is published.
+
+    Raises:
+        UsageError: if no images of the table were measured, or too few.
+        StoreError: if the disk is full or not writable.
+    """
+    remedy = "free disk space, or check that you may write there"
+    with (
+        os_errors_as(StoreError, record_path(out), "the baseline could not be written", remedy),
+        locked(work, flags=os.O_RDONLY),
+    ):
+        record = require_drift_record(out)
+        if record.batch and record.batch.images < MIN_IMAGES:
+            raise UsageError(
+                f"{out}: the last run measured {record.batch.images} images, but a baseline needs at least "
+                f"{MIN_IMAGES}; accept it after a run with more images"
+            )
+        accepted = record.accept()
+        write_record(record_path(out), accepted.as_record())
+        return accepted
+
+
+def require_drift_record(out: Path) -> DriftRecord:
+    """Return the drift record of a table.
+
+    Raises:
+        UsageError: if no images of the table were measured.
+    """
+    record = read_drift_record(out)
+    if record == DriftRecord():
+        raise UsageError(
+            f"{out}: found no measured images ({record_path(out).name}) beside this table; expected a table that "
+            "`digits predict` has written with a model that has reference counts; run it again"
+        )
+    return record
