@@ -22,6 +22,8 @@ COMMANDS = [
     ["rollback"],
     ["predict"],
     ["inspect"],
+    ["drift", "show"],
+    ["drift", "accept"],
     ["review"],
     ["up"],
     ["down"],
