@@ -156,6 +156,29 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:_NAME_LENGTH].strip("-")
 
 
+def check_deployed_paths(paths: Mapping[str, Path], directory: Path) -> None:
+    """Check the paths among the parameters of a run of a deployment, which runs in the directory of its worker.
+
+    Args:
+        paths: paths by the name of their parameter.
+        directory: directory of the worker.
+
+    Raises:
+        UsageError: if a path is relative, or is `-`, which stands for standard input.
+    """
+    for name, path in paths.items():
+        if str(path) == "-":
+            raise UsageError(
+                f"{name}: found `-`, standard input, which a run of a deployment does not have; give the absolute path "
+                "of a file on the machine of the worker"
+            )
+        if not path.is_absolute():
+            raise UsageError(
+                f"{name}: found the relative path {path}, which the worker would look up in its own directory, "
+                f"{directory}; give an absolute path on the machine of the worker"
+            )
+
+
 def find_project(start: Path | None = None) -> Path | None:
     """Return the project directory: the nearest one, from `start` upwards, that belongs to Digits.
 

@@ -12,13 +12,16 @@ from digits.errors import PlanGoneError
 from digits.outputs.summary import PredictionSummary
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan
+from digits.run_log import no_champion_message, prediction_message
 from digits.settings import artifact_root
 from digits.store.artifacts import Store
-from flows.runs import HOOKS, short_path, with_final_message
+from flows.runs import HOOKS, Skipped, short_path, with_final_message
 from tasks.prediction import (
     compare_tables,
     discard_plan,
     inbox_lock,
+    lacks_champion,
+    log_summary,
     merge_predictions,
     name_run,
     plan_predictions,
@@ -52,9 +55,9 @@ def predict_folder(
     folder: Path,
     model: str = "champion",
     out: Path | None = None,
+    shadow: str | None = None,
     options: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
     artifacts: Path | None = None,
-    shadow: str | None = None,
 ) -> tuple[PredictionSummary, str]:
     """Predict every image of a folder, and write a table with one row per image.
 
@@ -65,11 +68,11 @@ def predict_folder(
         model: Model version: `champion`, or the number of a version.
         out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
             `predictions/<folder>-<digest>/predictions.csv` under the artifact root.
+        shadow: Second model version, a number or `challenger` (the newest version), that predicts the folder too. The
+            images on which the two versions differ are written beside the table, to `<table>.shadow.csv`.
         options: Settings of the prediction: files, limits, and columns of the table.
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
             project.
-        shadow: Second model version, a number or `challenger` (the newest version), that predicts the folder too. The
-            images on which the two versions differ are written beside the table, to `<table>.shadow.csv`.
     """
     if shadow:
         require_model(shadow, artifacts)
@@ -94,10 +97,11 @@ def predict_inbox(
     out: Path | None = None,
     options: PredictionConfig = PredictionConfig(),  # noqa: B008 - frozen
     artifacts: Path | None = None,
-) -> tuple[PredictionSummary | None, str]:
+) -> tuple[PredictionSummary | None, str] | Skipped:
     """Predict the new and changed images of an inbox, into a table with one row for each of its images.
 
-    Nothing is done while another run predicts the same inbox. Paths are those of the worker's machine.
+    The run is skipped while there is no champion yet, or another run predicts the same inbox. Paths are those of the
+    worker's machine.
 
     Args:
         folder: Inbox: a folder, which is created if it is missing. Empty: `inbox/` under the artifact root.
@@ -111,7 +115,9 @@ def predict_inbox(
     folder = folder or Store(artifact_root(artifacts)).inbox
     with inbox_lock(folder, artifacts) as held:
         if not held:
-            return None, f"another run is predicting {folder}"
+            return Skipped(f"another run is predicting {folder}")
+        if lacks_champion(model, artifacts):
+            return Skipped(no_champion_message(folder))
         options = options.model_copy(update={"incremental": True})
         plan = plan_predictions(folder, model, out, options, artifacts)
         if plan.is_up_to_date:
@@ -142,7 +148,5 @@ def _carry_out(plan: Plan, artifacts: Path | None) -> PredictionSummary:
 
 def _publish(summary: PredictionSummary, artifacts: Path | None) -> tuple[PredictionSummary, str]:
     publish_predictions(summary, artifacts)
-    sentence = f"{summary.images:,} images are in {summary.out}"
-    if shadow := summary.shadow:
-        sentence += f"; version {shadow['version']} differs on {shadow['differing']:,}, which are in {shadow['table']}"
-    return summary, sentence
+    log_summary(summary)
+    return summary, prediction_message(summary)

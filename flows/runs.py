@@ -1,8 +1,10 @@
 """Runs: the final message of each flow run, and events about failed, crashed and recovered runs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -12,11 +14,13 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.logging import get_run_logger
+from prefect.runtime import deployment
 from prefect.states import Completed, Failed
 
 from digits.errors import DigitsError
 from digits.project import check_version
 from digits.server.dead_runs import ended_badly, label_run
+from digits.settings import Settings, check_deployed_paths
 from tasks.edge import emit
 
 P = ParamSpec("P")
@@ -28,30 +32,58 @@ NAME_PARTS = 2
 """Number of parts of a path in the name of a run."""
 
 
-def with_final_message(function: Callable[P, tuple[R, str]]) -> Callable[P, R]:
+@dataclass(frozen=True)
+class Skipped:
+    """End of a run that had nothing to work with; its state is of the type Completed and has the name `Skipped`.
+
+    Args:
+        reason: final message of the run.
+    """
+
+    reason: str
+
+
+def with_final_message(function: Callable[P, tuple[R, str] | Skipped]) -> Callable[P, R]:
     """Decorate a flow function so that the final message of its run is one sentence.
 
-    The sentence is the second part of the function's result. After an expected error it is the error's message; the
-    traceback goes to the log of the run. Before the function is called, the version of the project is checked, and the
-    run records its process in a label. An unexpected error within `FIRST_SECONDS` lets the function be called once
-    more.
+    The sentence is the second part of the function's result, or the reason of a `Skipped`. After an expected error it
+    is the error's message; the traceback goes to the log of the run. Before the function is called, the version of the
+    project is checked, the run records its process in a label, and in a run of a deployment all paths must be absolute.
+    An unexpected error within `FIRST_SECONDS` lets the function be called once more.
     """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
-        def work() -> tuple[R, str]:
+        def work() -> tuple[R, str] | Skipped:
             check_version(Path(__file__).parents[1])
             label_run()
+            if deployment.id is not None:
+                parameters = signature(function).bind(*args, **kwargs).arguments
+                check_deployed_paths(dict(_paths(parameters)), Path.cwd())
             return function(*args, **kwargs)
 
         try:
-            result, sentence = start_again_once(work)
+            ended = start_again_once(work)
         except DigitsError as error:
             get_run_logger().exception("%s", error)
             return Failed(message=str(error), data=error)
+        if isinstance(ended, Skipped):
+            return Completed(name="Skipped", message=ended.reason, data=None)
+        result, sentence = ended
         return Completed(message=sentence, data=result)
 
     return cast("Callable[P, R]", run)
+
+
+def _paths(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Yield the paths among parameters with their names; datasets are paths if they contain a slash."""
+    for name, value in parameters.items():
+        if isinstance(value, Path):
+            yield name, value.expanduser() if name == "artifacts" else value
+        elif isinstance(value, Settings):
+            yield from ((f"{name}.{below}", path) for below, path in _paths(dict(value)))
+        elif name == "datasets":
+            yield from ((name, Path(one).expanduser()) for one in value if "/" in one)
 
 
 def start_again_once(work: Callable[[], R]) -> R:

@@ -7,8 +7,10 @@ from prefect import flow
 from digits.data.config import ArraysConfig
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import Preset, PromotionPolicy, TrainingRun
+from digits.run_log import outcome_lines, training_line
 from digits.training.config import ModelConfig, TrainingConfig
 from flows.runs import HOOKS, with_final_message
+from tasks.edge import log_lines
 from tasks.reporting import publish_training, publish_versions
 from tasks.training import (
     average_models,
@@ -81,7 +83,9 @@ def train(
         datasets=datasets, preset=preset, model=model, training=training, arrays=arrays, promotion=promotion
     ).resolved()
     run = drop_empty_reviewed(run, artifacts)
+    log_lines([training_line(run)])
     if unchanged := find_unchanged_run(run, artifacts):
+        log_lines(outcome_lines(unchanged))
         return unchanged, " ".join(unchanged.reasons)
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
     prepared = prepare_arrays(sources, run.arrays, artifacts)
@@ -96,4 +100,5 @@ def train(
     outcome = promote_model(version, new, prepared, run, artifacts)
     publish_training(outcome, prepared, artifacts)
     publish_versions(artifacts)
+    log_lines(outcome_lines(outcome))
     return outcome, f"model version {outcome.version}: {' '.join(outcome.reasons)}"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 from uuid import UUID
@@ -12,6 +13,7 @@ from prefect.events import emit_event
 from prefect.logging.handlers import APILogHandler
 
 from digits.progress import Bar, Progress, current_progress
+from digits.run_log import is_part_shown
 from digits.settings import artifact_root, root_name
 from digits.store.artifacts import Store
 
@@ -20,7 +22,7 @@ library_log = logging.getLogger("digits")
 
 
 class _PublishedBar:
-    """Bar that updates a progress artifact in the Prefect UI, and writes a line to the log when it is closed."""
+    """Bar that updates a progress artifact in the Prefect UI, and writes lines about some of its parts to the log."""
 
     def __init__(self, artifact: UUID, label: str, total: int, part: tuple[int, int]) -> None:
         self._artifact, self._label, self._total, self._part = artifact, label, max(total, 1), part
@@ -34,7 +36,8 @@ class _PublishedBar:
 
     def close(self, note: str = "") -> None:
         self._update(1)
-        library_log.info("%s: %s", self._label, note or "done")
+        if note and is_part_shown(*self._part):
+            library_log.info("%s: %s", self._label, note)
 
     def _update(self, share: float) -> None:
         number, count = self._part
@@ -80,6 +83,13 @@ def log_to_run() -> None:
         handler = APILogHandler()
         handler.addFilter(lambda _: FlowRunContext.get() is not None or TaskRunContext.get() is not None)
         library_log.addHandler(handler)
+
+
+def log_lines(lines: Iterable[str]) -> None:
+    """Write lines to the log of the flow run."""
+    log_to_run()
+    for line in lines:
+        library_log.info("%s", line)
 
 
 def open_store(root: Path | None) -> Store:

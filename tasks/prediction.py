@@ -13,12 +13,14 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 
+from digits import run_log
 from digits.outputs.summary import PredictionSummary
 from digits.prediction import publish, service
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan, remove_plan
 from digits.prediction.pool import run_workers
-from tasks.edge import emit, library_log, log_to_run, open_store, progress_for
+from digits.store.registry import CHAMPION, Registry
+from tasks.edge import emit, library_log, log_lines, log_to_run, open_store, progress_for
 
 
 @contextmanager
@@ -48,7 +50,9 @@ def inbox_lock(folder: Path, root: Path | None) -> Iterator[bool]:
 @task(name="plan", task_run_name="plan {folder.name}", cache_policy=NO_CACHE)
 def plan_predictions(folder: Path, model: str, out: Path | None, options: PredictionConfig, root: Path | None) -> Plan:
     """List the folder once, and cut the listing into shards."""
-    return service.plan_predictions(open_store(root), folder, model=model, out=out, options=options)
+    plan = service.plan_predictions(open_store(root), folder, model=model, out=out, options=options)
+    log_lines([run_log.plan_line(plan)])
+    return plan
 
 
 @task(name="plan shadow", task_run_name="plan {folder.name} with model {shadow}", cache_policy=NO_CACHE)
@@ -69,6 +73,18 @@ def require_model(name: str, root: Path | None) -> None:
     service.open_model(open_store(root), name)
 
 
+def lacks_champion(model: str, root: Path | None) -> bool:
+    """Return whether a run needs a champion, and no model version was promoted yet."""
+    return model == CHAMPION and Registry(open_store(root)).champion() is None
+
+
+def log_summary(summary: PredictionSummary) -> None:
+    """Write the result of a prediction to the log of the run; images that could not be read are a warning."""
+    log_lines(run_log.prediction_lines(summary))
+    if failures := run_log.failure_line(summary):
+        library_log.warning("%s", failures)
+
+
 def name_run(name: str) -> None:
     """Rename the flow run."""
     context = FlowRunContext.get()
@@ -80,7 +96,6 @@ def name_run(name: str) -> None:
 def discard_plan(plan: Plan) -> str:
     """Remove the plan of an inbox without new images, and emit an event; return the final message of the run."""
     sentence = f"nothing is new in {plan.source}: its {plan.rows:,} images are in {plan.out}"
-    library_log.info("%s", sentence)
     remove_plan(plan.path)
     emit("digits.inbox.empty", f"digits.inbox.{plan.source.name}", str(plan.source), table=str(plan.out))
     return sentence
@@ -115,6 +130,7 @@ def predict_shards(plan: Plan, root: Path | None) -> float:
     that no worker waits for Prefect.
     """
     started, workers = time.time(), service.current_pool().size
+    log_lines([run_log.workers_line(plan, workers)])
     ended = SimpleQueue[PrefectFuture[int]]()
     groups = iter(plan.groups(workers))
     bar = progress_for("prediction-progress", root).start("Predicting", plan.images)

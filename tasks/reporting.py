@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import Artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
@@ -18,9 +18,10 @@ from digits.outputs.summary import PredictionSummary, draw_trend, read_picture
 from digits.outputs.version_tables import promotion_rows, version_rows
 from digits.pipeline import champion
 from digits.pipeline.champion import Outcome
+from digits.run_log import cleaning_lines
 from digits.store.artifacts import ArtifactRef
 from digits.store.registry import Registry
-from tasks.edge import artifact_key, emit, library_log, open_store
+from tasks.edge import artifact_key, emit, library_log, log_lines, open_store
 
 MAX_ROWS = 50
 """Largest number of rows in a published table; `digits models` lists all model versions."""
@@ -97,6 +98,12 @@ def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
     values = {name: value for name, value in summary.as_record().items() if name not in ("drift", "trend")}
     report = prediction_markdown(values, read_picture(summary))
     create_markdown_artifact(report, key=artifact_key("predictions", root), description=str(summary.out))
+    Artifact(
+        type="json",
+        key=artifact_key("prediction-summary", root),
+        description=str(summary.out),
+        data=summary.as_record(),
+    ).create()
     emit(
         "digits.predictions.written",
         f"digits.predictions.{summary.source.name}",
@@ -143,3 +150,4 @@ def publish_cleaning(runs: Sequence[str], removed: Sequence[Removed], root: Path
         *({"what": "removed", "which": one.path, "why": one.reason} for one in removed),
     ]
     create_table_artifact(rows[:MAX_ROWS], key=artifact_key("janitor", root), description=f"{len(rows)} runs and files")
+    log_lines(cleaning_lines(runs, removed))

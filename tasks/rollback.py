@@ -5,8 +5,9 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from digits.run_log import rollback_lines
 from digits.store.registry import Promotion, Registry
-from tasks.edge import emit, open_store
+from tasks.edge import emit, log_lines, open_store
 
 
 @task(name="roll back", task_run_name="roll back", cache_policy=NO_CACHE)
@@ -20,4 +21,5 @@ def roll_back(version: int | None, reason: str, root: Path | None) -> Promotion:
         champion=promotion.version,
         reasons=list(promotion.reasons),
     )
+    log_lines(rollback_lines(promotion))
     return promotion

@@ -12,8 +12,9 @@ from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import Dimension, Trial, TrialState
 from digits.pipeline.study import Budget, Study, TuningResult
 from digits.pipeline.study_report import trial_rows, values_text
+from digits.run_log import study_line, tuning_lines
 from digits.store.artifacts import ArtifactRef
-from tasks.edge import artifact_key, log_to_run, open_store, progress_for
+from tasks.edge import artifact_key, log_lines, log_to_run, open_store, progress_for
 from tasks.reporting import BACKOFF, RETRIES
 
 
@@ -22,7 +23,9 @@ def begin_study(
     run: TrainingRun, space: dict[str, Dimension] | None, arrays: ArtifactRef, seed: int, root: Path | None
 ) -> Study:
     """Return the study with these settings, data, search space and seed; create it if it does not exist."""
-    return study_module.begin_study(open_store(root), run, space, arrays, seed=seed)
+    study = study_module.begin_study(open_store(root), run, space, arrays, seed=seed)
+    log_lines([study_line(study)])
+    return study
 
 
 def run_trials(study: Study, trials: int, minutes: float | None) -> None:
@@ -61,8 +64,9 @@ def run_trial(study: Study, trial: Trial, budget: Budget) -> State[Trial]:
 @task(name="conclude", task_run_name="write the best settings and the report", cache_policy=NO_CACHE)
 def conclude_study(study: Study, out: Path | None) -> TuningResult:
     """Write the best settings to a configuration file, and write the report of the study."""
-    log_to_run()
-    return study_module.conclude_study(study, out)
+    tuned = study_module.conclude_study(study, out)
+    log_lines(tuning_lines(tuned))
+    return tuned
 
 
 @task(

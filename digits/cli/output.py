@@ -87,11 +87,6 @@ def print_notice(text: str) -> None:
     err.print(text, markup=False)
 
 
-def join_counts(counts: Mapping[str, int]) -> str:
-    """Return counts as one line: `ok: 1,204, uncertain: 3`."""
-    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
-
-
 def print_json(value: Any) -> None:
     """Print a result as JSON; values of other types than JSON's are written as strings."""
     sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")

@@ -1,5 +1,6 @@
 """Commands `predict` and `inspect`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from digits.cli import runtime
 from digits.cli.app import Artifacts, AsJson, State
 
 if TYPE_CHECKING:
+    from digits.cli.deployed import EndedRun
     from digits.outputs.summary import PredictionSummary
     from digits.prediction.config import PredictionConfig
 
@@ -72,7 +74,7 @@ def predict(
         typer.Option(
             metavar="FILE",
             help="File that lists the paths to take, one per line or each ended by NUL, absolute or relative to the "
-            "folder. `-` is standard input.",
+            "folder. `-` is standard input, but not in a deployment.",
         ),
     ] = None,
     normalize: Normalize = None,
@@ -161,9 +163,12 @@ def predict(
     )
     path, out = path.absolute(), out and out.absolute()
     if deploy:
-        from digits.cli import system
+        from digits.cli import connection, deployed
 
-        system.predict_deployed(path, model, out, options, shadow, state, artifacts, json=json)
+        print_ended(
+            deployed.predict_deployed(connection.open_system(state, artifacts), path, model, out, options, shadow),
+            json=json,
+        )
         return
     run = predict_tracked if runtime.is_tracked(required=track) else predict_here
     print_summary(run(path, model, out, options, artifacts, shadow), json=json)
@@ -203,7 +208,7 @@ def predict_tracked(
 
         current_progress.set(TerminalProgress())
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            summary: PredictionSummary = flow(path, model, out, options, artifacts, shadow)
+            summary: PredictionSummary = flow(path, model, out, shadow, options, artifacts)
     return summary
 
 
@@ -244,10 +249,23 @@ def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
     print_pairs(title, describe_summary(summary))
 
 
+def print_ended(ended: "EndedRun", *, json: bool) -> None:
+    """Print the end of a run of a deployment and the summary of its table; exit with 1 unless it completed."""
+    from digits.cli.output import print_json, print_pairs
+
+    if json:
+        values = ended.summary.as_record() if ended.summary else {}
+        print_json({**values, "name": ended.name, "state": ended.state, "message": ended.message, "run": ended.place})
+    else:
+        counts = describe_summary(ended.summary) if ended.summary else {}
+        print_pairs(ended.name, {"state": ended.state, "result": ended.message, **counts, "run": ended.place})
+    if ended.state != "Completed":
+        sys.exit(1)
+
+
 def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     """Return the facts about a prediction by name, without those that are zero or empty."""
-    from digits.cli.output import join_counts
-    from digits.outputs.summary import picture_path
+    from digits.outputs.summary import join_counts, picture_path
 
     only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
     done = summary.images - summary.reused - summary.unchanged

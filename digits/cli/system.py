@@ -1,11 +1,9 @@
-"""Commands `up`, `down` and `janitor`, and prediction by a deployment (`predict --deploy`)."""
+"""Commands `up`, `down` and `janitor`."""
 
 import shlex
-import sys
 import threading
 from contextlib import chdir
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,10 +14,8 @@ from digits.cli.deploy import DeployOptions, deploy_project, preview
 
 if TYPE_CHECKING:
     from digits.maintenance.retention import RetentionConfig
-    from digits.prediction.config import PredictionConfig
     from digits.server.services import System
 
-POLL_SECONDS = 0.5
 REAP_SECONDS = 15
 """Time in which `digits down` looks for runs whose process is gone."""
 TABLE_DAYS = "Days after which a table under the artifact root is removed, with the files beside it. Default: never."
@@ -70,33 +66,6 @@ def janitor(
 
     retention = RetentionConfig(table_days=table_days, inbox_days=inbox_days)
     print_facts("Cleaned", clean_system(open_system(state, artifacts), retention), json=json)
-
-
-def predict_deployed(
-    path: Path,
-    model: str,
-    out: Path | None,
-    options: "PredictionConfig",
-    shadow: str | None,
-    state: Path | None,
-    artifacts: Path | None,
-    *,
-    json: bool,
-) -> None:
-    """Predict a folder by the deployment `predict/folder`, and wait for the end of the run.
-
-    Raises:
-        OperationsError: if there is no server or no such deployment.
-    """
-    from digits.cli.output import print_json, print_pairs
-
-    place, ended = submit(open_system(state, artifacts), path, model, out, options, shadow)
-    if json:
-        print_json({**ended, "run": place})
-    else:
-        print_pairs(ended["name"], {"state": ended["state"], "result": ended["message"], "run": place})
-    if ended["state"] != "Completed":
-        sys.exit(1)
 
 
 def start_system(system: "System", port: int, options: DeployOptions) -> dict[str, object]:
@@ -218,64 +187,6 @@ def clean_system(system: "System", config: "RetentionConfig") -> dict[str, objec
         "rotated": rotated or "no log",
         **{one.path: one.reason for one in removed},
     }
-
-
-def submit(
-    system: "System", folder: Path, model: str, out: Path | None, options: "PredictionConfig", shadow: str | None
-) -> tuple[str, dict[str, Any]]:
-    """Run the deployment `predict/folder`, and wait for its end; return the run's address in the UI, and its state.
-
-    Raises:
-        OperationsError: if there is no server or no such deployment.
-    """
-    from digits.cli.output import print_notice
-    from digits.errors import OperationsError
-    from digits.server.api import hide_secrets
-
-    api = require_api(system)
-    from prefect.deployments import run_deployment
-    from prefect.exceptions import ObjectNotFound
-
-    changed = options.model_dump(mode="json", exclude_unset=True)
-    parameters = {"folder": str(folder), "model": model, "out": out and str(out), "options": changed, "shadow": shadow}
-    try:
-        run: Any = run_deployment("predict/folder", parameters=parameters, timeout=0)
-    except ObjectNotFound as error:
-        raise OperationsError(
-            f"{hide_secrets(api)} has no deployment predict/folder; create it with `digits up`"
-        ) from error
-    place = f"{hide_secrets(api).removesuffix('/api')}/runs/flow-run/{run.id}"
-    print_notice(f"submitted: {place}")
-    return place, _wait(run.id)
-
-
-def _wait(run: Any) -> dict[str, Any]:
-    """Wait for the end of a run, with a bar that follows its progress artifact."""
-    import time
-
-    from prefect.client.orchestration import get_client
-
-    from digits.cli.output import TerminalProgress
-
-    done, bar = 0, TerminalProgress().start("Predicting", 100)
-    with get_client(sync_client=True) as client:
-        while True:
-            found = client.read_flow_run(run)
-            percent = _percent(client, run)
-            bar.advance(percent - done)
-            done = percent
-            if found.state is not None and found.state.is_final():
-                bar.close(found.state.name or "")
-                return {"name": found.name, "state": found.state.name, "message": found.state.message or ""}
-            time.sleep(POLL_SECONDS)
-
-
-def _percent(client: Any, run: Any) -> int:
-    from prefect.client.schemas.filters import ArtifactFilter
-
-    chosen = {"key": {"like_": "prediction-progress-"}, "flow_run_id": {"any_": [run]}}
-    found = client.read_artifacts(artifact_filter=ArtifactFilter.model_validate(chosen), limit=1)
-    return int(float(found[0].data)) if found else 0
 
 
 def _reap() -> list[str]:

@@ -253,7 +253,8 @@ def print_study(tuned: "TuningResult", trials: int, *, json: bool) -> None:
     """Print the best trials of a study, and how to train with the best settings."""
     import shlex
 
-    from digits.cli.output import join_counts, print_json, print_pairs, print_table
+    from digits.cli.output import print_json, print_pairs, print_table
+    from digits.outputs.summary import join_counts
     from digits.pipeline.study_report import best_rows
 
     if json:

@@ -77,7 +77,7 @@ def sweep_store(store: Store, config: RetentionConfig) -> list[Removed]:
     with os_errors_as(StoreError, store.root, "the artifact store could not be cleaned", remedy):
         removed = _sweep(store, config)
     for one in removed:
-        logger.info("removed %s: %s", one.path, one.reason)
+        logger.debug("removed %s: %s", one.path, one.reason)
     return removed
 
 

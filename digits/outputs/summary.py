@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from digits.model.drift import FEATURE_NAMES, Drift
 from digits.outputs.drawing import Cell, contact_sheet, heat_map
+from digits.status import PREDICTED
 from digits.store.records import Record
 
 PICTURE_COLUMNS = 5
@@ -131,6 +132,20 @@ class PredictionSummary:
             "trend": tuple(record["trend"]),
         }
         return cls(**fields)
+
+
+def join_counts(counts: Mapping[str, int]) -> str:
+    """Return counts as one line: `ok: 1,204, uncertain: 3`."""
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+
+
+def count_failures(statuses: Mapping[str, int]) -> int:
+    """Return the number of images without a prediction.
+
+    Args:
+        statuses: number of images per status.
+    """
+    return sum(count for status, count in statuses.items() if status not in PREDICTED)
 
 
 def draw_least_certain(summary: PredictionSummary) -> bytes | None:

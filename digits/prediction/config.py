@@ -12,21 +12,9 @@ Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class PredictionConfig(Settings):
-    """Selection of files, limits for reading them, and contents of the table."""
+    """Selection of files, limits for reading them, and contents of the table; forms show the settings in this order."""
 
     recursive: bool = Field(True, description="Include files in subfolders.")
-    all_files: bool = Field(
-        False, description="Take every regular file, not only those with the extension of an image."
-    )
-    by_content: bool = Field(
-        False,
-        description="Take the files whose first bytes are those of an image format, whatever their names. Every file "
-        "is opened.",
-    )
-    other_formats: tuple[OtherFormat, ...] = Field(
-        (),
-        description="Additional formats to read, with their extensions, besides PNG, JPEG, GIF, BMP, WebP and TIFF.",
-    )
     include: tuple[Pattern, ...] = Field(
         (),
         description="Take the files that match one of these patterns, whatever their extensions: `*.dat` or `[0-9]*` "
@@ -36,20 +24,6 @@ class PredictionConfig(Settings):
     exclude: tuple[Pattern, ...] = Field(
         (), description="Leave out the files and folders that match one of these patterns; overrides `include`."
     )
-    files_from: Path | None = Field(
-        None,
-        description="File that lists the paths to take, one per line or each ended by NUL, absolute or relative to the "
-        "folder. `-` is standard input.",
-    )
-    normalize: Mode = Field(
-        "auto",
-        description="Normalization of the images. `auto` is the mode the model was trained with; `mnist` converts all "
-        "images to MNIST's form; `none` only scales to the network's input size.",
-    )
-    probabilities: bool = Field(False, description="Add one column per class with its probability.")
-    top_k: int = Field(
-        1, ge=1, le=100, description="Number of most likely classes in the table, with their probabilities."
-    )
     max_error: float | None = Field(
         None,
         gt=0,
@@ -58,19 +32,10 @@ class PredictionConfig(Settings):
         "wrong, estimated on the model's validation images with 95 % confidence. Example: 0.002 for 2 in 1,000. "
         "Default: flag none.",
     )
-    max_pixels: int = Field(
-        DEFAULT_MAX_PIXELS, ge=1, description="Largest number of pixels of an image; larger images are not decoded."
+    top_k: int = Field(
+        1, ge=1, le=100, description="Number of most likely classes in the table, with their probabilities."
     )
-    max_bytes: int = Field(
-        DEFAULT_MAX_BYTES, ge=1, description="Largest file size in bytes; larger files are not read."
-    )
-    max_seconds: float = Field(10, gt=0, le=3600, description="Time limit for reading an image, in seconds.")
-    shard_size: int = Field(
-        2_000,
-        ge=1,
-        le=100_000,
-        description="Number of images per shard, the unit in which results are saved and resumed.",
-    )
+    probabilities: bool = Field(False, description="Add one column per class with its probability.")
     incremental: bool = Field(
         False,
         description="Predict only files that are new or changed since the last incremental run into the same table. A "
@@ -84,6 +49,41 @@ class PredictionConfig(Settings):
         ge=1,
         description="Predict again only the rows of the existing table that this model version wrote. All other rows "
         "stay as they are.",
+    )
+    normalize: Mode = Field(
+        "auto",
+        description="Normalization of the images. `auto` is the mode the model was trained with; `mnist` converts all "
+        "images to MNIST's form; `none` only scales to the network's input size.",
+    )
+    files_from: Path | None = Field(
+        None,
+        description="File that lists the paths to take, one per line or each ended by NUL, absolute or relative to the "
+        "folder. `-` is standard input, but not in a deployment.",
+    )
+    all_files: bool = Field(
+        False, description="Take every regular file, not only those with the extension of an image."
+    )
+    by_content: bool = Field(
+        False,
+        description="Take the files whose first bytes are those of an image format, whatever their names. Every file "
+        "is opened.",
+    )
+    other_formats: tuple[OtherFormat, ...] = Field(
+        (),
+        description="Additional formats to read, with their extensions, besides PNG, JPEG, GIF, BMP, WebP and TIFF.",
+    )
+    max_seconds: float = Field(10, gt=0, le=3600, description="Time limit for reading an image, in seconds.")
+    max_bytes: int = Field(
+        DEFAULT_MAX_BYTES, ge=1, description="Largest file size in bytes; larger files are not read."
+    )
+    max_pixels: int = Field(
+        DEFAULT_MAX_PIXELS, ge=1, description="Largest number of pixels of an image; larger images are not decoded."
+    )
+    shard_size: int = Field(
+        2_000,
+        ge=1,
+        le=100_000,
+        description="Number of images per shard, the unit in which results are saved and resumed.",
     )
     processes: int | None = Field(
         None, ge=1, le=1024, description="Number of worker processes. Default: one per usable CPU."

@@ -79,6 +79,11 @@ def test_parameters_have_types_bounds_and_descriptions(deployments: dict[str, An
     assert "Passes over" in epochs["description"]
     folder = deployments["folder"]["parameter_openapi_schema"]
     assert folder["required"] == ["folder"]
+    positions = {name: value["position"] for name, value in folder["properties"].items()}
+    assert sorted(positions, key=positions.__getitem__) == ["folder", "model", "out", "shadow", "options", "artifacts"]
+    options = list(folder["definitions"]["PredictionConfig"]["properties"])
+    assert options[:3] == ["recursive", "include", "exclude"]
+    assert options[-3:] == ["max_pixels", "shard_size", "processes"]
     assert folder["definitions"]["PredictionConfig"]["properties"]["normalize"]["enum"] == ["auto", "mnist", "none"]
 
 

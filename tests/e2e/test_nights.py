@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.support.running_system import RunningSystem, wait_for
 
 pytestmark = pytest.mark.slow
 IMAGES = 40
+HERE = Path(__file__).resolve().parents[2]
 BETTER = {"datasets": ["mnist-sample"], "model": {"architecture": "cropped"}, "training": {"epochs": 12}}
 
 
@@ -59,6 +61,47 @@ def test_a_folder_submitted_in_the_form_is_predicted_and_reported(
     assert written[0]["resource"]["prefect.resource.name"] == str(table)
     progress = system.artifact("prediction-progress")
     assert (progress["flow_run_id"], float(progress["data"])) == (run["id"], 100)
+    lines = system.log(run["id"])
+    assert lines[0] == f"found {IMAGES + 1} images in {folder}"
+    assert f"the table is {table}" in lines
+    assert lines[-1].startswith(f"1 of {IMAGES + 1} images could not be read: broken.png (not-an-image: ")
+    assert len(lines) <= 10, lines
+
+
+def test_two_artifact_roots_on_one_server_keep_their_reports_apart(
+    system: RunningSystem, folder: Path, tmp_path: Path
+) -> None:
+    other = replace(system, root=tmp_path / system.root.name)
+    shutil.copytree(system.root, other.root)
+    for one in (system, other):
+        system.wait_for_end(system.run("predict/folder", folder=str(folder), artifacts=str(one.root)))
+    for one in (system, other):
+        assert one.artifact("predictions")["description"].startswith(f"{one.root}/predictions/")
+
+
+def test_an_inbox_without_a_champion_is_skipped_until_there_is_one(system: RunningSystem, tmp_path: Path) -> None:
+    state = system.complete("predict/inbox", artifacts=str(tmp_path))
+    assert state["name"] == "Skipped"
+    assert state["message"].startswith(f"there is no champion yet, so nothing in {tmp_path}/inbox was predicted")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [
+        ({"folder": "scans"}, "folder: found the relative path scans"),
+        ({"folder": "/", "out": "t.csv"}, "out: found the relative path t.csv"),
+        ({"folder": "/", "artifacts": "mine"}, "artifacts: found the relative path mine"),
+        ({"folder": "/", "options": {"files_from": "list"}}, "options.files_from: found the relative path list"),
+        ({"folder": "/", "options": {"files_from": "-"}}, "options.files_from: found `-`, standard input"),
+    ],
+)
+def test_a_relative_path_fails_with_the_directory_of_the_worker(
+    system: RunningSystem, parameters: dict[str, Any], found: str
+) -> None:
+    message = system.wait_for_end(system.run("predict/folder", **parameters), "FAILED")["message"]
+    assert message.startswith(found)
+    assert message.endswith("on the machine of the worker")
+    assert "standard input" in message or str(HERE) in message
 
 
 def test_images_unlike_the_accepted_ones_raise_a_drift_event(system: RunningSystem, tmp_path: Path) -> None:
@@ -104,8 +147,12 @@ def test_a_better_model_is_promoted_and_the_inbox_is_predicted_with_it(system: R
     assert system.status()["champion"].startswith("version 2, ")
     (table,) = wait_for(lambda: list((system.root / "predictions").glob("inbox-*/predictions.csv")), "the inbox")
     wait_for(lambda: list(pd.read_csv(table, dtype=str).model_version) == ["2"], "the champion's rows")
-    logs = system.ask("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}, "limit": 200})
-    assert 5 <= len(logs) <= 60, [line["message"] for line in logs]
+    lines = system.log(run)
+    assert lines[0] == "training cropped on mnist-sample with preset default, 12 epochs"
+    assert any(line.startswith("accuracy: ") for line in lines)
+    assert any(line.startswith("promoted to champion: ") for line in lines)
+    assert lines[-1].startswith("the report is ")
+    assert 8 <= len(lines) <= 14, lines
 
 
 @pytest.mark.browser

@@ -23,7 +23,6 @@ from digits.errors import DataError
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import PromotionPolicy
 from digits.pipeline.lineage import trace_lineage
-from digits.prediction.config import PredictionConfig
 from digits.settings import root_name
 from digits.store.artifacts import Store
 from digits.store.registry import Registry
@@ -139,7 +138,7 @@ def test_flow_and_command_write_the_same_shadow_table(
     outcome: Outcome, root: Path, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "flow" / "t.csv"
-    summary = predict_folder(folder, "champion", out, PredictionConfig(), root, "challenger")
+    summary = predict_folder(folder, out=out, shadow="challenger", artifacts=root)
     assert summary.shadow is not None
     assert (summary.model_version, summary.shadow["version"]) == (1, len(Registry(Store(root)).versions()))
     rows = rows_of(Path(summary.shadow["table"]))
@@ -181,7 +180,7 @@ def test_test_images_as_files_get_the_predictions_of_the_evaluation(
     store = Store(root)
     folder = write_test_images(outcome.version, tmp_path / "scans", artifacts=store.root)
     table = tmp_path / "out" / "predictions.csv"
-    summary = predict_folder(folder, str(outcome.version), table, PredictionConfig(), root)
+    summary = predict_folder(folder, str(outcome.version), table, artifacts=root)
     rows = rows_of(table)
     lineage = trace_lineage(store, Registry(store).version(outcome.version).artifact("evaluation"))
     y_prob = np.load(lineage.evaluation.file("y_prob.npy"))
@@ -323,7 +322,7 @@ def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, 
     by_processes = predict_folder.with_options(task_runner=ProcessPoolTaskRunner(max_workers=2))
     tables = [tmp_path / name / "p.csv" for name in ("threads", "processes")]
     for flow, table in zip((predict_folder, by_processes), tables, strict=True):
-        assert flow(folder, "champion", table, PredictionConfig(), root).reused == 0
+        assert flow(folder, out=table, artifacts=root).reused == 0
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
@@ -357,7 +356,7 @@ def test_an_interrupted_prediction_resumes(
     assert not table.exists()
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
-    summary = predict_folder(folder, "champion", table, PredictionConfig(), root)
+    summary = predict_folder(folder, out=table, artifacts=root)
     assert (summary.images, len(rows_of(table))) == (MANY, MANY)
     assert summary.reused > 0
 

@@ -66,7 +66,10 @@ def test_predict_with_deploy_waits_for_the_worker_and_reports_the_table(
 ) -> None:
     out = tmp_path / "table.csv"
     ended = system.digits("predict", str(folder), "--out", str(out), "--deploy", "--top-k", "2", "--json")
-    assert (ended["state"], ended["message"]) == ("Completed", f"{IMAGES + 1} images are in {out}")
+    message = f"{IMAGES + 1} images, of which 1 could not be read, are in {out}"
+    assert (ended["state"], ended["message"]) == ("Completed", message)
+    assert ended["statuses"]["not-an-image"] == 1
+    assert sum(ended["statuses"].values()) == ended["images"] == IMAGES + 1
     assert "top2" in pd.read_csv(out).columns
 
 

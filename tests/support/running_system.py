@@ -157,6 +157,19 @@ class RunningSystem:
         found = self.ask("/events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
         return list(found["events"])
 
+    def log(self, run: str) -> list[str]:
+        """Return the lines that Digits has written to the log of an ended run; wait until the last ones have arrived.
+
+        Prefect sends lines in batches.
+        """
+        wanted = {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
+
+        def lines() -> list[dict[str, str]]:
+            return list(self.ask("/logs/filter", wanted))
+
+        wait_for(lambda: any(line["message"].startswith("Finished in state") for line in lines()), "the log")
+        return [line["message"] for line in lines() if line["name"].startswith("digits")]
+
     def artifact(self, kind: str) -> dict[str, Any]:
         """Return the newest Prefect artifact of a kind that this system's artifact root has published."""
         key = f"{kind}-{root_name(self.root, environment={})}"

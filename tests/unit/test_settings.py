@@ -20,6 +20,7 @@ from digits.settings import (
     REMOVED,
     RENAMED,
     artifact_root,
+    check_deployed_paths,
     find_project,
     load_toml,
     merge_settings,
@@ -404,3 +405,13 @@ def test_a_variable_sets_the_name_of_the_artifact_root() -> None:
     root = Path("/data/artifacts")
     assert root_name(root, environment={NAME_VARIABLE: "Production (Berlin)"}) == "production-berlin"
     assert root_name(root, environment={NAME_VARIABLE: " - "}) == root_name(root, environment={})
+
+
+def test_a_relative_path_in_a_deployment_is_refused_with_the_directory_of_the_worker() -> None:
+    """`-` would be the worker's standard input. Absolute paths are accepted."""
+    worker = Path("/opt/digits")
+    check_deployed_paths({"folder": Path("/scans"), "out": Path("/t.csv")}, worker)
+    with pytest.raises(UsageError, match=r"^out: found the relative path a/t\.csv, .* directory, /opt/digits; give an"):
+        check_deployed_paths({"folder": Path("/scans"), "out": Path("a/t.csv")}, worker)
+    with pytest.raises(UsageError, match=r"^options\.files_from: found `-`, standard input, which a run of a depl"):
+        check_deployed_paths({"options.files_from": Path("-")}, worker)
