@@ -1,6 +1,8 @@
 """Tests of a project that `digits init` wrote: from a wheel, with two inboxes, on a real server and worker."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -28,19 +30,29 @@ SECOND_INBOX = """
 """
 
 
+def pip(*arguments: str) -> None:
+    """Run pip without the import path of the tests, on which it would find the clone."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True, env=kept)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel, without the clone and with the other packages of this environment; return its command."""
     place = tmp_path_factory.mktemp("installed")
-    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place), str(HERE)]
-    subprocess.run([sys.executable, "-m", "pip", *build], check=True)
-    venv.create(place / "venv", with_pip=False)
+    source = place / "source"
+    for name in ("digits", "flows", "tasks", "deploy"):
+        shutil.copytree(HERE / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("prefect.yaml", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(HERE / name, source)
     python = place / "venv" / "bin" / "python"
+    venv.create(place / "venv", with_pip=False)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(place), str(source))
     (wheel,) = place.glob("digits-*.whl")
-    install = ["--python", str(python), "install", "--quiet", "--no-deps", str(wheel)]
-    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    pip("--python", str(python), "install", "--no-deps", str(wheel))
+    shutil.rmtree(source)
     packages = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        [python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True,
         text=True,
         check=True,
