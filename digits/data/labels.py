@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from digits.errors import CorruptArtifactError, StoreError, os_errors_as
+from digits.store.artifacts import create_root
 from digits.store.files import locked, sync_directory, write_file
 from digits.store.records import Record, canonical_json, decode_record, digest_of, sealed
 
@@ -173,6 +174,7 @@ class LabelLog:
         path = self.directory / IMAGES / sha256
         if not path.exists():
             with self._errors("could not be written to"):
+                create_root(self.directory.parent)
                 write_file(path, content)
 
     def read_image(self, sha256: str) -> bytes | None:
@@ -186,7 +188,8 @@ class LabelLog:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """Open the log for appending, with an exclusive lock that the kernel releases if the process dies."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        create_root(self.directory.parent)
+        self.directory.mkdir(exist_ok=True)
         with locked(self.path, flags=os.O_RDWR | os.O_APPEND | os.O_CREAT) as lock:
             if not self._end:
                 sync_directory(self.directory)

@@ -115,7 +115,6 @@ def _staging(store: Store) -> Iterator[Store]:
     """Yield an empty store below the temporary directory, from which renames are possible."""
     path = store.temporary / f"restore-{secrets.token_hex(8)}"
     with writing(store.root):
-        store.root.mkdir(parents=True, exist_ok=True, mode=0o750)
         path.mkdir(parents=True, mode=0o700)
     try:
         yield Store(path)

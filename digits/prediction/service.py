@@ -88,9 +88,9 @@ def inbox_lock(store: Store, folder: Path) -> Iterator[bool]:
     Raises:
         UsageError: if the folder cannot be created.
     """
-    with os_errors_as(UsageError, folder, "could not be created", "choose another folder as inbox"):
-        folder.mkdir(parents=True, exist_ok=True)
     with store.try_lock(f"inbox-{digest_of(ascii(str(folder.absolute())))[:32]}") as free:
+        with os_errors_as(UsageError, folder, "could not be created", "choose another folder as inbox"):
+            folder.mkdir(parents=True, exist_ok=True)
         yield free
 
 

@@ -31,6 +31,7 @@ from digits.maintenance.processes import descendants, is_running, is_stopped, pr
 from digits.server.api import Access, check_access, configured_api, configured_key, configured_password, hide_secrets
 from digits.server.password import ensure_password, password_file, private_files, read_password
 from digits.server.server_settings import server_environment
+from digits.store.artifacts import create_root
 from digits.store.files import locked
 
 POOL = "digits"
@@ -249,6 +250,7 @@ class System:
         """
         turn, remedy = self.state / "turn.lock", "check the free space and the permissions, then repeat the command"
         with os_errors_as(OperationsError, self.state, "the state directory cannot be used", remedy):
+            create_root(self.root)
             self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.state.chmod(0o700)
             with locked(turn, wait=False) as lock:

@@ -26,6 +26,8 @@ from digits.store.records import Record, digest_of, read_record, write_record
 
 MANIFEST = "manifest.json"
 """Name of the file in an artifact that lists its files and holds its recipe."""
+ROOT_MODE = 0o750
+"""Permissions of an artifact root that Digits creates."""
 logger = logging.getLogger(__name__)
 
 
@@ -371,10 +373,18 @@ class Store:
         sync_directory(target.parent)
 
 
-def writing(root: Path) -> AbstractContextManager[None]:
-    """Raise a `StoreError` if the body of the `with` statement cannot write to an artifact root."""
+def create_root(root: Path) -> None:
+    """Create an artifact root unless it exists; only its owner and its group can enter it."""
+    root.mkdir(parents=True, exist_ok=True, mode=ROOT_MODE)
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Raise a `StoreError` if the body of the `with` statement cannot write to an artifact root; create the root."""
     remedy = "free space or choose another place with --artifacts or DIGITS_ARTIFACTS"
-    return os_errors_as(StoreError, root, "could not write to the artifact root", remedy)
+    with os_errors_as(StoreError, root, "could not write to the artifact root", remedy):
+        create_root(root)
+        yield
 
 
 def reading(root: Path) -> AbstractContextManager[None]:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import signal
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from digits.data.labels import LabelLog
 from digits.errors import CorruptArtifactError, MissingArtifactError, StoreError
+from digits.prediction.service import inbox_lock
+from digits.server.services import System
 from digits.store.artifacts import MANIFEST, Artifact, ArtifactRef, Recipe, Store
 from digits.store.code_version import library_versions
 from tests.support import faults
@@ -47,6 +51,26 @@ def world_readable() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_a_root_that_is_created_can_be_entered_by_its_owner_and_group_only(tmp_path: Path, mask: int) -> None:
+    """Whichever part creates it. The permissions of an existing root stay."""
+    before = os.umask(mask)
+    try:
+        Store(tmp_path / "a" / "root").produce(RECIPE, write)
+        LabelLog(tmp_path / "b" / "root" / "labels").save_image("0" * 64, b"")
+        with System(tmp_path / "c" / "root" / "system", tmp_path / "c" / "root").exclusive():
+            pass
+        with inbox_lock(Store(tmp_path / "d" / "root"), tmp_path / "d" / "root" / "inbox"):
+            pass
+        given = tmp_path / "given"
+        given.mkdir(mode=0o755)
+        Store(given).produce(RECIPE, write)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name / "root").stat().st_mode) for name in "abcd"] == [0o750] * 4
+    assert stat.S_IMODE(given.stat().st_mode) == 0o755
 
 
 def counted(calls: list[Path]) -> Callable[[Path], None]:
