@@ -24,6 +24,10 @@ State = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+File = Annotated[
+    Path | None,
+    typer.Option("--file", help="File that declares the deployments. Default: prefect.yaml of the project."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be deployed, and where, without changing anything.")
 ]

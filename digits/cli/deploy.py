@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson, DryRun, Notify, Prune, State, Yes
+from digits.cli.app import Artifacts, AsJson, DryRun, File, Notify, Prune, State, Yes
 from digits.cli.connection import open_system, require_api
 
 if TYPE_CHECKING:
     from digits.server.automations import PlannedAutomation
-    from digits.server.deployments import DeploymentPlan
+    from digits.server.deployments import DeploymentPlan, DeploymentSource
 
 Facts = dict[str, object]
 
@@ -26,14 +26,17 @@ class DeployOptions:
         prune: whether to remove what the project's files no longer declare.
         yes: whether to deploy schedules to any server without asking.
         notify: address of notifications, `off`, or None to leave them as they are.
+        file: file that declares the deployments; None for prefect.yaml.
     """
 
     prune: bool = False
     yes: bool = False
     notify: str | None = None
+    file: Path | None = None
 
 
 def deploy(
+    file: File = None,
     dry_run: DryRun = False,
     prune: Prune = False,
     yes: Yes = False,
@@ -47,37 +50,40 @@ def deploy(
 
     project = runtime.require_flows()
     system = open_system(state, artifacts)
+    options = DeployOptions(prune, yes, notify, file.absolute() if file else None)
     if dry_run:
-        api, _ = system.api()
-        print_facts("Would deploy", preview(require_api(system) if api else None, project, notify), json=json)
+        api = require_api(system) if system.api()[0] else None
+        print_facts("Would deploy", preview(api, project, options), json=json)
         return
     api = require_api(system)
-    facts = deploy_project(api, project, DeployOptions(prune, yes, notify), ours=system.api()[1])
-    print_facts("Deployed", facts, json=json)
+    print_facts("Deployed", deploy_project(api, project, options, ours=system.api()[1]), json=json)
 
 
-def preview(api: str | None, project: Path, notify: str | None) -> Facts:
+def preview(api: str | None, project: Path, options: DeployOptions) -> Facts:
     """Return what a deployment would do, by name; change nothing.
 
     Args:
         api: address of the Prefect API of this process; None if a server would be started first.
         project: directory of the project.
-        notify: value of `--notify`.
+        options: options of the deployment.
     """
     from digits.server.api import hide_secrets
     from digits.server.deployments import plan_deployments
-    from digits.server.notifications import is_address
 
-    on = is_address(notify)
+    source = _source(project, options)
     if api is None:
-        return {
-            "server": "none yet; `digits up` starts one",
-            **describe_plan(plan_deployments(None, project, notify=on)),
-        }
+        return {"server": "none yet; `digits up` starts one", **describe_plan(plan_deployments(None, source))}
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        return {"server": hide_secrets(api), **describe_plan(plan_deployments(client, project, notify=on))}
+        return {"server": hide_secrets(api), **describe_plan(plan_deployments(client, source))}
+
+
+def _source(project: Path, options: DeployOptions) -> "DeploymentSource":
+    from digits.server.deployments import DECLARATION, DeploymentSource
+    from digits.server.notifications import is_address
+
+    return DeploymentSource(project, options.file or DECLARATION, is_address(options.notify))
 
 
 def describe_plan(plan: "DeploymentPlan") -> Facts:
@@ -120,17 +126,17 @@ def deploy_project(api: str, project: Path, options: DeployOptions, *, ours: boo
     from prefect.client.orchestration import get_client
 
     from digits.server.deployments import apply_deployments, plan_deployments, prune_deployments
-    from digits.server.notifications import is_address, set_notifications
+    from digits.server.notifications import set_notifications
 
-    on = is_address(options.notify)
+    source = _source(project, options)
     with get_client(sync_client=True) as client:
-        plan = plan_deployments(client, project, notify=on)
+        plan = plan_deployments(client, source)
         if not (ours or options.yes):
             confirm_schedules(plan, api)
         if options.notify:
             set_notifications(client, options.notify, plan.notifications)
-            plan = plan_deployments(client, project, notify=on)
-        apply_deployments(plan, client, api, project, notify=on)
+            plan = plan_deployments(client, source)
+        apply_deployments(plan, client, api)
         if options.prune:
             prune_deployments(plan, client)
     return summarize(plan, pruned=options.prune)

@@ -41,7 +41,7 @@ def up(
     if dry_run:
         project = runtime.require_flows()
         api = require_api(system) if system.api()[0] else None
-        print_facts("Would deploy", preview(api, project, notify), json=json)
+        print_facts("Would deploy", preview(api, project, DeployOptions(notify=notify)), json=json)
         return
     print_facts("Running", start_system(system, port, DeployOptions(prune, yes, notify)), json=json)
 

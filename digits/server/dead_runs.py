@@ -56,11 +56,11 @@ def label_run() -> None:
 
 
 def sweep_dead_runs() -> list[str]:
-    """Set dead runs to Crashed, and return their names."""
+    """Set dead runs to Crashed, or to Cancelled if they were being cancelled; return their names."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        return [run.name for run in list(_active_runs(client)) if is_dead_run(run) and _crash(client, run)]
+        return [run.name for run in list(_active_runs(client)) if is_dead_run(run) and _end(client, run)]
 
 
 def is_dead_run(run: "FlowRun") -> bool:
@@ -90,15 +90,19 @@ def _active_runs(client: "SyncPrefectClient") -> Iterator["FlowRun"]:
         offset += len(page)
 
 
-def _crash(client: "SyncPrefectClient", run: "FlowRun") -> bool:
-    """Read the run again, and set it to Crashed if its state is unchanged and it is still dead; return whether."""
-    from prefect.states import Crashed
+def _end(client: "SyncPrefectClient", run: "FlowRun") -> bool:
+    """Read the run again, and end it if its state is unchanged and it is still dead; return whether it was ended.
+
+    Prefect allows no state but Cancelled after Cancelling.
+    """
+    from prefect.states import Cancelled, Crashed
 
     now = client.read_flow_run(run.id)
     if now.state is None or run.state is None or now.state.id != run.state.id or not is_dead_run(now):
         return False
     process = now.labels.get(LABEL, "which never started")
     reason = f"the process of this run ({process}) is gone; the next run resumes its work"
-    client.set_flow_run_state(run.id, Crashed(message=reason))
-    logger.warning("%s: set to Crashed: %s", now.name, reason)
+    end = Cancelled if now.state.is_cancelling() else Crashed
+    client.set_flow_run_state(run.id, end(message=reason))
+    logger.warning("%s: %s", now.name, reason)
     return True

@@ -25,6 +25,8 @@ from digits.store.files import hash_file
 from digits.store.records import digest_of
 
 DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
+DECLARATION = Path("prefect.yaml")
+"""File that declares the deployments of a project."""
 _PAGE = 200
 """Number of objects that one request reads; the server's maximum."""
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -45,15 +47,19 @@ class DeclaredDeployment:
     scheduled: bool
 
 
-def declared_deployments(project: Path) -> tuple[DeclaredDeployment, ...]:
+def declared_deployments(project: Path, file: Path = DECLARATION) -> tuple[DeclaredDeployment, ...]:
     """Return the deployments of a project's prefect.yaml, in its order. The sources of the flows are not executed.
+
+    Args:
+        project: directory of the project.
+        file: file that declares the deployments; a relative path is below the project.
 
     Raises:
         OperationsError: if there is no prefect.yaml, or it has an error.
     """
     import yaml
 
-    path = _require_declaration(project)
+    path = _require_declaration(project, file)
     try:
         entries = yaml.safe_load(path.read_text("utf-8"))["deployments"] or ()
         return tuple(_declared(project, entry) for entry in entries)
@@ -105,10 +111,26 @@ class PlannedDeployment:
 
 
 @dataclass(frozen=True)
+class DeploymentSource:
+    """Files that a deployment reads.
+
+    Args:
+        project: directory with the flows.
+        file: file that declares the deployments; a relative path is below the project.
+        notify: whether notifications are turned on.
+    """
+
+    project: Path
+    file: Path = DECLARATION
+    notify: bool = False
+
+
+@dataclass(frozen=True)
 class DeploymentPlan:
     """Plan of a deployment of prefect.yaml and deploy/automations.yaml.
 
     Args:
+        source: files of the project.
         content: content of prefect.yaml, without the deployments.
         deployments: deployments of prefect.yaml.
         automations: automations of deploy/automations.yaml.
@@ -117,6 +139,7 @@ class DeploymentPlan:
         record: record to be written after the deployment.
     """
 
+    source: DeploymentSource
     content: Mapping[str, Any]
     deployments: tuple[PlannedDeployment, ...]
     automations: tuple[PlannedAutomation, ...]
@@ -145,41 +168,42 @@ class DeploymentPlan:
         return tuple(one.name for one in self.deployments if one.starts)
 
 
-def plan_deployments(client: Any, project: Path, *, notify: bool = False) -> DeploymentPlan:
+def plan_deployments(client: Any, source: DeploymentSource) -> DeploymentPlan:
     """Compare prefect.yaml and deploy/automations.yaml with a Prefect server; change nothing.
 
     Args:
         client: client of the server; None if there is none yet.
-        project: directory with prefect.yaml and the flows.
-        notify: whether notifications are turned on now.
+        source: files of the project.
 
     Raises:
         OperationsError: if there is no prefect.yaml, or a file has an error.
     """
-    content, entries = _read_declaration(project)
-    declared = dict(zip((one.name for one in declared_deployments(project)), entries, strict=True))
-    automations = declared_automations(project)
+    content, declared = _read_declaration(source)
+    automations = declared_automations(source.project)
     if client is None:
         recorded, existing, running, block = DeploymentRecord(), dict[str, Any](), dict[str, Any](), None
     else:
         recorded, existing, block = read_record(client), deployments_by_name(client), read_block(client)
         names = {*recorded.automations, *(one["name"] for one in automations)}
         running = automations_by_name(client, sorted(names))
-    fingerprint = _fingerprint(project)
+    fingerprint = _fingerprint(source)
     same = recorded.fingerprint == fingerprint and existing.keys() >= declared.keys()
     planned = tuple(
         plan_deployment(name, entry, existing.get(name), recorded.deployments.get(name), same=same)
         for name, entry in declared.items()
     )
     identifiers = {**dict.fromkeys(declared, ""), **{name: str(one.id) for name, one in existing.items()}}
-    known = Identifiers(identifiers, block or ("" if notify else None))
+    known = Identifiers(identifiers, block or ("" if source.notify else None))
     planned_automations = tuple(
-        plan_automation(one, running.get(one["name"]), recorded.automations.get(one["name"]), known, notify=notify)
+        plan_automation(
+            one, running.get(one["name"]), recorded.automations.get(one["name"]), known, notify=source.notify
+        )
         for one in automations
     )
     gone = _gone(recorded.deployments, declared, existing)
     gone_automations = _gone(recorded.automations, {one["name"] for one in automations}, running)
     return DeploymentPlan(
+        source,
         content,
         planned,
         planned_automations,
@@ -240,24 +264,24 @@ def _describe_schedule(schedule: Mapping[str, Any]) -> str:
     return f"{when} {schedule.get('timezone', '')}".strip() + ("" if schedule.get("active", True) else " (paused)")
 
 
-def apply_deployments(plan: DeploymentPlan, client: Any, api: str, project: Path, *, notify: bool = False) -> None:
+def apply_deployments(plan: DeploymentPlan, client: Any, api: str) -> None:
     """Carry out a plan: create the work pools, deployments and automations, and record them on the server.
 
     Args:
         plan: plan of the same server and project.
         client: client of the server.
         api: address of the Prefect API.
-        project: directory with prefect.yaml and the flows.
-        notify: whether notifications are turned on now.
 
     Raises:
         OperationsError: if Prefect reports an error in prefect.yaml.
     """
     if plan.deploys:
-        _ensure_pool(client)
-        _deploy({**plan.content, "deployments": [one.entry for one in plan.deployments]}, api, project)
+        entries = [one.entry for one in plan.deployments]
+        if any((entry.get("work_pool") or {}).get("name") == POOL for entry in entries):
+            _ensure_pool(client)
+        _deploy({**plan.content, "deployments": entries}, api, plan.source.project)
         write_record(client, replace(plan.record, automations=read_record(client).automations))
-        plan = plan_deployments(client, project, notify=notify)  # the deployments have identifiers now
+        plan = plan_deployments(client, plan.source)  # the deployments have identifiers now
     names = [one.name for one in plan.automations]
     apply_automations(client, plan.automations, automations_by_name(client, names))
     if read_record(client) != plan.record:
@@ -309,15 +333,18 @@ def _without(values: Mapping[str, Any], names: Container[str]) -> dict[str, Any]
     return {name: value for name, value in values.items() if name not in names}
 
 
-def _read_declaration(project: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the content of prefect.yaml without its deployments, and its deployments with the environment's values."""
+def _read_declaration(source: DeploymentSource) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the content of prefect.yaml without its deployments, and its deployments by name.
+
+    Values of the environment are filled in.
+    """
     import yaml
     from prefect.utilities.templating import apply_values
 
-    declared_deployments(project)  # checks the file
-    content = yaml.safe_load((project / "prefect.yaml").read_text("utf-8"))
+    names = [one.name for one in declared_deployments(source.project, source.file)]
+    content = yaml.safe_load((source.project / source.file).read_text("utf-8"))
     entries: Any = apply_values(content.pop("deployments") or [], dict(os.environ), remove_notset=False)
-    return content, entries
+    return content, dict(zip(names, entries, strict=True))
 
 
 def _ensure_pool(client: Any) -> None:
@@ -340,16 +367,16 @@ def _deploy(content: Mapping[str, Any], api: str, project: Path) -> None:
         run_prefect(["--no-prompt", "deploy", "--all", "--prefect-file", str(merged)], api, project)
 
 
-def _fingerprint(project: Path) -> str:
+def _fingerprint(source: DeploymentSource) -> str:
     """Return a digest of all that a deployment depends on: prefect.yaml, flows, settings, project and Python."""
-    declaration = _require_declaration(project)
+    project, declaration = source.project, _require_declaration(source.project, source.file)
     settings = [*_PACKAGE.glob("*/config.py"), _PACKAGE / "maintenance" / "retention.py"]
     sources = [declaration, *sorted((project / "flows").glob("*.py")), *sorted(settings)]
     return digest_of([str(project), sys.executable, *map(hash_file, sources)])
 
 
-def _require_declaration(project: Path) -> Path:
-    path = project / "prefect.yaml"
+def _require_declaration(project: Path, file: Path) -> Path:
+    path = project / file
     if not path.is_file():
         raise OperationsError(f"{path}: there is no such file, expected the declaration of the deployments; restore it")
     return path

@@ -21,8 +21,9 @@ from digits.server.server_settings import HEARTBEAT_SECONDS
 
 PROJECT = Path(__file__).resolve().parents[3]
 DECLARED = {one["name"]: one for one in declared_automations(PROJECT)}
-CRASH, INBOX, TRAIN = (
+CRASH, CANCEL, INBOX, TRAIN = (
     "digits: crash runs without heartbeats",
+    "digits: end cancelled runs",
     "digits: predict the inbox with a new champion",
     "digits: train after drift",
 )
@@ -36,9 +37,9 @@ def plan(declared: dict[str, Any], current: Any = None, recorded: Any = None, **
     return plan_automation(declared, current, recorded, known, notify=changes.get("notify", False))
 
 
-def test_the_file_has_named_automations_of_which_two_run_without_being_asked() -> None:
+def test_the_file_has_named_automations_of_which_three_run_without_being_asked() -> None:
     planned = [plan(one, block=None) for one in DECLARED.values()]
-    assert [one.name for one in planned if one.enabled] == [CRASH, INBOX]
+    assert [one.name for one in planned if one.enabled] == [CRASH, CANCEL, INBOX]
     assert [one.name for one in planned if one.action == "off"] == NOTIFY
     assert len(NOTIFY) == 5
     assert all(one["name"].startswith("digits: ") and one["description"].endswith(".") for one in DECLARED.values())

@@ -1,0 +1,168 @@
+"""Plans of deployments: what is created, updated, kept, started and named as gone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.schedules import CronSchedule
+
+from digits.cli.deploy import confirm_schedules, describe_plan, summarize
+from digits.errors import UsageError
+from digits.server.deployment_record import VARIABLE, DeploymentRecord, read_record, write_record
+from digits.server.deployments import (
+    DeploymentSource,
+    describe_schedules,
+    is_scheduled,
+    plan_deployment,
+    plan_deployments,
+)
+
+PROJECT = Path(__file__).resolve().parents[3]
+SOURCE = DeploymentSource(PROJECT)
+DAILY = [{"cron": "0 1 * * *"}]
+API = "http://user:hidden@127.0.0.1:1/api"
+
+
+class Variables:
+    """Variables of a Prefect server, as a client reads and writes them."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def read_variable_by_name(self, name: str) -> Any:
+        """Return a variable, or None."""
+        return SimpleNamespace(value=self.values[name]) if name in self.values else None
+
+    def create_variable(self, variable: Any) -> None:
+        """Create a variable."""
+        assert variable.name not in self.values
+        self.values[variable.name] = variable.value
+
+    def update_variable(self, variable: Any) -> None:
+        """Update a variable."""
+        assert variable.name in self.values
+        self.values[variable.name] = variable.value
+
+
+def existing(*, active: bool = True, paused: bool = False) -> Any:
+    """Return a deployment on a server, with a daily schedule."""
+    schedule = DeploymentSchedule(id=uuid4(), schedule=CronSchedule(cron="0 1 * * *"), active=active)
+    return SimpleNamespace(
+        paused=paused,
+        schedules=[schedule],
+        global_concurrency_limit=None,
+        concurrency_options=None,
+        parameters={},
+        job_variables={},
+    )
+
+
+def plan(entry: Mapping[str, Any], found: Any = None, *, same: bool = False) -> Any:
+    """Plan a deployment that was deployed from the same entry."""
+    recorded = plan_deployment("f/x", entry, None, None, same=False).record if found else None
+    return plan_deployment("f/x", entry, found, recorded, same=same)
+
+
+def test_a_deployment_is_created_then_updated_only_if_something_has_changed() -> None:
+    entry = {"name": "x", "schedules": DAILY}
+    assert plan(entry).action == "create"
+    assert plan(entry, existing()).action == "update"
+    assert plan(entry, existing(), same=True).action == "unchanged"
+
+
+def test_only_a_deployment_that_begins_to_run_on_a_schedule_starts() -> None:
+    entry = {"name": "x", "schedules": DAILY}
+    assert plan(entry).starts
+    assert not plan({"name": "x"}).starts
+    assert not plan({**entry, "paused": True}).starts
+    assert not plan(entry, existing()).starts
+    assert not plan(entry, existing(active=False)).starts, "the operator's pause is kept"
+    changed = plan_deployment("f/x", entry, existing(active=False), {"schedules": "another"}, same=False)
+    assert changed.starts
+
+
+def test_schedules_are_shown_as_they_are_after_the_deployment() -> None:
+    assert (
+        describe_schedules({"schedules": [{**DAILY[0], "timezone": "UTC", "active": False}]})
+        == "0 1 * * * UTC (paused)"
+    )
+    assert describe_schedules({"schedules": [{"interval": 60}]}) == "60"
+    assert describe_schedules({"schedules": DAILY, "paused": True}) == "paused"
+    assert describe_schedules({}) == "on demand"
+    assert not is_scheduled({"schedules": [{**DAILY[0], "active": False}]})
+
+
+def test_without_a_server_everything_would_be_created() -> None:
+    planned = plan_deployments(None, SOURCE)
+    assert {one.action for one in planned.deployments} == {"create"}
+    assert planned.starting == ("train/nightly", "predict/inbox", "janitor/janitor")
+    assert planned.changes
+    facts = describe_plan(planned)
+    assert facts["train/nightly"] == "create; 15 2 * * * Etc/UTC"
+    assert facts["digits: train after drift"] == "create; off"
+    assert facts["digits: notify of drift"] == "off; --notify turns it on"
+    assert planned.notifications
+    on = describe_plan(plan_deployments(None, DeploymentSource(PROJECT, notify=True)))
+    assert on["digits: notify of drift"] == "create; on"
+
+
+def test_a_file_for_another_work_pool_is_planned_in_the_same_way() -> None:
+    docker = plan_deployments(None, DeploymentSource(PROJECT, Path("deploy/prefect.docker.yaml")))
+    assert [one.name for one in docker.deployments] == [one.name for one in plan_deployments(None, SOURCE).deployments]
+    assert docker.record.fingerprint != plan_deployments(None, SOURCE).record.fingerprint
+    assert {one.entry["work_pool"]["name"] for one in docker.deployments} == {"digits-docker"}
+
+
+def test_the_summary_names_what_was_kept_replaced_and_is_no_longer_declared() -> None:
+    planned = SimpleNamespace(
+        changes=True,
+        deployments=[SimpleNamespace(name="f/x", kept=("paused", "schedules"), replaced=("parameters.a",))],
+        removed=("f/y",),
+        removed_automations=("z",),
+    )
+    assert summarize(planned, pruned=False) == {  # type: ignore[arg-type]
+        "deployments": "deployed",
+        "kept from the server": "f/x: paused, schedules",
+        "replaced on the server": "f/x: parameters.a",
+        "no longer declared (--prune removes them)": "f/y, z",
+    }
+    assert summarize(planned, pruned=True)["removed"] == "f/y, z"  # type: ignore[arg-type]
+
+
+def test_schedules_are_deployed_to_a_foreign_server_after_a_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question goes to a terminal; without one, the error names the option."""
+    planned = plan_deployments(None, SOURCE)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    with pytest.raises(
+        UsageError, match=r"train/nightly, .* would run on a schedule at .*; confirm that with --yes"
+    ) as error:
+        confirm_schedules(planned, API)
+    assert "hidden" not in str(error.value)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    asked: list[str] = []
+    answers = iter((False, True))
+    monkeypatch.setattr("typer.confirm", lambda text, **_: asked.append(text) or next(answers))
+    with pytest.raises(UsageError, match="nothing was deployed"):
+        confirm_schedules(planned, API)
+    confirm_schedules(planned, API)
+    assert asked[0].startswith("Run train/nightly, predict/inbox, janitor/janitor on a schedule at the Prefect server")
+    confirm_schedules(SimpleNamespace(starting=()), API)  # type: ignore[arg-type]
+    assert len(asked) == 2
+
+
+def test_the_record_is_read_as_it_was_written() -> None:
+    client = Variables()
+    assert read_record(client) == DeploymentRecord()
+    record = DeploymentRecord("f", {"f/x": {"paused": "1234abcd"}}, {"a": {"enabled": "00000000"}})
+    for _ in range(2):
+        write_record(client, record)
+        assert read_record(client) == record
+
+
+@pytest.mark.parametrize("value", ["text", {"unknown": 1}, [], 7])
+def test_a_record_of_another_form_counts_as_none(value: Any) -> None:
+    assert read_record(Variables(**{VARIABLE: value})) == DeploymentRecord()
