@@ -149,6 +149,7 @@ class DeploymentFacts:
     Args:
         name: name as `FLOW/DEPLOYMENT`.
         origin: origin of the deployment.
+        id: ID of the deployment.
         pool: name of its work pool.
         is_scheduled: whether prefect.yaml has an active schedule for it.
         paused: whether the whole deployment is paused.
@@ -167,6 +168,7 @@ class DeploymentFacts:
 
     name: str
     origin: Origin = Origin.DECLARED
+    id: str = ""
     pool: str = POOL
     is_scheduled: bool = False
     paused: bool = False
@@ -342,8 +344,12 @@ def _judge_active(active: ActiveRun, found: Findings) -> Iterator[str]:
     if active.dead:
         lease = f"; {found.slots}" if run.deployment and not found.ours else ""
         yield f"{run.name} is {run.state}{holds}, but its process is gone; end it with `digits janitor`{lease}"
-    elif run.type != "RUNNING" and age > STARTING:
-        yield f"{run.name} has been {run.state} since {since}{holds}; {cancel}"
+    elif run.type in ("PENDING", "CANCELLING") and age > STARTING:
+        what = "no worker starts it" if run.type == "PENDING" else "no worker ends it"
+        yield (
+            f"{run.name} has been {run.state} since {since}{holds}, so {what}; delete it with "
+            f"`prefect flow-run delete {run.id}`"
+        )
     elif run.type == "RUNNING" and age > TIME_LIMITS.get(active.flow, age) + TOLERANCE:
         limit = TIME_LIMITS[active.flow] / timedelta(hours=1)
         yield f"{run.name} has been {run.state} since {since}{holds}, longer than its limit of {limit:.3g} h; {cancel}"
@@ -371,7 +377,10 @@ def _judge_schedules(one: DeploymentFacts, now: datetime) -> Iterator[str]:
     name = shlex.quote(one.name)
     paused = [schedule for schedule in one.schedules if not schedule.active]
     if one.paused:
-        yield f"{one.name} is paused, so no run starts by itself; resume it on its page in the Prefect UI"
+        yield (
+            f"{one.name} is paused, so no run starts by itself; resume it with "
+            f"`prefect api POST /deployments/{one.id}/resume_deployment`"
+        )
     elif one.is_scheduled and not one.schedules:
         yield f"{one.name} has a schedule in prefect.yaml, but none on the server; deploy it with `digits up`"
     elif one.is_scheduled and paused:

@@ -140,6 +140,7 @@ def _read_deployment(ask: Queries, one: Any, facts: DeploymentFacts, root: Path,
     since = max(moment for moment in (ended, one.created, *changes, datetime.min.replace(tzinfo=UTC)) if moment)
     return replace(
         facts,
+        id=str(one.id),
         pool=one.work_pool_name or "",
         paused=one.paused,
         schedules=schedules,

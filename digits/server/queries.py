@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PAGE = 200
 """Largest number of objects that the API returns at once."""
 ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
+DUE = (*ACTIVE, "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+"""States of runs that are not only scheduled. A run that crashed may never have started."""
 
 
 class Queries:
@@ -36,12 +38,14 @@ class Queries:
         self._flows = sorted({*FLOWS, *(name.partition("/")[0] for name in deployments)})
 
     def last_run(self, deployment: str) -> "FlowRun | None":
-        """Return the last run of a deployment that has begun."""
-        return self._first(deployment, "START_TIME_DESC", start_time={"is_null_": False})
+        """Return the last run of a deployment that is due, without cancelled ones."""
+        kinds = [kind for kind in DUE if kind != "CANCELLED"]
+        return self._first(deployment, "EXPECTED_START_TIME_DESC", state={"type": {"any_": kinds}})
 
     def last_completed(self, deployment: str) -> "FlowRun | None":
-        """Return the last completed run of a deployment."""
-        return self._first(deployment, "END_TIME_DESC", state={"type": {"any_": ["COMPLETED"]}})
+        """Return the last completed run of a deployment, without runs that were skipped."""
+        wanted = {"type": {"any_": ["COMPLETED"]}, "name": {"not_any_": ["Skipped"]}}
+        return self._first(deployment, "END_TIME_DESC", state=wanted)
 
     def next_run(self, deployment: str) -> datetime | None:
         """Return the time of the next scheduled run of a deployment."""
@@ -49,9 +53,9 @@ class Queries:
         return found.expected_start_time if found else None
 
     def recent(self, count: int) -> list[Run]:
-        """Return the last runs that have begun, newest first; runs of other projects' deployments are left out."""
-        found = self._runs("START_TIME_DESC", PAGE, start_time={"is_null_": False})
-        return [self.show(run) for run in found if self._concerns(run)][:count]
+        """Return the last runs, newest first; runs of other projects' deployments are left out."""
+        found = self._runs("EXPECTED_START_TIME_DESC", PAGE, state={"type": {"any_": list(DUE)}})
+        return [self.show(run) for run in found if self._concerns(run) and _is_due(run)][:count]
 
     def count_scheduled(self) -> int:
         """Return the number of runs that are scheduled, at most `PAGE`."""
@@ -80,11 +84,15 @@ class Queries:
             now: current time.
             scheduled: deployments with a schedule.
         """
-        found = self._runs("START_TIME_DESC", PAGE, start_time={"after_": (now - REMEMBERED).isoformat()})
+        wanted = {
+            "expected_start_time": {"after_": (now - REMEMBERED).isoformat()},
+            "state": {"type": {"any_": list(DUE)}},
+        }
+        found = self._runs("EXPECTED_START_TIME_DESC", PAGE, **wanted)
         return [
             Attempt(self.show(run), self._flow(run), run.parameters)
             for run in found
-            if self._concerns(run) and self._names.get(run.deployment_id) not in scheduled
+            if self._concerns(run) and _is_due(run) and self._names.get(run.deployment_id) not in scheduled
         ]
 
     def show(self, run: "FlowRun") -> Run:
@@ -94,7 +102,7 @@ class Queries:
             name=run.name,
             deployment=self._names.get(run.deployment_id, ""),
             state=(state.name or "") if state else "?",
-            when=show_time(run.start_time),
+            when=show_time(run.start_time or run.expected_start_time),
             message="".join((state.message or "").splitlines()[:1]) if state else "",
             type=state.type.value if state else "",
             id=str(run.id),
@@ -175,6 +183,11 @@ class Queries:
             sort=FlowRunSort(order),
             limit=limit,
         )
+
+
+def _is_due(run: "FlowRun") -> bool:
+    """Check that a run is not one that was cancelled because another one held the slot."""
+    return run.start_time is not None or (run.state is not None and not run.state.is_cancelled())
 
 
 def count_missed(schedules: Sequence[Any], since: datetime, until: datetime) -> int:

@@ -1,5 +1,6 @@
 """Sentences about what needs attention in a system."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -111,11 +112,14 @@ PROBLEMS = [
     (
         active("PENDING", "predict", STARTING + timedelta(seconds=1)),
         (
-            "has been Pending since 2026-11-28 11:44 and holds the slot of predict/inbox; cancel it with "
-            "`prefect flow-run cancel 1234`"
+            "has been Pending since 2026-11-28 11:44 and holds the slot of predict/inbox, so no worker starts it; "
+            "delete it with `prefect flow-run delete 1234`"
         ),
     ),
-    (active("CANCELLING", "train", STARTING * 2), "has been Cancelling since"),
+    (
+        active("CANCELLING", "train", STARTING * 2),
+        "so no worker ends it; delete it with `prefect flow-run delete 1234`",
+    ),
     (
         active("RUNNING", "rollback", TIME_LIMITS["rollback"] + TOLERANCE * 2),
         "longer than its limit of 0.167 h; cancel it with `prefect flow-run cancel 1234`",
@@ -131,7 +135,13 @@ PROBLEMS = [
         {"crashed": [CrashedRun(ended("CRASHED"), "`digits predict /scans --deploy`")], **inbox(last=ended("CRASHED"))},
         "read scans crashed at 2026-11-28 10:00; continue it with `digits predict /scans --deploy`",
     ),
-    (inbox(paused=True), "predict/inbox is paused, so no run starts by itself; resume it on its page"),
+    (
+        inbox(paused=True, id="d1"),
+        (
+            "predict/inbox is paused, so no run starts by itself; resume it with "
+            "`prefect api POST /deployments/d1/resume_deployment`"
+        ),
+    ),
     (
         inbox(schedules=[Schedule("s1", "*/5 * * * *", active=False)], following=None),
         (
@@ -222,3 +232,26 @@ def test_every_flow_has_its_time_limit() -> None:
     assert {flow.name: flow.timeout_seconds for flow in flows} == {
         name: limit.total_seconds() for name, limit in TIME_LIMITS.items()
     }
+
+
+def explained() -> list[re.Pattern[str]]:
+    """Return the sentences that docs/troubleshooting.md explains; words in capitals stand for any text."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "troubleshooting.md").read_text("utf-8")
+    section = text.partition("## What `digits status` says")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    return [re.compile(re.sub(r"\b[A-Z]{2,}\b(?! are free)|\bSIZE\b", ".+", re.escape(row))) for row in rows]
+
+
+@pytest.mark.parametrize(("change", "_words"), PROBLEMS)
+def test_the_docs_explain_every_sentence(change: dict[str, Any], _words: str) -> None:
+    (sentence,) = list_attention(replace(WELL, **change))
+    if sentence in ("damaged", "prefect.yaml: not readable"):  # errors of other modules
+        return
+    assert any(row.match(sentence) for row in explained()), sentence
+
+
+def test_the_docs_explain_no_other_sentence() -> None:
+    sentences = [sentence for change, _ in PROBLEMS for sentence in list_attention(replace(WELL, **change))]
+    others = ("ERROR in the registry", "FILE: found no readable list")
+    unused = [row.pattern for row in explained() if not any(row.match(sentence) for sentence in sentences)]
+    assert len(unused) == len(others), unused
