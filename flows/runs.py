@@ -14,13 +14,14 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.logging import get_run_logger
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
 from digits.errors import DigitsError
 from digits.project import check_version
 from digits.server.dead_runs import ended_badly, label_run
 from digits.settings import Settings, check_deployed_paths
+from digits.store.author import current_run
 from tasks.edge import emit
 
 P = ParamSpec("P")
@@ -57,6 +58,7 @@ def with_final_message(function: Callable[P, tuple[R, str] | Skipped]) -> Callab
         def work() -> tuple[R, str] | Skipped:
             check_version(Path(__file__).parents[1])
             label_run()
+            current_run.set(str(flow_run.id or ""))
             if deployment.id is not None:
                 parameters = signature(function).bind(*args, **kwargs).arguments
                 check_deployed_paths(dict(_paths(parameters)), Path.cwd())

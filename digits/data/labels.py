@@ -45,6 +45,7 @@ class Answer:
         model_version: number of the model version in the registry.
         selection: reason why the image was shown: `uncertain`, `not-a-digit` or `sample`.
         table: SHA-256 of the table under review.
+        by: user and machine of the review, `anna@scanner`; empty for answers of earlier versions of Digits.
     """
 
     id: str
@@ -57,15 +58,17 @@ class Answer:
     model_version: int
     selection: str
     table: str
+    by: str = ""
 
 
 @dataclass(frozen=True)
 class Undo:
-    """Entry that cancels an earlier answer: `undoes` is the answer's `id`."""
+    """Entry that cancels an earlier answer: `undoes` is the answer's `id`, `by` as in `Answer`."""
 
     id: str
     when: str
     undoes: str
+    by: str = ""
 
 
 Entry = Answer | Undo

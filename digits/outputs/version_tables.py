@@ -3,7 +3,7 @@
 from typing import Any
 
 from digits.data.arrays import LABELS_FILE
-from digits.store.registry import ModelVersion, RecordedDecision, Registry
+from digits.store.registry import ModelVersion, Promotion, RecordedDecision, Registry
 
 
 def version_rows(registry: Registry) -> list[dict[str, Any]]:
@@ -33,6 +33,7 @@ def promotion_rows(registry: Registry) -> list[dict[str, Any]]:
             "version": entry.version,
             "reasons": " ".join(entry.reasons),
             "created": entry.created_at,
+            "by": str(entry.by),
         }
         for entry in registry.promotions()
     ]
@@ -54,8 +55,13 @@ def version_details(registry: Registry, version: ModelVersion) -> dict[str, Any]
             else {}
         ),
         "decisions": [_decision_line(made) for made in registry.decisions() if made.version == version.number],
-        "promotions": [f"{entry.created_at} {entry.action}: {' '.join(entry.reasons)}" for entry in entries],
+        "promotions": [_promotion_line(entry) for entry in entries],
     }
+
+
+def _promotion_line(entry: Promotion) -> str:
+    author = f" by {entry.by}" if str(entry.by) else ""
+    return f"{entry.created_at} {entry.action}{author}: {' '.join(entry.reasons)}"
 
 
 def _decision_line(made: RecordedDecision) -> str:

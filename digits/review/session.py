@@ -29,6 +29,7 @@ from digits.review.sampling import PredictedImage, QueuedImage, ReviewQueue, bui
 from digits.review.spreadsheet import read_sheet, write_sheet
 from digits.status import PREDICTED
 from digits.store.artifacts import Store
+from digits.store.author import this_author
 from digits.store.files import hash_file, write_file
 from digits.store.records import read_record
 
@@ -165,7 +166,7 @@ class Review:
             StoreError: if the log is not writable.
         """
         with self._lock:
-            self.log.append([Undo(undo_id, _now(), answer_id)])
+            self.log.append([Undo(undo_id, _now(), answer_id, str(this_author()))])
 
     def export_sheet(self, path: Path) -> int:
         """Write the queue with its labels so far as a spreadsheet, and return the number of rows.
@@ -240,6 +241,7 @@ class Review:
             image.model_version,
             stratum,
             self._digest,
+            str(this_author()),
         )
 
     def _content(self, image: PredictedImage) -> bytes:

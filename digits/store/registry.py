@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 
 from digits.errors import CorruptArtifactError, RegistryError
 from digits.store.artifacts import ArtifactRef, Store, reading, writing
+from digits.store.author import UNKNOWN, Author, this_author
 from digits.store.decisions import ChangedImage, Decision
 from digits.store.records import Record, create_record, digest_of, read_record
 
@@ -125,6 +126,7 @@ class Promotion:
         version: number of the version that became champion.
         reasons: reasons for the change, one sentence each.
         created_at: time of the change, ISO 8601 in UTC.
+        by: author of the change.
     """
 
     number: int
@@ -132,6 +134,16 @@ class Promotion:
     version: int
     reasons: tuple[str, ...] = field(default=())
     created_at: str = ""
+    by: Author = UNKNOWN
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        """Return the change that a record of `as_record` holds; earlier versions of Digits recorded no author."""
+        return cls(**{**record, "reasons": tuple(record["reasons"]), "by": Author(**record.get("by", {}))})
+
+    def as_record(self) -> Record:
+        """Return the change as JSON values."""
+        return {**vars(self), "reasons": list(self.reasons), "by": dict(vars(self.by))}
 
 
 @dataclass(frozen=True)
@@ -205,8 +217,7 @@ class Registry:
 
     def promotions(self) -> list[Promotion]:
         """Return all changes of champion, oldest first."""
-        records = self._numbered(self._promotions)
-        return [Promotion(**{**record, "reasons": tuple(record["reasons"])}) for record in records]
+        return [Promotion.from_record(record) for record in self._numbered(self._promotions)]
 
     def decisions(self) -> list[RecordedDecision]:
         """Return all promotion decisions, oldest first."""
@@ -389,8 +400,8 @@ class Registry:
     def _log(
         self, log: Sequence[Promotion], action: Literal["promote", "rollback"], version: int, reasons: Sequence[str]
     ) -> Promotion:
-        entry = Promotion(len(log) + 1, action, version, tuple(reasons), _now())
-        self._append(self._promotions, entry.number, {**vars(entry), "reasons": list(reasons)})
+        entry = Promotion(len(log) + 1, action, version, tuple(reasons), _now(), this_author())
+        self._append(self._promotions, entry.number, entry.as_record())
         return entry
 
     def _append(self, directory: Path, number: int, record: Mapping[str, Any]) -> None:

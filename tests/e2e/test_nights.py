@@ -16,6 +16,8 @@ from PIL import Image
 
 from digits.data.datasets import load
 from digits.outputs.summary import picture_path
+from digits.store.artifacts import Store
+from digits.store.registry import Registry
 from tests.support.browser import chromium, is_available, log_in, show, submit_folder, wait_for_picture, wait_for_text
 from tests.support.running_system import RunningSystem, wait_for
 
@@ -192,6 +194,7 @@ def test_a_rollback_restores_the_former_champion_and_the_inbox(system: RunningSy
     assert system.wait_for_end(run)["message"] == message
     (event,) = wait_for(lambda: system.events("digits.model.rolled-back"), "the event")
     assert event["resource"]["prefect.resource.id"] == "digits.model.1"
+    assert Registry(Store(system.root)).promotions()[-1].by.run == run
     assert system.status()["champion"].startswith("version 1, ")
     wait_for(lambda: list(pd.read_csv(table, dtype=str).model_version) == ["1"], "the former champion's rows")
     refused = system.run("rollback/rollback", version=3)

@@ -7,6 +7,7 @@ import pytest
 
 from digits.outputs.version_tables import version_details, version_rows
 from digits.store.artifacts import Store
+from digits.store.author import this_author
 from digits.store.registry import ModelFacts, ModelVersion, Registry
 
 FACTS = ModelFacts(accuracy=0.99523, ece=0.0041, architecture="cnn", epochs=4, datasets=("mnist", "my/scans"))
@@ -49,8 +50,8 @@ def test_version_details_contain_facts_paths_and_promotions(registry: Registry, 
     assert details["weights_sha256"] == "w1"
     assert details["model"] == str(tmp_path / "model" / ("1" * 64))
     promoted, rolled_back = details["promotions"]
-    assert promoted.endswith(" promote: The first. Good enough.")
-    assert rolled_back.endswith(" rollback: rolled back from version 2")
+    assert promoted.endswith(f" promote by {this_author()}: The first. Good enough.")
+    assert rolled_back.endswith(f" rollback by {this_author()}: rolled back from version 2")
 
 
 def test_a_version_that_was_never_champion_has_no_promotions(registry: Registry) -> None:

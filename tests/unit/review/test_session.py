@@ -18,6 +18,7 @@ from digits.images.decode import DecodeError
 from digits.images.normalize import normalize
 from digits.review.session import ImportCounts, Review
 from digits.store.artifacts import Recipe
+from digits.store.author import this_author
 from digits.store.records import encode_record, read_record, write_record
 from digits.store.registry import ModelFacts, Registry
 from tests.support import predicted_table
@@ -133,6 +134,7 @@ class TestAnswers:
         image, stratum = queued
         assert (answer.label, answer.prediction, answer.confidence) == ("4", image.prediction, image.confidence)
         assert (answer.status, answer.model_version, answer.selection) == (image.status, 1, stratum)
+        assert answer.by == str(this_author())
         assert answer.table == hashlib.sha256(table.path.read_bytes()).hexdigest()
         assert hashlib.sha256(log.read_image(image.sha256) or b"").hexdigest() == image.sha256
 

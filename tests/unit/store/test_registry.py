@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from digits.errors import CorruptArtifactError, RegistryError, StoreError
 from digits.store.artifacts import ArtifactRef, Store
+from digits.store.author import this_author
 from digits.store.decisions import ChangedImage, Check, Decision, SetRow
 from digits.store.registry import ModelFacts, ModelVersion, Promotion, RecordedDecision, Registry, champion_stack
 from tests.support import faults
@@ -147,6 +148,17 @@ def test_promotions_and_rollbacks_are_appended_to_the_log(registry: Registry) ->
         (3, "rollback", 1, ("rolled back from version 2",)),
     ]
     assert entry == registry.promotions()[-1]
+
+
+def test_promotions_record_their_author(registry: Registry) -> None:
+    """The record holds user, machine and flow run. Records of earlier versions have no author."""
+    with_versions(registry, 1)
+    entry = registry.promote(1, reasons=["first"])
+    assert registry.promotions()[0].by == entry.by == this_author()
+    record = entry.as_record()
+    assert record["by"] == {"user": entry.by.user, "host": entry.by.host, "run": ""}
+    del record["by"]
+    assert str(Promotion.from_record(record).by) == ""
 
 
 def test_a_rollback_without_a_former_champion_is_an_error(registry: Registry) -> None:
