@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from digits.server.api import answers, configured_api, hide_secrets
+from digits.server.api import answers, configured_api, hide_secrets, ui_answers
 
 PROFILES = """
 active = "local"
@@ -70,6 +70,26 @@ def home(tmp_path: Path) -> Path:
 def test_a_server_answers_unless_it_fails_also_if_it_requires_a_password(code: int, there: bool) -> None:
     with serving(status(code)) as url:
         assert answers(url) is there
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "there"), [(200, "text/html", True), (200, "text/x", False), (404, "", False)]
+)
+def test_a_ui_is_a_page(code: int, kind: str, there: bool) -> None:
+    """Without its files, Prefect answers with 404."""
+
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        handler.send_header("Content-Type", kind)
+        handler.end_headers()
+
+    with serving(reply) as url:
+        assert ui_answers(url) is there
+
+
+def test_no_ui_answers_at_a_closed_port_or_an_invalid_address() -> None:
+    assert not ui_answers("http://127.0.0.1:9")
+    assert not ui_answers("not an address")
 
 
 def test_an_address_may_end_with_a_slash() -> None:
