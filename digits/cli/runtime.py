@@ -77,18 +77,23 @@ def load_flow(entrypoint: str) -> Callable[..., Any]:
 def prepare_prefect() -> None:
     """Set Prefect's environment, before Prefect is imported; variables that the user has set are kept.
 
-    Prefect does not log to the terminal. A temporary server may take two minutes to start, and sends no usage
-    statistics. A password that is configured for the server (`PREFECT_SERVER_API_AUTH_STRING`) is used for requests.
+    Prefect does not log to the terminal. A password that is configured for the server is used for requests.
+    A temporary server may take two minutes to start, sends no usage statistics, and answers no web page. It requires a
+    password: the configured one (`PREFECT_SERVER_API_AUTH_STRING`), else a random one.
 
     Raises:
         UsageError: if Prefect cannot read one of its sources of settings.
     """
-    from digits.server.api import configured_password
-    from digits.server.prefect_settings import check_sources
+    from digits.server.api import configured_api, configured_password
+    from digits.server.password import VARIABLES, random_password
+    from digits.server.prefect_settings import check_sources, prefect_setting
 
     check_sources()
     if password := configured_password():
         os.environ["PREFECT_API_AUTH_STRING"] = password
+    if configured_api() is None:
+        password = prefect_setting("server", "api", "auth_string") or random_password()
+        os.environ.update(dict.fromkeys(VARIABLES, password), PREFECT_SERVER_CORS_ALLOWED_ORIGINS="http://127.0.0.1")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault(STARTUP_VARIABLE, "120")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -33,11 +33,16 @@ def read_password(state: Path) -> str | None:
         return None
 
 
+def random_password() -> str:
+    """Return a new password as `USER:PASSWORD`."""
+    return f"{USER}:{secrets.token_urlsafe(32)}"
+
+
 def ensure_password(state: Path) -> str:
     """Return the password of the server of a state directory, which is created if there is none."""
     password = read_password(state)
     if password is None:
-        password = f"{USER}:{secrets.token_urlsafe(32)}"
+        password = random_password()
         _write_private(password_file(state), password)
     password_file(state).chmod(0o600)
     return password

@@ -30,6 +30,7 @@ from digits.errors import OperationsError, os_errors_as
 from digits.maintenance.processes import descendants, is_running, is_stopped, processes_with
 from digits.server.api import Access, check_access, configured_api, configured_key, configured_password, hide_secrets
 from digits.server.password import ensure_password, password_file, private_files, read_password
+from digits.server.prefect_settings import prefect_setting
 from digits.server.server_settings import server_environment
 from digits.store.artifacts import create_root
 from digits.store.files import locked
@@ -366,7 +367,7 @@ def _start_server(system: System, port: int, project: Path) -> str:
 
 def _server_password(system: System) -> str:
     """Return the password of a server to be started: the configured one, which is not written, else a random one."""
-    if given := os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+    if given := prefect_setting("server", "api", "auth_string"):
         password_file(system.state).unlink(missing_ok=True)
         return given
     return ensure_password(system.state)

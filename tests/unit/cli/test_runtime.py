@@ -1,5 +1,6 @@
 """Project and flows that a command uses, and what it does where they are missing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -114,3 +115,25 @@ def test_a_dead_api_is_warned_about(
     assert not runtime.is_tracked(required=False)
     with pytest.raises(OperationsError, match="does not answer; start the server"):
         runtime.begin_flow()
+
+
+def prepared(directory: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a process after `prepare_prefect`."""
+    code = "import json, os; from digits.cli.runtime import prepare_prefect; prepare_prefect(); "
+    places = {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "PREFECT_HOME": str(directory)}
+    done = run_python(f"{code}print(json.dumps(dict(os.environ)))", directory, **places, **variables)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def test_a_temporary_server_has_a_random_password(tmp_path: Path) -> None:
+    """One of your own is kept. Nothing is set where a server is configured."""
+    found = [prepared(tmp_path) for _ in range(2)]
+    assert all(one["PREFECT_API_AUTH_STRING"] == one["PREFECT_SERVER_API_AUTH_STRING"] for one in found)
+    assert len({one["PREFECT_API_AUTH_STRING"] for one in found}) == 2
+    assert found[0]["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1"
+    own = prepared(tmp_path, PREFECT_SERVER_API_AUTH_STRING="a:b", PREFECT_API_AUTH_STRING="of:another")
+    assert own["PREFECT_API_AUTH_STRING"] == own["PREFECT_SERVER_API_AUTH_STRING"] == "a:b"
+    configured = prepared(tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api", PREFECT_API_AUTH_STRING="c:d")
+    assert configured["PREFECT_API_AUTH_STRING"] == "c:d"
+    assert "PREFECT_SERVER_API_AUTH_STRING" not in configured
