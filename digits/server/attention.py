@@ -36,7 +36,7 @@ TIME_LIMITS: Mapping[str, timedelta] = {
 TOLERANCE = timedelta(minutes=10)
 """Time after its limit in which a run may still be ending."""
 MAX_BLOCKED = 3
-"""Number of scheduled runs cancelled by the same active run from which their deployment counts as blocked."""
+"""Number of scheduled runs that were cancelled or skipped because of an active run until it counts as blocking."""
 FREED = timedelta(seconds=HEARTBEAT_SECONDS + LEASE_SECONDS)
 """Longest time after which a server that `digits up` started frees the slot of a dead run."""
 SILENT = timedelta(minutes=2)
@@ -85,14 +85,14 @@ class ActiveRun:
         flow: name of its flow.
         since: time at which it entered its state.
         dead: whether its process is gone.
-        cancelled: number of scheduled runs of its deployment that were cancelled meanwhile.
+        blocked: number of scheduled runs of its deployment that were cancelled or skipped meanwhile.
     """
 
     run: Run
     flow: str
     since: datetime
     dead: bool = False
-    cancelled: int = 0
+    blocked: int = 0
 
 
 @dataclass(frozen=True)
@@ -353,10 +353,10 @@ def _judge_active(active: ActiveRun, found: Findings) -> Iterator[str]:
     elif run.type == "RUNNING" and age > TIME_LIMITS.get(active.flow, age) + TOLERANCE:
         limit = TIME_LIMITS[active.flow] / timedelta(hours=1)
         yield f"{run.name} has been {run.state} since {since}{holds}, longer than its limit of {limit:.3g} h; {cancel}"
-    elif active.cancelled >= MAX_BLOCKED:
+    elif active.blocked >= MAX_BLOCKED:
         yield (
-            f"{run.name} has been {run.state} since {since}{holds}: {active.cancelled} scheduled runs were cancelled "
-            f"meanwhile; wait for its end, or {cancel}"
+            f"{run.name} has been {run.state} since {since}{holds}: {active.blocked} scheduled runs were cancelled or "
+            f"skipped meanwhile; wait for its end, or {cancel}"
         )
 
 

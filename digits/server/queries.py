@@ -74,7 +74,7 @@ class Queries:
                     self._flow(run),
                     since=run.state.timestamp,
                     dead=is_dead_run(run),
-                    cancelled=self._count_cancelled(run),
+                    blocked=self._count_blocked(run),
                 )
 
     def attempts(self, now: datetime, scheduled: Sequence[str]) -> list[Attempt]:
@@ -150,12 +150,12 @@ class Queries:
             return float(settings["server"]["concurrency"]["initial_deployment_lease_duration"])
         return None
 
-    def _count_cancelled(self, run: "FlowRun") -> int:
-        """Return the number of scheduled runs of the same deployment that were cancelled since a run began."""
+    def _count_blocked(self, run: "FlowRun") -> int:
+        """Return the number of scheduled runs of the same deployment that a run kept from working since it began."""
         if run.deployment_id is None or run.state is None:
             return 0
         since = {"after_": (run.start_time or run.state.timestamp).isoformat()}
-        wanted = {"state": {"type": {"any_": ["CANCELLED"]}}, "expected_start_time": since}
+        wanted = {"state": {"name": {"any_": ["Cancelled", "Skipped"]}}, "expected_start_time": since}
         found = self._runs("EXPECTED_START_TIME_DESC", PAGE, deployment_id={"any_": [run.deployment_id]}, **wanted)
         return sum(one.auto_scheduled for one in found)
 
