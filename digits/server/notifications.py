@@ -83,10 +83,13 @@ def set_notifications(client: Any, notify: str, automations: Iterable[str]) -> N
     Raises:
         UsageError: if notifications cannot be sent to the address.
     """
+    from apprise import Apprise
     from prefect.blocks.notifications import SlackWebhook
     from pydantic import SecretStr
 
     if notify != OFF:
+        if not Apprise().add(apprise_address(notify)):
+            raise UsageError(f"--notify: found an address that is not complete, expected {_ACCEPTED}")
         SlackWebhook(url=SecretStr(apprise_address(notify))).save(BLOCK, overwrite=True)
         return
     for one in automations_by_name(client, automations).values():

@@ -1,5 +1,6 @@
 """Tests of deployments on a running system: redeployments, automations for dead runs, and notifications."""
 
+import email.policy
 import shutil
 import subprocess
 import sys
@@ -199,16 +200,20 @@ def test_a_failed_run_is_notified_and_the_address_stays_secret(project: Project,
         }
         project.deploy(DIGITS_NOTIFY=addresses[service])
         assert automation(system, "digits: notify of failed runs")["enabled"]
-        system.wait_for_end(system.run("predict/folder", folder="/no/such/folder"), "FAILED")
+        run = system.run("predict/folder", folder="/no/such/folder")
+        sentence = system.wait_for_end(run, "FAILED")["message"]
         if service == "webhook":
             path, body = wait_for(lambda: [one for one in posted if "failed" in one[1]["title"]], "the call")[0]
             assert path == f"/hook/{secret}?key={secret}"
-            assert "/no/such/folder" in body["message"]
-            assert f"{system.url}/" in body["message"]
+            assert body["message"] == f"{sentence}\n{system.url}/runs/flow-run/{run}"
         else:
             (mail,) = wait_for(lambda: mails, "the e-mail")
-            assert "Subject: Digits: " in mail
-            assert "no/such/folder" in mail
+            received = email.message_from_string(mail, policy=email.policy.default)
+            assert received["subject"].endswith(" failed")
+            assert received["to"] == "ops@example.com"
+            body = received.get_body(("plain", "html"))
+            assert body is not None
+            assert sentence in " ".join(str(body.get_content()).split())
     for path in system.state.rglob("*.log"):
         assert secret not in path.read_text(errors="replace")
     assert secret not in str(system.ask("/block_documents/filter", {}))

@@ -15,9 +15,15 @@ from digits.server.notifications import apprise_address, is_address
         ("https://example.com/hook", "jsons://example.com/hook"),
         ("http://127.0.0.1:8080/hook?key=a%20b&c=d", "json://127.0.0.1:8080/hook?-key=a+b&-c=d"),
         ("https://me:word@example.com/", "jsons://me:word@example.com/"),
-        ("smtp://mail.example.com?from=a@b.c&to=d@e.f", "mailto://mail.example.com?from=a@b.c&to=d@e.f"),
-        ("smtps://u:p@mail.example.com?from=a@b.c&to=d@e.f", "mailtos://u:p@mail.example.com?from=a@b.c&to=d@e.f"),
-        ("mailto://u:p@mail.example.com?from=a@b.c&to=d@e.f", "mailto://u:p@mail.example.com?from=a@b.c&to=d@e.f"),
+        ("smtp://mail.example.com?from=a@b.com&to=d@e.com", "mailto://mail.example.com?from=a@b.com&to=d@e.com"),
+        (
+            "smtps://u:p@mail.example.com?from=a@b.com&to=d@e.com",
+            "mailtos://u:p@mail.example.com?from=a@b.com&to=d@e.com",
+        ),
+        (
+            "mailto://u:p@mail.example.com?from=a@b.com&to=d@e.com",
+            "mailto://u:p@mail.example.com?from=a@b.com&to=d@e.com",
+        ),
     ],
 )
 def test_an_address_is_one_that_apprise_understands(url: str, expected: str) -> None:
