@@ -94,7 +94,7 @@ def start_system(system: "System", port: int, options: DeployOptions) -> dict[st
         started = ensure_worker(system, api, project)
         crashed = _reap()
     return {
-        **_describe_access(system, api, ours=ours),
+        **describe_access(system, api, ours=ours),
         "server": ("running already" if found else "started") + ("" if ours else ", not by digits"),
         "worker": "started" if started else "running already",
         **deployed,
@@ -104,7 +104,7 @@ def start_system(system: "System", port: int, options: DeployOptions) -> dict[st
     }
 
 
-def _describe_access(system: "System", api: str, *, ours: bool) -> dict[str, object]:
+def describe_access(system: "System", api: str, *, ours: bool) -> dict[str, object]:
     """Return how to open the UI, and how to use the server from other programs; both without the password itself."""
     from digits.server.api import hide_secrets, ui_answers
     from digits.server.password import password_file

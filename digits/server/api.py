@@ -84,7 +84,15 @@ def check_access(url: str, environment: Mapping[str, str] = os.environ, *, secon
     """
     if "/accounts/" in url:
         return Access.OPEN if answers(url, seconds=seconds) else Access.ABSENT
-    headers = _authorization(configured_password(environment), configured_key(environment))
+    return _access(url, _authorization(configured_password(environment), configured_key(environment)), seconds)
+
+
+def is_open_to_all(url: str, *, seconds: float = 3) -> bool:
+    """Check whether a Prefect API answers without a password."""
+    return _access(url, {}, seconds) is Access.OPEN
+
+
+def _access(url: str, headers: dict[str, str], seconds: float) -> Access:
     try:
         request = urllib.request.Request(f"{url.rstrip('/')}/admin/version", headers=headers)  # noqa: S310 - as above
         with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310

@@ -28,7 +28,15 @@ from typing import NamedTuple
 
 from digits.errors import OperationsError, os_errors_as
 from digits.maintenance.processes import descendants, is_running, is_stopped, processes_with
-from digits.server.api import Access, check_access, configured_api, configured_key, configured_password, hide_secrets
+from digits.server.api import (
+    Access,
+    check_access,
+    configured_api,
+    configured_key,
+    configured_password,
+    hide_secrets,
+    is_open_to_all,
+)
 from digits.server.password import ensure_password, password_file, private_files, read_password
 from digits.server.prefect_settings import prefect_setting
 from digits.server.server_settings import server_environment
@@ -301,7 +309,7 @@ def ensure_server(system: System, port: int, project: Path) -> tuple[str, bool]:
         lambda: check_access(api) is not Access.ABSENT or not _can_still_answer(system), START_SECONDS if ours else 0
     )
     require_access(system, api)
-    if ours and check_access(api, {}) is Access.OPEN:
+    if ours and is_open_to_all(api):
         raise OperationsError(
             f"the Prefect server at {hide_secrets(api)} requires no password, because an earlier version started it; "
             "run `digits down`, then `digits up`"

@@ -6,15 +6,19 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from digits.cli.system import PASSWORD, TRACKING, describe_access
 from digits.errors import OperationsError
 from digits.maintenance.processes import descendants, is_running, is_stopped, processes_with
 from digits.server import services
 from digits.server.api import Access, check_access
+from digits.server.password import ensure_password, password_file
 from digits.server.services import (
     Service,
     ServiceRecord,
@@ -53,6 +57,55 @@ def test_a_process_gets_password_and_key_from_the_files_that_prefect_reads(
     monkeypatch.chdir(tmp_path)
     environment = client_environment("u", {})
     assert (environment["PREFECT_API_AUTH_STRING"], environment["PREFECT_API_KEY"]) == ("a:b", "c")
+
+
+@contextmanager
+def api_with(code: int) -> Iterator[str]:
+    """Serve an API that answers each request with a status; yield its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def system_with(api: str, place: Path) -> Iterator[System]:
+    """Yield a system whose server, according to its record, has an address."""
+    system = System(place, place)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    process = system.server.start(sleep, os.environ, directory=place, api=api)
+    yield system
+    system.server.stop()
+    process.wait()
+
+
+def test_a_server_of_an_earlier_version_without_a_password_is_refused(tmp_path: Path) -> None:
+    remedy = "requires no password, because an earlier version started it; run `digits down`"
+    with api_with(200) as api, system_with(api, tmp_path) as system, pytest.raises(OperationsError, match=remedy):
+        services.ensure_server(system, 1, tmp_path)
+
+
+def test_up_says_that_the_ui_does_not_answer_and_prints_no_password(tmp_path: Path) -> None:
+    """Without a file, the password is the operator's own."""
+    with api_with(404) as api, system_with(api, tmp_path) as system:
+        ui = f"does not answer at {api.removesuffix('/api')}; see {system.server.log}"
+        assert describe_access(system, api, ours=True) == {"ui": ui, TRACKING: f"export PREFECT_API_URL={api}"}
+        password = ensure_password(tmp_path)
+        found = describe_access(system, api, ours=True)
+        assert found[PASSWORD] == f"cat {password_file(tmp_path)}"
+        assert password not in str(found)
+        assert PASSWORD not in describe_access(system, "http://else/api", ours=False)
 
 
 def test_a_service_has_a_record_only_while_it_lives(tmp_path: Path) -> None:
