@@ -180,16 +180,21 @@ class Service:
             return True
         raise OperationsError(f"the {self.name}{_named(found)} does not end; see {self.log}, then kill it")
 
-    def last_words(self) -> str:
-        """Return why the process ended, in one line: the last error in its log."""
-        return f"{last_error(self.log.read_text('utf-8', 'replace'))}; see {self.log}"
+    def log_size(self) -> int:
+        """Return the size of the log in bytes; 0 if there is none."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def last_words(self, since: int) -> str:
+        """Return why the process ended, in one line: the last error in its log after a number of bytes."""
+        written = self.log.read_bytes()[since:].decode("utf-8", "replace")
+        return f"{last_error(written)}; see {self.log}"
 
 
 def last_error(output: str) -> str:
     """Return the last line of a program's output that names an error, else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
-    return (errors or lines or ["it wrote no reason"])[-1]
+    return (errors or lines or ["it wrote no reason, as on a full disk"])[-1]
 
 
 def _named(processes: Sequence[int]) -> str:
@@ -365,11 +370,12 @@ def _start_server(system: System, port: int, project: Path) -> str:
         "PREFECT_UI_STATIC_DIRECTORY": str(system.state / "ui"),
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+    before = system.server.log_size()
     with private_files():
         process = system.server.start(command, environment, directory=project, api=api)
     wait_until(lambda: process.poll() is not None or check_access(api) is not Access.ABSENT, START_SECONDS)
     if process.poll() is not None:
-        raise OperationsError(f"the Prefect server did not start: {system.server.last_words()}")
+        raise OperationsError(f"the Prefect server did not start: {system.server.last_words(before)}")
     return api
 
 
@@ -453,10 +459,11 @@ def ensure_worker(system: System, api: str, project: Path) -> bool:
     }
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
     limit = ["--limit", str(MAX_RUNS), "--name", worker_name()]
+    before = system.worker.log_size()
     process = system.worker.start([*command, *limit], environment, directory=project, api=api)
     wait_until(lambda: process.poll() is not None or online_workers() > 0, START_SECONDS)
     if process.poll() is not None:
-        raise OperationsError(f"the worker did not start: {system.worker.last_words()}")
+        raise OperationsError(f"the worker did not start: {system.worker.last_words(before)}")
     return True
 
 

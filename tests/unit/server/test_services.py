@@ -117,7 +117,7 @@ def test_a_service_has_a_record_only_while_it_lives(tmp_path: Path) -> None:
     )
     process.wait()
     assert service.record() is None
-    assert service.last_words() == f"EOFError: EOF when reading a line; see {service.log}"
+    assert service.last_words(0) == f"EOFError: EOF when reading a line; see {service.log}"
     process = service.start(
         [sys.executable, "-c", "import time; time.sleep(60)"], {}, directory=tmp_path, api="http://x"
     )
@@ -222,10 +222,19 @@ def test_a_process_that_a_signal_has_stopped_ends_at_once(tmp_path: Path) -> Non
 
 
 def test_the_reason_in_a_log_is_its_last_error() -> None:
-    assert last_error("") == "it wrote no reason"
+    assert last_error("").startswith("it wrote no reason")
     assert last_error("one\ntwo\n\n") == "two"
     log = "Traceback (most recent call last):\n  File\nOSError: [Errno 28] No space left\nApplication startup failed.\n"
     assert last_error(log) == "OSError: [Errno 28] No space left"
+
+
+def test_the_reason_is_not_that_of_an_earlier_start(tmp_path: Path) -> None:
+    service = Service(tmp_path, "server")
+    start(service, [sys.executable, "-c", "raise ValueError('first')"]).wait()
+    before = service.log_size()
+    start(service, [sys.executable, "-c", "print('second')"]).wait()
+    assert service.last_words(before).startswith("second; see")
+    assert "first" in service.last_words(0)
 
 
 @pytest.mark.parametrize("place", ["/proc/nope", "/proc/self/status/state", "/dev/null/state"])
