@@ -92,7 +92,7 @@ class RunningSystem:
         headers = {"Content-Type": "application/json"}
         for _ in range(BUSY_RETRIES):
             asked = requests.request(
-                method, f"{self.url}/api{path}", data=data, headers=headers, auth=self.password, timeout=30
+                method, f"{self.url}/api{path}", data=data, headers=headers, auth=self.password, timeout=120
             )
             if asked.status_code != requests.codes.unavailable:  # Prefect's own clients retry too
                 break
