@@ -46,7 +46,7 @@ def predict_deployed(
     from digits.errors import OperationsError
     from digits.server.api import hide_secrets
 
-    changed = _for_worker(options).model_dump(mode="json", exclude_unset=True)
+    changed = options_for_worker(options).model_dump(mode="json", exclude_unset=True)
     api = require_api(system)
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
@@ -63,7 +63,7 @@ def predict_deployed(
     return _wait(run.id, place)
 
 
-def _for_worker(options: "PredictionConfig") -> "PredictionConfig":
+def options_for_worker(options: "PredictionConfig") -> "PredictionConfig":
     """Return the options with an absolute path of the list of files, as the worker runs in another directory."""
     from digits.settings import check_deployed_paths
 

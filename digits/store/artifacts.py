@@ -119,6 +119,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self._reused: set[ArtifactRef] = set()
 
     @property
     def downloads(self) -> Path:
@@ -264,7 +265,9 @@ class Store:
             return False
         with suppress(OSError):  # retention, which reads this time, does not run on a read-only store
             os.utime(self.path(ref))
-        logger.info("%s: reused from the store", ref)
+        if ref not in self._reused:  # all trials of a study reuse the same initial weights
+            logger.info("%s: reused from the store", ref)
+            self._reused.add(ref)
         return True
 
     @contextmanager

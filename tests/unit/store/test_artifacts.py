@@ -1,6 +1,7 @@
 """Artifact store: atomic writing, reuse, verification and locking."""
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -141,6 +142,16 @@ def test_a_missing_artifact_or_file_is_an_error_that_names_it(store: Store) -> N
     artifact = store.open(store.produce(RECIPE, write))
     with pytest.raises(MissingArtifactError, match=r"no file pixels.npy; its files: \['labels.npy', 'notes/about.j"):
         artifact.file("pixels.npy")
+
+
+def test_an_artifact_that_a_process_reuses_often_is_named_once_in_the_log(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All trials of a study reuse the same initial weights."""
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        store.produce(RECIPE, write)
+    assert [record.getMessage() for record in caplog.records] == [f"{RECIPE.ref}: reused from the store"]
 
 
 # Damage
