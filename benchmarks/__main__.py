@@ -16,6 +16,7 @@ from benchmarks.machine import describe_machine
 QUICK = ("start", "prediction", "incremental")
 SLOW = (
     "accuracy",
+    "backup",
     "calibration",
     "determinism",
     "drift",
