@@ -1,7 +1,9 @@
 """Tests of `digits up`, `status` and `down` on a running system with a password."""
 
 import socket
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,22 @@ def test_a_failed_run_has_a_message_of_one_sentence_and_an_event(system: Running
         "the event",
     )
     assert any("the last run" in sentence for sentence in system.status()["attention"])
+
+
+def test_a_backup_has_the_database_of_the_running_server_and_no_password(system: RunningSystem, tmp_path: Path) -> None:
+    """A run is submitted just before; logs, the password and locks are not restored."""
+    run = system.run("predict/folder", folder="/no/such/folder")
+    archive, root = str(tmp_path / "x.tar.zst"), tmp_path / "restored"
+    assert system.digits("backup", archive, "--tables", "--json")["database"] is True
+    restored = system.digits("restore", archive, "--artifacts", str(root), "--json")
+    assert (restored["champion"], restored["artifacts"]) == (1, str(root))
+    with closing(sqlite3.connect(root / "system" / "prefect" / "prefect.db")) as database:
+        assert (run,) in database.execute("SELECT id FROM flow_run").fetchall()
+    assert [path.name for path in (root / "system").rglob("*") if path.is_file()] == ["prefect.db"]
+    word = str(system.password and system.password[1])
+    assert [path for path in root.rglob("*") if path.is_file() and word.encode() in path.read_bytes()] == []
+    assert system.digits("verify", "--artifacts", str(root), "--json")["damaged"] == []
+    system.wait_for_end(run, "FAILED")
 
 
 def test_errors_of_up_and_down_name_the_remedy(system: RunningSystem, tmp_path: Path) -> None:
