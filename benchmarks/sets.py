@@ -9,7 +9,7 @@ champion in the artifact root, or `--model`.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +69,12 @@ def _sets(folder: Path | None, mnist: LabelledArrays) -> Iterator[tuple[str, Lab
 
 def read_set(folder: Path) -> Labelled:
     """Read the images in `<digit>/` below a folder, with their labels."""
-    files = sorted(file for file in folder.glob("[0-9]/*") if file.is_file())
-    return [(int(file.parent.name), decode(file.read_bytes()).pixels) for file in files]
+    return read_files(sorted(folder.glob("[0-9]/*")))
+
+
+def read_files(files: Sequence[Path]) -> Labelled:
+    """Read image files whose folder is named after their label; folders among them are left out."""
+    return [(int(file.parent.name), decode(file.read_bytes()).pixels) for file in files if file.is_file()]
 
 
 def _accuracy(predictor: Predictor, samples: Labelled, step: Callable[[Pixels], Pixels]) -> float:

@@ -40,9 +40,9 @@ MODEL_FEATURES = ("classes", "confidence", "novelty", "no_digit")
 SIGNIFICANCE_LEVEL, DISPERSED_LEVEL = 0.005, 0.001
 """Largest p-value of drift. It is lower for a feature whose parts differ by more than chance, because the dispersion is
 an estimate and the tails are heavy."""
-_DISPERSION_LEVEL = 0.05
+_DISPERSION_LEVEL = 0.01
 """Largest p-value with which parts count as different."""
-_DISPERSION_BOUND = 2
+_DISPERSION_BOUND = 3
 """Factor by which the dispersion may exceed that of the parts, since a baseline shows only some of the writers."""
 _MIN_EXPECTED = 4
 """Least expected number of images in a bin when parts are compared; smaller bins are merged."""
@@ -195,16 +195,18 @@ def _shift(name: str, found: Table, parts: Table, tests: int) -> Shift:
     expected = parts.sum(axis=0)
     index = population_stability_index(found, expected)
     statistic, freedom = chi_square(found, expected)
+    ratio = likelihood_ratio(found, expected)
     groups = list(_groups(parts, found.sum()))
     dispersion = max(map(_dispersion, groups)) * sqrt(max(1, BASELINE_IMAGES / expected.sum()))
     chances = (
         chi_square_tail(statistic / dispersion, freedom),
-        len(found) * chi_square_tail(likelihood_ratio(found, expected) / dispersion, 1),
+        len(found) * chi_square_tail(ratio / dispersion, 1),
     )
     p = min(1.0, 2 * tests * min(chances))
-    unusual = statistic > (1 + MIN_IMAGES / found.sum()) * _largest_difference(groups[-1])
-    significant = p < (SIGNIFICANCE_LEVEL if dispersion == 1 else DISPERSED_LEVEL)
-    return Shift(name, round(index, 4), float(f"{p:.3g}"), bool(significant and unusual and matters(name, index)))
+    large = matters(name, index) and p < (SIGNIFICANCE_LEVEL if dispersion == 1 else DISPERSED_LEVEL)
+    margin = float(1 + MIN_IMAGES / found.sum())
+    drifted = large and max(statistic, ratio) > margin * _largest_difference(groups[-1])
+    return Shift(name, round(index, 4), float(f"{p:.3g}"), drifted)
 
 
 def _groups(parts: Table, images: float) -> Iterator[Table]:
@@ -234,6 +236,7 @@ def _merge_small_bins(groups: Table) -> Table:
 
 
 def _largest_difference(groups: Table) -> float:
-    """Return the largest chi-square statistic of one group against all others; 0 if there is only one group."""
-    total = groups.sum(axis=0)
-    return max(chi_square(group, total - group)[0] for group in groups) if len(groups) > 1 else 0.0
+    """Return the largest statistic of one group against all others; 0 if there is only one group."""
+    total, pairs = groups.sum(axis=0), groups if len(groups) > 1 else ()
+    statistics = (max(chi_square(one, total - one)[0], likelihood_ratio(one, total - one)) for one in pairs)
+    return max(statistics, default=0.0)

@@ -169,3 +169,12 @@ def test_a_feature_with_one_value_has_no_drift() -> None:
     drift = Baseline("m", {"polarity": [0]}, parts).compare(run)
     assert drift is not None
     assert (drift.shifts[0].p, drift.drifted) == (1, ())
+
+
+def test_values_in_many_new_bins_are_drift() -> None:
+    """Each of them has so few images that they are merged for the chi-square test."""
+    bins = {"contrast": [float(edge) for edge in range(1, 20)]}
+    before, after = [*[0] * 19, 100], [*[5] * 19, 5]
+    drift = Baseline("m", bins, ({"contrast": before},) * 20).compare(Run("m", bins, ({"contrast": after},)))
+    assert drift is not None
+    assert drift.is_alarm
