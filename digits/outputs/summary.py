@@ -160,7 +160,7 @@ def draw_least_certain(summary: PredictionSummary) -> bytes | None:
 def draw_trend(summary: PredictionSummary) -> bytes | None:
     """Return a PNG of the drift of the last runs, one row per feature and one column per run; None without any run.
 
-    The latest run is at the right. Cells of features that drifted are red.
+    The latest run is at the right. Cells of features that drifted from the baseline are red.
     """
     if not summary.trend:
         return None

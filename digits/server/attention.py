@@ -115,7 +115,7 @@ class Table:
         written: time at which it was written.
         model_version: model version that wrote it.
         drift: population stability index of each feature.
-        drifted: features that drifted.
+        drifted: features that drifted from the baseline of the table.
     """
 
     path: str

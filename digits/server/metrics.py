@@ -101,7 +101,7 @@ def _table_metrics(status: SystemStatus) -> Iterator[Metric]:
     )
     yield Metric(
         "digits_drifted_features",
-        "Number of features that drifted in each of the latest tables.",
+        "Number of features that drifted from the baseline of each of the latest tables.",
         [Sample(len(one.drifted), {"table": one.path}) for one in tables if one.drift],
     )
 

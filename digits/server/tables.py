@@ -68,5 +68,5 @@ def _table(record: Record, deployment: str, written: datetime) -> Table:
         written=written,
         model_version=record["model_version"],
         drift={one["feature"]: one["psi"] for one in shifts},
-        drifted=[one["feature"] for one in shifts if one["drifted"]],
+        drifted=record["trend"][-1]["drifted"] if shifts else (),
     )

@@ -36,14 +36,17 @@ def test_a_table_is_read_from_the_summary_that_a_prediction_writes(tmp_path: Pat
     assert found.failed == {}
 
 
-def test_drift_is_in_the_summary(tmp_path: Path) -> None:
+@pytest.mark.parametrize("drifted", [["ink"], []])
+def test_drift_is_in_the_summary(tmp_path: Path, drifted: list[str]) -> None:
+    """A difference from the test images is not among the features that drifted."""
     shifts = [
         {"feature": "ink", "psi": 0.3, "p": 0.0, "drifted": True},
         {"feature": "size", "psi": 0.01, "p": 1.0, "drifted": False},
     ]
-    found = read_table(write_summary(tmp_path / "t.csv", drift={"images": 9, "shifts": shifts}))
+    trend = [{"drifted": ["slant"]}, {"drifted": drifted}]
+    found = read_table(write_summary(tmp_path / "t.csv", drift={"images": 9, "shifts": shifts}, trend=trend))
     assert found is not None
-    assert (found.drift, found.drifted) == ({"ink": 0.3, "size": 0.01}, ["ink"])
+    assert (found.drift, found.drifted) == ({"ink": 0.3, "size": 0.01}, drifted)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[]"])
