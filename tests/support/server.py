@@ -6,9 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from digits.server.api import answers
 
@@ -17,10 +18,10 @@ TIMEOUT = 120
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[dict[str, str]]:
-    """Start a server on a free port; yield the environment for programs that use it."""
+def prefect_server(home: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[dict[str, str]]:
+    """Start a server with settings on a free port; yield the environment for programs that use it."""
     port = free_port()
-    environment = {**untracked(home), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    environment = {**untracked(home), **settings, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     command = [sys.executable, "-W", "ignore", "-m", "prefect", "server", "start", "--port", str(port), "--no-ui"]
     home.mkdir(parents=True, exist_ok=True)
     with (home / "server.log").open("wb") as log:
