@@ -167,7 +167,10 @@ class RunningSystem:
         def lines() -> list[dict[str, str]]:
             return list(self.ask("/logs/filter", wanted))
 
-        wait_for(lambda: any(line["message"].startswith("Finished in state") for line in lines()), "the log")
+        def has_ended(line: dict[str, str]) -> bool:
+            return line["name"] == "prefect.flow_runs" and line["message"].startswith("Finished in state")
+
+        wait_for(lambda: any(map(has_ended, lines())), "the log")
         return [line["message"] for line in lines() if line["name"].startswith("digits")]
 
     def artifact(self, kind: str) -> dict[str, Any]:
