@@ -6,6 +6,7 @@ This module does not import Prefect, which takes 1.5 to 2 s.
 import base64
 import http.client
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -69,7 +70,8 @@ def hide_secrets(url: str) -> str:
 def answers(url: str, *, seconds: float = 3) -> bool:
     """Check whether a Prefect API answers at an address; an API that requires a password counts, too."""
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=seconds):  # noqa: S310 - the operator's own URL
+        address = f"{url.rstrip('/')}/health"
+        with urllib.request.urlopen(address, timeout=seconds, context=_trust(url)):  # noqa: S310 - the operator's own URL
             return True
     except urllib.error.HTTPError as error:
         return error.code in (401, 403, 404)
@@ -95,7 +97,7 @@ def is_open_to_all(url: str, *, seconds: float = 3) -> bool:
 def _access(url: str, headers: dict[str, str], seconds: float) -> Access:
     try:
         request = urllib.request.Request(f"{url.rstrip('/')}/admin/version", headers=headers)  # noqa: S310 - as above
-        with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
+        with urllib.request.urlopen(request, timeout=seconds, context=_trust(url)):  # noqa: S310
             return Access.OPEN
     except urllib.error.HTTPError as error:
         return Access.DENIED if error.code in (401, 403) else Access.ABSENT
@@ -107,10 +109,20 @@ def ui_answers(url: str, *, seconds: float = 10) -> bool:
     """Check whether a Prefect UI answers at an address; its pages need no password."""
     try:
         request = urllib.request.Request(url, headers={"Accept": "text/html"})  # noqa: S310 - the operator's own URL
-        with urllib.request.urlopen(request, timeout=seconds) as page:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=seconds, context=_trust(url)) as page:  # noqa: S310
             return "html" in page.headers.get("Content-Type", "")
     except (OSError, ValueError, http.client.HTTPException):
         return False
+
+
+def _trust(url: str, environment: Mapping[str, str] = os.environ) -> ssl.SSLContext | None:
+    """Return the certificates to trust at an `https` address: the system's and `PREFECT_API_SSL_CERT_FILE`."""
+    if not url.startswith("https:"):
+        return None
+    context = ssl.create_default_context()
+    if own := prefect_setting("api", "ssl_cert_file", environment=environment):
+        context.load_verify_locations(own)
+    return context
 
 
 def _authorization(password: str | None, key: str | None) -> dict[str, str]:

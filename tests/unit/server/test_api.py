@@ -1,14 +1,21 @@
 """Configuration and answers of a Prefect API, with real files and a real server."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from digits.server.api import answers, configured_api, hide_secrets, ui_answers
 
@@ -25,8 +32,8 @@ LOCAL = "http://127.0.0.1:4200/api"
 
 
 @contextmanager
-def serving(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Run a server on a free port; yield the address of its API."""
+def serving(reply: Callable[[BaseHTTPRequestHandler], None], certificate: Path | None = None) -> Iterator[str]:
+    """Run a server on a free port, with TLS if there is a certificate; yield the address of its API."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -36,10 +43,14 @@ def serving(reply: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/api"
+            yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}/api"
         finally:
             server.shutdown()
             thread.join()
@@ -174,3 +185,36 @@ def test_the_default_profiles_file_is_in_the_user_s_home(
 def test_secrets_in_an_address_are_hidden(address: str, shown: str) -> None:
     """Host, port and path stay."""
     assert hide_secrets(address) == shown
+
+
+def self_signed(directory: Path) -> Path:
+    """Write a certificate of 127.0.0.1 with its key; return the file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = directory / "own.pem"
+    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_a_certificate_of_one_s_own_is_trusted_if_prefect_trusts_it(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = self_signed(tmp_path)
+    with serving(status(200), certificate) as url:
+        assert url.startswith("https://")
+        assert not answers(url)
+        monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(certificate))
+        assert answers(url)
+        monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+        assert not answers(url)
