@@ -16,7 +16,9 @@ from tools.locked import LOCK, read_lock
 
 HERE = Path(__file__).resolve().parents[3]
 HASH = re.compile(r"sha256:[0-9a-f]{64}")
-LOCAL = re.compile(r"://(127\.0\.0\.1|localhost|user:password@host|[a-z-]+\.example\.com)\b")
+LOCAL = re.compile(
+    r"://(127\.0\.0\.1|localhost|user:password@host|USER:PASSWORD@SMTP-SERVER|hooks\.slack\.com|[a-z-]+\.example\.com)\b"
+)
 
 
 def test_the_environment_has_the_locked_distributions_and_digits_alone() -> None:
