@@ -4,12 +4,13 @@ A redeployment from another machine finds it, too.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-VARIABLE = "digits_deployed"
-"""Name of the Prefect variable."""
+PROJECT = "digits"
+"""Name of a project whose prefect.yaml has no other."""
 FieldDigests = Mapping[str, str]
 """Digests of the fields of a deployment or automation in its file; see `digits.server.merging`."""
 
@@ -29,9 +30,14 @@ class DeploymentRecord:
     automations: Mapping[str, FieldDigests] = field(default_factory=dict)
 
 
-def read_record(client: Any) -> DeploymentRecord:
-    """Return the record of a Prefect server; an empty one if it has none, or not one of this version."""
-    found = client.read_variable_by_name(VARIABLE)
+def variable_name(project: str) -> str:
+    """Return the name of the Prefect variable of a project, by the name in its prefect.yaml: `digits_deployed`."""
+    return re.sub(r"[^a-z0-9]+", "_", f"{project}_deployed".lower())
+
+
+def read_record(client: Any, project: str = PROJECT) -> DeploymentRecord:
+    """Return the record of a project at a Prefect server; an empty one if it has none, or not one of this version."""
+    found = client.read_variable_by_name(variable_name(project))
     try:
         value = json.loads(found.value) if found and isinstance(found.value, str) else found and found.value
         return DeploymentRecord(**value) if value else DeploymentRecord()
@@ -39,12 +45,12 @@ def read_record(client: Any) -> DeploymentRecord:
         return DeploymentRecord()
 
 
-def write_record(client: Any, record: DeploymentRecord) -> None:
-    """Write the record of a Prefect server."""
+def write_record(client: Any, project: str, record: DeploymentRecord) -> None:
+    """Write the record of a project at a Prefect server."""
     from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 
-    value = asdict(record)
-    if client.read_variable_by_name(VARIABLE):
-        client.update_variable(VariableUpdate(name=VARIABLE, value=value, tags=["digits"]))
+    name, value = variable_name(project), asdict(record)
+    if client.read_variable_by_name(name):
+        client.update_variable(VariableUpdate(name=name, value=value, tags=["digits"]))
     else:
-        client.create_variable(VariableCreate(name=VARIABLE, value=value, tags=["digits"]))
+        client.create_variable(VariableCreate(name=name, value=value, tags=["digits"]))

@@ -17,7 +17,7 @@ from digits.server.automations import (
     declared_automations,
     plan_automation,
 )
-from digits.server.deployment_record import DeploymentRecord, FieldDigests, read_record, write_record
+from digits.server.deployment_record import PROJECT, DeploymentRecord, FieldDigests, read_record, write_record
 from digits.server.merging import current_fields, declared_fields, merge, merged_entry
 from digits.server.notifications import read_block
 from digits.server.services import POOL, run_prefect
@@ -148,6 +148,11 @@ class DeploymentPlan:
     record: DeploymentRecord
 
     @property
+    def project(self) -> str:
+        """Name of the project."""
+        return str(self.content["name"])
+
+    @property
     def deploys(self) -> bool:
         """Whether prefect.yaml is deployed."""
         return any(one.action != "unchanged" for one in self.deployments)
@@ -183,7 +188,11 @@ def plan_deployments(client: Any, source: DeploymentSource) -> DeploymentPlan:
     if client is None:
         recorded, existing, running, block = DeploymentRecord(), dict[str, Any](), dict[str, Any](), None
     else:
-        recorded, existing, block = read_record(client), deployments_by_name(client), read_block(client)
+        recorded, existing, block = (
+            read_record(client, content["name"]),
+            deployments_by_name(client),
+            read_block(client),
+        )
         names = {*recorded.automations, *(one["name"] for one in automations)}
         running = automations_by_name(client, sorted(names))
     fingerprint = _fingerprint(source)
@@ -280,12 +289,14 @@ def apply_deployments(plan: DeploymentPlan, client: Any, api: str) -> None:
         if any((entry.get("work_pool") or {}).get("name") == POOL for entry in entries):
             _ensure_pool(client)
         _deploy({**plan.content, "deployments": entries}, api, plan.source.project)
-        write_record(client, replace(plan.record, automations=read_record(client).automations))
+        write_record(
+            client, plan.project, replace(plan.record, automations=read_record(client, plan.project).automations)
+        )
         plan = plan_deployments(client, plan.source)  # the deployments have identifiers now
     names = [one.name for one in plan.automations]
     apply_automations(client, plan.automations, automations_by_name(client, names))
-    if read_record(client) != plan.record:
-        write_record(client, plan.record)
+    if read_record(client, plan.project) != plan.record:
+        write_record(client, plan.project, plan.record)
 
 
 def prune_deployments(plan: DeploymentPlan, client: Any) -> None:
@@ -295,9 +306,10 @@ def prune_deployments(plan: DeploymentPlan, client: Any) -> None:
         client.delete_deployment(existing[name].id)
     for automation in automations_by_name(client, plan.removed_automations).values():
         client.delete_automation(automation.id)
-    record = read_record(client)
+    record = read_record(client, plan.project)
     write_record(
         client,
+        plan.project,
         replace(
             record,
             deployments=_without(record.deployments, plan.removed),
@@ -342,7 +354,7 @@ def _read_declaration(source: DeploymentSource) -> tuple[dict[str, Any], dict[st
     from prefect.utilities.templating import apply_values
 
     names = [one.name for one in declared_deployments(source.project, source.file)]
-    content = yaml.safe_load((source.project / source.file).read_text("utf-8"))
+    content = {"name": PROJECT, **yaml.safe_load((source.project / source.file).read_text("utf-8"))}
     entries: Any = apply_values(content.pop("deployments") or [], dict(os.environ), remove_notset=False)
     return content, dict(zip(names, entries, strict=True))
 

@@ -12,7 +12,7 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from digits.cli.deploy import confirm_schedules, describe_plan, summarize
 from digits.errors import UsageError
-from digits.server.deployment_record import VARIABLE, DeploymentRecord, read_record, write_record
+from digits.server.deployment_record import DeploymentRecord, read_record, variable_name, write_record
 from digits.server.deployments import (
     DeploymentSource,
     describe_schedules,
@@ -156,13 +156,15 @@ def test_schedules_are_deployed_to_a_foreign_server_after_a_confirmation(monkeyp
 
 def test_the_record_is_read_as_it_was_written() -> None:
     client = Variables()
-    assert read_record(client) == DeploymentRecord()
+    assert read_record(client, "digits") == DeploymentRecord()
     record = DeploymentRecord("f", {"f/x": {"paused": "1234abcd"}}, {"a": {"enabled": "00000000"}})
     for _ in range(2):
-        write_record(client, record)
-        assert read_record(client) == record
+        write_record(client, "digits", record)
+        assert read_record(client, "digits") == record
+    assert read_record(client, "Digits of Lab-2") == DeploymentRecord()
+    assert variable_name("Digits of Lab-2") == "digits_of_lab_2_deployed"
 
 
 @pytest.mark.parametrize("value", ["text", {"unknown": 1}, [], 7])
 def test_a_record_of_another_form_counts_as_none(value: Any) -> None:
-    assert read_record(Variables(**{VARIABLE: value})) == DeploymentRecord()
+    assert read_record(Variables(digits_deployed=value), "digits") == DeploymentRecord()
