@@ -228,7 +228,8 @@ class Findings:
         ours: whether `digits up` started the server, and its process runs.
         lease: seconds after which the server frees the slot of a dead run; None if unknown.
         pools: work pools that the deployments use.
-        missing: deployments of prefect.yaml that do not exist on the server.
+        missing: deployments and enabled automations of the project that do not exist on the server.
+        disabled: automations that the project enables, but that are disabled on the server.
         deployments: deployments on the server.
         queue: number of runs by what they wait for.
         active: active runs.
@@ -247,6 +248,7 @@ class Findings:
     lease: float | None = None
     pools: Sequence[Pool] = ()
     missing: Sequence[str] = ()
+    disabled: Sequence[str] = ()
     deployments: Sequence[DeploymentFacts] = ()
     queue: Queue = Queue()
     active: Sequence[ActiveRun] = ()
@@ -303,6 +305,11 @@ def _judge_parts(found: Findings) -> Iterator[str]:
         yield from _judge_pool(pool, found.state)
     if found.missing:
         yield f"not deployed: {', '.join(found.missing)}; deploy with `digits up`"
+    for name in found.disabled:
+        yield (
+            f"the automation {name} is disabled; enable it with `prefect automation resume {shlex.quote(name)}`, or "
+            "set `enabled: false` in deploy/automations.yaml"
+        )
     for run in found.active:
         yield from _judge_active(run, found)
     reported = {one.run.id for one in found.crashed}

@@ -1,6 +1,6 @@
 """Observation: the facts that a Prefect server, its worker's lock and the tables on the disk tell about a system."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from digits.server.attention import (
     Schedule,
     Table,
 )
+from digits.server.automations import automations_by_name, declared_automations, is_notification
 from digits.server.crashes import find_crashed
 from digits.server.deployment_record import read_record
 from digits.server.deployments import DEPLOYMENTS, DeclaredDeployment, declared_deployments, deployments_by_name
@@ -41,7 +42,8 @@ def observe(client: "SyncPrefectClient", system: System, local: Findings) -> Fin
         system: the system.
         local: findings that need no server.
     """
-    declared, problems = _read_declared()
+    declared, automations, problems = _read_declared()
+    running = automations_by_name(client, automations)
     on_server = deployments_by_name(client)
     pools = {name: one.work_pool_name for name, one in on_server.items()}
     chosen = choose_deployments(declared, read_record(client).deployments, pools)
@@ -55,8 +57,12 @@ def observe(client: "SyncPrefectClient", system: System, local: Findings) -> Fin
     return replace(
         local,
         lease=ask.lease_seconds(),
-        pools=[pool for name in pools_of(declared) if (pool := _read_pool(ask, name, system, local))],
-        missing=[one.name for one in declared if one.name not in on_server],
+        pools=[pool for name in pools_of(declared, pools) if (pool := _read_pool(ask, name, system, local))],
+        missing=[
+            *(one.name for one in declared if one.name not in on_server),
+            *(name for name in automations if name not in running),
+        ],
+        disabled=[one.name for one in running.values() if not one.enabled],
         deployments=deployments,
         queue=Queue(
             ask.count_scheduled(), ask.count_late(local.now), _count(active, "PENDING"), _count(active, "RUNNING")
@@ -90,9 +96,12 @@ def choose_deployments(
     return {**known, **others}
 
 
-def pools_of(declared: Sequence[DeclaredDeployment]) -> list[str]:
-    """Return the work pools that the deployments of a prefect.yaml use."""
-    return sorted({one.pool for one in declared if one.pool}) or [POOL]
+def pools_of(declared: Sequence[DeclaredDeployment], on_server: Mapping[str, str | None]) -> list[str]:
+    """Return the work pools of the declared deployments: those on the server, else those in prefect.yaml.
+
+    They differ if the deployments come from another file, such as deploy/prefect.kubernetes.yaml.
+    """
+    return sorted(filter(None, {on_server.get(one.name, one.pool) for one in declared})) or [POOL]
 
 
 def count_workers(heartbeats: Mapping[str, bool], own: str, *, alive: bool | None) -> int:
@@ -111,16 +120,27 @@ def count_workers(heartbeats: Mapping[str, bool], own: str, *, alive: bool | Non
     return alive + sum(online for name, online in heartbeats.items() if name != own)
 
 
-def _read_declared() -> tuple[Sequence[DeclaredDeployment], list[str]]:
-    """Return the deployments of the project's prefect.yaml, else the usual ones, and the error in prefect.yaml."""
+def _read_declared() -> tuple[Sequence[DeclaredDeployment], list[str], list[str]]:
+    """Return the deployments and the enabled automations that the project declares, and the errors in its files.
+
+    Without a readable prefect.yaml, the deployments are those of Digits itself. Notifications are left out.
+    """
     usual = [DeclaredDeployment(name, POOL, scheduled=False) for name in DEPLOYMENTS]
     project = find_project()
     if project is None:
-        return usual, []
+        return usual, [], []
+    problems, deployments, automations = list[str](), None, list[str]()
     try:
-        return declared_deployments(project), []
+        deployments = declared_deployments(project)
+        automations = enabled_automations(declared_automations(project))
     except DigitsError as error:
-        return usual, [str(error)]
+        problems.append(str(error))
+    return usual if deployments is None else deployments, automations, problems
+
+
+def enabled_automations(declared: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the automations that every server should have, which are those without notifications."""
+    return [one["name"] for one in declared if one.get("enabled", True) and not is_notification(one)]
 
 
 def _facts(

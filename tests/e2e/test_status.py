@@ -125,6 +125,16 @@ def test_a_paused_deployment_is_named_with_the_command_that_resumes_it(system: R
     assert "paused" not in attention(system)
 
 
+def test_a_disabled_automation_is_named_with_the_command_that_enables_it(system: RunningSystem) -> None:
+    name = "digits: crash runs without heartbeats"
+    prefect(system, "automation", "pause", name)
+    assert f"the automation {name} is disabled; enable it with `prefect automation resume '{name}'`" in attention(
+        system
+    )
+    prefect(system, "automation", "resume", name)
+    assert "automation" not in attention(system)
+
+
 def test_a_foreign_deployment_in_the_work_pool_is_named(system: RunningSystem) -> None:
     with deployed(system, "etl", "load"):
         assert "etl/load is not in prefect.yaml, but uses the work pool digits" in attention(system)

@@ -101,6 +101,10 @@ PROBLEMS = [
     ({"pools": [Pool("my pool", 1, paused=True)]}, "resume it with `prefect work-pool resume 'my pool'`"),
     ({"pools": [Pool("digits", 1, silent=True)]}, "the worker runs, but the server has not heard from it"),
     ({"missing": ["train/nightly"]}, "not deployed: train/nightly; deploy with `digits up`"),
+    (
+        {"disabled": ["digits: end"]},
+        "the automation digits: end is disabled; enable it with `prefect automation resume 'digits: end'`, or set",
+    ),
     ({"queue": Queue(late=2)}, "2 runs are more than 10 minutes late"),
     (
         active("RUNNING", "predict", timedelta(minutes=1), dead=True),

@@ -1,13 +1,15 @@
 """Choice of the deployments and workers that a status is about, and the times at which a schedule came due."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, NoSchedule, RRuleSchedule
 
 from digits.server.attention import MISSED, Origin
+from digits.server.automations import declared_automations
 from digits.server.deployments import DeclaredDeployment
-from digits.server.observation import choose_deployments, count_workers, pools_of
+from digits.server.observation import choose_deployments, count_workers, enabled_automations, pools_of
 from digits.server.queries import count_missed
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -30,9 +32,20 @@ def test_deployments_are_declared_removed_or_foreign() -> None:
     }
 
 
-def test_the_pools_are_those_of_prefect_yaml() -> None:
-    assert pools_of([OWN, NIGHTLY, OWN, DeclaredDeployment("a/served", None, scheduled=False)]) == ["digits", "scans"]
-    assert pools_of([]) == ["digits"]
+def test_the_pools_are_those_of_the_deployments_on_the_server_else_those_of_prefect_yaml() -> None:
+    served = DeclaredDeployment("a/served", None, scheduled=False)
+    assert pools_of([OWN, NIGHTLY, OWN, served], {}) == ["digits", "scans"]
+    assert pools_of([OWN, NIGHTLY], {OWN.name: "k8s", NIGHTLY.name: None}) == ["k8s"]
+    assert pools_of([], {}) == ["digits"]
+
+
+def test_a_server_should_have_the_enabled_automations_without_notifications() -> None:
+    declared = declared_automations(Path(__file__).resolve().parents[3])
+    assert enabled_automations(declared) == [
+        "digits: crash runs without heartbeats",
+        "digits: end cancelled runs",
+        "digits: predict the inbox with a new champion",
+    ]
 
 
 @pytest.mark.parametrize(
