@@ -317,7 +317,7 @@ def _judge_parts(found: Findings) -> Iterator[str]:
         yield from _judge_origin(one)
         if one.origin is not Origin.FOREIGN:
             yield from _judge_schedules(one, found.now)
-            yield from _judge_results(one, reported)
+            yield from _judge_results(one, reported, can_predict=found.champion is not None)
     if found.queue.late:
         yield f"{found.queue.late} runs are more than {LATE.seconds // 60} minutes late; check the load of the worker"
     for crashed in found.crashed:
@@ -399,17 +399,19 @@ def _judge_schedules(one: DeploymentFacts, now: datetime) -> Iterator[str]:
         yield f"{one.name} has a schedule, but no scheduled run; check whether the server's scheduler works"
 
 
-def _judge_results(one: DeploymentFacts, reported: set[str]) -> Iterator[str]:
+def _judge_results(one: DeploymentFacts, reported: set[str], *, can_predict: bool) -> Iterator[str]:
     """Yield sentences about the last run of a deployment and its table.
 
     Args:
         one: deployment.
         reported: IDs of the runs that have a sentence of their own.
+        can_predict: whether there is a champion; without one, predictions are skipped, which has its own sentence.
     """
+    is_stale = one.missed >= MISSED and bool(one.schedule) and not one.active
     if one.last and one.last.type in ("FAILED", "CRASHED"):
         if one.last.id not in reported:
             yield f"{one.name}: the last run, {one.last.name}, is {one.last.state}: {one.last.message}"
-    elif one.missed >= MISSED and one.schedule and not one.active:
+    elif is_stale and (can_predict or not one.name.startswith("predict/")):
         yield _describe_age(one)
     if one.table and one.table.failed:
         yield _describe_failures(one.name, one.table)

@@ -223,6 +223,11 @@ def test_what_is_plausible_needs_no_attention(change: dict[str, Any]) -> None:
     assert list_attention(replace(WELL, **change)) == []
 
 
+def test_an_inbox_that_waits_for_a_champion_is_not_stale() -> None:
+    (sentence,) = list_attention(replace(WELL, champion=None, **inbox(missed=MISSED, table=None)))
+    assert sentence.startswith("there is no champion")
+
+
 @pytest.mark.parametrize(("lease", "words"), [(300.0, "its lease ends, after 300 s, as"), (None, "its lease ends, as")])
 def test_on_another_server_a_dead_run_holds_its_slot_until_its_lease_ends(lease: float | None, words: str) -> None:
     found = replace(WELL, ours=False, lease=lease, **active("RUNNING", "predict", timedelta(0), dead=True))
