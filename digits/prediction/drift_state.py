@@ -91,7 +91,7 @@ def _describe_state(record: DriftRecord, description: str) -> str:
     if record.last is None:
         return "no alarm: the images of the last run were accepted"
     if record.is_alarm:
-        return f"alarm: {description}"
+        return f"alarm: {description or 'the last images that were compared differ from the baseline'}"
     return f"no alarm: {description}" if description else "no alarm: too few images to compare"
 
 

@@ -163,3 +163,12 @@ def test_an_incomplete_baseline_is_described(tmp_path: Path) -> None:
     out = tmp_path / "table.csv"
     record_run(out, make_run(1), plan="1", reference=REFERENCE)
     assert drift_state(out).baseline.startswith("500 of 2,000 images; until then")
+
+
+def test_an_alarm_is_shown_without_a_summary(tmp_path: Path) -> None:
+    """A later run without new images has no comparison in its summary."""
+    out = tmp_path / "table.csv"
+    record_run(out, make_run(1, BASELINE_IMAGES), plan="1", reference=REFERENCE)
+    record_run(out, make_run(2, shift=1), plan="2", reference=REFERENCE)
+    assert drift_state(out).state == "alarm: the last images that were compared differ from the baseline"
+    assert drift_state(out).last_run == "none"
