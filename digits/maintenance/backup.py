@@ -211,7 +211,8 @@ def _published(store: Store, scratch: Path, *, tables: bool) -> Iterator[Source]
     """Yield the ledgers and tables as they are at one moment, linked into a scratch directory."""
     with wait_for(store.workspace(store.plans), flags=os.O_RDONLY):
         paths = [path for commit in store.plans.glob(f"{LEDGERS}/*/*.json") for path in _files_of_ledger(commit)]
-        paths += [path for one in read_tables(store) for path in one.files()] if tables else []
+        beside = (path for one in read_tables(store) for path in one.files())
+        paths += filter(_is_whole_record, beside) if tables else []
         links = [Source(path.relative_to(store.root).as_posix(), _linked(store, path, scratch)) for path in paths]
     yield from links
 
@@ -227,7 +228,7 @@ def _files_of_ledger(commit: Path) -> tuple[Path, ...]:
 
 
 def _is_whole_record(path: Path) -> bool:
-    """Return whether a file of a study is no damaged record, because the search makes such a record again."""
+    """Return whether a file is no damaged record; used where the next run makes such a record again."""
     try:
         return path.suffix != ".json" or bool(read_record(path))
     except (CorruptArtifactError, FileNotFoundError) as error:

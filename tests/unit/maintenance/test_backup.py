@@ -26,6 +26,7 @@ from digits.maintenance.backup import back_up, check_archive
 from digits.maintenance.restore import MAX_BYTES, is_allowed, moved, restore
 from digits.outputs.summary import summary_path
 from digits.prediction import service
+from digits.prediction.baselines import record_path
 from digits.prediction.config import PredictionConfig
 from digits.store.artifacts import Store
 from digits.store.records import read_record, sealed, write_record
@@ -149,12 +150,14 @@ def test_a_summary_names_the_new_place_of_the_differences(store: Store, archive:
     summary = read_record(summary_path(table))
     differences = table.with_name("predictions.shadow.csv")
     differences.write_text("path\n")
+    write_record(record_path(table), {"baseline": 1})
     write_record(summary_path(table), {**summary, "shadow": {"version": 1, "differing": 0, "table": str(differences)}})
     new = Store(tmp_path / "new")
     restore(back_up(store, archive, tables=True, replace=True).path, new)
     place = service.default_table(new, new.inbox).with_name(differences.name)
     assert read_record(summary_path(place.with_name("predictions.csv")))["shadow"]["table"] == str(place)
     assert place.read_text() == "path\n"
+    assert read_record(record_path(place.with_name("predictions.csv"))) == {"baseline": 1}
 
 
 def test_only_paths_below_the_artifact_root_are_changed() -> None:
@@ -178,14 +181,16 @@ def test_a_ledger_of_an_earlier_version_is_restored_as_it_is(store: Store, tmp_p
     assert (new.root / commit.relative_to(store.root)).read_bytes() == commit.read_bytes()
 
 
-def test_damaged_ledgers_and_trials_are_left_out(store: Store, tmp_path: Path) -> None:
-    """Runs make them again, so they do not prevent a backup."""
+def test_damaged_ledgers_trials_and_drift_records_are_left_out(store: Store, tmp_path: Path) -> None:
+    """Runs make them again, so they prevent neither a backup nor a restore."""
     (commit,) = store.plans.glob("ledgers/*/*.json")
     commit.write_text("{}")
     (store.studies / "abc" / "trial-000.json").write_text("{}")
-    names = check_archive(back_up(store, tmp_path / "x.tar.zst").path)["files"]
-    assert not [name for name in names if "ledgers" in name or "trial" in name]
+    record_path(service.default_table(store, store.inbox)).write_text("{}")
+    names = check_archive(back_up(store, tmp_path / "x.tar.zst", tables=True).path)["files"]
+    assert not [name for name in names if "ledgers" in name or "trial" in name or "drift" in name]
     assert "studies/abc/best.toml" in names
+    restore(tmp_path / "x.tar.zst", Store(tmp_path / "new"))
 
 
 @pytest.mark.parametrize(
