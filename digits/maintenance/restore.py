@@ -5,10 +5,12 @@ last, so that a root has either no model version or all of them. If a restore is
 files that are already in their places are equal to those of the archive.
 """
 
+import errno
 import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from digits.prediction.incremental import LEDGERS, ledger_directory
 from digits.prediction.service import default_table
 from digits.progress import SILENT, Progress
 from digits.store.artifacts import Store, writing
-from digits.store.files import hash_file
+from digits.store.files import hash_file, replacing
 from digits.store.records import Record, read_record, write_record
 
 MAX_BYTES = 100 * 10**9
@@ -160,7 +162,8 @@ def _write(path: Path, member: Member, content: Iterator[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         file.writelines(content)
-    os.utime(path, (member.modified, member.modified))
+    modified = min(max(member.modified, 0), time.time())
+    os.utime(path, (modified, modified))
 
 
 def _require_sound(path: Path, staged: Store, progress: Progress) -> None:
@@ -274,6 +277,18 @@ def _move(unit: Path, target: Path) -> None:
     """Move a file or directory, unless an equal one exists; nothing is overwritten."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if unit.is_file() and not target.exists():
-        target.hardlink_to(unit)
+        _link(unit, target)
     elif not target.exists():
         unit.rename(target)
+
+
+def _link(unit: Path, target: Path) -> None:
+    """Link a file to its place, which does not replace another one; copy it if that is on another file system."""
+    try:
+        target.hardlink_to(unit)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with replacing(target) as copy, unit.open("rb") as file:
+            shutil.copyfileobj(file, copy)
+        shutil.copystat(unit, target)

@@ -1,5 +1,6 @@
 """Backup and restore: the same champion, predictions, labels and ledgers under another path, or nothing at all."""
 
+import errno
 import hashlib
 import io
 import json
@@ -8,6 +9,7 @@ import shutil
 import sqlite3
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -404,6 +406,32 @@ def test_long_names_are_restored(tmp_path: Path) -> None:
     restore(path, Store(tmp_path / "new"))
     assert (tmp_path / "new" / name).read_bytes() == b"abc"
     assert is_allowed(name)
+
+
+def test_tables_on_another_file_system_are_copied(
+    store: Store, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a volume of its own in a container, to and from which there are no links."""
+
+    def refuse_link(source: Path, _: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+
+    new = Store(tmp_path / "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse_link)
+        back_up(store, archive, tables=True, replace=True)
+        restore(archive, new)
+    table, before = (service.default_table(one, one.inbox) for one in (new, store))
+    assert table.read_bytes() == before.read_bytes()
+    assert int(table.stat().st_mtime) == int(before.stat().st_mtime)
+
+
+def test_a_time_that_no_file_can_have_is_replaced(tmp_path: Path) -> None:
+    """The header of a hostile archive may have any number."""
+    made = Hostile(tmp_path / "x.tar.zst").add("predictions/x", mtime=2**60).add("predictions/y", mtime=-(2**60))
+    restore(made.write(), Store(tmp_path / "new"))
+    assert 0 < (tmp_path / "new" / "predictions" / "x").stat().st_mtime <= time.time()
+    assert (tmp_path / "new" / "predictions" / "y").stat().st_mtime == 0
 
 
 def test_a_full_disk_is_an_error(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
