@@ -24,6 +24,7 @@ from digits.server.services import (
     ServiceRecord,
     System,
     client_environment,
+    ensure_server,
     last_error,
     state_directory,
     wait_until,
@@ -219,6 +220,21 @@ def test_a_process_that_a_signal_has_stopped_ends_at_once(tmp_path: Path) -> Non
     assert wait_until(lambda: is_stopped(process.pid), 20)
     assert service.stop()
     assert process.wait() == -signal.SIGTERM
+
+
+def test_a_server_that_does_not_answer_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its process if a signal has stopped it, which is noticed at once, else by its log."""
+    monkeypatch.setattr(services, "START_SECONDS", 0.1)
+    system = System(tmp_path, tmp_path)
+    process = system.server.start(SLEEP, {}, directory=tmp_path, api="http://127.0.0.1:9/api")
+    with pytest.raises(OperationsError, match=r"does not answer; see .*server\.log, or run `digits down`"):
+        ensure_server(system, 9, tmp_path)
+    monkeypatch.setattr(services, "START_SECONDS", 600)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(OperationsError, match=f"its process {process.pid} is stopped: continue it with"):
+        ensure_server(system, 9, tmp_path)
+    assert system.server.stop()
+    process.wait()
 
 
 def test_the_reason_in_a_log_is_its_last_error() -> None:
