@@ -1,4 +1,4 @@
-"""What `digits down` does about interrupted runs if the Prefect API cannot be used; without a Prefect server."""
+"""Interrupted runs at `digits down` without a usable Prefect API, and without a Prefect server."""
 
 import threading
 from collections.abc import Iterator
