@@ -100,7 +100,7 @@ def _describe(action: str, state: str, kept: tuple[str, ...], replaced: tuple[st
     if kept:
         parts.append(f"keeps from the server: {', '.join(kept)}")
     if replaced:
-        parts.append(f"replaces on the server: {', '.join(replaced)}")
+        parts.append(f"takes from the file: {', '.join(replaced)}")
     return "; ".join(part for part in parts if part)
 
 
@@ -169,7 +169,7 @@ def summarize(plan: "DeploymentPlan", *, pruned: bool) -> Facts:
     facts: dict[str, Any] = {
         "deployments": "deployed" if plan.changes else "as they were",
         "kept from the server": "; ".join(kept),
-        "replaced on the server": "; ".join(replaced),
+        "taken from the file": "; ".join(replaced),
         "removed" if pruned else "no longer declared (--prune removes them)": gone,
     }
     return {name: value for name, value in facts.items() if value}

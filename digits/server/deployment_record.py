@@ -1,16 +1,18 @@
 """Deployment record: what Digits last deployed to a Prefect server, kept on that server in a Prefect variable.
 
-A redeployment from another machine finds it, too.
+A redeployment from another machine finds it, too. A long record continues in further variables.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PROJECT = "digits"
 """Name of a project whose prefect.yaml has no other."""
+PIECE_LENGTH = 3000
+"""Number of characters of a record per variable. Prefect allows 5,000, with quotation marks counted twice."""
 FieldDigests = Mapping[str, str]
 """Digests of the fields of a deployment or automation in its file; see `digits.server.merging`."""
 
@@ -37,10 +39,9 @@ def variable_name(project: str) -> str:
 
 def read_record(client: Any, project: str = PROJECT) -> DeploymentRecord:
     """Return the record of a project at a Prefect server; an empty one if it has none, or not one of this version."""
-    found = client.read_variable_by_name(variable_name(project))
     try:
-        value = json.loads(found.value) if found and isinstance(found.value, str) else found and found.value
-        return DeploymentRecord(**value) if value else DeploymentRecord()
+        value = json.loads("".join(_read_pieces(client, variable_name(project))))
+        return DeploymentRecord(**value)
     except (TypeError, ValueError):
         return DeploymentRecord()
 
@@ -49,8 +50,23 @@ def write_record(client: Any, project: str, record: DeploymentRecord) -> None:
     """Write the record of a project at a Prefect server."""
     from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 
-    name, value = variable_name(project), asdict(record)
-    if client.read_variable_by_name(name):
-        client.update_variable(VariableUpdate(name=name, value=value, tags=["digits"]))
-    else:
-        client.create_variable(VariableCreate(name=name, value=value, tags=["digits"]))
+    text, name = json.dumps(asdict(record)), variable_name(project)
+    pieces = [text[start : start + PIECE_LENGTH] for start in range(0, len(text), PIECE_LENGTH)]
+    existing = len(list(_read_pieces(client, name)))
+    for number, piece in enumerate(pieces):
+        kind, save = (VariableUpdate, "update_variable") if number < existing else (VariableCreate, "create_variable")
+        getattr(client, save)(kind(name=_piece_name(name, number), value=piece, tags=["digits"]))
+    for number in range(len(pieces), existing):
+        client.delete_variable_by_name(_piece_name(name, number))
+
+
+def _read_pieces(client: Any, name: str) -> Iterator[str]:
+    """Yield the values of the variables that have the pieces of a record."""
+    number = 0
+    while found := client.read_variable_by_name(_piece_name(name, number)):
+        yield found.value
+        number += 1
+
+
+def _piece_name(name: str, number: int) -> str:
+    return f"{name}_{number + 1}" if number else name

@@ -18,7 +18,7 @@ from digits.server.automations import (
     plan_automation,
 )
 from digits.server.deployment_record import PROJECT, DeploymentRecord, FieldDigests, read_record, write_record
-from digits.server.merging import current_fields, declared_fields, merge, merged_entry
+from digits.server.merging import current_fields, declared_fields, merge, merged_entry, replace_job_variables
 from digits.server.notifications import read_block
 from digits.server.services import POOL, run_prefect
 from digits.store.files import hash_file
@@ -241,7 +241,11 @@ def plan_deployment(
         recorded: field digests of the last deployment; None if there was none.
         same: whether everything that deployments depend on is as at the last deployment.
     """
-    merged = merge(declared_fields(entry), current_fields(existing) if existing else None, recorded)
+    declared = declared_fields(entry)
+    current = current_fields(existing) if existing else None
+    if current is not None and existing.work_pool_name != (entry.get("work_pool") or {}).get("name"):
+        current = replace_job_variables(current, declared)
+    merged = merge(declared, current, recorded)
     planned = merged_entry(entry, merged.values)
     return PlannedDeployment(
         name,

@@ -108,6 +108,14 @@ def current_fields(deployment: Any) -> dict[str, Any]:
     return found
 
 
+def replace_job_variables(fields: Fields, others: Fields) -> dict[str, Any]:
+    """Return fields with the job variables of others, because those of one work pool mean nothing to another."""
+    return {
+        **{name: value for name, value in fields.items() if not name.startswith(JOB_VARIABLES)},
+        **{name: value for name, value in others.items() if name.startswith(JOB_VARIABLES)},
+    }
+
+
 def merged_entry(entry: Mapping[str, Any], values: Fields) -> dict[str, Any]:
     """Return a deployment of prefect.yaml with merged fields."""
     kept = {name: value for name, value in entry.items() if name != "schedule"}

@@ -112,7 +112,7 @@ def test_a_redeployment_keeps_what_the_operator_changed_unless_the_file_changed_
     assert facts["deployments"] == "deployed"
     kept = "train/nightly: schedules, parameters.training; predict/inbox: paused"
     assert facts["kept from the server"] == kept
-    assert facts["replaced on the server"] == "train/nightly: parameters.datasets"
+    assert facts["taken from the file"] == "train/nightly: parameters.datasets"
     nightly, inbox = named(system, "train/nightly"), named(system, "predict/inbox")
     assert [one["active"] for one in nightly["schedules"]] == [False]
     assert nightly["parameters"] == {"datasets": ["mnist"], "training": {"epochs": 3}}

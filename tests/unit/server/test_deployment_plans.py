@@ -47,8 +47,12 @@ class Variables:
         assert variable.name in self.values
         self.values[variable.name] = variable.value
 
+    def delete_variable_by_name(self, name: str) -> None:
+        """Delete a variable."""
+        del self.values[name]
 
-def existing(*, active: bool = True, paused: bool = False) -> Any:
+
+def existing(*, active: bool = True, paused: bool = False, pool: str | None = None) -> Any:
     """Return a deployment on a server, with a daily schedule."""
     schedule = DeploymentSchedule(id=uuid4(), schedule=CronSchedule(cron="0 1 * * *"), active=active)
     return SimpleNamespace(
@@ -57,7 +61,8 @@ def existing(*, active: bool = True, paused: bool = False) -> Any:
         global_concurrency_limit=None,
         concurrency_options=None,
         parameters={},
-        job_variables={},
+        job_variables={"memory": "9g"},
+        work_pool_name=pool,
     )
 
 
@@ -83,6 +88,14 @@ def test_only_a_deployment_that_begins_to_run_on_a_schedule_starts() -> None:
     assert not plan(entry, existing(active=False)).starts, "the operator's pause is kept"
     changed = plan_deployment("f/x", entry, existing(active=False), {"schedules": "another"}, same=False)
     assert changed.starts
+
+
+def test_job_variables_are_kept_as_long_as_the_work_pool_is_the_same() -> None:
+    entry = {"name": "x", "work_pool": {"name": "docker", "job_variables": {"image": "7"}}}
+    kept = plan_deployment("f/x", entry, existing(pool="docker"), None, same=False)
+    assert kept.entry["work_pool"]["job_variables"] == {"memory": "9g"}
+    moved = plan_deployment("f/x", entry, existing(pool="digits"), None, same=False)
+    assert moved.entry["work_pool"] == entry["work_pool"]
 
 
 def test_schedules_are_shown_as_they_are_after_the_deployment() -> None:
@@ -127,7 +140,7 @@ def test_the_summary_names_what_was_kept_replaced_and_is_no_longer_declared() ->
     assert summarize(planned, pruned=False) == {  # type: ignore[arg-type]
         "deployments": "deployed",
         "kept from the server": "f/x: paused, schedules",
-        "replaced on the server": "f/x: parameters.a",
+        "taken from the file": "f/x: parameters.a",
         "no longer declared (--prune removes them)": "f/y, z",
     }
     assert summarize(planned, pruned=True)["removed"] == "f/y, z"  # type: ignore[arg-type]
@@ -165,6 +178,17 @@ def test_the_record_is_read_as_it_was_written() -> None:
     assert variable_name("Digits of Lab-2") == "digits_of_lab_2_deployed"
 
 
-@pytest.mark.parametrize("value", ["text", {"unknown": 1}, [], 7])
+def test_a_long_record_continues_in_further_variables() -> None:
+    client = Variables()
+    many = {f"predict/inbox-{number}": {"paused": "1234abcd"} for number in range(200)}
+    write_record(client, "digits", DeploymentRecord("f", many))
+    assert read_record(client, "digits").deployments == many
+    assert set(client.values) == {"digits_deployed", "digits_deployed_2", "digits_deployed_3"}
+    write_record(client, "digits", DeploymentRecord("f"))
+    assert read_record(client, "digits") == DeploymentRecord("f")
+    assert set(client.values) == {"digits_deployed"}
+
+
+@pytest.mark.parametrize("value", ["text", '{"unknown": 1}', "[]", "7", {"fingerprint": "f"}, ""])
 def test_a_record_of_another_form_counts_as_none(value: Any) -> None:
     assert read_record(Variables(digits_deployed=value), "digits") == DeploymentRecord()
