@@ -122,6 +122,7 @@ def back_up(  # noqa: PLR0913 - what, where to, with what
         StoreError: if a file cannot be read or written, or a lock is not released.
     """
     _require_free(out, replace=replace)
+    _require_content(store, database)
     remedy = "check the free space and the permissions"
     with _scratch(store) as scratch, os_errors_as(StoreError, out, "the backup could not be written", remedy):
         sources = list(_collect(store, scratch, tables=tables, database=database))
@@ -143,6 +144,15 @@ def _require_free(out: Path, *, replace: bool) -> None:
         raise UsageError(f"{out}: expected a name that ends in {ENDING}")
     if out.exists() and not replace:
         raise UsageError(f"{out}: this file exists; choose another name, or replace it with --force")
+
+
+def _require_content(store: Store, database: Path | None) -> None:
+    """Refuse a root without anything to back up, which is probably not the root that the user means."""
+    if not (store.registry.is_dir() or store.labels.is_dir() or database):
+        raise UsageError(
+            f"{store.root}: expected an artifact root, found neither model versions nor labels; name it with "
+            "--artifacts or DIGITS_ARTIFACTS"
+        )
 
 
 @contextmanager
@@ -279,6 +289,7 @@ def _describe(store: Store, sources: list[Source]) -> dict[str, Any]:
         "format": FORMAT,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "root": os.fspath(store.root),
+        "real_root": os.path.realpath(store.root),
         "libraries": library_versions(),
         "champion": stack[-1] if stack else None,
         "versions": count("registry/versions/"),

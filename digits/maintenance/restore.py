@@ -65,7 +65,7 @@ class RestoreResult:
 def describe(about: Record) -> dict[str, Any]:
     """Return what a backup says about itself, with the number and size of its files in place of their list."""
     sizes = [entry["bytes"] for entry in about["files"].values()]
-    others = {name: value for name, value in about.items() if name not in ("files", "libraries", "format")}
+    others = {name: value for name, value in about.items() if name not in ("files", "libraries", "format", "real_root")}
     return {**others, "files": len(sizes), "bytes": sum(sizes)}
 
 
@@ -173,21 +173,19 @@ def _require_sound(path: Path, staged: Store, progress: Progress) -> None:
         raise CorruptArtifactError(f"{path}: not an intact backup: {first.path}: {first.problem}; nothing was restored")
 
 
-def _relocate(path: Path, staged: Store, about: Record, store: Store) -> None:
-    """Change what names the old artifact root: summaries, places of default tables, and ledgers."""
-    try:
-        old = Path(about["root"])
-        for table in list(read_tables(staged)):
-            _relocate_table(table, staged, old, store)
-        for commit in list(staged.plans.glob(f"{LEDGERS}/*/*.json")):
-            _relocate_ledger(commit, staged, old, store)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptArtifactError(
-            f"{path}: not an intact backup: a record has no {error}; nothing was restored"
-        ) from error
+@dataclass(frozen=True)
+class Root:
+    """Artifact root: its path as it was given, and its path without links, under which sources are recorded."""
+
+    path: Path
+    real: Path
+
+    def relative(self, path: Path) -> Path | None:
+        """Return a path relative to the root; None if it is not below it."""
+        return next((path.relative_to(root) for root in (self.path, self.real) if path.is_relative_to(root)), None)
 
 
-def moved(source: Path, out: Path, old: Path, new: Path) -> tuple[Path, Path]:
+def moved(source: Path, out: Path, old: Root, new: Root) -> tuple[Path, Path]:
     """Return where a source and its table are after the artifact root was moved.
 
     Args:
@@ -196,34 +194,53 @@ def moved(source: Path, out: Path, old: Path, new: Path) -> tuple[Path, Path]:
         old: artifact root before.
         new: artifact root now.
     """
-    place = _moved(source, old, new)
-    is_default = out == default_table(Store(old), source)
-    return place, default_table(Store(new), place) if is_default else _moved(out, old, new)
+    inside, table = old.relative(source), old.relative(out)
+    place = source if inside is None else new.real / inside
+    if inside is not None and out == default_table(Store(old.path), old.path / inside):
+        return place, default_table(Store(new.path), new.path / inside)
+    return place, out if table is None else new.path / table
 
 
-def _moved(path: Path, old: Path, new: Path) -> Path:
-    return new / path.relative_to(old) if path.is_relative_to(old) else path
+def _relocate(path: Path, staged: Store, about: Record, store: Store) -> None:
+    """Change what names the old artifact root: summaries, places of default tables, and ledgers."""
+    try:
+        old = Root(Path(about["root"]), Path(about["real_root"]))
+        new = Root(store.root, Path(os.path.realpath(store.root)))
+        for table in list(read_tables(staged)):
+            _relocate_table(table, staged, old, new)
+        for commit in list(staged.plans.glob(f"{LEDGERS}/*/*.json")):
+            _relocate_ledger(commit, staged, old, new)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptArtifactError(
+            f"{path}: not an intact backup: a record has no {error}; nothing was restored"
+        ) from error
 
 
-def _relocate_table(table: PublishedTable, staged: Store, old: Path, store: Store) -> None:
-    source, out = moved(table.source, table.out, old, store.root)
+def _relocate_table(table: PublishedTable, staged: Store, old: Root, new: Root) -> None:
+    source, out = moved(table.source, table.out, old, new)
+    if (source, out) == (table.source, table.out):
+        return
     record = read_record(summary_path(table.path))
     places: Record = {"source": str(source), "out": str(out)}
     if shadow := record.get("shadow"):
         places["shadow"] = {**shadow, "table": str(shadow_path(out))}
     write_record(summary_path(table.path), {**record, **places})
-    if table.out.is_relative_to(old) and table.path == staged.root / table.out.relative_to(old):
-        target = staged.root / out.relative_to(store.root)
+    before = old.relative(table.out)
+    if before and table.path == staged.root / before:
+        target = staged.root / out.relative_to(new.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         for file in table.files():
             file.rename(target.with_name(file.name))
 
 
-def _relocate_ledger(commit: Path, staged: Store, old: Path, store: Store) -> None:
+def _relocate_ledger(commit: Path, staged: Store, old: Root, new: Root) -> None:
     record = read_record(commit)
     if "source" not in record:  # written by an earlier version, so that the next run does not use it
         return
-    source, out = moved(Path(record["source"]), Path(record["out"]), old, store.root)
+    before = Path(record["source"]), Path(record["out"])
+    source, out = moved(*before, old, new)
+    if (source, out) == before:
+        return
     write_record(commit, {**record, "source": str(source), "out": str(out)})
     target = ledger_directory(staged.plans, source, out)
     target.mkdir(parents=True, exist_ok=True)

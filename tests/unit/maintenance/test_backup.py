@@ -25,7 +25,7 @@ from digits.maintenance import archives, integrity, locks
 from digits.maintenance import restore as restore_module
 from digits.maintenance.archives import CONTENTS, ArchiveWriter, Member
 from digits.maintenance.backup import back_up, check_archive
-from digits.maintenance.restore import MAX_BYTES, is_allowed, moved, restore
+from digits.maintenance.restore import MAX_BYTES, Root, is_allowed, moved, restore
 from digits.outputs.summary import summary_path
 from digits.prediction import service
 from digits.prediction.baselines import record_path
@@ -164,14 +164,37 @@ def test_a_summary_names_the_new_place_of_the_differences(store: Store, archive:
 
 def test_only_paths_below_the_artifact_root_are_changed() -> None:
     """Default tables have another name under another root, because the name depends on the path of the folder."""
-    old, new, other = Path("/old"), Path("/new/root"), Path("/data/scans")
-    inbox = service.default_table(Store(old), old / "inbox")
-    assert moved(old / "inbox", inbox, old, new) == (new / "inbox", service.default_table(Store(new), new / "inbox"))
+    old, new, other = Root(Path("/old"), Path("/disk/old")), Root(Path("/new/root"), Path("/new/root")), Path("/scans")
+    inbox, moved_inbox = (service.default_table(Store(root.path), root.path / "inbox") for root in (old, new))
+    for place in (old.path, old.real):
+        assert moved(place / "inbox", inbox, old, new) == (new.path / "inbox", moved_inbox)
+    assert moved(new.path / "inbox", moved_inbox, new, old) == (old.real / "inbox", inbox)
     assert moved(other, other / "x.csv", old, new) == (other, other / "x.csv")
-    assert moved(other, old / "predictions" / "x.csv", old, new) == (other, new / "predictions" / "x.csv")
-    assert moved(other, service.default_table(Store(old), other), old, new)[1] == service.default_table(
-        Store(new), other
-    )
+    assert moved(other, old.path / "predictions" / "x.csv", old, new) == (other, new.path / "predictions" / "x.csv")
+    table = service.default_table(Store(old.path), other)
+    assert moved(other, table, old, new)[1] == service.default_table(Store(new.path), other)
+
+
+def test_a_root_behind_a_link_is_restored_behind_another(store: Store, tmp_path: Path) -> None:
+    """Sources are recorded without links, tables with them."""
+    link, other = tmp_path / "link", tmp_path / "other link"
+    link.symlink_to(store.root)
+    (tmp_path / "disk").mkdir()
+    other.symlink_to(tmp_path / "disk")
+    table = predict(Store(link), link / "inbox", incremental=True)
+    new = Store(other)
+    restore(back_up(Store(link), tmp_path / "x.tar.zst", tables=True).path, new)
+    shutil.copytree(store.inbox, new.inbox, copy_function=shutil.copy2)
+    options = PredictionConfig(incremental=True)
+    plan = service.plan_predictions(new, new.inbox, model="champion", out=None, options=options)
+    assert (plan.images, plan.out.read_bytes()) == (0, table.read_bytes())
+
+
+def test_a_root_without_anything_to_back_up_is_an_error(tmp_path: Path) -> None:
+    """As after a mistyped path, which must not be created."""
+    with pytest.raises(UsageError, match="neither model versions nor labels"):
+        back_up(Store(tmp_path / "mistyped"), tmp_path / "x.tar.zst")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_ledger_of_an_earlier_version_is_restored_as_it_is(store: Store, tmp_path: Path) -> None:
@@ -319,7 +342,7 @@ class Hostile:
     def write(self, **about: object) -> Path:
         """Write the archive."""
         files = self._files.copy()
-        record = sealed({"format": 1, "root": "/old", "files": files, **about})
+        record = sealed({"format": 1, "root": "/old", "real_root": "/old", "files": files, **about})
         self.add(CONTENTS, json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
         with pa.CompressedOutputStream(str(self.path), "zstd") as stream:
             stream.write(self._file.getvalue() + bytes(1024))
@@ -400,7 +423,7 @@ def test_long_names_are_restored(tmp_path: Path) -> None:
     made = io.BytesIO()
     writer = ArchiveWriter(made)
     writer.add(Member(name, 3, LONG_AGO), io.BytesIO(b"abc"))
-    writer.finish({"format": 1, "root": "/old"})
+    writer.finish({"format": 1, "root": "/old", "real_root": "/old"})
     path = tmp_path / "x.tar.zst"
     path.write_bytes(made.getvalue())
     restore(path, Store(tmp_path / "new"))
