@@ -3,7 +3,7 @@
 python -m benchmarks backup
 
 The artifact root has ten small models, a dataset of 70,000 images and its arrays, 10,000 labelled images, a table of a
-million rows, and a SQLite database of about 90 MB in place of Prefect's.
+million rows, and a SQLite database of about 70 MB in place of Prefect's.
 """
 
 import argparse
