@@ -1,5 +1,6 @@
 """Command `deploy`: the deployments and automations of the project at a Prefect server; also a part of `up`."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson, DryRun, File, Notify, Prune, State, Yes
+from digits.cli.app import NOTIFY_VARIABLE, Artifacts, AsJson, DryRun, File, Notify, Prune, State, Yes
 from digits.cli.connection import open_system, require_api
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ class DeployOptions:
     file: Path | None = None
 
 
+def take_options(*, prune: bool, yes: bool, notify: str | None, file: Path | None = None) -> DeployOptions:
+    """Return the options of a deployment.
+
+    The address of notifications is removed from the environment, so that no process that is started later has it.
+    """
+    os.environ.pop(NOTIFY_VARIABLE, None)
+    return DeployOptions(prune, yes, notify, file.absolute() if file else None)
+
+
 def deploy(
     file: File = None,
     dry_run: DryRun = False,
@@ -50,7 +60,7 @@ def deploy(
 
     project = runtime.require_flows()
     system = open_system(state, artifacts)
-    options = DeployOptions(prune, yes, notify, file.absolute() if file else None)
+    options = take_options(prune=prune, yes=yes, notify=notify, file=file)
     if dry_run:
         api = require_api(system) if system.api()[0] else None
         print_facts("Would deploy", preview(api, project, options), json=json)

@@ -10,7 +10,7 @@ import typer
 from digits.cli import runtime
 from digits.cli.app import Artifacts, AsJson, DryRun, Notify, Prune, State, Yes
 from digits.cli.connection import open_system, require_api, use_api
-from digits.cli.deploy import DeployOptions, deploy_project, preview
+from digits.cli.deploy import DeployOptions, deploy_project, preview, take_options
 
 if TYPE_CHECKING:
     from digits.maintenance.retention import RetentionConfig
@@ -37,13 +37,13 @@ def up(
     """Start or find a Prefect server, deploy prefect.yaml, start a worker, and print the address of the UI."""
     from digits.cli.output import print_facts
 
-    system = open_system(state, artifacts)
+    system, options = open_system(state, artifacts), take_options(prune=prune, yes=yes, notify=notify)
     if dry_run:
         project = runtime.require_flows()
         api = require_api(system) if system.api()[0] else None
-        print_facts("Would deploy", preview(api, project, DeployOptions(notify=notify)), json=json)
+        print_facts("Would deploy", preview(api, project, options), json=json)
         return
-    print_facts("Running", start_system(system, port, DeployOptions(prune, yes, notify)), json=json)
+    print_facts("Running", start_system(system, port, options), json=json)
 
 
 def down(state: State = None, artifacts: Artifacts = None, json: AsJson = False) -> None:

@@ -1,5 +1,6 @@
 """Plans of deployments: what is created, updated, kept, started and named as gone."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
 
-from digits.cli.deploy import confirm_schedules, describe_plan, summarize
+from digits.cli.deploy import DeployOptions, confirm_schedules, describe_plan, summarize, take_options
 from digits.errors import UsageError
 from digits.server.deployment_record import DeploymentRecord, read_record, variable_name, write_record
 from digits.server.deployments import (
@@ -165,6 +166,14 @@ def test_schedules_are_deployed_to_a_foreign_server_after_a_confirmation(monkeyp
     assert asked[0].startswith("Run train/nightly, predict/inbox, janitor/janitor on a schedule at the Prefect server")
     confirm_schedules(SimpleNamespace(starting=()), API)  # type: ignore[arg-type]
     assert len(asked) == 2
+
+
+def test_the_address_of_notifications_is_removed_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the worker and its runs would inherit it."""
+    monkeypatch.setenv("DIGITS_NOTIFY", "https://example.com/hidden")
+    options = take_options(prune=True, yes=False, notify="https://example.com/hidden")
+    assert options == DeployOptions(prune=True, notify="https://example.com/hidden")
+    assert "DIGITS_NOTIFY" not in os.environ
 
 
 def test_the_record_is_read_as_it_was_written() -> None:
