@@ -107,6 +107,18 @@ def test_a_backup_has_the_database_of_the_running_server_and_no_password(system:
     system.wait_for_end(run, "FAILED")
 
 
+def test_the_janitor_rotates_the_log_of_the_running_worker(system: RunningSystem) -> None:
+    """The worker goes on writing to the log that was emptied."""
+    log, former = system.state / "worker.log", system.state / "worker.log.1"
+    with log.open("ab") as file:
+        file.write(b"a long line " * 10**6 + b"\n")
+    system.wait_for_end(system.run("janitor/janitor"), "COMPLETED")
+    assert former.stat().st_size > 10**7
+    wait_for(log.read_bytes, "a line of the worker")
+    assert log.stat().st_size < 10**6
+    assert b"\0" not in log.read_bytes()
+
+
 def test_errors_of_up_and_down_name_the_remedy(system: RunningSystem, tmp_path: Path) -> None:
     """Use a port in use, another Prefect server, and a server that does not answer."""
     other = RunningSystem(system.root, tmp_path / "state", system.home, free_port(), system.secrets)
