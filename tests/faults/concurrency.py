@@ -33,6 +33,7 @@ from digits.maintenance.retention import RetentionConfig, sweep_store, with_ance
 from digits.outputs.summary import picture_path, summary_path
 from digits.pipeline.config import TrainingRun
 from digits.prediction import publish, service
+from digits.prediction.baselines import record_path
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import PLAN_FILE
 from digits.prediction.pool import WorkerPool, run_workers
@@ -384,7 +385,7 @@ def _table_faults(
     if table != tables[version]:
         whose = [number for number, content in tables.items() if content == table]
         yield f"the summary is of version {version}, the table of {whose or 'none'}"
-    known = {place.table, summary_path(place.table), picture_path(place.table)}
+    known = {place.table, *(path(place.table) for path in (summary_path, picture_path, record_path))}
     yield from (f"{path} is left over" for path in place.table.parent.iterdir() if path not in known)
 
 
