@@ -4,8 +4,10 @@ import email.policy
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -219,6 +221,37 @@ def test_a_failed_run_is_notified_and_the_address_stays_secret(project: Project,
     assert secret not in str(system.ask("/block_documents/filter", {}))
     assert secret not in str(system.ask("/automations/filter", {}))
     assert secret.encode() not in b"".join(path.read_bytes() for path in (system.state / "prefect").glob("prefect.db*"))
+
+
+def emit(system: RunningSystem, event: str, resource: str, **payload: Any) -> None:
+    """Emit an event as a flow does."""
+    subject = {"prefect.resource.id": resource, "prefect.resource.name": resource.removeprefix("digits.")}
+    moment = datetime.now(UTC).isoformat()
+    made = {"id": str(uuid4()), "occurred": moment, "event": event, "resource": subject, "payload": payload}
+    system.ask("/events", [made])
+
+
+def test_crashes_refusals_drift_and_stale_tables_are_notified(project: Project) -> None:
+    system = project.system
+    project.change("deploy/automations.yaml", "within: 3600", f"within: {SECONDS}")
+    with webhook() as (port, posted):
+        project.deploy(DIGITS_NOTIFY=f"http://127.0.0.1:{port}/hook")
+        emit(system, "digits.model.refused", "digits.model.7", reasons=["worse on mnist", "slower"], champion=3)
+        emit(system, "digits.drift", "digits.predictions.scans", images=60, features={"no_digit": 1.5, "ink": 0.4})
+        crashed, completed = (
+            start_silent_run(system, str(named(system, name)["id"]), **parameters)
+            for name, parameters in (("predict/folder", {"folder": "/scans"}), ("predict/inbox", {}))
+        )
+        for run, end in ((crashed, "CRASHED"), (completed, "COMPLETED")):
+            system.ask(f"/flow_runs/{run}/set_state", {"state": {"type": end, "message": "the end"}, "force": True})
+        wait_for(lambda: len({body["title"] for _, body in posted}) >= 4, "the notifications")
+    found = {body["title"]: body["message"] for _, body in posted}
+    name = system.ask(f"/flow_runs/{crashed}")["name"]
+    assert found["Digits: model.7 is refused"] == "worse on mnist; slower\nThe champion is version 3."
+    assert found["Digits: drift in predictions.scans"].startswith("60 images drifted: ")
+    assert "no_digit" in found["Digits: drift in predictions.scans"]
+    assert found[f"Digits: {name} crashed"].startswith("the end")
+    assert found["Digits: the table of an inbox is stale"].startswith("No run of inbox has completed for an hour")
 
 
 def test_notifications_are_turned_off(project: Project) -> None:
