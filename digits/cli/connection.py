@@ -20,12 +20,15 @@ def open_system(state: Path | None, artifacts: Path | None) -> "System":
 def use_api(system: "System", api: str) -> None:
     """Set the Prefect API of this process and its password, before Prefect is imported.
 
+    Prefect sends no usage statistics, also not to a server that allows them.
+
     Raises:
         UsageError: if Prefect cannot read one of its sources of settings.
     """
     from digits.server.prefect_settings import check_sources
 
     check_sources()
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.update(system.environment(api))
 
 
