@@ -26,6 +26,7 @@ SLOW = (
     "reviewing",
     "scale",
     "sets",
+    "soak",
     "system",
 )
 NAMES = ", ".join((*QUICK, *SLOW))
