@@ -67,6 +67,7 @@ def main() -> int:
     """Run the soak and print its tables; return 1 if something was lost, doubled or left behind."""
     parser = argparse.ArgumentParser(description="Disturb a running system, and check that nothing is lost.")
     parser.add_argument("--minutes", type=float, default=60, help="duration of the faults (default: 60)")
+    parser.add_argument("--only", default="", help="text in the names of the faults to inject (default: all)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the order of the faults (default: 1)")
     options = parser.parse_args()
     if _IN_NAMESPACE not in os.environ:  # the small file system is mounted where no other process sees it
@@ -76,12 +77,13 @@ def main() -> int:
         place = Path(name)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "soak", name], check=True)
         try:
-            return _soak(place, options.minutes * 60, random.Random(options.seed))  # noqa: S311
+            faults = [name for name in FAULTS if options.only in name]
+            return _soak(place, options.minutes * 60, faults, random.Random(options.seed))  # noqa: S311
         finally:
             subprocess.run(["umount", "--lazy", name], check=True)
 
 
-def _soak(place: Path, seconds: float, draws: random.Random) -> int:
+def _soak(place: Path, seconds: float, faults: Sequence[str], draws: random.Random) -> int:
     root = make_store(place / "artifacts", tiny_network(), name="tiny")
     make_store(root, small_network(), name="small")
     write_images(place / "originals", ORIGINALS)
@@ -92,7 +94,7 @@ def _soak(place: Path, seconds: float, draws: random.Random) -> int:
     system.up()
     soak = Soak(system, inbox, place, draws)
     try:
-        soak.run(seconds)
+        soak.run(seconds, faults)
         return soak.report()
     finally:
         system.digits("down", code=0)
@@ -122,7 +124,7 @@ class Soak:
     _ended: threading.Event = field(default_factory=threading.Event)
     _held: threading.Event = field(default_factory=threading.Event)
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, faults: Sequence[str]) -> None:
         """Drop images, request runs and inject faults for some seconds, the full disk in the middle."""
         threads = [threading.Thread(target=work) for work in (self._drop, self._request, self._measure)]
         for thread in threads:
@@ -131,12 +133,13 @@ class Soak:
         try:
             wait_for(self.rows, "the first rows")
             while time.monotonic() - started < seconds:
+                deck = deck or self.draws.sample(faults, len(faults))
                 if not filled and time.monotonic() - started > seconds / 2:
-                    name, filled = "disk full for a minute", True
+                    self._disturb("disk full for a minute", Soak.fill_disk)
+                    filled = True
                 else:
-                    deck = deck or self.draws.sample(list(FAULTS), len(FAULTS))
                     name = deck.pop()
-                self._disturb(name, FAULTS.get(name, Soak.fill_disk))
+                    self._disturb(name, FAULTS[name])
         finally:
             self._ended.set()
             for thread in threads:
@@ -145,13 +148,14 @@ class Soak:
     def _disturb(self, name: str, fault: "Callable[[Soak], object]") -> None:
         wanted = set(self.dropped)
         started = time.monotonic()
+        print(f"{time.strftime('%H:%M:%S')} {name}", end="", flush=True)
         fault(self)
         time.sleep(REACTION_SECONDS)
         self.system.up()
         wait_for(lambda: wanted <= self.rows(), f"recovery from: {name}", RECOVERY_LIMIT)
         taken = time.monotonic() - started
         self.recoveries[name].append(taken)
-        print(f"{time.strftime('%H:%M:%S')} {name}: recovered after {taken:.0f} s, {len(wanted)} rows", flush=True)
+        print(f": recovered after {taken:.0f} s, {len(wanted)} rows", flush=True)
         time.sleep(REST_SECONDS)
 
     def rows(self) -> set[str]:
