@@ -61,6 +61,8 @@ RECOVERY_LIMIT = 420
 FULL_SECONDS = 60
 STOPPED_SECONDS = 20
 REST_SECONDS = 10
+LOG_LINES = 40
+"""Number of lines of the server's log to print if the soak ends by an error."""
 EXPECTED = re.compile("images|are free on the disk")
 """Sentences of the status that are true in the end: about the files that are no images, and the small disk."""
 _IN_NAMESPACE = "DIGITS_SOAK_NAMESPACE"
@@ -99,6 +101,9 @@ def _soak(place: Path, seconds: float, faults: Sequence[str], draws: random.Rand
     try:
         soak.run(seconds, faults)
         return soak.report()
+    except BaseException:
+        print("\n".join(system.state.joinpath("server.log").read_text("utf-8", "replace").splitlines()[-LOG_LINES:]))
+        raise
     finally:
         system.digits("down", code=0)
 

@@ -52,6 +52,8 @@ ORIGIN_VARIABLES = ("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_API_C
 START_SECONDS, STOP_SECONDS = 120, 20
 LOCK_SECONDS = 5
 """Seconds to wait for a lock that `digits status` may hold for an instant."""
+ANSWER_SECONDS = 15
+"""Longest time for one answer of a server that is needed. A server on a busy machine takes several seconds."""
 COMMAND_SECONDS = 300
 """Time limit of a `prefect` command."""
 _POLL_SECONDS = 0.2
@@ -334,7 +336,9 @@ def require_access(system: System, api: str) -> None:
     Raises:
         OperationsError: if it does not.
     """
-    found = check_access(api, system.environment(api))
+    record = system.server.record()
+    stopped = record is not None and record.api == api and is_stopped(record.pid)
+    found = Access.ABSENT if stopped else check_access(api, system.environment(api), seconds=ANSWER_SECONDS)
     if found is Access.ABSENT:
         raise OperationsError(f"the Prefect server at {hide_secrets(api)} does not answer; {_remedy(system, api)}")
     if found is Access.DENIED:

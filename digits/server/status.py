@@ -10,7 +10,7 @@ from digits.errors import DigitsError, MissingArtifactError
 from digits.server.api import Access, check_access, hide_secrets
 from digits.server.attention import DeploymentFacts, Findings, Origin, Queue, Run, Table, list_attention, show_time
 from digits.server.observation import observe
-from digits.server.services import System
+from digits.server.services import ANSWER_SECONDS, System
 from digits.server.tables import latest_tables
 from digits.store.artifacts import Store
 from digits.store.registry import ModelVersion, Registry
@@ -108,7 +108,7 @@ def read_status(system: System) -> SystemStatus:
 
 def _observe(system: System) -> Findings:
     api, ours = system.api()
-    access = check_access(api, system.environment(api)) if api else None
+    access = check_access(api, system.environment(api), seconds=ANSWER_SECONDS) if api else None
     local = Findings(
         access,
         api,
