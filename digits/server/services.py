@@ -113,6 +113,13 @@ class Service:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
+    def unrecorded_error(self) -> OperationsError:
+        """Return the error that describes a process which holds the lock and is not recorded."""
+        return OperationsError(
+            f"a {self.name} is running that is not recorded in {self.lock}{_named(processes_with(self.lock))}; "
+            "end it with `digits down`"
+        )
+
     def start(
         self, command: list[str], environment: Mapping[str, str], *, directory: Path, api: str
     ) -> "subprocess.Popen[bytes]":
@@ -130,10 +137,7 @@ class Service:
         """
         with locked(self.lock, wait=LOCK_SECONDS) as lock, self.log.open("ab") as log:
             if not lock.held:
-                raise OperationsError(
-                    f"a {self.name} is running that is not recorded in {self.lock}{_named(processes_with(self.lock))}; "
-                    "end it with `digits down`"
-                )
+                raise self.unrecorded_error()
             os.ftruncate(lock.descriptor, 0)
             process = subprocess.Popen(
                 command,
@@ -359,6 +363,8 @@ def _remedy(system: System, api: str) -> str:
 
 
 def _start_server(system: System, port: int, project: Path) -> str:
+    if system.server.is_locked():  # its port is in use, too
+        raise system.server.unrecorded_error()
     host = "127.0.0.1"
     api = f"http://{host}:{port}/api"
     _require_free(host, port, api)

@@ -188,6 +188,8 @@ def test_a_process_that_is_not_recorded_is_named_and_stopped(
 ) -> None:
     """It does not block the next start; it is found by its open lock file."""
     monkeypatch.setattr(services, "LOCK_SECONDS", 0.1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     service = Service(tmp_path, "server")
     process = start(service)
     service.lock.write_text(content)
@@ -196,6 +198,8 @@ def test_a_process_that_is_not_recorded_is_named_and_stopped(
         OperationsError, match=rf"not recorded in .*\(process {process.pid}\); end it with `digits down`"
     ):
         start(service)
+    with pytest.raises(OperationsError, match=r"not recorded"):
+        ensure_server(System(tmp_path, tmp_path), 1, tmp_path)
     assert service.stop()
     assert process.wait() < 0
 
