@@ -1,6 +1,6 @@
 """Start campaign: `digits up` on a disk that becomes full at one of its system calls.
 
-python -m tests.faults.system                   # each call before the server runs, and 10 of the thousands after it
+python -m tests.faults.system                   # each of the first 24 calls of a new system, and 10 of the others
 python -m tests.faults.system --only 7          # repeat one round
 
 Below the home directory, which contains the state directory, all calls from a certain one on fail with ENOSPC, in
@@ -12,6 +12,7 @@ free space again, `digits down` must leave no process.
 import argparse
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -93,8 +94,16 @@ def _belongs(process: psutil.Process, state: str) -> bool:
         return False
 
 
-def run_round(place: Place, at: int) -> Round:
-    """Start the system while the disk becomes full at a call, and stop it."""
+def run_round(place: Place, at: int, *, fresh: bool) -> Round:
+    """Start the system while the disk becomes full at a call, and stop it.
+
+    Args:
+        place: home directory of the system.
+        at: number of the call.
+        fresh: whether the state directory is removed before, so that password and database are created, too.
+    """
+    if fresh:
+        shutil.rmtree(place.state, ignore_errors=True)
     started = time.monotonic()
     with place.shim.armed(place.home, at=at, error="ENOSPC", for_good=True):
         done = place.up()
@@ -142,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
         place.digits("down")
         print(f"`digits up` ends with {done.returncode} after {calls:,} calls: {_last_line(done.stderr)}", flush=True)
         numbers = [options.only] if options.only else _chosen(options, calls)
-        failed = sum(bool(_print(run_round(place, at)).faults) for at in numbers)
+        failed = sum(bool(_print(run_round(place, at, fresh=at <= options.first)).faults) for at in numbers)
         again, down = place.up(), place.digits("down")
         print(f"{len(numbers)} rounds, {failed} failed; the next `digits up` ends with {again.returncode}")
         print(_last_line(again.stderr) if again.returncode else "")
