@@ -1,10 +1,11 @@
 """Statuses: the closed list of statuses of a row, and the rule that assigns them to predictions."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Status = Literal[
     "ok",
@@ -30,7 +31,7 @@ are the full-width forms of the others."""
 
 
 def combine_novelty(
-    network_scores: npt.NDArray[np.float32] | None, screening_scores: Sequence[float]
+    network_scores: "npt.NDArray[np.float32] | None", screening_scores: Sequence[float]
 ) -> list[float | None]:
     """Return the out-of-distribution scores as the table shows them: network score plus screening score, 3 decimals.
 
@@ -41,6 +42,8 @@ def combine_novelty(
     Returns:
         N scores, each None if the network has no such output.
     """
+    import numpy as np
+
     if network_scores is None:
         return [None] * len(screening_scores)
     total: list[float | None] = (network_scores + np.asarray(screening_scores, np.float64)).round(3).tolist()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from digits.prediction.config import PredictionConfig
 from digits.server.attention import CrashedRun, Run
 
 REMEMBERED = timedelta(days=7)
@@ -71,6 +70,8 @@ def _prediction_options(parameters: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"--{name}", str(parameters[name]))
     if parameters.get("model", "champion") != "champion":
         yield from ("--model", str(parameters["model"]))
+    from digits.prediction.config import PredictionConfig
+
     defaults = PredictionConfig().model_dump(mode="json")
     for name, value in parameters.get("options", {}).items():
         if name in defaults and name not in _WITHOUT_OPTION and value not in (None, defaults[name]):

@@ -26,7 +26,6 @@ from digits.server.deployments import DEPLOYMENTS, DeclaredDeployment, declared_
 from digits.server.queries import Queries, count_missed
 from digits.server.services import POOL, System, worker_name
 from digits.server.tables import read_table, table_of_run
-from digits.settings import find_project
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -125,6 +124,8 @@ def _read_declared() -> tuple[Sequence[DeclaredDeployment], list[str], list[str]
 
     Without a readable prefect.yaml, the deployments are those of Digits itself. Notifications are left out.
     """
+    from digits.settings import find_project
+
     usual = [DeclaredDeployment(name, POOL, scheduled=False) for name in DEPLOYMENTS]
     project = find_project()
     if project is None:

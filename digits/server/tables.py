@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import DigitsError
-from digits.outputs.summary import summary_path
-from digits.prediction.service import default_table
 from digits.server.attention import Table
 from digits.store.artifacts import Store
 from digits.store.records import Record, read_record
@@ -23,6 +21,8 @@ def table_of_run(parameters: Mapping[str, Any], root: Path) -> Path:
         parameters: parameters of the run, as JSON values.
         root: artifact root of the worker, for a run that names none.
     """
+    from digits.prediction.service import default_table
+
     store = Store(Path(parameters.get("artifacts") or root))
     out, folder = parameters.get("out"), parameters.get("folder")
     return Path(out) if out else default_table(store, Path(folder) if folder else store.inbox)
@@ -35,6 +35,8 @@ def read_table(path: Path, deployment: str = "") -> Table | None:
         path: path of the table.
         deployment: deployment that wrote it.
     """
+    from digits.outputs.summary import summary_path
+
     summary = summary_path(path)
     with suppress(OSError, DigitsError, LookupError, TypeError, AttributeError):
         return _table(read_record(summary), deployment, datetime.fromtimestamp(summary.stat().st_mtime, UTC))
@@ -48,6 +50,8 @@ def latest_tables(root: Path, known: Iterable[Table]) -> list[Table]:
         root: artifact root, whose tables may be those of `known`.
         known: tables of deployments.
     """
+    from digits.outputs.summary import summary_path
+
     found = {one.path: one for one in known}
     for path in Store(root).predictions.glob("*/*.summary.json"):
         # The summary names its table, whose extension is not known here.
