@@ -94,16 +94,9 @@ def _belongs(process: psutil.Process, state: str) -> bool:
         return False
 
 
-def run_round(place: Place, at: int, *, fresh: bool) -> Round:
-    """Start the system while the disk becomes full at a call, and stop it.
-
-    Args:
-        place: home directory of the system.
-        at: number of the call.
-        fresh: whether the state directory is removed before, so that password and database are created, too.
-    """
-    if fresh:
-        shutil.rmtree(place.state, ignore_errors=True)
+def run_round(place: Place, at: int) -> Round:
+    """Start a new system, with a new password and database, while the disk becomes full at a call, and stop it."""
+    shutil.rmtree(place.state, ignore_errors=True)
     started = time.monotonic()
     with place.shim.armed(place.home, at=at, error="ENOSPC", for_good=True):
         done = place.up()
@@ -151,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         place.digits("down")
         print(f"`digits up` ends with {done.returncode} after {calls:,} calls: {_last_line(done.stderr)}", flush=True)
         numbers = [options.only] if options.only else _chosen(options, calls)
-        failed = sum(bool(_print(run_round(place, at, fresh=at <= options.first)).faults) for at in numbers)
+        failed = sum(bool(_print(run_round(place, at)).faults) for at in numbers)
         again, down = place.up(), place.digits("down")
         print(f"{len(numbers)} rounds, {failed} failed; the next `digits up` ends with {again.returncode}")
         print(_last_line(again.stderr) if again.returncode else "")
