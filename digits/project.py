@@ -93,7 +93,7 @@ def read_record(project: Path) -> ProjectRecord | None:
         return ProjectRecord(
             str(content["version"]), {str(name): str(hash_) for name, hash_ in content["files"].items()}
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UsageError(
