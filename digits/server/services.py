@@ -198,7 +198,8 @@ class Service:
 
 def last_error(output: str) -> str:
     """Return the last line of a program's output that names an error, else the last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    stripped = (line.strip() for line in output.splitlines())
+    lines = [line for line in stripped if line and not line.startswith("object ")]  # from a Python that cannot write
     errors = [line for line in lines if _ERROR.match(line)]
     return (errors or lines or ["it wrote no reason, as on a full disk"])[-1]
 
