@@ -9,8 +9,14 @@
 - `models`: commands `models`, `promote` and `rollback`
 - `predict`: commands `predict` and `inspect`
 - `review`: command `review`
-- `system`: commands `up`, `down` and `janitor`, and `predict --deploy`
+- `deployed`: `predict --deploy`
+- `connection`: connection of a command to the system and its Prefect API
+- `system`: commands `up`, `down` and `janitor`
+- `deploy`: command `deploy`, and what `up` deploys
 - `status`: command `status`
+- `init`: command `init`
+- `drift`: commands `drift show` and `drift accept`
+- `backup`: commands `backup` and `restore`
 - `maintenance`: commands `verify` and `repair`
 - `demo`: command `demo`
 """

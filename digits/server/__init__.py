@@ -7,6 +7,7 @@
 - `dead_runs`: detection of runs that nobody works on
 - `deployment_record`: what was last deployed to a server
 - `deployments`: comparison of prefect.yaml with a server, and its deployment
+- `logs`: rotation of the services' logs
 - `merging`: which values a redeployment keeps
 - `metrics`: the status of a system in the text format of Prometheus
 - `notifications`: the block that sends notifications

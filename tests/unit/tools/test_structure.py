@@ -1,5 +1,6 @@
 """Limits on the structure of the code, and the detection of each breach."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_the_code_keeps_within_the_limits_of_its_structure() -> None:
     middle, p90 = found["function length, median and 90th percentile"]
     assert 0 < middle <= MAX_MEDIAN
     assert middle < p90 <= MAX_P90
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_a_package_lists_its_modules(package: str) -> None:
+    place = structure.ROOT / "digits" / package
+    listed = re.findall(r"^- `(\w+)`: ", (place / "__init__.py").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in place.glob("*.py") if path.stem != "__init__")
 
 
 @pytest.fixture
