@@ -56,12 +56,7 @@ def with_final_message(function: Callable[P, tuple[R, str] | Skipped]) -> Callab
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
         def work() -> tuple[R, str] | Skipped:
-            check_version(Path(__file__).parents[1])
-            label_run()
-            current_run.set(str(flow_run.id or ""))
-            if deployment.id is not None:
-                parameters = signature(function).bind(*args, **kwargs).arguments
-                check_deployed_paths(dict(_paths(parameters)), Path.cwd())
+            _begin_run(signature(function).bind(*args, **kwargs).arguments)
             return function(*args, **kwargs)
 
         try:
@@ -75,6 +70,15 @@ def with_final_message(function: Callable[P, tuple[R, str] | Skipped]) -> Callab
         return Completed(message=sentence, data=result)
 
     return cast("Callable[P, R]", run)
+
+
+def _begin_run(parameters: Mapping[str, Any]) -> None:
+    """Check the project and the paths of a run with these parameters, and record its process and its ID."""
+    check_version(Path(__file__).parents[1])
+    label_run()
+    current_run.set(str(flow_run.id or ""))
+    if deployment.id is not None:
+        check_deployed_paths(dict(_paths(parameters)), Path.cwd())
 
 
 def _paths(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
