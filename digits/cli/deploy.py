@@ -15,6 +15,7 @@ from digits.cli.connection import open_system, require_api
 if TYPE_CHECKING:
     from digits.server.automations import PlannedAutomation
     from digits.server.deployments import DeploymentPlan, DeploymentSource
+    from digits.server.services import System
 
 Facts = dict[str, object]
 
@@ -62,24 +63,24 @@ def deploy(
     system = open_system(state, artifacts)
     options = take_options(prune=prune, yes=yes, notify=notify, file=file)
     if dry_run:
-        api = require_api(system) if system.api()[0] else None
-        print_facts("Would deploy", preview(api, project, options), json=json)
+        print_facts("Would deploy", preview(system, project, options), json=json)
         return
     api = require_api(system)
     print_facts("Deployed", deploy_project(api, project, options, ours=system.api()[1]), json=json)
 
 
-def preview(api: str | None, project: Path, options: DeployOptions) -> Facts:
+def preview(system: "System", project: Path, options: DeployOptions) -> Facts:
     """Return what a deployment would do, by name; change nothing.
 
     Args:
-        api: address of the Prefect API of this process; None if a server would be started first.
+        system: system whose Prefect API is compared; if it has none, a server would be started first.
         project: directory of the project.
         options: options of the deployment.
     """
     from digits.server.api import hide_secrets
     from digits.server.deployments import plan_deployments
 
+    api = require_api(system) if system.api()[0] else None
     source = _source(project, options)
     if api is None:
         return {"server": "none yet; `digits up` starts one", **describe_plan(plan_deployments(None, source))}

@@ -40,8 +40,7 @@ def up(
     system, options = open_system(state, artifacts), take_options(prune=prune, yes=yes, notify=notify)
     if dry_run:
         project = runtime.require_flows()
-        api = require_api(system) if system.api()[0] else None
-        print_facts("Would deploy", preview(api, project, options), json=json)
+        print_facts("Would deploy", preview(system, project, options), json=json)
         return
     print_facts("Running", start_system(system, port, options), json=json)
 

@@ -385,14 +385,14 @@ def _judge_schedules(one: DeploymentFacts, now: datetime) -> Iterator[str]:
     paused = [schedule for schedule in one.schedules if not schedule.active]
     if one.paused:
         yield (
-            f"{one.name} is paused, so no run starts by itself; resume it with "
+            f"{one.name} is paused, so no run starts automatically; resume it with "
             f"`prefect api POST /deployments/{one.id}/resume_deployment`"
         )
     elif one.is_scheduled and not one.schedules:
         yield f"{one.name} has a schedule in prefect.yaml, but none on the server; deploy it with `digits up`"
     elif one.is_scheduled and paused:
         yield (
-            f"{one.name}: its schedule is paused, so no run starts by itself; resume it with "
+            f"{one.name}: its schedule is paused, so no run starts automatically; resume it with "
             f"`prefect deployment schedule resume {name} {paused[0].id}`, or set `active: false` in prefect.yaml"
         )
     elif one.schedule and not one.following and _is_known_to_scheduler(one, now):

@@ -23,7 +23,8 @@ TAG = "digits"
 UNSTARTED_SECONDS = 3600
 """Seconds after which a run of a deployment counts as dead if it has not started. Its slot is free earlier."""
 _PAGE = 200
-_ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
+ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
+"""Prefect's types of the states of a run that is neither scheduled nor ended."""
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +38,7 @@ def is_dead(state: str, age: float, *, alive: bool | None, tagged: bool, labelle
         tagged: whether it is a run of a deployment of Digits.
         labelled: whether it has recorded its process.
     """
-    if state not in _ACTIVE:
+    if state not in ACTIVE:
         return False
     if labelled:
         return alive is False
@@ -83,7 +84,7 @@ def _active_runs(client: "SyncPrefectClient") -> Iterator["FlowRun"]:
     """Yield the runs that are running, pending or being cancelled."""
     from prefect.client.schemas.filters import FlowRunFilter
 
-    chosen = FlowRunFilter.model_validate({"state": {"type": {"any_": list(_ACTIVE)}}})
+    chosen = FlowRunFilter.model_validate({"state": {"type": {"any_": list(ACTIVE)}}})
     offset = 0
     while page := client.read_flow_runs(flow_run_filter=chosen, limit=_PAGE, offset=offset):
         yield from page

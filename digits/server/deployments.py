@@ -25,6 +25,7 @@ from digits.store.files import hash_file
 from digits.store.records import digest_of
 
 DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/inbox", "janitor/janitor")
+"""Deployments of Digits itself, which `digits status` expects outside of a project."""
 DECLARATION = Path("prefect.yaml")
 """File that declares the deployments of a project."""
 _PAGE = 200

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from digits.server.attention import LATE, MISSED, ActiveRun, Run, Table, show_time
 from digits.server.crashes import REMEMBERED, Attempt
-from digits.server.dead_runs import FLOWS, is_dead_run
+from digits.server.dead_runs import ACTIVE, FLOWS, is_dead_run
 from digits.server.deployments import flow_names
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 PAGE = 200
 """Largest number of objects that the API returns at once."""
-ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
 DUE = (*ACTIVE, "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 """States of runs that are not only scheduled. A run that crashed may never have started."""
 

@@ -12,7 +12,7 @@ from digits import api
 from digits.pipeline.champion import Outcome
 from digits.training.config import ModelConfig
 from tests.support.canaries import PLANTED
-from tests.support.running_system import RunningSystem
+from tests.support.running_system import RunningSystem, started
 from tests.support.server import free_port, unmeasured
 from tests.support.small_fits import small_head
 
@@ -82,23 +82,15 @@ def folder(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactor
 def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """Start a system for the tests of a module; stop it in the end."""
     home = tmp_path_factory.mktemp("home")
-    running = RunningSystem(own_root, home / "the system", home, free_port())
-    try:
-        with unmeasured():
-            running.up()
+    with started(RunningSystem(own_root, home / "the system", home, free_port())) as running:
         yield running
-    finally:
-        running.down()
 
 
 @pytest.fixture(scope="session")
 def guarded_system(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """Start a system with a password and other secrets, for tests that do not change it."""
     home = tmp_path_factory.mktemp("home")
-    running = RunningSystem(_copied(root, tmp_path_factory), home / "the system", home, free_port(), PLANTED)
-    try:
-        with unmeasured():
-            running.up()
+    with started(
+        RunningSystem(_copied(root, tmp_path_factory), home / "the system", home, free_port(), PLANTED)
+    ) as running:
         yield running
-    finally:
-        running.down()

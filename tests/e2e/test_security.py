@@ -24,8 +24,8 @@ from websockets.sync.client import connect
 from digits.server.api import ui_answers
 from digits.server.password import password_file, read_password
 from tests.support.browser import chromium, is_available, wait_for_text
-from tests.support.running_system import RunningSystem
-from tests.support.server import free_port, unmeasured
+from tests.support.running_system import RunningSystem, started
+from tests.support.server import free_port
 
 STOLEN = "stolen by a page"
 UNAUTHORIZED = '{"exception_message":"Unauthorized"}'
@@ -75,13 +75,8 @@ async function listen() {
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """Start a system with a random password and no model; yield it."""
     home = tmp_path_factory.mktemp("home")
-    running = RunningSystem(home / "artifacts", home / "state", home, free_port())
-    try:
-        with unmeasured():
-            running.up()
+    with started(RunningSystem(home / "artifacts", home / "state", home, free_port())) as running:
         yield running
-    finally:
-        running.down()
 
 
 @pytest.fixture

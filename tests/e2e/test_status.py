@@ -108,7 +108,7 @@ def test_a_paused_schedule_is_named_with_the_command_that_resumes_it(system: Run
     prefect(system, "deployment", "schedule", "pause", "predict/inbox", schedule)
     command = f"prefect deployment schedule resume predict/inbox {schedule}"
     assert (
-        f"predict/inbox: its schedule is paused, so no run starts by itself; resume it with `{command}`"
+        f"predict/inbox: its schedule is paused, so no run starts automatically; resume it with `{command}`"
         in attention(system)
     )
     assert "paused" in [one["note"] for one in system.status()["deployments"]]
@@ -120,7 +120,7 @@ def test_a_paused_deployment_is_named_with_the_command_that_resumes_it(system: R
     identity = system.ask("/deployments/name/predict/inbox")["id"]
     prefect(system, "api", "POST", f"/deployments/{identity}/pause_deployment")
     command = f"prefect api POST /deployments/{identity}/resume_deployment"
-    assert f"predict/inbox is paused, so no run starts by itself; resume it with `{command}`" in attention(system)
+    assert f"predict/inbox is paused, so no run starts automatically; resume it with `{command}`" in attention(system)
     prefect(system, *command.split()[1:])
     assert "paused" not in attention(system)
 

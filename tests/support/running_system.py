@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import requests
 from digits.cli.status import NEEDS_ATTENTION
 from digits.server.password import read_password
 from digits.settings import root_name
+from tests.support.server import unmeasured
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 TIMEOUT = 300
@@ -178,6 +180,17 @@ class RunningSystem:
         key = f"{kind}-{root_name(self.root, environment={})}"
         chosen = {"artifacts": {"key": {"any_": [key]}}, "sort": "UPDATED_DESC", "limit": 1}
         return dict(self.ask("/artifacts/filter", chosen)[0])
+
+
+@contextmanager
+def started(system: RunningSystem) -> Iterator[RunningSystem]:
+    """Start a system, without coverage of its processes, and stop it in the end."""
+    try:
+        with unmeasured():
+            system.up()
+        yield system
+    finally:
+        system.down()
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = TIMEOUT) -> Any:

@@ -36,7 +36,7 @@ SUMMARY = PredictionSummary(
 )
 PERFECT = replace(SUMMARY, statuses={"ok": 1_204}, failures=(), least_certain=())
 PLAN = Plan(
-    path=Path("/root/work/0"),
+    path=Path("/artifacts/work/0"),
     source=Path("/scans"),
     archive=None,
     out=TABLE,

@@ -1,8 +1,6 @@
 """Interrupted runs at `digits down` without a usable Prefect API, and without a Prefect server."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from digits.cli import system as commands
 from digits.cli.system import stop_system
 from digits.server.services import System
+from tests.support.server import api_with
 
 
 @pytest.fixture(autouse=True)
@@ -21,21 +20,8 @@ def _no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def denying() -> Iterator[str]:
     """Yield the address of an API that requires a password."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(401)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/api"
-        server.shutdown()
-        thread.join()
+    with api_with(401) as api:
+        yield api
 
 
 def test_runs_are_not_checked_if_the_server_cannot_be_asked(tmp_path: Path, denying: str) -> None:

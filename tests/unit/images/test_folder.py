@@ -101,7 +101,7 @@ def test_any_path_can_be_unescaped(path: bytes) -> None:
 
 
 @pytest.mark.parametrize(("former", "path"), [("a;=1", b"a;=1"), ("\uff0b1;", "\uff0b1;".encode()), ("./-%25", b"-%")])
-def test_a_path_of_an_earlier_version_is_read_and_escaped_anew(former: str, path: bytes) -> None:
+def test_a_path_of_an_earlier_version_is_read_and_escaped_again(former: str, path: bytes) -> None:
     assert unescape_path(former) == path
     assert update_escape(former) == escape_path(path)
 

@@ -142,14 +142,14 @@ PROBLEMS = [
     (
         inbox(paused=True, id="d1"),
         (
-            "predict/inbox is paused, so no run starts by itself; resume it with "
+            "predict/inbox is paused, so no run starts automatically; resume it with "
             "`prefect api POST /deployments/d1/resume_deployment`"
         ),
     ),
     (
         inbox(schedules=[Schedule("s1", "*/5 * * * *", active=False)], following=None),
         (
-            "predict/inbox: its schedule is paused, so no run starts by itself; resume it with "
+            "predict/inbox: its schedule is paused, so no run starts automatically; resume it with "
             "`prefect deployment schedule resume predict/inbox s1`, or set `active: false` in prefect.yaml"
         ),
     ),

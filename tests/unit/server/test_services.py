@@ -30,6 +30,7 @@ from digits.server.services import (
     wait_until,
 )
 from tests.support.faults import no_space
+from tests.support.server import api_with
 
 
 def test_the_state_directory_is_the_option_then_the_variable_then_below_the_artifacts(tmp_path: Path) -> None:
@@ -58,26 +59,6 @@ def test_a_process_gets_password_and_key_from_the_files_that_prefect_reads(
     monkeypatch.chdir(tmp_path)
     environment = client_environment("u", {})
     assert (environment["PREFECT_API_AUTH_STRING"], environment["PREFECT_API_KEY"]) == ("a:b", "c")
-
-
-@contextmanager
-def api_with(code: int) -> Iterator[str]:
-    """Serve an API that answers each request with a status; yield its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(code)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/api"
-        server.shutdown()
-        thread.join()
 
 
 @contextmanager
