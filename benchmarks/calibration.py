@@ -21,19 +21,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.sets import read_model, read_set
+from benchmarks.sets import Output, predict, read_model, read_set
 from digits.data.datasets import load
 from digits.data.idx import parse_idx
 from digits.errors import UsageError
-from digits.images.screening import screen
 from digits.images.types import Pixels
 from digits.model.calibration import CONFIDENCE_LEVEL, threshold_for, upper_bound
 from digits.model.metrics import evaluate
 from digits.model.onnx_model import BATCH, Predictor
 from digits.settings import artifact_root
-from digits.status import combine_novelty
 
-Floats = npt.NDArray[np.float64]
 FASHION = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")
 FONTS = Path("/usr/share/fonts")
 LETTERS = "ACEFGHJKLMNPRTUVWXYacdefhjkmnprtuvwxy"
@@ -62,23 +59,6 @@ REJECTED: Mapping[str, Limit] = {
     "letters": Limit(low=0.6),
     "two digits": Limit(low=0.9),
 }
-
-
-class Output(NamedTuple):
-    """Predictions of a set of images.
-
-    Args:
-        y_prob: calibrated probabilities, (N, classes).
-        novelty: out-of-distribution scores, (N,); an image with a score above 0 is rejected.
-    """
-
-    y_prob: npt.NDArray[np.float32]
-    novelty: Floats
-
-    @property
-    def rejected(self) -> float:
-        """Share of the images that are rejected as no digit."""
-        return float((self.novelty > 0).mean())
 
 
 class Report:
@@ -128,15 +108,6 @@ def main() -> None:
     print_cost(predictor)
     print(f"\nmissed: {', '.join(report.missed) or 'none'}")
     sys.exit(bool(report.missed))
-
-
-def predict(predictor: Predictor, images: Iterable[Pixels]) -> Output:
-    """Predict images, (H, W) uint8 of any size, as `digits predict` does."""
-    model = predictor.model
-    screened = [screen(image, model.resolve_mode("auto"), shape=model.input_shape) for image in images]
-    y_prob, novelty = predictor.predict_with_novelty(np.stack([one.pixels for one in screened]))
-    total = combine_novelty(novelty, [one.screening_score for one in screened])
-    return Output(y_prob, np.array([np.nan if value is None else value for value in total]))
 
 
 Labelled = Mapping[str, tuple[npt.NDArray[np.int_], Output]]
