@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -177,6 +177,17 @@ def check_deployed_paths(paths: Mapping[str, Path], directory: Path) -> None:
                 f"{name}: found the relative path {path}, which the worker would look up in its own directory, "
                 f"{directory}; give an absolute path on the machine of the worker"
             )
+
+
+def paths_among(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Yield the paths among the parameters of a run with their names; datasets are paths if they contain a slash."""
+    for name, value in parameters.items():
+        if isinstance(value, Path):
+            yield name, value.expanduser() if name == "artifacts" else value
+        elif isinstance(value, Settings):
+            yield from ((f"{name}.{below}", path) for below, path in paths_among(dict(value)))
+        elif name == "datasets":
+            yield from ((name, Path(one).expanduser()) for one in value if "/" in one)
 
 
 def find_project(start: Path | None = None) -> Path | None:

@@ -1,7 +1,7 @@
 """Runs: the final message of each flow run, and events about failed, crashed and recovered runs."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed
 from digits.errors import DigitsError
 from digits.project import check_version
 from digits.server.dead_runs import ended_badly, label_run
-from digits.settings import Settings, check_deployed_paths
+from digits.settings import check_deployed_paths, paths_among
 from digits.store.author import current_run
 from tasks.edge import emit
 
@@ -78,18 +78,7 @@ def _begin_run(parameters: Mapping[str, Any]) -> None:
     label_run()
     current_run.set(str(flow_run.id or ""))
     if deployment.id is not None:
-        check_deployed_paths(dict(_paths(parameters)), Path.cwd())
-
-
-def _paths(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Yield the paths among parameters with their names; datasets are paths if they contain a slash."""
-    for name, value in parameters.items():
-        if isinstance(value, Path):
-            yield name, value.expanduser() if name == "artifacts" else value
-        elif isinstance(value, Settings):
-            yield from ((f"{name}.{below}", path) for below, path in _paths(dict(value)))
-        elif name == "datasets":
-            yield from ((name, Path(one).expanduser()) for one in value if "/" in one)
+        check_deployed_paths(dict(paths_among(parameters)), Path.cwd())
 
 
 def start_again_once(work: Callable[[], R]) -> R:

@@ -15,11 +15,10 @@ The label log only grows: it is copied up to its last whole line.
 
 import logging
 import os
-import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +32,7 @@ from digits.maintenance.retention import with_ancestors
 from digits.maintenance.tables import read_tables
 from digits.prediction.incremental import LEDGERS, read_ledger
 from digits.progress import SILENT, Progress
-from digits.store.artifacts import MANIFEST, ArtifactRef, Store, reading, writing
+from digits.store.artifacts import MANIFEST, ArtifactRef, Store, reading
 from digits.store.code_version import library_versions
 from digits.store.files import replacing
 from digits.store.records import read_record
@@ -124,7 +123,7 @@ def back_up(  # noqa: PLR0913 - what, where to, with what
     _require_free(out, replace=replace)
     _require_content(store, database)
     remedy = "check the free space and the permissions"
-    with _scratch(store) as scratch, os_errors_as(StoreError, out, "the backup could not be written", remedy):
+    with store.scratch("backup") as scratch, os_errors_as(StoreError, out, "the backup could not be written", remedy):
         sources = list(_collect(store, scratch, tables=tables, database=database))
         about = _describe(store, sources)
         with replacing(out) as file:
@@ -153,17 +152,6 @@ def _require_content(store: Store, database: Path | None) -> None:
             f"{store.root}: expected an artifact root, found neither model versions nor labels; name it with "
             "--artifacts or DIGITS_ARTIFACTS"
         )
-
-
-@contextmanager
-def _scratch(store: Store) -> Iterator[Path]:
-    path = store.temporary / f"backup-{secrets.token_hex(8)}"
-    with writing(store.root):
-        path.mkdir(parents=True, mode=0o700)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _collect(store: Store, scratch: Path, *, tables: bool, database: Path | None) -> Iterator[Source]:

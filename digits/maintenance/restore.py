@@ -8,11 +8,9 @@ files that are already in their places are equal to those of the archive.
 import errno
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +90,8 @@ def restore(
         StoreError: if the root has model versions, or a file with another content than in the archive, or is full.
     """
     _require_no_versions(store)
-    with _staging(store) as staged:
+    with store.scratch("restore") as scratch:
+        staged = Store(scratch)
         about = _unpack(path, staged, max_bytes, progress)
         if not database:
             (staged.root / DATABASE).unlink(missing_ok=True)
@@ -110,18 +109,6 @@ def _require_no_versions(store: Store) -> None:
             f"{store.root}: this artifact root has model versions; restore into an empty one: move it away, or name "
             "another with --artifacts"
         )
-
-
-@contextmanager
-def _staging(store: Store) -> Iterator[Store]:
-    """Yield an empty store below the temporary directory, from which renames are possible."""
-    path = store.temporary / f"restore-{secrets.token_hex(8)}"
-    with writing(store.root):
-        path.mkdir(parents=True, mode=0o700)
-    try:
-        yield Store(path)
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _unpack(path: Path, staged: Store, max_bytes: int, progress: Progress) -> Record:

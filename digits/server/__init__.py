@@ -1,6 +1,6 @@
 """Server: start, stop and inspect a local Prefect system.
 
-- `api`: access to a configured Prefect API
+- `api`: access to a configured Prefect API, and reading in pages
 - `attention`: sentences about what needs the attention of an operator
 - `automations`: the automations of deploy/automations.yaml
 - `crashes`: on-demand runs that crashed, and the commands that continue them

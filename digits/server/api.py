@@ -1,4 +1,4 @@
-"""Prefect API: its configured address, and whether it answers.
+"""Prefect API: its configured address, whether it answers, and reading all objects in pages.
 
 This module does not import Prefect, which takes 1.5 to 2 s.
 """
@@ -9,13 +9,16 @@ import os
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from digits.server.prefect_settings import prefect_setting
 
 HIDDEN = "***"
+PAGE = 200
+"""Largest number of objects that the API returns at once."""
 
 
 class Access(Enum):
@@ -130,3 +133,16 @@ def _authorization(password: str | None, key: str | None) -> dict[str, str]:
     if password:
         return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def read_pages(read: Callable[..., list[Any]], **wanted: Any) -> Iterator[Any]:
+    """Yield everything that a method of Prefect's client reads in pages.
+
+    Args:
+        read: method with the arguments `offset` and `limit`.
+        wanted: its other arguments.
+    """
+    offset = 0
+    while page := read(offset=offset, limit=PAGE, **wanted):
+        yield from page
+        offset += len(page)

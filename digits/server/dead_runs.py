@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from digits.maintenance.processes import is_alive, this_process
+from digits.server.api import read_pages
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -22,7 +23,6 @@ TAG = "digits"
 """Tag of the deployments of Digits, and of their runs."""
 UNSTARTED_SECONDS = 3600
 """Seconds after which a run of a deployment counts as dead if it has not started. Its slot is free earlier."""
-_PAGE = 200
 ACTIVE = ("RUNNING", "PENDING", "CANCELLING")
 """Prefect's types of the states of a run that is neither scheduled nor ended."""
 logger = logging.getLogger(__name__)
@@ -81,14 +81,11 @@ def ended_badly(run: "FlowRun") -> bool:
 
 
 def _active_runs(client: "SyncPrefectClient") -> Iterator["FlowRun"]:
-    """Yield the runs that are running, pending or being cancelled."""
+    """Return the runs that are running, pending or being cancelled."""
     from prefect.client.schemas.filters import FlowRunFilter
 
     chosen = FlowRunFilter.model_validate({"state": {"type": {"any_": list(ACTIVE)}}})
-    offset = 0
-    while page := client.read_flow_runs(flow_run_filter=chosen, limit=_PAGE, offset=offset):
-        yield from page
-        offset += len(page)
+    return read_pages(client.read_flow_runs, flow_run_filter=chosen)
 
 
 def _end(client: "SyncPrefectClient", run: "FlowRun") -> bool:

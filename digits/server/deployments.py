@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from digits.errors import OperationsError
+from digits.server.api import read_pages
 from digits.server.automations import (
     Identifiers,
     PlannedAutomation,
@@ -28,8 +29,6 @@ DEPLOYMENTS = ("train/nightly", "rollback/rollback", "predict/folder", "predict/
 """Deployments of Digits itself, which `digits status` expects outside of a project."""
 DECLARATION = Path("prefect.yaml")
 """File that declares the deployments of a project."""
-_PAGE = 200
-"""Number of objects that one request reads; the server's maximum."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -326,20 +325,12 @@ def prune_deployments(plan: DeploymentPlan, client: Any) -> None:
 def deployments_by_name(client: Any) -> dict[str, Any]:
     """Return the Prefect deployments, by `FLOW/DEPLOYMENT`."""
     flows = flow_names(client)
-    return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in _pages(client.read_deployments)}
+    return {f"{flows.get(one.flow_id, '?')}/{one.name}": one for one in read_pages(client.read_deployments)}
 
 
 def flow_names(client: Any) -> dict[Any, str]:
     """Return the names of the flows on a server, by their IDs."""
-    return {flow.id: flow.name for flow in _pages(client.read_flows)}
-
-
-def _pages(read: Callable[..., list[Any]]) -> Iterator[Any]:
-    """Yield everything that a method of Prefect's client reads in pages."""
-    offset = 0
-    while page := read(offset=offset, limit=_PAGE):
-        yield from page
-        offset += len(page)
+    return {flow.id: flow.name for flow in read_pages(client.read_flows)}
 
 
 def _gone(recorded: Iterable[str], declared: Container[str], existing: Container[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from digits.server.api import PAGE
 from digits.server.attention import LATE, MISSED, ActiveRun, Run, Table, show_time
 from digits.server.crashes import REMEMBERED, Attempt
 from digits.server.dead_runs import ACTIVE, FLOWS, is_dead_run
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, WorkPool
 
-PAGE = 200
-"""Largest number of objects that the API returns at once."""
 DUE = (*ACTIVE, "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 """States of runs that are not only scheduled. A run that crashed may never have started."""
 

@@ -345,6 +345,21 @@ class Store:
             path.mkdir(parents=True, exist_ok=True)
         return path
 
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """Yield an empty directory below `temporary`, which only its owner can enter, and remove it at the end.
+
+        Args:
+            name: start of the directory's name.
+        """
+        path = self.temporary / f"{name}-{secrets.token_hex(8)}"
+        with writing(self.root):
+            path.mkdir(parents=True, mode=0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
     def _set_aside(self, ref: ArtifactRef) -> None:
         target = self.damaged / f"{ref.kind}-{ref.digest}-{secrets.token_hex(4)}"
         with writing(self.root):

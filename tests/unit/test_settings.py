@@ -25,6 +25,7 @@ from digits.settings import (
     load_toml,
     merge_settings,
     parse,
+    paths_among,
     root_name,
 )
 from digits.training.config import Architecture, AugmentationConfig, ModelConfig, TrainingConfig
@@ -405,6 +406,23 @@ def test_a_variable_sets_the_name_of_the_artifact_root() -> None:
     root = Path("/data/artifacts")
     assert root_name(root, environment={NAME_VARIABLE: "Production (Berlin)"}) == "production-berlin"
     assert root_name(root, environment={NAME_VARIABLE: " - "}) == root_name(root, environment={})
+
+
+def test_all_paths_among_the_parameters_of_a_run_are_found() -> None:
+    """In settings too; a dataset with a slash is a path, one without is a name."""
+    parameters = {
+        "folder": Path("/scans"),
+        "model": "champion",
+        "options": PredictionConfig(files_from=Path("list.txt")),
+        "datasets": ("mnist", "~/digits"),
+        "artifacts": Path("~/root"),
+    }
+    assert dict(paths_among(parameters)) == {
+        "folder": Path("/scans"),
+        "options.files_from": Path("list.txt"),
+        "datasets": Path.home() / "digits",
+        "artifacts": Path.home() / "root",
+    }
 
 
 def test_a_relative_path_in_a_deployment_is_refused_with_the_directory_of_the_worker() -> None:

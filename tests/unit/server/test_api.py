@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from digits.server.api import answers, configured_api, hide_secrets, ui_answers
+from digits.server.api import PAGE, answers, configured_api, hide_secrets, read_pages, ui_answers
 
 PROFILES = """
 active = "local"
@@ -218,3 +218,15 @@ def test_a_certificate_of_one_s_own_is_trusted_if_prefect_trusts_it(
         assert answers(url)
         monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(tmp_path / "missing.pem"))
         assert not answers(url)
+
+
+def test_everything_is_read_however_many_pages_it_has() -> None:
+    """The other arguments are passed on with each page."""
+    asked = []
+
+    def read(*, offset: int, limit: int, name: str) -> list[int]:
+        asked.append((offset, limit, name))
+        return list(range(450))[offset : offset + limit]
+
+    assert list(read_pages(read, name="x")) == list(range(450))
+    assert asked == [(0, PAGE, "x"), (200, PAGE, "x"), (400, PAGE, "x"), (450, PAGE, "x")]
