@@ -20,6 +20,7 @@ SLOW = (
     "calibration",
     "determinism",
     "drift",
+    "endurance",
     "learning",
     "normalization",
     "photos",
