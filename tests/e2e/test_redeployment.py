@@ -209,7 +209,7 @@ def test_a_failed_run_is_notified_and_the_address_stays_secret(project: Project,
             assert path == f"/hook/{secret}?key={secret}"
             assert body["message"] == f"{sentence}\n{system.url}/runs/flow-run/{run}"
         else:
-            (mail,) = wait_for(lambda: mails, "the e-mail")
+            mail = wait_for(lambda: mails, "the e-mail")[0]
             received = email.message_from_string(mail, policy=email.policy.default)
             assert received["subject"].endswith(" failed")
             assert received["to"] == "ops@example.com"

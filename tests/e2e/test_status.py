@@ -49,11 +49,6 @@ def prefect(system: RunningSystem, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def delete(system: RunningSystem, path: str) -> None:
-    """Delete an object of the server."""
-    requests.delete(f"{system.url}/api{path}", auth=system.password, timeout=30).raise_for_status()
-
-
 @contextmanager
 def deployed(system: RunningSystem, flow: str, name: str, **fields: Any) -> Iterator[str]:
     """Create a deployment on the server while the context lasts; yield its ID."""
@@ -62,7 +57,7 @@ def deployed(system: RunningSystem, flow: str, name: str, **fields: Any) -> Iter
     try:
         yield str(made["id"])
     finally:
-        delete(system, f"/deployments/{made['id']}")
+        system.ask(f"/deployments/{made['id']}", method="DELETE")
 
 
 @contextmanager
@@ -179,7 +174,7 @@ def test_a_work_pool_without_a_worker_or_paused_or_missing_is_named(system: Runn
     assert "no worker is online in the work pool scans" in attention(system)
     prefect(system, "work-pool", "pause", "scans")
     assert "resume it with `prefect work-pool resume scans`" in attention(system)
-    delete(system, "/work_pools/scans")
+    system.ask("/work_pools/scans", method="DELETE")
 
 
 def test_images_without_a_prediction_are_counted_by_status(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
@@ -232,7 +227,7 @@ def test_a_run_that_keeps_its_schedule_from_working_is_named(system: RunningSyst
     prefect(system, "--no-prompt", "flow-run", "delete", active)
     assert "holds the slot" not in attention(system)
     for run in blocked:
-        delete(system, f"/flow_runs/{run}")
+        system.ask(f"/flow_runs/{run}", method="DELETE")
 
 
 def test_a_table_that_is_older_than_its_schedule_is_named(system: RunningSystem) -> None:
