@@ -35,7 +35,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What was measured at one time: seconds since the start, and bytes."""
+    """Measurements at one time: seconds since the start, and bytes."""
 
     seconds: float
     database: int
