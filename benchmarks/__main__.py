@@ -21,6 +21,7 @@ SLOW = (
     "determinism",
     "drift",
     "endurance",
+    "kinds",
     "learning",
     "normalization",
     "photos",

@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from digits.images.types import Pixels
-
-Values = npt.NDArray[np.floating]
-Random = np.random.Generator
+from tests.support.handwriting import Random, Values, crop, enlarge, light, place
 
 FONTS = Path("/usr/share/fonts/truetype/liberation")
 SEED = 7
@@ -57,28 +54,7 @@ def _render(text: str, font: Path, size: int) -> Values:
 def _printed_cell(glyph: Values, random: Random) -> Pixels:
     """Draw a photo of a printed digit in its cell, with shadow, grid lines, blur and noise."""
     side = max(glyph.shape) + int(random.integers(10, 30))
-    return _photograph(_add_grid(_place(glyph, (side, side), random), random), random, blur=random.uniform(0.5, 2))
-
-
-def _enlarge(digit: Pixels, side: int, random: Random, *, stroke: float = 0) -> Values:
-    """Enlarge a digit as if it had been written at that size: (side, side) float32, ink is 1, with sharp edges."""
-    image = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
-    level = 0.45 - random.uniform(-stroke, stroke)
-    edges = (np.asarray(image, np.float32) / 255 - level) * min(side / 28, 8) * 2 + 0.5
-    return np.clip(edges, 0, 1)
-
-
-def _crop(ink: Values) -> Values:
-    rows, columns = np.flatnonzero((ink > 0.3).any(axis=1)), np.flatnonzero((ink > 0.3).any(axis=0))  # noqa: PLR2004
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else ink
-
-
-def _place(ink: Values, shape: tuple[int, int], random: Random) -> Values:
-    """Place ink at a random position in an empty field that is large enough for it."""
-    field = np.zeros(shape, np.float32)
-    top, left = (int(random.integers(max(1, space - size + 1))) for space, size in zip(shape, ink.shape, strict=True))
-    field[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
-    return field
+    return _photograph(_add_grid(place(glyph, (side, side), random), random), random, blur=random.uniform(0.5, 2))
 
 
 def _add_grid(ink: Values, random: Random) -> Values:
@@ -91,19 +67,10 @@ def _add_grid(ink: Values, random: Random) -> Values:
     return ink
 
 
-def _light(shape: tuple[int, int], random: Random, darkest: float) -> Values:
-    """Return uneven light as factors for each pixel: a gradient in any direction, and the soft edge of a shadow."""
-    rows, columns = np.meshgrid(*(np.linspace(-1, 1, side, dtype=np.float32) for side in shape), indexing="ij")
-    angle, place, depth = random.uniform(0, 2 * np.pi), random.uniform(-0.8, 0.8), random.uniform(0, 1 - darkest)
-    along = rows * np.float32(np.sin(angle)) + columns * np.float32(np.cos(angle))
-    shadow = 1 / (1 + np.exp((along - place) * random.uniform(2, 25)))
-    return (1 - depth * shadow) * (1 - 0.1 * along).astype(np.float32)
-
-
 def _photograph(ink: Values, random: Random, *, blur: float = 0, darkest: float = 0.6, noise: float = 4) -> Pixels:
     """Draw a photo of dark ink on lighter paper: under uneven light, out of focus, with sensor noise."""
     paper, contrast = random.uniform(120, 245), random.uniform(0.3, 0.85)
-    lit = paper * (1 - contrast * ink) * _light((ink.shape[0], ink.shape[1]), random, darkest)
+    lit = paper * (1 - contrast * ink) * light((ink.shape[0], ink.shape[1]), random, darkest)
     soft = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))
     grained = np.asarray(soft, np.float32) + random.normal(0, noise, ink.shape)
     return np.clip(grained, 0, 255).astype(np.uint8)
@@ -112,8 +79,8 @@ def _photograph(ink: Values, random: Random, *, blur: float = 0, darkest: float 
 def _pen_in_cell(digit: Pixels, random: Random) -> Pixels:
     """Draw a digit written with a pen on newsprint: a thin stroke, grid lines, and print shining through the paper."""
     side = int(random.integers(40, 100))
-    ink = _crop(_enlarge(digit, int(side * random.uniform(0.8, 1.1)), random, stroke=0.15))
-    cell = _add_grid(_place(ink, (max(side, ink.shape[0]), max(side, ink.shape[1])), random), random)
+    ink = crop(enlarge(digit, int(side * random.uniform(0.8, 1.1)), random, stroke=0.15))
+    cell = _add_grid(place(ink, (max(side, ink.shape[0]), max(side, ink.shape[1])), random), random)
     through = random.normal(0, 1, (cell.shape[0] // 4 + 1, cell.shape[1] // 4 + 1)) > 1
     faint = np.kron(through, np.ones((4, 4)))[: cell.shape[0], : cell.shape[1]] * random.uniform(0, 0.25)
     return _photograph(np.maximum(cell, faint.astype(np.float32)), random, blur=random.uniform(0.3, 1.2))
@@ -122,29 +89,29 @@ def _pen_in_cell(digit: Pixels, random: Random) -> Pixels:
 def _paper_photo(digit: Pixels, random: Random) -> Pixels:
     """Draw a large photo of a sheet of paper, with the digit anywhere on it and deep shadows."""
     shape = (int(random.integers(200, 700)), int(random.integers(200, 700)))
-    ink = _crop(_enlarge(digit, int(min(shape) * random.uniform(0.4, 1)), random, stroke=0.2))
-    return _photograph(_place(ink, shape, random), random, blur=random.uniform(0, 3), darkest=0.35, noise=6)
+    ink = crop(enlarge(digit, int(min(shape) * random.uniform(0.4, 1)), random, stroke=0.2))
+    return _photograph(place(ink, shape, random), random, blur=random.uniform(0, 3), darkest=0.35, noise=6)
 
 
 def _drawing(digit: Pixels, random: Random) -> Pixels:
     """Draw a digit as on a screen: no noise, thick or thin, a canvas of any shape, one in three light on dark."""
     shape = (int(random.integers(28, 400)), int(random.integers(28, 400)))
-    ink = _crop(_enlarge(digit, int(min(shape) * random.uniform(0.7, 1.2)), random, stroke=0.3))
+    ink = crop(enlarge(digit, int(min(shape) * random.uniform(0.7, 1.2)), random, stroke=0.3))
     ink = ink[: shape[0], : shape[1]]
-    level = _place(ink, shape, random) * random.uniform(100, 255)
+    level = place(ink, shape, random) * random.uniform(100, 255)
     return (level if random.random() < 1 / 3 else 255 - level).astype(np.uint8)
 
 
 def _stretch(digit: Pixels, random: Random) -> Pixels:
     """Stretch the ink's bounding box to 16x16 pixels of two levels, without keeping its proportions."""
-    ink = _crop(_enlarge(digit, 112, random))
+    ink = crop(enlarge(digit, 112, random))
     small = np.asarray(Image.fromarray((ink * 255).astype(np.uint8)).resize((16, 16), Image.Resampling.BOX))
     return ((small > 127) * 255).astype(np.uint8)  # noqa: PLR2004 - half of white
 
 
 def _envelope(digit: Pixels, random: Random) -> Pixels:
     """Scale the ink to the full height of 16x16 grey pixels; half of the images are dark on light."""
-    ink = _crop(_enlarge(digit, 112, random, stroke=0.2))
+    ink = crop(enlarge(digit, 112, random, stroke=0.2))
     width = min(16, max(3, round(ink.shape[1] / ink.shape[0] * 16)))
     small = Image.fromarray((ink * 255).astype(np.uint8)).resize((width, 16), Image.Resampling.BOX)
     field = np.zeros((16, 16), np.uint8)
@@ -156,11 +123,11 @@ def _envelope(digit: Pixels, random: Random) -> Pixels:
 def _steel_pen(digit: Pixels, random: Random) -> Pixels:
     """Draw a digit of an old register: slanted, with thick downstrokes, stains, and parts of neighbouring digits."""
     side = int(random.integers(60, 160))
-    ink = _slant(_enlarge(digit, side, random, stroke=0.2), random.uniform(0.1, 0.6))
+    ink = _slant(enlarge(digit, side, random, stroke=0.2), random.uniform(0.1, 0.6))
     reach = int(side / 28 * random.uniform(0.3, 1.2)) + 1
-    ink = _crop(np.maximum.reduce([np.roll(ink, step, axis=1) for step in range(reach)]))
+    ink = crop(np.maximum.reduce([np.roll(ink, step, axis=1) for step in range(reach)]))
     shape = (int(ink.shape[0] * random.uniform(1.05, 1.4)), int(ink.shape[1] * random.uniform(1.05, 1.5)))
-    page = _place(ink, shape, random)
+    page = place(ink, shape, random)
     for _ in range(int(random.integers(4))):
         page = np.maximum(page, _neighbour(shape, random))
     return _photograph(page, random, blur=random.uniform(0.3, 1.5), darkest=0.8, noise=7)
