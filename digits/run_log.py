@@ -124,6 +124,7 @@ def outcome_lines(outcome: "Outcome") -> list[str]:
         (f"{verdict}: {' '.join(outcome.reasons)}", outcome.new or outcome.promoted),
         (" ".join(outcome.reasons), not (outcome.new or outcome.promoted)),
         (f"the champion is version {outcome.champion}", outcome.champion and not outcome.promoted),
+        *((f"warning: {warning}", True) for warning in outcome.warnings),
         (f"the report is {outcome.report}", True),
     )
 

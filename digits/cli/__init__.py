@@ -7,7 +7,8 @@
 - `output`: text, tables, JSON and progress bars on the terminal
 - `train`: commands `train` and `tune`
 - `models`: commands `models`, `promote` and `rollback`
-- `predict`: commands `predict` and `inspect`
+- `predict`: command `predict`
+- `inspect`: command `inspect`
 - `review`: command `review`
 - `deployed`: `predict --deploy`
 - `connection`: connection of a command to the system and its Prefect API

@@ -9,7 +9,21 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from digits.cli import backup, demo, deploy, drift, init, maintenance, models, predict, review, status, system, train
+from digits.cli import (
+    backup,
+    demo,
+    deploy,
+    drift,
+    init,
+    inspect,
+    maintenance,
+    models,
+    predict,
+    review,
+    status,
+    system,
+    train,
+)
 from digits.errors import UsageError
 
 RENAMED_OPTIONS = {"--recipe": "--preset"}
@@ -54,7 +68,7 @@ for _command in (
     models.promote,
     models.rollback,
     predict.predict,
-    predict.inspect,
+    inspect.inspect,
     review.review,
     system.up,
     deploy.deploy,

@@ -1,4 +1,4 @@
-"""Commands `predict` and `inspect`."""
+"""Command `predict`."""
 
 import sys
 from pathlib import Path
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from digits.cli.deployed import EndedRun
     from digits.outputs.summary import PredictionSummary
     from digits.prediction.config import PredictionConfig
-
-CLASSES_SHOWN = 4
 
 Model = Annotated[str, typer.Option(help="Model version: `champion`, or the number of a version.")]
 Normalize = Annotated[
@@ -52,6 +50,14 @@ def predict(
         typer.Option(
             "--by-content",
             help="Take the files whose first bytes are those of an image format, whatever their names.",
+        ),
+    ] = None,
+    system_files: Annotated[
+        bool | None,
+        typer.Option(
+            "--system-files",
+            help="Take the files and folders of operating systems, storage devices and version control, too, such as "
+            "`._a.png`, `__MACOSX`, `@eaDir` and `.git`.",
         ),
     ] = None,
     include: Annotated[
@@ -145,6 +151,7 @@ def predict(
         recursive=recursive,
         all_files=all_files,
         by_content=by_content,
+        system_files=system_files,
         other_formats=[name.upper() for name in other_format] if other_format else None,
         include=include or None,
         exclude=exclude or None,
@@ -288,41 +295,3 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
         "least certain": picture_path(summary.out) if summary.least_certain else "",
     }
     return {name: value for name, value in (counts | places).items() if value}
-
-
-def inspect(
-    path: Annotated[Path, typer.Argument(help="Image file.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Picture to write, a `.png` file. Default: under the artifact root.")
-    ] = None,
-    model: Model = "champion",
-    normalize: Normalize = None,
-    artifacts: Artifacts = None,
-    json: AsJson = False,
-) -> None:
-    """Draw the steps from one image to the network's input, and show its prediction."""
-    from digits.cli.output import print_json, print_pairs
-    from digits.review import inspection as inspection_module
-    from digits.settings import artifact_root
-    from digits.store.artifacts import Store
-
-    store = Store(artifact_root(artifacts))
-    inspection, picture = inspection_module.inspect(
-        store, path.absolute(), model=model, out=out, mode=normalize or "auto"
-    )
-    if json:
-        chances = {chance.name: chance.share for chance in inspection.probabilities}
-        answer = {"prediction": inspection.best.name, "status": inspection.status, "novelty": inspection.novelty}
-        print_json({**answer, "probabilities": chances, "picture": picture})
-        return
-    likely = sorted(inspection.probabilities, key=lambda chance: -chance.share)[:CLASSES_SHOWN]
-    print_pairs(
-        path.name,
-        {
-            "prediction": f"{inspection.best.name} ({inspection.best.share:.1%} confidence)",
-            "status": inspection.status,
-            "next": ", ".join(f"{chance.name}: {chance.share:.1%}" for chance in likely[1:]),
-            "findings": " ".join(inspection.findings),
-            "picture": picture,
-        },
-    )

@@ -245,6 +245,7 @@ def describe_outcome(outcome: "Outcome") -> dict[str, object]:
         "test accuracy": f"{facts.accuracy:.2%} (loss {facts.loss:.4f}, calibration error {facts.ece:.2%})",
         "promotion": f"{'promoted' if outcome.promoted else 'not promoted'}: {' '.join(outcome.reasons)}",
         "champion": f"version {outcome.champion}" if outcome.champion else "none",
+        **({"warning": "; ".join(outcome.warnings)} if outcome.warnings else {}),
         "report": outcome.report,
     }
 

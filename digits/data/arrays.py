@@ -33,6 +33,10 @@ MAX_REPEATS = 50
 """Largest number of copies of one of your own training images. With more, the network memorizes the image."""
 _LISTED = 5
 """Largest number of files that a message lists."""
+MISSING_DIGITS = "missing-digits"
+"""Name of the check for digits that are no class."""
+_WARNINGS = (MISSING_DIGITS, "system-files")
+"""Names of the checks whose findings are warnings."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,16 @@ class Finding:
     value: float
     limit: float | None
     fatal: bool
+
+    @property
+    def sentence(self) -> str:
+        """Message as a sentence; one that users must not overlook begins with `Warning: `."""
+        return f"Warning: {self.message}." if self.is_warning else self.message
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether the finding is shown at the end of a training, not only in the report."""
+        return self.check in _WARNINGS
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,32 @@
 """Dataset checks: structure, class balance, duplicates and blank images. A fatal finding is an error."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from digits.data.arrays import MAX_CLASSES, PIXEL_AXES, Finding, LabelledArrays, fingerprints, flatten_images
+from digits.data.arrays import (
+    MAX_CLASSES,
+    MISSING_DIGITS,
+    PIXEL_AXES,
+    Finding,
+    LabelledArrays,
+    fingerprints,
+    flatten_images,
+)
+from digits.data.labels import DIGITS
 from digits.errors import DataError
 from digits.images.types import Labels, Pixels
 
 if TYPE_CHECKING:  # otherwise the help texts of the settings would be part of the code version of every dataset
     from digits.data.config import ArraysConfig
+
+LAYOUTS = (
+    "expected FOLDER/<class>/IMAGE with at least two classes, the four IDX files, or an .npz file; Digits separates "
+    "training and test images itself, so put both into the folders of their classes"
+)
+"""Layouts of a local dataset, for messages."""
 
 
 def check_arrays(data: LabelledArrays, config: "ArraysConfig") -> list[Finding]:
@@ -23,7 +38,25 @@ def check_arrays(data: LabelledArrays, config: "ArraysConfig") -> list[Finding]:
     structure = check_structure(data)
     if structure.fatal:
         return [structure]
-    return [structure, _check_balance(data, config), *_check_duplicates(data, config), _check_blank(data, config)]
+    return [
+        structure,
+        *check_digits(data.class_names),
+        _check_balance(data, config),
+        *_check_duplicates(data, config),
+        _check_blank(data, config),
+    ]
+
+
+def check_digits(class_names: Sequence[str]) -> list[Finding]:
+    """Return a warning if some of the digits 0 to 9 are classes and others are not; nothing for any other classes."""
+    lacking = [name for name in DIGITS if name not in class_names]
+    if not lacking or len(lacking) == len(DIGITS):
+        return []
+    names = f"the digit {lacking[0]}" if len(lacking) == 1 else f"the digits {', '.join(lacking)}"
+    message = (
+        f"no class for {names}: the model takes every image of {'it' if len(lacking) == 1 else 'them'} for another"
+    )
+    return [Finding(MISSING_DIGITS, message, float(len(lacking)), None, fatal=False)]
 
 
 def check_structure(data: LabelledArrays) -> Finding:
@@ -35,7 +68,9 @@ def check_structure(data: LabelledArrays) -> Finding:
 
 
 def _structure_faults(data: LabelledArrays) -> Iterator[str]:
-    if not 1 < len(data.class_names) <= MAX_CLASSES:
+    if len(data.class_names) == 1:
+        yield f"there is one class, {data.class_names[0]}; {LAYOUTS}"
+    elif not 1 < len(data.class_names) <= MAX_CLASSES:
         yield f"there are {len(data.class_names)} classes, expected 2 to {MAX_CLASSES}"
     if len(set(data.class_names)) != len(data.class_names):
         yield "two classes have the same name"

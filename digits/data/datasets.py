@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from digits.data.arrays import MAX_CLASSES, Finding, LabelledArrays, report_conflicts, report_repeats
-from digits.data.checks import check_structure, require_sound
+from digits.data.checks import LAYOUTS, check_structure, require_sound
 from digits.data.downloads import PUBLISHED, PublishedDataset, fetch
 from digits.data.idx import IDX_FILES, find_idx_file, parse_idx, read_bounded, read_idx_files, read_npz
 from digits.data.labels import DIGITS, LabelSnapshot
 from digits.errors import DataError, DigitsError, UsageError, os_errors_as
-from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Mode
+from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, EXTENSIONS, Mode
+from digits.images.patterns import is_system_file
 from digits.images.types import Labels, Pixels
 from digits.progress import SILENT, Progress
 from digits.status import FORMULA_STARTS
@@ -40,6 +41,10 @@ ACCEPTED = (
     "(<root>/<class>/*.png)"
 )
 """Accepted sources of a dataset, for messages."""
+_LABEL_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
+"""Extensions of files in which other programs keep the labels of images."""
+_SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
+"""Names of folders that separate training and test images; they are no classes."""
 _LISTED = 5
 """Largest number of files or names that a message lists."""
 
@@ -145,7 +150,7 @@ def _kinds(path: Path) -> Iterator[str]:
         yield "npz"
     if path.is_dir() and any(find_idx_file(path, name) for name in IDX_FILES):
         yield "idx"
-    if path.is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()):
+    if path.is_dir() and (_class_folders(path) or _direct_images(path)):
         yield "images"
 
 
@@ -223,12 +228,19 @@ class _DecodedFile(NamedTuple):
 def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> LabelledArrays:
     files = list_images(root)
     class_names = _class_names(files)
+    left_out = list_system_files(root)
     decoded = _decode_files(files, mode, progress)
     conflicts = [group for group in _group_equal(decoded) if len({files[index].class_name for index in group}) > 1]
     if conflicts:
         listed = _list_some(" equals ".join(files[index].relative for index in group[:_LISTED]) for group in conflicts)
         raise DataError(f"{len(conflicts)} images have copies with other labels: {listed}; keep one copy of each")
-    return _split(files, decoded, class_names)
+    data = _split(files, decoded, class_names)
+    return replace(data, findings=(*_report_system_files(left_out), *data.findings))
+
+
+def _report_system_files(names: Sequence[str]) -> list[Finding]:
+    message = f"left out {len(names):,} system files or folders: {_list_some(names)}"
+    return [Finding("system-files", message, float(len(names)), None, fatal=False)] if names else []
 
 
 def _load_reviewed(reviewed: LabelSnapshot, *, mode: Mode, progress: Progress) -> LabelledArrays:
@@ -317,23 +329,57 @@ def _is_test_image(fingerprint: bytes) -> bool:
 def list_images(root: Path) -> list[LabelledFile]:
     """Return the image files in the folders of a dataset, each with its class, sorted by class and name.
 
+    Hidden folders and system files are left out.
+
     Raises:
-        DataError: if a folder contains no images.
+        DataError: if there are no folders of classes, or a folder contains no images.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = [LabelledFile(folder.name, path) for folder in folders for path in _images_in(folder)]
-    empty = {folder.name for folder in folders} - {file.class_name for file in files}
-    if empty:
-        raise DataError(
-            f"no images directly in {_list_some(sorted(empty))}; each folder must be a class that contains its images"
-        )
+    folders = _class_folders(root)
+    files = [LabelledFile(folder.name, path) for folder in folders for path in _direct_images(folder)]
+    empty = [folder for folder in folders if folder.name not in {file.class_name for file in files}]
+    if empty or {folder.name.lower() for folder in folders} <= _SPLIT_NAMES:
+        raise DataError(f"{_describe_layout(root, empty)}; {LAYOUTS}")
     return files
 
 
-def _images_in(folder: Path) -> list[Path]:
-    from digits.images.formats import EXTENSIONS
+def list_system_files(root: Path) -> list[str]:
+    """Return the system files that `list_images` leaves out, sorted; a folder of such files is one of them."""
+    found = [path for folder in (root, *_class_folders(root)) for path in folder.iterdir() if _is_system_file(path)]
+    return sorted(path.relative_to(root).as_posix() for path in found)
 
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
+
+def _describe_layout(root: Path, empty: Sequence[Path]) -> str:
+    """Return what was found in a folder that is no dataset, or some of whose folders contain no images."""
+    folders = _class_folders(root)
+    tables = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in _LABEL_TABLES]
+    if not folders:
+        beside = f" beside {_list_some(tables)}, which is not read as a list of labels" if tables else ""
+        return f"found {len(_direct_images(root)):,} images directly in the folder{beside}"
+    nested = [folder for folder in empty if _class_folders(folder)]
+    if nested:
+        return f"found folders in {_list_some(folder.name for folder in nested)} instead of images"
+    if empty:
+        return f"found no images directly in {_list_some(folder.name for folder in empty)}"
+    return f"found only {_list_some(folder.name for folder in folders)} as classes"
+
+
+def _class_folders(root: Path) -> list[Path]:
+    return sorted(
+        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".") and not _is_system_file(path)
+    )
+
+
+def _direct_images(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in EXTENSIONS and path.is_file() and not _is_system_file(path)
+    )
+
+
+def _is_system_file(path: Path) -> bool:
+    name = os.fsencode(path.name)
+    return is_system_file(name) or is_system_file(name + b"/")
 
 
 def _class_names(files: Iterable[LabelledFile]) -> tuple[str, ...]:

@@ -197,9 +197,9 @@ class Listing:
             system's directory for temporary files.
 
     The counter `skipped` has the number of skipped files and folders by reason: `link`, `fifo`, `socket`, `device`,
-    `other-file` (not the extension of an image), `excluded` (a folder counts once), `not-included`, `sub-folder` (not
-    listed, because `recursive` is false), `unreadable-folder`, `vanished` (a folder that disappeared while it was
-    listed), `loop` (a folder inside itself), `output` (one of `own_files`).
+    `other-file` (not the extension of an image), `system-file` and `excluded` (a folder counts once), `not-included`,
+    `sub-folder` (not listed, because `recursive` is false), `unreadable-folder`, `vanished` (a folder that disappeared
+    while it was listed), `loop` (a folder inside itself), `output` (one of `own_files`).
     """
 
     def __init__(
@@ -290,9 +290,7 @@ class Listing:
         return self._selection.reason_to_skip(directory + name, lambda: read_head(name, descriptor))
 
     def _reason_to_skip_directory(self, directory: bytes) -> str | None:
-        if self._selection.excludes(directory):
-            return "excluded"
-        return None if self._recursive else "sub-folder"
+        return self._selection.reason_to_skip_folder(directory) or (None if self._recursive else "sub-folder")
 
 
 def read_head(name: bytes, directory: int) -> bytes | None:

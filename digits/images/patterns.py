@@ -17,6 +17,27 @@ _TOKEN = re.compile(
 )
 """Parts of a pattern: wildcards, sets of characters, escaped characters and single characters."""
 
+_SYSTEM_FOLDERS = (
+    *("__MACOSX", ".AppleDouble", ".AppleDB", ".Spotlight-V100", ".DocumentRevisions-V100", ".TemporaryItems"),
+    *(".fseventsd", ".Trash", ".Trashes", ".Trash-*", "$RECYCLE.BIN", "$Recycle.Bin", "System Volume Information"),
+    *("@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", ".@__thumb", ".wdmc", "lost+found"),
+    *(".thumbnails", ".thumbs", ".sh_thumbnails", ".snapshot", ".snapshots", "~snapshot", ".zfs"),
+    *(".git", ".hg", ".svn", ".dvc", ".ipynb_checkpoints", ".stversions", ".dropbox.cache"),
+)
+"""Folders of macOS, Windows, Linux, network storage, version control, notebooks and file synchronization. They contain
+thumbnails, metadata, deleted files and copies."""
+_SYSTEM_FILES = ("._*", ".DS_Store", "Thumbs.db", "thumbs.db", "ehthumbs.db", "desktop.ini")
+"""Files of macOS and Windows. `._NAME` holds the metadata of the file NAME where the file system cannot."""
+
+
+def is_system_file(path: bytes) -> bool:
+    """Return whether an operating system, a storage device or a program adds such a file or folder to those of users.
+
+    Args:
+        path: path relative to the folder that the user named; the path of a folder has a final `/`.
+    """
+    return _SYSTEM.fullmatch(path) is not None
+
 
 class Selection:
     """Selection of the files of a folder.
@@ -30,12 +51,13 @@ class Selection:
         all_files: whether to select every file, not only those with the extension of an image.
         by_content: whether to select the files that begin with the signature of an image format, whatever their names.
         others: formats to select besides `FORMATS`.
+        system_files: whether to select system files too; see `is_system_file`.
 
     Raises:
         UsageError: if a pattern is malformed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per option
         self,
         *,
         include: Iterable[str] = (),
@@ -43,17 +65,29 @@ class Selection:
         all_files: bool = False,
         by_content: bool = False,
         others: Sequence[OtherFormat] = (),
+        system_files: bool = False,
     ) -> None:
         self._includes, self._excludes = _compile(include), _compile(exclude)
         self._all_files = all_files or self._includes is not None
         self._by_content = by_content
         self._others = others
+        self._system_files = system_files
         extensions = (*EXTENSIONS, *(extension for kind in others for extension in OTHER_EXTENSIONS[kind]))
         self._extensions = tuple(extension.encode() for extension in extensions)
 
     def excludes(self, path: bytes) -> bool:
         """Return whether a path matches an exclude pattern; the path of a folder has a final `/`."""
         return self._excludes is not None and _matches(self._excludes, path)
+
+    def reason_to_skip_folder(self, path: bytes) -> str | None:
+        """Return why a folder is not read, `excluded` or `system-file`; None if it is read.
+
+        Args:
+            path: path relative to the folder that is listed, with a final `/`.
+        """
+        if self.excludes(path):
+            return "excluded"
+        return "system-file" if not self._system_files and is_system_file(path) else None
 
     def reason_to_skip(self, path: bytes, head: Head) -> str | None:
         """Return why a file is not selected, or None if it is selected.
@@ -63,10 +97,10 @@ class Selection:
             head: function that returns the first bytes of the file; called only if they are needed.
 
         Returns:
-            `excluded`, `not-included`, `other-file` or None.
+            `excluded`, `system-file`, `not-included`, `other-file` or None.
         """
-        if self.excludes(path):
-            return "excluded"
+        if reason := self.reason_to_skip_folder(path):
+            return reason
         if self._includes is not None and not _matches(self._includes, path):
             return "not-included"
         return None if self._is_image(path, head) else "other-file"
@@ -114,3 +148,15 @@ def _to_part(match: re.Match[str]) -> str:
     if text.startswith("*"):
         return ".*" if text == "**" else "[^/]*"
     return "[^/]" if text == "?" else re.escape(match["escaped"] or text)
+
+
+def _system_pattern() -> re.Pattern[bytes]:
+    """Return the pattern of the paths of system files, and of all paths in system folders."""
+    folders, files = (
+        "|".join(re.escape(name).replace(r"\*", "[^/]*") for name in names)
+        for names in (_SYSTEM_FOLDERS, _SYSTEM_FILES)
+    )
+    return re.compile(f"(?:.*/)?(?:(?:{folders})/.*|(?:{files}))".encode(), re.DOTALL)
+
+
+_SYSTEM = _system_pattern()

@@ -20,7 +20,7 @@ from digits.outputs.model_report import changed_picture
 from digits.outputs.run_reports import decision_markdown
 from digits.pipeline import recipes
 from digits.pipeline.config import PromotionPolicy, TrainingRun
-from digits.pipeline.lineage import load_samples, read_json, test_sets_of
+from digits.pipeline.lineage import findings_of, load_samples, read_json, test_sets_of
 from digits.pipeline.promotion import Candidate, SetResult, decide_promotion, refuse
 from digits.pipeline.steps import NOVELTY_FILE, evaluate_model, identify
 from digits.store.artifacts import Artifact, ArtifactRef, Store
@@ -159,6 +159,7 @@ class Outcome:
         new: whether the run registered the version.
         promoted: whether the run made the version the champion.
         decision: number of the promotion decision that the run recorded; None if it recorded none.
+        warnings: findings about the dataset that users must not overlook, as sentences.
     """
 
     version: int
@@ -169,6 +170,7 @@ class Outcome:
     new: bool = False
     promoted: bool = False
     decision: int | None = None
+    warnings: tuple[str, ...] = ()
 
     def as_record(self) -> Record:
         """Return the outcome as a record, with the facts as JSON values."""
@@ -249,11 +251,13 @@ def _as_record(policy: PromotionPolicy) -> Record:
 
 def _outcome(registry: Registry, version: ModelVersion, **values: Any) -> Outcome:
     champion = registry.champion()
+    arrays = registry.artifact_path(version.artifact("arrays"))
     return Outcome(
         version=version.number,
         champion=champion.number if champion else None,
         facts=version.facts,
         report=registry.artifact_path(version.artifact("report")) / "report.html",
+        warnings=tuple(finding.message for finding in findings_of(arrays) if finding.is_warning),
         **values,
     )
 

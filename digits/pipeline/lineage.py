@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from digits.data.arrays import NamedTestSet
+from digits.data.arrays import Finding, NamedTestSet
 from digits.pipeline import recipes
 from digits.store.artifacts import Artifact, ArtifactRef, Store
 from digits.store.records import digest_of
@@ -23,6 +23,11 @@ def read_json(path: Path) -> Any:
 def test_sets_of(arrays: Artifact) -> list[NamedTestSet]:
     """Return the test sets that are recorded with the arrays."""
     return [NamedTestSet(**one) for one in read_json(arrays.file("arrays.json"))["test_sets"]]
+
+
+def findings_of(arrays: Path) -> list[Finding]:
+    """Return the findings about the datasets that are recorded with the arrays in a directory."""
+    return [Finding(**one) for one in read_json(arrays / "arrays.json")["findings"]]
 
 
 def load_samples(arrays: Artifact, part: str) -> Any:

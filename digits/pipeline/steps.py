@@ -36,7 +36,15 @@ from digits.images.types import Labels, Pixels
 from digits.model import calibration, drift
 from digits.pipeline import recipes
 from digits.pipeline.config import TrainingRun
-from digits.pipeline.lineage import Lineage, dataset_names, load_samples, model_facts, read_json, trace_lineage
+from digits.pipeline.lineage import (
+    Lineage,
+    dataset_names,
+    findings_of,
+    load_samples,
+    model_facts,
+    read_json,
+    trace_lineage,
+)
 from digits.progress import SILENT, Progress
 from digits.store.artifacts import Artifact, ArtifactRef, Recipe, Store
 from digits.store.files import write_file
@@ -463,7 +471,7 @@ def _model_report(lineage: Lineage) -> "ModelReport":
     train, validation, test = (load_samples(lineage.arrays, part) for part in ("train", "validation", "test"))
     facts = model_facts(lineage)
     check = check_overfitting(facts.validation_accuracy, evaluation.accuracy, len(validation), len(test))
-    findings = [finding["message"] for finding in read_json(lineage.arrays.file("arrays.json"))["findings"]]
+    findings = sorted(findings_of(lineage.arrays.path), key=lambda finding: not finding.is_warning)
     return ModelReport(
         title=f"{facts.architecture} trained on {' + '.join(facts.datasets)}",
         facts=_headline(facts),
@@ -472,7 +480,7 @@ def _model_report(lineage: Lineage) -> "ModelReport":
         history=history,
         config={"model": lineage.network.config, "training": lineage.model.config, "arrays": lineage.arrays.config},
         lineage={**lineage.artifacts(), "dataset": [dataset.ref.digest for dataset in lineage.datasets]},
-        findings=[check.sentence, *findings, *_attributions(lineage)],
+        findings=[check.sentence, *(finding.sentence for finding in findings), *_attributions(lineage)],
         pictures=model_pictures(evaluation, history, train=(train.pixels, train.labels), test_pixels=test.pixels),
     )
 

@@ -68,6 +68,11 @@ class PredictionConfig(Settings):
         description="Take the files whose first bytes are those of an image format, whatever their names. Every file "
         "is opened.",
     )
+    system_files: bool = Field(
+        False,
+        description="Take the files and folders of operating systems, storage devices and version control, too, such "
+        "as `._a.png`, `__MACOSX`, `@eaDir` and `.git`. By default, they are left out and counted.",
+    )
     other_formats: tuple[OtherFormat, ...] = Field(
         (),
         description="Additional formats to read, with their extensions, besides PNG, JPEG, GIF, BMP, WebP and TIFF.",

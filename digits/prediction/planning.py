@@ -140,8 +140,9 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
     table = None
     if options.replace_version is not None:
         table = open_replaceable_table(out, options.replace_version, model)
-        kept = {"probabilities": table.probabilities, "top_k": table.top_k, "all_files": True, "recursive": True}
-        options = options.model_copy(update=kept | {"include": (), "exclude": ()})
+        kept = {"probabilities": table.probabilities, "top_k": table.top_k}
+        every = {"all_files": True, "system_files": True, "recursive": True, "include": (), "exclude": ()}
+        options = options.model_copy(update=kept | every)
     chosen = _options_for(model, options)
     own_files = (out, summary_path(out), picture_path(out), shadow_path(out), record_path(out), path.parent)
     former: FormerRows | None = None
@@ -303,6 +304,7 @@ def _selection_of(options: PredictionConfig) -> Selection:
         all_files=options.all_files or options.files_from is not None,
         by_content=options.by_content,
         others=options.other_formats,
+        system_files=options.system_files or options.files_from is not None,
     )
 
 

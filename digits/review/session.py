@@ -353,5 +353,8 @@ def _open(source: Path) -> Iterator[_Files]:
             yield _Files(folder, lambda path: entry_for(root, path))
         return
     with Archive(source) as archive:
-        members = {entry.path: entry for entry in ArchiveListing(archive, selection=Selection(all_files=True))}
+        members = {
+            entry.path: entry
+            for entry in ArchiveListing(archive, selection=Selection(all_files=True, system_files=True))
+        }
         yield _Files(archive, members.__getitem__)

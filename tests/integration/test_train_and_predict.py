@@ -1,11 +1,14 @@
 """Public API: from training to the table, without Prefect."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import digits
+from digits.cli.train import describe_outcome
 from digits.pipeline.champion import Outcome
 from tests.support.small_fits import samples, small_head
 
@@ -51,6 +54,32 @@ def test_a_trained_model_is_listed_and_not_trained_twice(outcome: Outcome, datas
 def test_the_evaluation_of_a_model_is_that_of_its_training(outcome: Outcome, dataset: str, root: Path) -> None:
     evaluation = digits.evaluate(dataset, artifacts=root)
     assert (evaluation.count, evaluation.accuracy) == (100, outcome.facts.accuracy)
+
+
+def test_a_class_that_is_missing_is_reported(tmp_path: Path) -> None:
+    """The warning is in the outcome, also of a run that does nothing, in the terminal and in the report."""
+    train_part, test_part = samples()
+    for part in (train_part, test_part):
+        for number, (pixels, label) in enumerate(zip(part.pixels, part.labels, strict=True)):
+            folder = tmp_path / "digits" / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{len(part.pixels)}-{number}.png")
+    shutil.rmtree(tmp_path / "digits" / "4")
+    (tmp_path / "digits" / "10").mkdir()
+    for image in (tmp_path / "digits" / "1").iterdir():
+        Image.open(image).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "digits" / "10" / image.name)
+    (tmp_path / "digits" / "0" / "._0.png").write_bytes(b"no image")
+    outcome = train(str(tmp_path / "digits"), tmp_path / "artifacts")
+    assert outcome.warnings == (
+        "no class for the digit 4: the model takes every image of it for another",
+        "left out 1 system files or folders: 0/._0.png",
+    )
+    assert describe_outcome(outcome)["warning"] == "; ".join(outcome.warnings)
+    report = outcome.report.with_suffix(".md").read_text("utf-8")
+    assert f"- Warning: {outcome.warnings[0]}." in report
+    assert outcome.as_record()["warnings"] == outcome.warnings
+    assert train(str(tmp_path / "digits"), tmp_path / "artifacts").warnings == outcome.warnings
+    assert digits.load_model("1", artifacts=tmp_path / "artifacts").model.class_names == (*"012356789", "10")
 
 
 def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:

@@ -147,6 +147,11 @@ def test_a_refusal_names_the_reasons_and_the_champion() -> None:
     assert not any("champion is" in line for line in alone)
 
 
+def test_warnings_about_the_dataset_precede_the_report() -> None:
+    lines = run_log.outcome_lines(replace(OUTCOME, warnings=("no class for the digit 4",)))
+    assert lines[-2:] == ["warning: no class for the digit 4", "the report is /root/report.html"]
+
+
 def test_a_run_without_changes_states_that() -> None:
     unchanged = replace(OUTCOME, new=False, promoted=False, reasons=("Nothing changed.",), facts=ModelFacts())
     assert run_log.outcome_lines(unchanged) == [

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from digits.data import datasets
-from digits.data.checks import check_structure
+from digits.data.checks import check_digits, check_structure
 from digits.data.datasets import attribution, identify, load
 from digits.data.downloads import FolderRoute, PublishedDataset
 from digits.data.idx import IDX_FILES, NPZ_KEYS, TRAIN_LABELS, encode_idx
@@ -369,14 +369,73 @@ class TestImageFolder:
         """`train/0/*.png` must not become a class with the name train."""
         root = write_images(tmp_path / "images" / "train").parent
         for call in (identify, lambda source: load(source, downloads=tmp_path)):
-            assert "no images directly in train; each folder must be a class" in message_of(call, str(root))
+            message = message_of(call, str(root))
+            assert "images: found folders in train instead of images; expected FOLDER/<class>/IMAGE with" in message
+
+    @pytest.mark.parametrize("names", [("train", "test"), ("Train",), ("test", "validation")])
+    def test_folders_of_training_and_test_images_are_no_classes(self, tmp_path, names):
+        """Their images have no labels in this layout; a table of labels is often beside them."""
+        root = write_images(tmp_path / "images", classes=names, each=2)
+        for call in (identify, lambda source: load(source, downloads=tmp_path)):
+            message = message_of(call, str(root))
+            assert f"images: found only {', '.join(sorted(names))} as classes; expected FOLDER" in message
+        write_images(root, classes=("0",), each=2)
+        assert identify(str(root))["source"] == "images"
+
+    def test_images_beside_a_table_of_labels_are_refused(self, tmp_path):
+        """The message names the table and the layouts that are read."""
+        root = write_images(tmp_path / "images", each=2) / "0"
+        for table, found in (
+            (None, "the folder; expected"),
+            ("labels.csv", "the folder beside labels.csv, which is not"),
+        ):
+            if table:
+                (root / table).write_text("0-0.png,7\n")
+            for call in (identify, lambda source: load(source, downloads=tmp_path)):
+                message = message_of(call, str(root))
+                assert f"0: found 2 images directly in {found}" in message
+                assert "FOLDER/<class>/IMAGE" in message
+
+    def test_a_folder_without_images_is_refused_unless_it_is_a_system_folder(self, tmp_path):
+        """A misspelled or empty class must not vanish in silence."""
+        root = write_images(tmp_path / "images", each=2)
+        (root / "2").mkdir()
+        assert "found no images directly in 2; expected FOLDER" in message_of(identify, str(root))
+        (root / "2").rename(root / "@eaDir")
+        assert identify(str(root))["source"] == "images"
+
+    def test_system_files_are_left_out_and_reported(self, tmp_path):
+        """They change neither the identity of the dataset nor its images."""
+        root = write_images(tmp_path / "images")
+        before, data = identify(str(root)), load(str(root), downloads=tmp_path)
+        for folder in ("__MACOSX/0", "0/@eaDir"):
+            (root / folder).mkdir(parents=True)
+            Image.fromarray(draw(1)).save(root / folder / "a.png")
+        (root / "0" / "._0-0.png").write_bytes(b"\0\5\x16\7")
+        (root / "1" / "Thumbs.db").write_bytes(b"")
+        again = load(str(root), downloads=tmp_path)
+        assert identify(str(root)) == before
+        assert np.array_equal(again.train_pixels, data.train_pixels)
+        (finding,) = again.findings
+        assert finding.message == ("left out 4 system files or folders: 0/._0-0.png, 0/@eaDir, 1/Thumbs.db, __MACOSX")
+        assert finding.is_warning
+        assert not finding.fatal
+
+    def test_ten_is_a_class_beside_zero(self, tmp_path):
+        """Classes with numbers as names have the order of the numbers."""
+        root = write_images(tmp_path / "images", classes=("10", "9", "0"), each=20)
+        data = load(str(root), downloads=tmp_path)
+        assert data.class_names == ("0", "9", "10")
+        assert set(data.train_labels) == {0, 1, 2}
+        assert not check_structure(data).fatal
 
     def test_a_folder_with_one_class_is_loaded_but_fails_the_check(self, tmp_path):
         """It can be combined with other datasets."""
         root = write_images(tmp_path / "images", classes=("7",))
         data = load(str(root), downloads=tmp_path)
         assert data.class_names == ("7",)
-        assert "there are 1 classes, expected 2 to 256" in check_structure(data).message
+        message = check_structure(data).message
+        assert "there is one class, 7; expected FOLDER/<class>/IMAGE with at least" in message
 
     def test_too_many_classes_are_refused(self, tmp_path, monkeypatch):
         """Labels are uint8."""
@@ -517,6 +576,26 @@ class TestReviewed:
         assert f"1 of 4 images cannot be read: {labels[first]}/{first}" in message_of(
             load, "reviewed", downloads=tmp_path, reviewed=reviewed
         )
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("012356789", "no class for the digit 4: the model takes every image of it for another"),
+        ("01", "no class for the digits 2, 3, 4, 5, 6, 7, 8, 9: the model takes every image of them for another"),
+        ("0123456789", None),
+        ("0123456789ABC", None),
+        ("ABC", None),
+        (["cat", "10"], None),
+        (["0", "1", "2", "3", "4", "5", "6", "7", "8", "10"], "no class for the digit 9: the model takes every image"),
+    ],
+)
+def test_a_missing_digit_is_a_warning_that_names_it(classes, message):
+    """Classes that are no digits are not affected."""
+    found = check_digits(classes)
+    assert [finding.message.startswith(message) for finding in found] == ([True] if message else [])
+    assert all(finding.is_warning and not finding.fatal and finding.value for finding in found)
+    assert all(finding.sentence == f"Warning: {finding.message}." for finding in found)
 
 
 def keep_images(place, *, count):

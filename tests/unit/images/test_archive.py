@@ -214,6 +214,17 @@ def test_members_of_a_tar_file_are_skipped_by_reason(tmp_path: Path) -> None:
     assert listed(archive, selection=Selection(include=["*.txt"], exclude=["x"]))[0] == [b"notes.txt"]
 
 
+def test_system_files_in_an_archive_are_counted(tmp_path: Path) -> None:
+    """Each member counts, also in a folder of such files."""
+    names = ("a.png", "__MACOSX/._a.png", "__MACOSX/x/a.png", "x/._b.png", "x/@eaDir/a.png/T.jpg")
+    for archive in (
+        write_zip(tmp_path / "a.zip", dict.fromkeys(names, b"")),
+        write_tar(tmp_path / "a.tar", *((name.encode(), tarfile.REGTYPE, b"") for name in names)),
+    ):
+        assert listed(archive) == ([b"a.png"], {"system-file": 4})
+        assert len(listed(archive, selection=Selection(system_files=True))[0]) == 5
+
+
 def test_members_of_a_zip_file_are_skipped_by_reason(tmp_path: Path) -> None:
     """Of members with the same path, the last is listed."""
     archive = tmp_path / "a.zip"

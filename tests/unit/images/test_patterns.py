@@ -129,3 +129,53 @@ def test_files_are_selected_by_content(world_readable: Path) -> None:
     assert names == [b"picture-bmp", b"picture-gif", b"picture-jpg", b"picture-png", b"picture-tif", b"picture-webp",
                      b"secret"]  # fmt: skip
     assert listing.skipped == {"other-file": 2, "fifo": 1}
+
+
+SYSTEM = [
+    *("._a.png", "x/._a.png", "._", "Thumbs.db", "x/.DS_Store"),
+    *("__MACOSX/", "__MACOSX/a.png", "__MACOSX/x/._a.png", "x/__MACOSX/", "@eaDir/", "x/@eaDir/a.png/THUMB_M.jpg"),
+    *("#recycle/a.png", ".@__thumb/a.png", ".Trash-1000/files/a.png", "$RECYCLE.BIN/S-1/a.png", ".git/annex/a.png"),
+    *("System Volume Information/", ".thumbnails/normal/a.png", ".ipynb_checkpoints/a-checkpoint.png", "a\n/._b"),
+]
+OTHERS = [
+    "a.png",
+    ".a.png",
+    "_.a.png",
+    "a._b.png",
+    ".../a.png",
+    "__MACOSX",
+    "x__MACOSX/a.png",
+    "eaDir/a.png",
+    "@eaDir2/",
+]
+
+
+@pytest.mark.parametrize("path", SYSTEM)
+def test_system_files_are_left_out_unless_asked_for(path: str) -> None:
+    """Including a name that matches, or all files, does not include them."""
+    for options in ({}, {"include": ["*"]}, {"all_files": True}, {"by_content": True}):
+        assert Selection(**options).reason_to_skip(path.encode(), no_head) == "system-file"
+        assert Selection(**options).reason_to_skip_folder(path.encode()) == "system-file"
+    assert Selection(all_files=True, system_files=True).reason_to_skip(path.encode(), no_head) is None
+    assert Selection(system_files=True).reason_to_skip_folder(path.encode()) is None
+    assert Selection(exclude=["*"]).reason_to_skip(path.encode(), no_head) == "excluded"
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_similar_names_are_no_system_files(path: str) -> None:
+    """A name has to match as a whole; those of folders match folders only."""
+    assert Selection(all_files=True).reason_to_skip(path.encode(), no_head) is None
+
+
+def test_system_files_of_a_folder_are_counted(tmp_path: Path) -> None:
+    """A folder counts once and is not read; as the folder that is listed, it is an ordinary folder."""
+    for name in ("a.png", "._a.png", "x/@eaDir/a.png/b.jpg", "x/@eaDir/c.jpg", "__MACOSX/._a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    listing = Listing(tmp_path)
+    assert [entry.path for entry in listing] == [b"a.png"]
+    assert listing.skipped == {"system-file": 3}
+    assert [entry.path for entry in Listing(tmp_path / "x" / "@eaDir")] == [b"a.png/b.jpg", b"c.jpg"]
+    every = Listing(tmp_path, selection=Selection(system_files=True))
+    assert len(list(every)) == 5
+    assert not every.skipped

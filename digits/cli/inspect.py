@@ -1,0 +1,49 @@
+"""Command `inspect`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from digits.cli.app import Artifacts, AsJson
+from digits.cli.predict import Model, Normalize
+
+CLASSES_SHOWN = 4
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Image file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write, a `.png` file. Default: under the artifact root.")
+    ] = None,
+    model: Model = "champion",
+    normalize: Normalize = None,
+    artifacts: Artifacts = None,
+    json: AsJson = False,
+) -> None:
+    """Draw the steps from one image to the network's input, and show its prediction."""
+    from digits.cli.output import print_json, print_pairs
+    from digits.review import inspection as inspection_module
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
+
+    store = Store(artifact_root(artifacts))
+    inspection, picture = inspection_module.inspect(
+        store, path.absolute(), model=model, out=out, mode=normalize or "auto"
+    )
+    if json:
+        chances = {chance.name: chance.share for chance in inspection.probabilities}
+        answer = {"prediction": inspection.best.name, "status": inspection.status, "novelty": inspection.novelty}
+        print_json({**answer, "probabilities": chances, "picture": picture})
+        return
+    likely = sorted(inspection.probabilities, key=lambda chance: -chance.share)[:CLASSES_SHOWN]
+    print_pairs(
+        path.name,
+        {
+            "prediction": f"{inspection.best.name} ({inspection.best.share:.1%} confidence)",
+            "status": inspection.status,
+            "next": ", ".join(f"{chance.name}: {chance.share:.1%}" for chance in likely[1:]),
+            "findings": " ".join(inspection.findings),
+            "picture": picture,
+        },
+    )
