@@ -10,7 +10,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from digits.outputs.summary import PredictionSummary, count_failures, join_counts, picture_path
+from digits.outputs.summary import PredictionSummary, count_failures, first_frames_line, join_counts, picture_path
 from digits.prediction.plan import IncrementalRows, Plan
 
 if TYPE_CHECKING:
@@ -85,12 +85,11 @@ def prediction_lines(summary: PredictionSummary) -> list[str]:
     done = summary.images - summary.reused - summary.unchanged
     rate = f"{summary.images_per_second:,.0f} per second"
     reused = f"; {summary.reused:,} were predicted by an interrupted run" if summary.reused else ""
-    frames = summary.more_frames
     return _applicable(
         (f"predicted {done:,} images in {summary.seconds:,.1f} s, {rate}{reused}", True),
         (f"images by status: {join_counts(summary.statuses)}", summary.statuses),
         (f"images by class: {join_counts(summary.predictions)}", summary.predictions),
-        (f"only the first frame or page was read of {frames:,} images that have several", frames),
+        (first_frames_line(summary), summary.more_frames),
         (f"the table is {summary.out}", True),
         (f"the least certain images are drawn in {picture_path(summary.out)}", summary.least_certain),
     )
@@ -101,7 +100,7 @@ def failure_line(summary: PredictionSummary) -> str | None:
     failed = count_failures(summary.statuses)
     if not failed:
         return None
-    named = [f"{one.path} ({one.status}: {one.error})" for one in summary.failures]
+    named = [f"{one.name} ({one.status}: {one.error})" for one in summary.failures]
     return f"{failed:,} of {summary.images:,} images could not be read: {join_some(named, failed)}"
 
 

@@ -15,6 +15,7 @@ Status = Literal[
     "unsupported",
     "unreadable",
     "too-large",
+    "too-many-pages",
     "timeout",
     "crashed",
     "denied",

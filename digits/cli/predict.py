@@ -99,6 +99,13 @@ def predict(
             "Default: flag none."
         ),
     ] = None,
+    pages: Annotated[
+        Literal["all", "first"] | None,
+        typer.Option(
+            help="Pages to read of a TIFF with several: `all`, one row each, or only the `first`. Of animations, only "
+            "the first frame is read. Default: all."
+        ),
+    ] = None,
     max_pixels: Annotated[
         int | None, typer.Option(help="Largest number of pixels of an image; larger images are not decoded.")
     ] = None,
@@ -106,7 +113,7 @@ def predict(
         int | None, typer.Option(help="Largest file size in bytes; larger files are not read.")
     ] = None,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Time limit for reading an image, in seconds. Default: 10.")
+        float | None, typer.Option(help="Time limit for reading an image or a page, in seconds. Default: 10.")
     ] = None,
     incremental: Annotated[
         bool | None,
@@ -160,6 +167,7 @@ def predict(
         probabilities=probabilities,
         top_k=top_k,
         max_error=max_error,
+        pages=pages,
         max_pixels=max_pixels,
         max_bytes=max_bytes,
         max_seconds=max_seconds,
@@ -272,7 +280,7 @@ def print_ended(ended: "EndedRun", *, json: bool) -> None:
 
 def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     """Return the facts about a prediction by name, without those that are zero or empty."""
-    from digits.outputs.summary import join_counts, picture_path
+    from digits.outputs.summary import first_frames_line, join_counts, picture_path
 
     only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
     done = summary.images - summary.reused - summary.unchanged
@@ -285,6 +293,7 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
         "classes": join_counts(summary.predictions),
         "statuses": join_counts(summary.statuses),
         "skipped": join_counts(summary.skipped),
+        "frames": summary.more_frames and first_frames_line(summary),
         ("drift" if summary.drift and summary.drift.is_alarm else "test images"): summary.drift
         and summary.drift.sentence,
     }

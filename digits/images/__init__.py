@@ -6,6 +6,7 @@
 - `folder`: listing folders in byte order, and reading what was listed
 - `formats`: which image files are read, and how they are recognized
 - `normalize`: pixels to model input
+- `pages`: where the pages of a TIFF begin
 - `patterns`: include and exclude patterns
 - `screening`: detection of blank pages, several digits and photos of objects
 - `source`: one interface to folders and archives

@@ -38,6 +38,7 @@ from digits.images.formats import (
     OtherFormat,
     matches_format,
 )
+from digits.images.pages import PageFile
 from digits.images.types import Pixels
 from digits.status import Status
 
@@ -52,7 +53,7 @@ _ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 """Metadata from which Pillow reads the orientation."""
 _ON_ITS_SIDE = range(5, 9)
 """EXIF orientations that exchange width and height."""
-_MAY_HAVE_FRAMES = ("GIF", "TIFF", "WEBP", "PNG")
+_MAY_HAVE_FRAMES = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")
 _TRANSPARENT_SCALE = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 """Factors from PNG depths to 8 bit. Pillow scales the pixels, but not the transparent colour in the chunk tRNS."""
 _UINT = struct.Struct(">I").unpack_from
@@ -70,13 +71,13 @@ _WARNINGS_LOCK = threading.Lock()
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Decoded:
-    """Decoded image: its first frame, upright, with white where it is transparent.
+    """Decoded image: its first frame or one page, upright, with white where it is transparent.
 
     Args:
         pixels: grey levels, (H, W) uint8; 0 is black. A large JPEG may have been reduced.
         width: width of the upright image in the file, in pixels.
         height: height of the upright image in the file, in pixels.
-        more_frames: whether the file has more frames or pages than the first one.
+        more_frames: whether the file has more frames or pages than the first one; False for a page of a list.
     """
 
     pixels: Pixels
@@ -108,8 +109,9 @@ def decode(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     min_side: int | None = None,
     others: Sequence[OtherFormat] = (),
+    place: int | None = None,
 ) -> Decoded:
-    """Decode the first frame of an image file to grey pixels.
+    """Decode the first frame or one page of an image file to grey pixels.
 
     Every depth is scaled to 8 bit, not clipped. Formats without a fixed range (32 bit, float) are scaled from the
     smallest of the ranges 0 to 1, 0 to 255 and 0 to 65535 that holds all values. If none does, they are scaled from
@@ -121,6 +123,7 @@ def decode(
         min_side: least number of pixels of the shorter side. A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8
             of its size at which it has that many; None for the full size. Other formats always have the full size.
         others: formats to read besides `FORMATS`.
+        place: where the page is, from `digits.images.pages.list_pages`; None for the first frame or page.
 
     Raises:
         DecodeError: if the file is in another format or damaged, or has more than `max_pixels` pixels.
@@ -132,7 +135,7 @@ def decode(
         if kind == "JPEG" and min_side and (plain := decode_plain_jpeg(content, max_pixels, min_side)) is not None:
             return plain
         with _silence_warnings():
-            return decode_with_pillow(content, kind, max_pixels, min_side)
+            return decode_with_pillow(content, kind, max_pixels, min_side, place)
     except DecodeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
@@ -238,9 +241,11 @@ def _size_of_plain_jpeg(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def decode_with_pillow(content: bytes, kind: str, max_pixels: int, min_side: int | None) -> Decoded:
+def decode_with_pillow(
+    content: bytes, kind: str, max_pixels: int, min_side: int | None, place: int | None = None
+) -> Decoded:
     """Decode an image of any supported kind with Pillow, upright and in grey."""
-    image = _open(content, kind)
+    image = _open(content, kind, place)
     _check_size(image, max_pixels)
     if kind == "JPEG" and min_side and image.mode in ("L", "RGB"):
         small = _reduced(content, image.size, min_side)
@@ -249,7 +254,8 @@ def decode_with_pillow(content: bytes, kind: str, max_pixels: int, min_side: int
     _scale_transparent_colour(image)
     pixels = to_grey(_upright(image))
     height, width = pixels.shape
-    return Decoded(pixels, width, height, more_frames=kind in _MAY_HAVE_FRAMES and _has_more_frames(image))
+    more_frames = place is None and kind in _MAY_HAVE_FRAMES and _has_more_frames(image)
+    return Decoded(pixels, width, height, more_frames=more_frames)
 
 
 def _reduced(content: bytes, size: tuple[int, int], min_side: int) -> Pixels | None:
@@ -275,10 +281,10 @@ def _upright_reduced(pixels: Pixels, image: ImageFile) -> Decoded:
     return Decoded(_to_array(_oriented(small)), width, height)
 
 
-def _open(content: bytes, kind: str) -> ImageFile:
+def _open(content: bytes, kind: str, place: int | None) -> ImageFile:
     importlib.import_module(READERS.get(kind) or OTHER_READERS[kind])
     read, _ = Image.OPEN[kind]
-    image: ImageFile = read(io.BytesIO(content), "")
+    image: ImageFile = read(io.BytesIO(content) if place is None else PageFile(content, place), "")
     return image
 
 

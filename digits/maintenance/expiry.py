@@ -8,7 +8,6 @@ from the table, as it does for each file that is gone. So the row is first copie
 `predictions.removed-2026-11-28.csv`. If a removal is interrupted, the next one completes it before it begins another.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -26,7 +25,7 @@ from digits.store.artifacts import Store
 from digits.store.files import hash_file, replacing
 
 Key = tuple[str, str]
-"""Path of an image as in a table, and the SHA-256 of its content."""
+"""Path of a file as in a table, and the SHA-256 of its content."""
 
 
 def remove_old_tables(store: Store, oldest: float) -> Iterator[tuple[Path, int]]:
@@ -130,8 +129,8 @@ def _due_rows(ledger: Ledger, folder: Path, oldest: float) -> dict[Key, LedgerLi
     rows = {}
     for line in ledger.lines():
         if line.mark == KEEP and _is_due(line, folder, oldest):
-            row = json.loads(line.row)
-            rows[row["path"], row["sha256"]] = line
+            first = line.rows[0]
+            rows[first["path"], first["sha256"]] = line
     return rows
 
 
@@ -149,7 +148,7 @@ def _keep_rows(out: Path, rows: Mapping[Key, LedgerLine], today: str) -> set[Key
     """Copy rows to the table of removed rows of today, unless it exists; return the keys of the rows that are kept."""
     written = max(removed_rows_paths(out), default=None)
     kept = {(row["path"], row["sha256"]) for row in read_table(written)} & rows.keys() if written else set()
-    new = [json.loads(rows[key].row) for key in sorted(rows.keys() - kept)]
+    new = [row for key in sorted(rows.keys() - kept) for row in rows[key].rows]
     target = removed_rows_path(out, today)
     if not new or target.exists():
         return kept

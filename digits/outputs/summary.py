@@ -19,11 +19,17 @@ PICTURE_COLUMNS = 5
 
 @dataclass(frozen=True)
 class Failure:
-    """Image without a prediction."""
+    """Image or page without a prediction."""
 
     path: str
     status: str
     error: str
+    page: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Path, and the page if the file has several."""
+        return name_page(self.path, self.page)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,22 +41,24 @@ class LeastCertain:
         prediction: name of the predicted class.
         confidence: probability of the predicted class, in 0..1.
         pixels: input of the network, (height, width) uint8; None if unknown, as in a summary that was read from a file.
+        page: number of the page; None for a file with one page.
     """
 
     path: str
     prediction: str
     confidence: float
     pixels: npt.NDArray[np.uint8] | None = None
+    page: int | None = None
 
     @classmethod
     def from_commit_record(cls, record: Record) -> Self:
         """Return the image from the commit record of a shard; see `digits.prediction.plan`."""
         pixels = np.frombuffer(base64.b64decode(record["pixels"]), np.uint8).reshape(record["shape"])
-        return cls(record["path"], record["prediction"], record["confidence"], pixels)
+        return cls(record["path"], record["prediction"], record["confidence"], pixels, record.get("page"))
 
     def as_record(self) -> Record:
         """Return the image as JSON values, without its pixels."""
-        return {"path": self.path, "prediction": self.prediction, "confidence": self.confidence}
+        return {"path": self.path, "prediction": self.prediction, "confidence": self.confidence, "page": self.page}
 
     def as_commit_record(self) -> Record:
         """Return the image as JSON values with its pixels in base64, for the commit record of a shard."""
@@ -68,7 +76,7 @@ class PredictionSummary:
         out: path of the table.
         model_version: number of the model version in the registry.
         model_digest: digest of the exported model.
-        images: number of rows in the table.
+        images: number of rows in the table: one per image, or per page of a file with several.
         reused: number of rows reused from an earlier, interrupted run.
         seconds: time from the start of this run's first shard until the table was published.
         images_per_second: rate of the images that this run predicted itself.
@@ -134,9 +142,19 @@ class PredictionSummary:
         return cls(**fields)
 
 
+def name_page(path: str, page: int | None) -> str:
+    """Return the name of an image for people: its path, and its page if the file has several."""
+    return path if page is None else f"{path} page {page}"
+
+
 def join_counts(counts: Mapping[str, int]) -> str:
     """Return counts as one line: `ok: 1,204, uncertain: 3`."""
     return ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+
+
+def first_frames_line(summary: PredictionSummary) -> str:
+    """Return of how many files only the first frame or page was read."""
+    return f"only the first frame or page was read of {summary.more_frames:,} images that have several"
 
 
 def count_failures(statuses: Mapping[str, int]) -> int:
@@ -153,7 +171,7 @@ def draw_least_certain(summary: PredictionSummary) -> bytes | None:
     seen = [(image, image.pixels) for image in summary.least_certain if image.pixels is not None]
     if not seen:
         return None
-    captions = [f"{image.prediction} {image.confidence:.0%}\n{image.path}" for image, _ in seen]
+    captions = [f"{image.prediction} {image.confidence:.0%}\n{name_page(image.path, image.page)}" for image, _ in seen]
     return contact_sheet([pixels for _, pixels in seen], captions, columns=PICTURE_COLUMNS)
 
 

@@ -48,14 +48,16 @@ FIXED_COLUMNS = (
     Column("novelty", "number"),
     Column("model_version", "integer"),
 )
+PAGE = Column("page", "integer")
+"""Last column: number of the page, counted from 1; empty for a file with one page. Old tables lack it."""
 
 
 def columns_of(*, classes: int, probabilities: bool, top_k: int) -> tuple[Column, ...]:
-    """Return the table's columns in order: the fixed ones, then `p0` ..., then `top2`, `top2_confidence` ..."""
+    """Return the table's columns in order: the fixed ones, `p0` ..., `top2`, `top2_confidence` ..., and the page."""
     chances = [Column(f"p{index}", "number") for index in range(classes)] if probabilities else []
     ranks = range(2, min(top_k, classes) + 1)
     others = [column for k in ranks for column in (Column(f"top{k}", "text"), Column(f"top{k}_confidence", "number"))]
-    return (*FIXED_COLUMNS, *chances, *others)
+    return (*FIXED_COLUMNS, *chances, *others, PAGE)
 
 
 class Format(Protocol):
@@ -96,7 +98,8 @@ def format_of(path: Path) -> Format:
 def read_table(path: str | Path) -> Iterator[Record]:
     """Yield the rows of a table by column name; an empty value is None.
 
-    The table may have been edited: its columns may be in another order, and additional columns are read as text.
+    The table may have been edited: its columns may be in another order, and additional columns are read as text. The
+    rows of an old table, which has no column `page`, have the value None there.
 
     Raises:
         UsageError: if the file cannot be read, or lacks a column of the prediction table.
@@ -107,7 +110,9 @@ def read_table(path: str | Path) -> Iterator[Record]:
         raise UsageError(
             f"{path}: expected a table of `digits predict`, but it has no column {missing[0]}; restore the column"
         )
-    yield from _rows(path, [Column(name, _kind_of(name)) for name in names])
+    for row in _rows(path, [Column(name, _kind_of(name)) for name in names]):
+        row.setdefault(PAGE.name, None)
+        yield row
 
 
 def _names(path: Path) -> list[str]:
@@ -124,7 +129,7 @@ def _rows(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
 def _kind_of(name: str) -> Kind:
     if re.fullmatch(r"p\d+|top\d+_confidence", name):
         return "number"
-    return next((column.kind for column in FIXED_COLUMNS if column.name == name), "text")
+    return next((column.kind for column in (*FIXED_COLUMNS, PAGE) if column.name == name), "text")
 
 
 @contextmanager
@@ -144,7 +149,7 @@ class TableFile:
 
     Args:
         path: path of the file; its extension determines the format.
-        columns: columns in order.
+        columns: columns in order; those of an old table lack `PAGE`.
         probabilities: whether the table has one probability column per class.
         top_k: rank of the least likely class that has a column.
     """
@@ -165,9 +170,10 @@ class TableFile:
         classes = sum(re.fullmatch(r"p\d+", name) is not None for name in names)
         top_k = 1 + sum(re.fullmatch(r"top\d+", name) is not None for name in names)
         columns = columns_of(classes=classes or top_k, probabilities=bool(classes), top_k=top_k)
-        if [column.name for column in columns] != names:
+        expected = [column.name for column in columns]
+        if names not in (expected, expected[:-1]):
             raise UsageError(f"{path}: expected the columns that `digits predict` writes, found {', '.join(names)}")
-        return cls(path, columns, bool(classes), top_k)
+        return cls(path, columns[: len(names)], bool(classes), top_k)
 
     def rows(self) -> Iterator[Record]:
         """Return the rows in order; an empty value is None.
@@ -323,7 +329,7 @@ class JsonLines:
     def names(self, file: BinaryIO) -> list[str]:
         """Return the names in the first object; an empty file is a table without rows."""
         first = file.readline()
-        return list(json.loads(first)) if first else [column.name for column in FIXED_COLUMNS]
+        return list(json.loads(first)) if first else [column.name for column in (*FIXED_COLUMNS, PAGE)]
 
     def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
         """Return the rows."""

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Any
 
-from digits.outputs.table import ROWS_AT_ONCE, Column, Row, TableFile, format_of
+from digits.outputs.table import PAGE, ROWS_AT_ONCE, Column, Row, TableFile, format_of
 from digits.store.files import replacing
 from digits.store.records import Record
 
@@ -18,6 +19,7 @@ COLUMNS = (
     Column("shadow_status", "text"),
     Column("model_version", "integer"),
     Column("shadow_version", "integer"),
+    PAGE,
 )
 
 
@@ -27,7 +29,7 @@ def shadow_path(out: Path) -> Path:
 
 
 def write_differences(table: TableFile, other: TableFile, out: Path) -> int:
-    """Write one row per image whose prediction or status differs, and return the number of rows.
+    """Write one row per image or page whose prediction or status differs, and return the number of rows.
 
     Args:
         table: table of the champion.
@@ -49,19 +51,20 @@ def write_differences(table: TableFile, other: TableFile, out: Path) -> int:
 
 
 def pairs(first: Iterable[Record], second: Iterable[Record]) -> Iterator[tuple[Record, Record]]:
-    """Yield the two rows of each image that both tables contain.
+    """Yield the two rows of each image or page that both tables contain.
 
     Both tables have the same order, except for images that were added or removed between the runs. So only few rows
     wait in memory for the row of the other table.
     """
-    waiting: tuple[dict[str, Record], dict[str, Record]] = ({}, {})
+    waiting: tuple[dict[Any, Record], dict[Any, Record]] = ({}, {})
     for rows in zip_longest(first, second):
         for number, row in enumerate(rows):
             if row is None:
                 continue
-            partner = waiting[1 - number].pop(row["path"], None)
+            key = row["path"], row.get("page")
+            partner = waiting[1 - number].pop(key, None)
             if partner is None:
-                waiting[number][row["path"]] = row
+                waiting[number][key] = row
             else:
                 yield (partner, row) if number else (row, partner)
 
@@ -74,4 +77,4 @@ def _row(row: Record, other: Record) -> Row:
     both = (
         value for name in ("prediction", "confidence", "status", "model_version") for value in (row[name], other[name])
     )
-    return (row["path"], *both)
+    return (row["path"], *both, row.get("page"))

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Mode, OtherFormat
+from digits.images.pages import PageChoice
 from digits.settings import Settings
 
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -77,7 +78,12 @@ class PredictionConfig(Settings):
         (),
         description="Additional formats to read, with their extensions, besides PNG, JPEG, GIF, BMP, WebP and TIFF.",
     )
-    max_seconds: float = Field(10, gt=0, le=3600, description="Time limit for reading an image, in seconds.")
+    pages: PageChoice = Field(
+        "all",
+        description="Pages to read of a TIFF with several: `all`, one row each, or only the `first`. Of animations, "
+        "only the first frame is read.",
+    )
+    max_seconds: float = Field(10, gt=0, le=3600, description="Time limit for reading an image or a page, in seconds.")
     max_bytes: int = Field(
         DEFAULT_MAX_BYTES, ge=1, description="Largest file size in bytes; larger files are not read."
     )

@@ -3,7 +3,7 @@
 An incremental run leaves a ledger, from which the next run knows what has changed. A ledger belongs to one table and
 is named after the table's SHA-256. Each pair of source and table has its own directory of ledgers:
 
-    HASH.rows       for each row of the table, in order: a mark, the listing's record, NUL, the row as JSON, NUL
+    HASH.rows       for each file of the table, in order: a mark, the listing's record, NUL, its rows as JSON lines, NUL
     HASH.json       the commit record: a sealed record (`digits.store.records`) with the hash of HASH.rows, and the
                     paths of source and table; the ledger is committed when this file exists
 
@@ -11,12 +11,12 @@ The ledger is committed just before its table replaces the previous one. After a
 previous ledger is removed, there are two ledgers, and one of them matches the table. If none matches, another program
 has changed the table.
 
-The mark of a row states whether the next run may reuse it:
+The mark of a file states whether the next run may reuse its rows:
 
-    =   reuse the row if the listing's record of the file is unchanged
+    =   reuse the rows if the listing's record of the file is unchanged
     ?   compare the content of the file first: it had just been written when it was listed, so a later write may have
         left the modification time unchanged
-    !   predict the image again: its status may be transient
+    !   predict the file again: a status may be transient
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -36,7 +37,7 @@ from digits.images.file_list import FileList
 from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, unescape_path, update_escape
 from digits.images.source import Source
 from digits.model.onnx_model import OnnxModel
-from digits.outputs.table import TableFile, columns_of
+from digits.outputs.table import PAGE, TableFile, columns_of
 from digits.prediction.plan import KNOWN_FILE, FormerRows, IncrementalRows, Plan, decode_entry, encode_entry
 from digits.store.files import hash_file, sync_directory
 from digits.store.records import Record, digest_of, read_record, write_record
@@ -50,17 +51,26 @@ TRANSIENT_STATUSES = frozenset({"denied", "vanished", "changed", "timeout", "cra
 """Statuses of images that the next incremental run predicts again."""
 KEEP, _COMPARE, _RETRY = b"=", b"?", b"!"
 """Marks of a ledger's lines; see the docstring of the module."""
+_FIRST_ROWS = b'"page": null}', b'"page": 1}'
+"""Ends of the first row of a file as JSON: the only row, or that of the first page."""
+_ONLY = b"?"
+"""Mark of a file of known rows, before the numbers of the pages whose rows are predicted."""
 CHUNK_BYTES = 2**20
 """Number of bytes of a ledger that are read at once."""
 logger = logging.getLogger(__name__)
 
 
 class LedgerLine(NamedTuple):
-    """Line of a ledger: the mark, the listing's record with its NUL, and the row as JSON."""
+    """Line of a ledger: the mark, the listing's record with its NUL, and the rows of the file as JSON lines."""
 
     mark: bytes
     record: bytes
-    row: bytes
+    text: bytes
+
+    @property
+    def rows(self) -> list[Record]:
+        """Rows of the file: one, or one per page."""
+        return list(map(json.loads, self.text.splitlines()))
 
     @property
     def entry(self) -> Entry:
@@ -85,8 +95,8 @@ class Ledger:
     def lines(self) -> Iterator[LedgerLine]:
         """Yield the lines in the order of the table."""
         with self.path.open("rb") as file:
-            for marked, row in _pairs(file):
-                yield LedgerLine(marked[:1], marked[1:] + b"\0", row)
+            for marked, text in _pairs(file):
+                yield LedgerLine(marked[:1], marked[1:] + b"\0", text)
 
 
 def _pairs(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
@@ -153,8 +163,8 @@ class RowReuse:
     """Reuse of rows: divides a listing into files whose row is known from the last run, and files to predict.
 
     Args:
-        path: file of known rows to write. For each file of the listing it has the listing's record, NUL, the row as
-            JSON or nothing if the row is not known, NUL.
+        path: file of known rows to write. For each file of the listing it has the listing's record, NUL, its rows as
+            JSON lines or nothing if they are not known, NUL.
         ledger: ledger of the last run, if any.
         source: folder or archive from which contents are read to compare them.
         max_bytes: largest size of a file to compare; larger files are predicted.
@@ -179,40 +189,40 @@ class RowReuse:
         line = next(self._lines, None)
         with self._path.open("wb") as file:
             for entry in entries:
-                record, row = encode_entry(entry), b""
+                record, rows = encode_entry(entry), b""
                 while line and line.record != record and line.entry.path < entry.path:
                     self.settled, line = False, next(self._lines, None)
                 if line and (line.record == record or line.entry.path == entry.path):
-                    row = self._row(line, entry, record)
+                    rows = self._known_rows(line, entry, record)
                     self.settled &= line.mark == KEEP and line.record == record
                     line = next(self._lines, None)
-                file.write(record + row + b"\0")
+                file.write(record + rows + b"\0")
                 self.rows += 1
                 self.bytes += max(entry.size, 0)
-                self.unchanged += bool(row)
-                if not row:
+                self.unchanged += len(rows.splitlines())
+                if not rows:
                     self.settled = False
                     yield entry
             self.settled &= line is None
             file.flush()
             os.fsync(file.fileno())
 
-    def _row(self, line: LedgerLine, entry: Entry, record: bytes) -> bytes:
-        """Return the row of a file if the file is unchanged; empty bytes otherwise."""
+    def _known_rows(self, line: LedgerLine, entry: Entry, record: bytes) -> bytes:
+        """Return the rows of a file if the file is unchanged; empty bytes otherwise."""
         if line.mark == KEEP and line.record == record and not self._verify:
-            return line.row
+            return line.text
         if line.mark == _RETRY or line.entry.size != entry.size:
             return b""
         try:
             content = self._source.read(entry, max_bytes=self._max_bytes)
         except DecodeError:
             return b""
-        same: bool = hashlib.sha256(content).hexdigest() == json.loads(line.row)["sha256"]
-        return line.row if same else b""
+        same: bool = hashlib.sha256(content).hexdigest() == line.rows[0]["sha256"]
+        return line.text if same else b""
 
 
-def merged_rows(plan: Plan, former: FormerRows, parts: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield each row of a plan's table, known or predicted: the listing's record, and the row as JSON.
+def merged_rows(plan: Plan, former: FormerRows, parts: Iterable[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Yield the rows of each file of a plan's table, known or predicted: the listing's record, and each row as JSON.
 
     Args:
         plan: plan of the table.
@@ -223,10 +233,33 @@ def merged_rows(plan: Plan, former: FormerRows, parts: Iterable[bytes]) -> Itera
         CorruptArtifactError: if the file of known rows is damaged.
     """
     known = _verified(plan.path / KNOWN_FILE, former.sha256)
-    predicted = (line for part in parts for line in part.splitlines())
+    predicted = _by_file(line for part in parts for line in part.splitlines())
     with known.open("rb") as file:
-        for record, row in _pairs(file):
-            yield record, row or next(predicted)
+        for record, text in _pairs(file):
+            if text[:1] in (b"", _ONLY):
+                yield record, _chosen(next(predicted), text[1:])
+            else:
+                yield record, text.splitlines()
+
+
+def _by_file(rows: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the rows of each file together, from rows as JSON in the order of the files and their pages."""
+    file: list[bytes] = []
+    for row in rows:
+        if file and row.endswith(_FIRST_ROWS):
+            yield file
+            file = []
+        file.append(row)
+    if file:
+        yield file
+
+
+def _chosen(rows: list[bytes], pages: bytes) -> list[bytes]:
+    """Return the rows of some pages of a file, in their order; all rows if no page is named or the file has one row."""
+    if not pages or rows[0].endswith(_FIRST_ROWS[0]):
+        return rows
+    by_page = {row[row.rindex(b" ") + 1 : -1]: row for row in rows}
+    return [by_page[page] for page in pages.split() if page in by_page]
 
 
 class NewLedger:
@@ -241,8 +274,8 @@ class NewLedger:
         self._plan, self._former = plan, former
         self._rows = plan.path / "rows"
 
-    def merged_rows(self, parts: Iterable[bytes]) -> Iterator[Record]:
-        """Yield all rows of the table in order, and write each of them to the ledger.
+    def merged_rows(self, parts: Iterable[bytes]) -> Iterator[list[Record]]:
+        """Yield the rows of each file of the table in order, and write them to the ledger.
 
         Args:
             parts: contents of the part files: predicted rows as JSON lines.
@@ -251,16 +284,15 @@ class NewLedger:
             CorruptArtifactError: if the file of known rows is damaged.
         """
         with self._rows.open("wb") as rows:
-            for record, text in merged_rows(self._plan, self._former, parts):
-                values = json.loads(text)
-                rows.write(b"%b%b\0%b\0" % (self._mark(record, values), record, text))
+            for record, texts in merged_rows(self._plan, self._former, parts):
+                values = list(map(json.loads, texts))
+                rows.write(b"%b%b\0%b\0" % (self._mark(record, values), record, b"\n".join(texts)))
                 yield values
             rows.flush()
             os.fsync(rows.fileno())
 
-    def _mark(self, record: bytes, values: Record) -> bytes:
-        status = values["status"]
-        if status in TRANSIENT_STATUSES or (status == "unreadable" and values["sha256"] is None):
+    def _mark(self, record: bytes, rows: Sequence[Record]) -> bytes:
+        if any(_is_transient(row) for row in rows):
             return _RETRY
         archive = self._plan.archive
         modified = archive[1] if archive else int(record.split(b" ", 2)[1])
@@ -291,6 +323,10 @@ class NewLedger:
                     path.unlink()
 
 
+def _is_transient(row: Record) -> bool:
+    return row["status"] in TRANSIENT_STATUSES or (row["status"] == "unreadable" and row["sha256"] is None)
+
+
 def open_replaceable_table(path: Path, version: int, model: OnnxModel) -> TableFile:
     """Open the table in which the rows of one model version are replaced.
 
@@ -312,7 +348,7 @@ def open_replaceable_table(path: Path, version: int, model: OnnxModel) -> TableF
             f"{path}: version {version} wrote no row of this table; found {known or 'no rows'}; name another version"
         )
     columns = columns_of(classes=len(model.class_names), probabilities=table.probabilities, top_k=table.top_k)
-    if columns != table.columns:
+    if table.columns not in (columns, columns[:-1]):
         raise UsageError(
             f"{path}: the columns of the table do not fit the {len(model.class_names)} classes of version "
             f"{model.version}; predict the folder again without replace_version"
@@ -320,15 +356,21 @@ def open_replaceable_table(path: Path, version: int, model: OnnxModel) -> TableF
     return table
 
 
+def _only(pages: Sequence[int | None]) -> bytes:
+    """Return the mark of a file of which only some pages are replaced; nothing for a file with one row."""
+    numbers = [page for page in pages if page is not None]
+    return _ONLY + b" ".join(b"%d" % number for number in numbers) if numbers else b""
+
+
 class Replacement:
     """Replacement of rows: divides a table into rows that are kept, and files to predict again.
 
     A file that no longer exists, or that the listing of a folder would skip, is listed as missing. Its row gets the
-    status `vanished`.
+    status `vanished`. Consecutive rows of one file are replaced together, each by the row of the same page.
 
     Args:
         path: file of known rows to write, in the format of `RowReuse`. A row that is kept has an empty record. A file
-            to predict again has its record and no row.
+            to predict again has its record and no row, or `_ONLY` and the numbers of the pages whose rows are replaced.
         table: table from `open_replaceable_table`.
         version: number of the model version whose rows are replaced.
         place: folder or archive of the images.
@@ -339,7 +381,7 @@ class Replacement:
         self, path: Path, table: TableFile, version: int, place: Path, members: Mapping[bytes, Entry] | None
     ) -> None:
         self._path, self._table, self._version, self._place, self._members = path, table, version, place, members
-        self.rows = self.kept = self.missing = 0
+        self.rows = self.kept = 0
 
     def entries_to_predict(self) -> Iterator[Entry]:
         """Write the file of kept rows, and yield the entries to predict in the order of the table.
@@ -352,24 +394,36 @@ class Replacement:
         )
         files = FileList(self._place, ())
         with reader as opened, self._path.open("wb") as file:
-            for row in self._table.rows():
-                self.rows += 1
-                if row["model_version"] != self._version:
-                    self.kept += 1
-                    row["path"] = update_escape(row["path"])
-                    file.write(b"\0" + json.dumps(row, ensure_ascii=False).encode() + b"\0")
+            listed = missing = 0
+            for path, rows in groupby(self._table.rows(), self._path_to_replace):
+                if path is None:
+                    file.writelines(map(self._kept, rows))
                     continue
-                entry = self._entry(unescape_path(row["path"]), files, opened)
-                self.missing += entry.size == MISSING_SIZE
-                file.write(encode_entry(entry) + b"\0")
+                pages = [row.get("page") for row in rows]
+                entry = self._entry(unescape_path(path), files, opened)
+                self.rows += len(pages)
+                listed, missing = listed + 1, missing + (entry.size == MISSING_SIZE)
+                file.write(encode_entry(entry) + _only(pages) + b"\0")
                 yield entry
             file.flush()
             os.fsync(file.fileno())
-        if self.missing == self.rows - self.kept:
+        if missing == listed:
             raise UsageError(
-                f"{self._table.path}: none of the {self.missing:,} files that version {self._version} predicted is in "
+                f"{self._table.path}: none of the {missing:,} files that version {self._version} predicted is in "
                 f"{self._place}; expected the folder from which this table was predicted"
             )
+
+    def _path_to_replace(self, row: Record) -> str | None:
+        """Return the path of a row that is replaced, None for a row that is kept."""
+        return str(row["path"]) if row["model_version"] == self._version else None
+
+    def _kept(self, row: Record) -> bytes:
+        """Return the record of a row that is kept. A row of an old table gets an empty page."""
+        self.rows += 1
+        self.kept += 1
+        row["path"] = update_escape(row["path"])
+        row.setdefault(PAGE.name, None)
+        return b"\0" + json.dumps(row, ensure_ascii=False).encode() + b"\0"
 
     def _entry(self, path: bytes, files: FileList, reader: DirectoryReader | None) -> Entry:
         if self._members is not None or reader is None:

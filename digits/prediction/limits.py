@@ -13,13 +13,22 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 MAX_MEMORY_GROWTH = 512 * 2**20
 """Number of bytes by which a worker's data may grow, counted from its first image."""
 
 _NUMBER = struct.Struct("=q")
 _NONE = -1
+_PAGES = 1 << 12
+"""Factor of a file's number in the position of a page; pages have smaller numbers."""
+
+
+class Position(NamedTuple):
+    """Position of an image in its shard: number of the file, and of the page, 0 if the file is read as a whole."""
+
+    number: int
+    page: int = 0
 
 
 class NoLimits:
@@ -28,12 +37,13 @@ class NoLimits:
     def limit_memory(self) -> None:
         """Limit the growth of the process's data to `MAX_MEMORY_GROWTH` bytes."""
 
-    def begin_image(self, number: int, seconds: float) -> None:
-        """Begin to read an image.
+    def begin_image(self, number: int, seconds: float, page: int = 0) -> None:
+        """Begin to read an image or a page.
 
         Args:
-            number: position of the image in its shard.
+            number: number of the file in its shard.
             seconds: time limit.
+            page: number of the page; 0 for a file that is read as a whole.
         """
 
     def end_images(self) -> None:
@@ -63,10 +73,10 @@ class ImageLimits(NoLimits):
                 resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
         self._limited = True
 
-    def begin_image(self, number: int, seconds: float) -> None:
-        """Note the number of an image, and start the timer; SIGALRM ends the process when the time is over."""
+    def begin_image(self, number: int, seconds: float, page: int = 0) -> None:
+        """Note the position of an image, and start the timer; SIGALRM ends the process when the time is over."""
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        _NUMBER.pack_into(self._position, 0, number)
+        _NUMBER.pack_into(self._position, 0, number * _PAGES + page)
 
     def end_images(self) -> None:
         """Stop the timer, and note that no image is being read."""
@@ -87,7 +97,7 @@ def open_position_file() -> BinaryIO:
     return file
 
 
-def read_position(position: BinaryIO) -> int | None:
-    """Return the number of the image that a worker reads, or read when it died; None if it reads none."""
+def read_position(position: BinaryIO) -> Position | None:
+    """Return the position of the image that a worker reads, or read when it died; None if it reads none."""
     (number,) = _NUMBER.unpack(os.pread(position.fileno(), _NUMBER.size, 0))
-    return None if number == _NONE else int(number)
+    return None if number == _NONE else Position(*divmod(number, _PAGES))

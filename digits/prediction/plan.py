@@ -5,14 +5,15 @@ The path of the directory is all a worker needs. The directory holds:
     plan.json       a sealed record (`digits.store.records`): source, model, options, and the offset of each shard in
                     the listing
     listing         one record per image to predict: size, mtime, inode, path, ended by NUL
-    known           only if the run keeps rows of an earlier table: one record per row of the new table, with the row if
-                    it is kept; see `digits.prediction.incremental.RowReuse`
-    parts/N.part    the part file of shard N: its rows in the format of the table, or as JSON lines if rows are kept
+    known           only if the run keeps rows of an earlier table: one record per file of the new table, with its rows
+                    if they are kept; see `digits.prediction.incremental.RowReuse`
+    parts/N.part    the part file of shard N: its rows in the format of the table, or as JSON lines if rows are kept; a
+                    file with several pages has one row per page
     parts/N.json    the commit record of shard N: a sealed record with the hash of the part file and the counts of the
                     shard; the shard is committed when this file exists
     parts/N.lock    locked by the worker that predicts the shard; the kernel releases the lock when the worker dies
-    parts/N.blame   a sealed record of the images of shard N that must not be decoded again, because each of them ended
-                    two worker processes
+    parts/N.blame   a sealed record of the images and pages of shard N that must not be decoded again, because each of
+                    them ended two worker processes
 """
 
 import secrets
@@ -28,11 +29,13 @@ from digits.images.folder import Entry
 from digits.model.drift import Bins
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.table import JSON_LINES, Column, Format, columns_of, format_of
+from digits.prediction.limits import Position
 from digits.store.files import locked
 from digits.store.records import Record, read_record, write_record
 
 if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.images.formats import Mode, OtherFormat
+    from digits.images.pages import PageChoice
     from digits.status import Status
 
 PLAN_FILE = "plan.json"
@@ -48,7 +51,7 @@ class Options(NamedTuple):
     """Options that determine the contents of the rows: the part of `PredictionConfig` that a worker needs.
 
     `others` are the additional formats to read (`PredictionConfig.other_formats`). A prediction with a confidence below
-    `threshold` gets the status `uncertain`.
+    `threshold` gets the status `uncertain`. `pages` are the pages to read of a file with several.
     """
 
     normalize: "Mode"
@@ -59,6 +62,7 @@ class Options(NamedTuple):
     max_seconds: float
     others: "tuple[OtherFormat, ...]" = ()
     threshold: float = 0
+    pages: "PageChoice" = "all"
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,10 @@ class IncrementalRows:
     """Summary of the rows that an incremental run reuses from the last run's table.
 
     Args:
-        rows: number of rows of the new table.
+        rows: number of files with rows in the new table.
         unchanged: number of rows that are reused.
         settled: whether the new table and ledger would equal the existing ones.
-        shard_size: number of images per shard if all rows were predicted.
+        shard_size: number of files per shard if all rows were predicted.
         sha256: SHA-256 of the plan's file `known`.
         recipe: digest of model, options and code.
         directory: directory of the ledgers.
@@ -140,8 +144,8 @@ class Plan:
         model: exported model.
         options: options that determine the contents of the rows.
         offsets: byte offsets at which the shards begin in the listing, and the end of the last shard.
-        shard_size: number of images per shard; the last shard may have fewer.
-        images: number of images to predict: all rows of the table, except those that are kept from an earlier table.
+        shard_size: number of files per shard; the last shard may have fewer.
+        images: number of files to predict: all of the table, except those whose rows are kept from an earlier table.
         skipped: number of skipped files and folders by reason.
         former: summary of the rows that are kept from an earlier table; None if the run keeps none.
         listing_sha256: SHA-256 of the listing.
@@ -231,7 +235,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Number of rows of the table."""
+        """Number of files with rows in the table; only workers know how many pages a file has."""
         return self.former.rows if self.former else self.images
 
     def entries(self, shard: int) -> list[Entry]:
@@ -280,18 +284,19 @@ class Plan:
         """Remove the commit record of a shard, so that the shard is predicted again."""
         self.part_path(shard, ".json").unlink(missing_ok=True)
 
-    def failed_images(self, shard: int) -> dict[int, "Status"]:
-        """Return the images of a shard that must not be decoded again: position in the shard -> status."""
+    def failed_images(self, shard: int) -> dict[Position, "Status"]:
+        """Return the images of a shard that must not be decoded again, with their statuses."""
         try:
             record = read_record(self.part_path(shard, ".blame"))
         except (FileNotFoundError, CorruptArtifactError):
             return {}
-        return {int(number): status for number, status in record["images"].items()}
+        return {Position(*map(int, key.split())): status for key, status in record["images"].items()}
 
-    def record_failure(self, shard: int, number: int, status: "Status") -> None:
+    def record_failure(self, shard: int, position: Position, status: "Status") -> None:
         """Record the status of an image that ended two worker processes, so that no worker decodes it again."""
-        images = {**self.failed_images(shard), number: status}
-        write_record(self.part_path(shard, ".blame"), {"images": {str(key): images[key] for key in sorted(images)}})
+        images = {**self.failed_images(shard), position: status}
+        named = {f"{key.number} {key.page}": images[key] for key in sorted(images)}
+        write_record(self.part_path(shard, ".blame"), {"images": named})
 
     @contextmanager
     def claim(self, shard: int) -> Iterator[bool]:

@@ -353,6 +353,7 @@ def _options_for(model: OnnxModel, options: PredictionConfig) -> Options:
         options.max_seconds,
         options.other_formats,
         0 if options.max_error is None else threshold_for(model.risk_steps, options.max_error),
+        options.pages,
     )
 
 

@@ -25,7 +25,8 @@ from typing import Self
 from digits.errors import DigitsError, StoreError, error_class_for, os_errors_as
 from digits.images.folder import escape_path
 from digits.model.onnx_model import OnnxModel
-from digits.prediction.limits import open_position_file, read_position
+from digits.outputs.summary import name_page
+from digits.prediction.limits import Position, open_position_file, read_position
 from digits.prediction.plan import Plan
 from digits.prediction.worker import DONE, TAKEN
 from digits.progress import SILENT, Bar, Progress
@@ -124,12 +125,12 @@ class WorkerProcess:
         with suppress(BrokenPipeError):
             os.write(self._process.stdin.fileno(), json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
 
-    def collect_exit(self) -> tuple[int, int | None, str]:
-        """Return the exit code of a dead worker, the number of the image it was reading, and the end of its stderr."""
-        code, number = self._process.wait(), read_position(self._position)
+    def collect_exit(self) -> tuple[int, Position | None, str]:
+        """Return the exit code of a dead worker, the position of its image, and the end of its stderr."""
+        code, position = self._process.wait(), read_position(self._position)
         self._errors.seek(0)
         output = self._errors.read().decode(errors="replace").strip()[-2000:]
-        return code, number, output
+        return code, position, output
 
     @property
     def exit_code(self) -> int | None:
@@ -290,7 +291,7 @@ class _Job:
         self._plan, self._pool, self._bar = plan, pool, bar
         self._todo: deque[int] = deque()
         self._busy: set[WorkerProcess] = set()
-        self._deaths: Counter[tuple[int, int]] = Counter()
+        self._deaths: Counter[tuple[int, Position]] = Counter()
         self._failed_attempts: Counter[int] = Counter()
 
     def predict(self, shards: Iterable[int]) -> None:
@@ -330,7 +331,7 @@ class _Job:
 
     def _handle_death(self, worker: WorkerProcess) -> None:
         """Find out why a worker died, and raise the error it reported, if any; its shard is pending again."""
-        code, number, output = worker.collect_exit()
+        code, position, output = worker.collect_exit()
         self._pool.discard(worker)
         if code == 0 or self._pool.closed:  # another run has published the table, or the pool was closed
             return
@@ -339,9 +340,10 @@ class _Job:
             raise kind(output)
         shard = worker.shard
         event = f"a worker process {f'was killed by signal {-code}' if code < 0 else f'failed ({code})'}"
-        if number is not None:
-            event += f" at {escape_path(self._plan.entries(shard)[number].path)}"
-            self._count_death(shard, number, by_timer=code == -signal.SIGALRM)
+        if position is not None:
+            path = escape_path(self._plan.entries(shard)[position.number].path)
+            event += f" at {name_page(path, position.page or None)}"
+            self._count_death(shard, position, by_timer=code == -signal.SIGALRM)
         self._failed_attempts[shard] += 1
         if self._failed_attempts[shard] >= _MAX_FAILED_ATTEMPTS:
             raise DigitsError(
@@ -350,11 +352,11 @@ class _Job:
             )
         logger.warning("%s; another worker predicts its images. %s", event, output)
 
-    def _count_death(self, shard: int, number: int, *, by_timer: bool) -> None:
+    def _count_death(self, shard: int, position: Position, *, by_timer: bool) -> None:
         """Count a death at an image, and record the image as failed at the second; the first may have another cause."""
-        self._deaths[shard, number] += 1
-        if self._deaths[shard, number] >= _MAX_DEATHS_PER_IMAGE:
-            self._plan.record_failure(shard, number, "timeout" if by_timer else "crashed")
+        self._deaths[shard, position] += 1
+        if self._deaths[shard, position] >= _MAX_DEATHS_PER_IMAGE:
+            self._plan.record_failure(shard, position, "timeout" if by_timer else "crashed")
             del self._failed_attempts[shard]
 
 

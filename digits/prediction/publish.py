@@ -1,4 +1,4 @@
-"""Publication: merge the part files of a plan into one table with one row per image.
+"""Publication: merge the part files of a plan into one table with one row per image or page.
 
 A prediction has three steps, which may run in different processes: `plan_predictions` lists the folder and cuts it
 into shards; `run_workers`, or any number of processes that call `run_worker`, predicts the shards; `merge_predictions`
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from digits.errors import CorruptArtifactError, PlanGoneError, StoreError, os_errors_as
@@ -218,7 +218,8 @@ def _write_replaced(plan: Plan, former: ReplacedRows, totals: "_Totals") -> None
     """Write the table of kept and predicted rows in place of the previous table."""
     totals.count_rows_only(())
     with replacing(plan.out) as file:
-        rows = (json.loads(row) for _, row in merged_rows(plan, former, _verified_parts(plan, totals)))
+        parts = _verified_parts(plan, totals)
+        rows = ([json.loads(row) for row in rows] for _, rows in merged_rows(plan, former, parts))
         plan.table_format.join(_shards_of(plan, former, rows, totals), plan.columns, file)
         if hash_file(plan.out) != former.table:
             raise StoreError(
@@ -227,9 +228,9 @@ def _write_replaced(plan: Plan, former: ReplacedRows, totals: "_Totals") -> None
             )
 
 
-def _shards_of(plan: Plan, former: FormerRows, rows: Iterator[Record], totals: "_Totals") -> Iterator[bytes]:
-    """Yield the encoded rows, in parts of the size that a run without an earlier table would write."""
-    while shard := list(islice(rows, former.shard_size)):
+def _shards_of(plan: Plan, former: FormerRows, files: Iterator[list[Record]], totals: "_Totals") -> Iterator[bytes]:
+    """Yield the encoded rows of files, in parts of the size that a run without an earlier table would write."""
+    while shard := list(chain.from_iterable(islice(files, former.shard_size))):
         totals.count(shard)
         yield plan.table_format.encode([tuple(row.values()) for row in shard], plan.columns)
 
@@ -259,6 +260,14 @@ def read_part(plan: Plan, shard: int) -> tuple[Record, bytes]:
     return commit, part
 
 
+_Key = tuple[str, int | None]
+"""Path and page of an image."""
+
+
+def _key(image: LeastCertain) -> _Key:
+    return image.path, image.page
+
+
 class _Totals:
     """Totals of a table: the sum of the counts in the shards' commit records.
 
@@ -269,10 +278,10 @@ class _Totals:
         self._predictions: Counter[str] = Counter()
         self._statuses: Counter[str] = Counter()
         self._rows: list[tuple[float, int]] = []
-        self._more_frames = 0
+        self._images = self._more_frames = 0
         self._failures: list[Failure] = []
         self._least_certain: list[LeastCertain] = []
-        self._with_pixels: dict[str, LeastCertain] | None = None
+        self._with_pixels: dict[_Key, LeastCertain] | None = None
         self._parts: list[Counts] = []
 
     def count_rows_only(self, least_certain: Sequence[Record]) -> None:
@@ -281,7 +290,7 @@ class _Totals:
         Args:
             least_certain: images whose pixels are known, as in a commit record, besides those of the commit records.
         """
-        self._with_pixels = {image.path: image for image in map(LeastCertain.from_commit_record, least_certain)}
+        self._with_pixels = {_key(image): image for image in map(LeastCertain.from_commit_record, least_certain)}
 
     def add(self, commit: Record) -> None:
         """Add the counts of a shard's commit record."""
@@ -290,8 +299,9 @@ class _Totals:
         self._parts += commit["drift"]
         least_certain = map(LeastCertain.from_commit_record, commit["least_certain"])
         if self._with_pixels is not None:
-            self._with_pixels |= {image.path: image for image in least_certain}
+            self._with_pixels |= {_key(image): image for image in least_certain}
             return
+        self._images += commit["rows"]
         self._predictions.update(commit["classes"])
         self._statuses.update(commit["statuses"])
         self._add_failures(Failure(*failure) for failure in commit["failures"])
@@ -299,13 +309,17 @@ class _Totals:
 
     def count(self, rows: Sequence[Record]) -> None:
         """Count rows of a table."""
+        self._images += len(rows)
         predicted = [row for row in rows if row["prediction"] is not None]
         self._predictions.update(row["prediction"] for row in predicted)
         self._statuses.update(row["status"] for row in rows)
-        self._add_failures(Failure(r["path"], r["status"], r["error"]) for r in rows if r["prediction"] is None)
+        failed = (row for row in rows if row["prediction"] is None)
+        self._add_failures(Failure(row["path"], row["status"], row["error"], row["page"]) for row in failed)
         predicted.sort(key=lambda row: float(row["confidence"]))
         least = predicted[:LEAST_CERTAIN_KEPT]
-        self._add_least_certain(LeastCertain(row["path"], row["prediction"], row["confidence"]) for row in least)
+        self._add_least_certain(
+            LeastCertain(row["path"], row["prediction"], row["confidence"], page=row["page"]) for row in least
+        )
 
     def _add_failures(self, failures: Iterable[Failure]) -> None:
         self._failures += islice(failures, FAILURES_KEPT - len(self._failures))
@@ -324,8 +338,8 @@ class _Totals:
         return [image if image.pixels is not None else self._find_pixels(image, known) for image in self._least_certain]
 
     @staticmethod
-    def _find_pixels(image: LeastCertain, images: Mapping[str, LeastCertain]) -> LeastCertain:
-        known = images.get(image.path)
+    def _find_pixels(image: LeastCertain, images: Mapping[_Key, LeastCertain]) -> LeastCertain:
+        known = images.get(_key(image))
         return known if known and known.as_record() == image.as_record() else image
 
     def parts(self) -> tuple[Counts, ...]:
@@ -335,6 +349,7 @@ class _Totals:
     def summary(self, plan: Plan, started: float | None) -> PredictionSummary:
         """Return the summary of the table, without its drift."""
         now, since = time.time(), started or 0
+        predicted = sum(rows for _, rows in self._rows)
         begun = min((start for start, _ in self._rows if start >= since), default=now)
         seconds = max(now - begun, 1e-6)
         reused = sum(rows for start, rows in self._rows if start < begun)
@@ -344,10 +359,10 @@ class _Totals:
             out=plan.out,
             model_version=plan.model.version,
             model_digest=plan.model.digest,
-            images=plan.rows,
+            images=self._images,
             reused=reused,
             seconds=round(seconds, 3),
-            images_per_second=round((plan.images - reused) / seconds, 1),
+            images_per_second=round((predicted - reused) / seconds, 1),
             predictions=names,
             statuses={status: self._statuses[status] for status in STATUSES if self._statuses[status]},
             skipped=dict(plan.skipped),

@@ -25,6 +25,7 @@ from digits.errors import DigitsError, ModelError, StoreError, os_errors_as
 from digits.images.decode import MIN_SIDE, Decoded, DecodeError, decode
 from digits.images.folder import Entry, escape_path
 from digits.images.normalize import opencv
+from digits.images.pages import NO_PAGES, PageList, list_pages
 from digits.images.screening import ScreenedImage, screen
 from digits.images.source import Source, open_source
 from digits.images.types import Pixels
@@ -40,7 +41,7 @@ from digits.model.drift import (
 from digits.model.onnx_model import OnnxModel, Predictor, load_runtime
 from digits.outputs.summary import LeastCertain
 from digits.outputs.table import DECIMALS, FIXED_COLUMNS, Row
-from digits.prediction.limits import ImageLimits, NoLimits
+from digits.prediction.limits import ImageLimits, NoLimits, Position
 from digits.prediction.plan import Plan
 from digits.status import Status, combine_novelty, prediction_status
 from digits.store.files import write_file
@@ -60,6 +61,7 @@ _FAILED_ERRORS: Mapping[Status, str] = {
     "timeout": "reading and decoding it took more than {:g} s; shrink the image or raise --max-seconds",
 }
 """Errors in the table for images that must not be decoded again, with a place for the time limit."""
+_OUT_OF_MEMORY = DecodeError("too-large", "it needs more memory than is allowed")
 Tick = Callable[[int], None]
 
 
@@ -108,7 +110,7 @@ def _open_worker(plan: Plan, limits: NoLimits, tick: Tick) -> Iterator["_Worker"
 
 
 class _ReadImage(NamedTuple):
-    """Image before its prediction. If the file could not be read, `pixels` is None, and there is an error."""
+    """Image or page before its prediction. If it could not be read, `pixels` is None, and there is an error."""
 
     path: str
     sha256: str | None
@@ -119,6 +121,20 @@ class _ReadImage(NamedTuple):
     error: str | None = None
     more_frames: bool = False
     screened: ScreenedImage | None = None
+    page: int | None = None
+
+
+class _File(NamedTuple):
+    """Content of a file that was read, its number in the shard, its path in the table and its hash."""
+
+    number: int
+    path: str
+    sha256: str
+    content: bytes
+
+
+def _unread(path: str, sha256: str | None, fault: DecodeError) -> _ReadImage:
+    return _ReadImage(path, sha256, None, fault.width, fault.height, fault.status, str(fault))
 
 
 @dataclass
@@ -128,7 +144,7 @@ class _Tally:
     classes: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     more_frames: int = 0
-    failures: list[tuple[str, Status, str | None]] = field(default_factory=list)
+    failures: list[tuple[str, Status, str | None, int | None]] = field(default_factory=list)
     least_certain: list[tuple[float, str, _ReadImage]] = field(default_factory=list)
     drift: tuple[Counts, ...] = ()
 
@@ -136,7 +152,7 @@ class _Tally:
         self.statuses.update(statuses)
         self.more_frames += sum(image.more_frames for image in images)
         room = FAILURES_KEPT - len(self.failures)
-        self.failures += [(i.path, i.status, i.error) for i in images if i.pixels is None][:room]
+        self.failures += [(i.path, i.status, i.error, i.page) for i in images if i.pixels is None][:room]
 
     def count_predictions(
         self, images: Sequence[_ReadImage], names: Sequence[str], confidence: Sequence[float]
@@ -150,7 +166,7 @@ class _Tally:
 
 
 def _as_least_certain(confidence: float, name: str, image: _ReadImage) -> Record:
-    return LeastCertain(image.path, name, confidence, image.pixels).as_commit_record()
+    return LeastCertain(image.path, name, confidence, image.pixels, image.page).as_commit_record()
 
 
 class _Worker:
@@ -177,36 +193,66 @@ class _Worker:
         planned = self._plan.model
         predictor = _load_predictor(planned.directory, planned.version, planned.digest)
         self._limits.limit_memory()
-        entries, failed = self._plan.entries(shard), self._plan.failed_images(shard)
         rows, tally = list[Row](), _Tally()
-        for first in range(0, len(entries), SLICE):
-            images = [
-                self._read(number, entry, failed.get(number))
-                for number, entry in enumerate(entries[first : first + SLICE], first)
-            ]
+        for images, files in self._slices(self._plan.entries(shard), self._plan.failed_images(shard)):
             self._limits.end_images()
             rows += self._rows(images, predictor, tally)
-            self._tick(len(images))
+            self._tick(files)
         part = self._plan.format.encode(rows, self._columns)
         _commit(self._plan, shard, part, {"rows": len(rows), "started": started, **tally.as_record()})
 
-    def _read(self, number: int, entry: Entry, failed: Status | None) -> _ReadImage:
-        path, options, digest = escape_path(entry.path), self._plan.options, None
+    def _slices(
+        self, entries: Sequence[Entry], failed: Mapping[Position, Status]
+    ) -> Iterator[tuple[list[_ReadImage], int]]:
+        """Yield the images of files and the number of these files, about `SLICE` images at a time."""
+        images, first = list[_ReadImage](), 0
+        for number, entry in enumerate(entries, 1):
+            images += self._read(number - 1, entry, failed)
+            if len(images) >= SLICE or number == len(entries):
+                yield images, number - first
+                images, first = [], number
+
+    def _read(self, number: int, entry: Entry, failed: Mapping[Position, Status]) -> Sequence[_ReadImage]:
+        """Return the image of a file, or one image per page if it has several."""
+        path, options = escape_path(entry.path), self._plan.options
         self._limits.begin_image(number, options.max_seconds)
         try:
             content = self._source.read(entry, max_bytes=options.max_bytes)
-            digest = hashlib.sha256(content).hexdigest()
-            if failed:
-                error = _FAILED_ERRORS[failed].format(options.max_seconds)
-                return _ReadImage(path, digest, None, status=failed, error=error)
-            picture = decode(content, max_pixels=options.max_pixels, min_side=MIN_SIDE, others=options.others)
+        except DecodeError as fault:
+            return [_unread(path, None, fault)]
+        except MemoryError:
+            return [_unread(path, None, _OUT_OF_MEMORY)]
+        digest = hashlib.sha256(content).hexdigest()
+        pages = list_pages(content) if options.pages == "all" else NO_PAGES
+        if pages.several:
+            return list(self._read_pages(_File(number, path, digest, content), pages, failed))
+        place = pages.places[0] if pages.places else None
+        return [self._decode(_File(number, path, digest, content), place, failed.get(Position(number)))]
+
+    def _read_pages(self, file: _File, pages: PageList, failed: Mapping[Position, Status]) -> Iterator[_ReadImage]:
+        for page, place in enumerate(pages.places, 1):
+            self._limits.begin_image(file.number, self._plan.options.max_seconds, page)
+            yield self._decode(file, place, failed.get(Position(file.number, page)))._replace(page=page)
+        if pages.fault:
+            fault = DecodeError("too-many-pages", pages.fault)
+            yield _unread(file.path, file.sha256, fault)._replace(page=len(pages.places) + 1)
+
+    def _decode(self, file: _File, place: int | None, failed: Status | None) -> _ReadImage:
+        options = self._plan.options
+        if failed:
+            return _unread(
+                file.path, file.sha256, DecodeError(failed, _FAILED_ERRORS[failed].format(options.max_seconds))
+            )
+        try:
+            limit, others = options.max_pixels, options.others
+            picture = decode(file.content, max_pixels=limit, min_side=MIN_SIDE, others=others, place=place)
             screened = self._screen(picture)
         except DecodeError as fault:
-            return _ReadImage(path, digest, None, fault.width, fault.height, fault.status, str(fault))
+            return _unread(file.path, file.sha256, fault)
         except MemoryError:
-            return _ReadImage(path, digest, None, status="too-large", error="it needs more memory than is allowed")
-        more, pixels = picture.more_frames, screened.pixels
-        return _ReadImage(path, digest, pixels, picture.width, picture.height, more_frames=more, screened=screened)
+            return _unread(file.path, file.sha256, _OUT_OF_MEMORY)
+        more, size = picture.more_frames, (picture.width, picture.height)
+        return _ReadImage(file.path, file.sha256, screened.pixels, *size, more_frames=more, screened=screened)
 
     def _screen(self, picture: Decoded) -> ScreenedImage:
         try:
@@ -218,13 +264,14 @@ class _Worker:
 
     def _rows(self, images: Sequence[_ReadImage], predictor: Predictor, tally: _Tally) -> list[Row]:
         answers = iter(self._predict([image for image in images if image.pixels is not None], predictor, tally))
-        none: Row = (None,) * (3 + len(self._columns) - len(FIXED_COLUMNS))
+        none: Row = (None,) * (2 + len(self._columns) - len(FIXED_COLUMNS))
         version = self._plan.model.version
         rows: list[Row] = []
         for image in images:
             path, digest, pixels, width, height, read_status, error, *_ = image
             status, name, confidence, novelty, *more = (read_status, *none) if pixels is None else next(answers)
-            rows.append((path, name, confidence, status, error, width, height, digest, novelty, version, *more))
+            fixed = (path, name, confidence, status, error, width, height, digest, novelty, version)
+            rows.append((*fixed, *more, image.page))
         tally.count(images, [str(row[_STATUS]) for row in rows])
         return rows
 

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from digits.errors import UsageError
 from digits.images.folder import escape_path, unescape_path
-from digits.outputs.table import FIXED_COLUMNS, FORMATS, Row, columns_of, format_of, read_table
+from digits.outputs.table import FIXED_COLUMNS, FORMATS, PAGE, Row, TableFile, columns_of, format_of, read_table
 
 COLUMNS = columns_of(classes=3, probabilities=False, top_k=1)
 ROWS: list[Row] = [
-    ("a.png", "7", 0.998877, "ok", None, 28, 28, "ab" * 32, None, 3),
-    ('comma, "quote".png', "NA", 1.0, "ok", None, 1, 1, "cd" * 32, 0.25, 3),
-    ("007.png", None, None, "denied", "no permission, none", None, None, None, None, 3),
+    ("a.png", "7", 0.998877, "ok", None, 28, 28, "ab" * 32, None, 3, None),
+    ('comma, "quote".png', "NA", 1.0, "ok", None, 1, 1, "cd" * 32, 0.25, 3, 12),
+    ("007.png", None, None, "denied", "no permission, none", None, None, None, None, 3, None),
 ]
 CELLS = [
-    ["a.png", "7", "0.998877", "ok", "", "28", "28", "ab" * 32, "", "3"],
-    ['comma, "quote".png', "NA", "1.000000", "ok", "", "1", "1", "cd" * 32, "0.250000", "3"],
-    ["007.png", "", "", "denied", "no permission, none", "", "", "", "", "3"],
+    ["a.png", "7", "0.998877", "ok", "", "28", "28", "ab" * 32, "", "3", ""],
+    ['comma, "quote".png', "NA", "1.000000", "ok", "", "1", "1", "cd" * 32, "0.250000", "3", "12"],
+    ["007.png", "", "", "denied", "no permission, none", "", "", "", "", "3", ""],
 ]
 
 
@@ -40,17 +40,17 @@ def test_the_columns_are_in_the_documented_order() -> None:
     names = [column.name for column in columns_of(classes=3, probabilities=True, top_k=3)]
     assert ",".join(names) == (
         "path,prediction,confidence,status,error,width,height,sha256,novelty,model_version,"
-        "p0,p1,p2,top2,top2_confidence,top3,top3_confidence"
+        "p0,p1,p2,top2,top2_confidence,top3,top3_confidence,page"
     )
-    assert columns_of(classes=3, probabilities=False, top_k=1) == FIXED_COLUMNS
-    assert len(columns_of(classes=2, probabilities=False, top_k=9)) == len(FIXED_COLUMNS) + 2
+    assert columns_of(classes=3, probabilities=False, top_k=1) == (*FIXED_COLUMNS, PAGE)
+    assert len(columns_of(classes=2, probabilities=False, top_k=9)) == len(FIXED_COLUMNS) + 3
 
 
 def test_csv_has_exactly_the_documented_bytes() -> None:
     assert table("x.csv", ROWS[1:]) == (
-        b"path,prediction,confidence,status,error,width,height,sha256,novelty,model_version\n"
-        b'"comma, ""quote"".png",NA,1.000000,ok,,1,1,' + b"cd" * 32 + b",0.250000,3\n"
-        b'007.png,,,denied,"no permission, none",,,,,3\n'
+        b"path,prediction,confidence,status,error,width,height,sha256,novelty,model_version,page\n"
+        b'"comma, ""quote"".png",NA,1.000000,ok,,1,1,' + b"cd" * 32 + b",0.250000,3,12\n"
+        b'007.png,,,denied,"no permission, none",,,,,3,\n'
     )
 
 
@@ -94,7 +94,7 @@ def test_an_unknown_extension_is_refused_with_the_known_ones() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=20), st.text(max_size=10)), min_size=1, max_size=5))
 def test_any_path_and_any_class_name_is_read_back_unchanged(names: list[tuple[bytes, str]]) -> None:
-    rows = [(escape_path(path), name, 0.5, "ok", None, 1, 1, None, None, 1) for path, name in names]
+    rows = [(escape_path(path), name, 0.5, "ok", None, 1, 1, None, None, 1, None) for path, name in names]
     content = table("x.csv", rows)
     read = list(csv.reader(io.StringIO(content.decode(), newline="")))[1:]
     assert [(unescape_path(row[0]), row[1]) for row in read] == names
@@ -107,6 +107,20 @@ def test_read_table_returns_the_same_values_for_each_format(tmp_path: Path, endi
     path = tmp_path / f"x{ending}"
     path.write_bytes(table(path.name, ROWS[:1], ROWS[1:]))
     assert [tuple(row.values()) for row in read_table(str(path))] == ROWS
+
+
+@pytest.mark.parametrize("ending", sorted(FORMATS))
+def test_a_table_of_an_earlier_version_without_pages_is_read(tmp_path: Path, ending: str) -> None:
+    """Its rows have no page. It counts as unedited."""
+    path = tmp_path / f"x{ending}"
+    form, rows = format_of(path), [row[:-1] for row in ROWS]
+    with path.open("wb") as file:
+        form.join([form.encode(rows, FIXED_COLUMNS)], FIXED_COLUMNS, file)
+    assert [row["page"] for row in read_table(path)] == [None] * len(ROWS)
+    found = TableFile.open(path)
+    found.require_unedited()
+    assert found.columns == FIXED_COLUMNS
+    assert [tuple(row.values()) for row in found.rows()] == rows
 
 
 def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
@@ -128,13 +142,13 @@ def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
         ("x.csv", table("x.csv") + b"\xff\n", "expected a complete prediction table, but: 'utf-8' codec"),
         (
             "x.csv",
-            table("x.csv") + b"a,7,high,ok,,,,,,1\n",
+            table("x.csv") + b"a,7,high,ok,,,,,,1,\n",
             "expected a complete prediction table, but: line 2: could not convert",
         ),
         (
             "x.csv",
             table("x.csv") + b"a,7\n",
-            "expected a complete prediction table, but: line 2: expected 10 values, found 2",
+            "expected a complete prediction table, but: line 2: expected 11 values, found 2",
         ),
         ("x.jsonl", b"{}\n", "it has no column path"),
         ("x.jsonl", b"{", "expected a complete prediction table, but: "),

@@ -115,3 +115,10 @@ def test_images_that_only_one_table_has_are_left_out() -> None:
     second = [{"path": name} for name in "acdeg"]
     found = [(row["path"], other["path"]) for row, other in pairs(first, second)]
     assert found == [("a", "a"), ("d", "d"), ("e", "e")]
+
+
+def test_pages_are_compared_with_the_same_page() -> None:
+    first = [{"path": "a", "page": page} for page in (1, 2, 3)]
+    second = [{"path": "a", "page": page} for page in (2, 3, 4)]
+    found = [(row["page"], other["page"]) for row, other in pairs(first, second)]
+    assert found == [(2, 2), (3, 3)]

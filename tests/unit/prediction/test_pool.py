@@ -22,7 +22,7 @@ from digits.errors import DigitsError, ModelError, StoreError
 from digits.model.onnx_model import OnnxModel
 from digits.prediction import pool as pool_module
 from digits.prediction.config import PredictionConfig
-from digits.prediction.limits import open_position_file, read_position
+from digits.prediction.limits import Position, open_position_file, read_position
 from digits.prediction.plan import Plan
 from digits.prediction.planning import plan_predictions
 from digits.prediction.pool import WorkerPool, WorkerProcess, run_workers, usable_cpus
@@ -291,7 +291,7 @@ def test_a_deadly_image_gets_a_status_and_leaves_all_other_rows_unchanged(
     bad = found[1].pop(1)
     expected[1].pop(1)
     assert found == expected
-    path, prediction, confidence, found_status, error, *_, digest, _, _ = bad.split(",")
+    path, prediction, confidence, found_status, error, *_, digest, _, _, _ = bad.split(",")
     assert (path, prediction, confidence, found_status) == ("0004.png", "", "", status)
     assert error
     assert digest == hashlib.sha256((plan.source / "0004.png").read_bytes()).hexdigest()
@@ -338,9 +338,9 @@ def test_workers_that_keep_dying_between_images_are_an_error(
 
 def test_a_damaged_record_of_failed_images_counts_as_empty(plan: Plan) -> None:
     """The failed images will be found again."""
-    plan.record_failure(1, 2, "crashed")
-    plan.record_failure(1, 0, "timeout")
-    assert plan.failed_images(1) == {0: "timeout", 2: "crashed"}
+    plan.record_failure(1, Position(2, page=3), "crashed")
+    plan.record_failure(1, Position(0), "timeout")
+    assert plan.failed_images(1) == {Position(0): "timeout", Position(2, page=3): "crashed"}
     plan.part_path(1, ".blame").write_text("{}")
     assert plan.failed_images(1) == {}
     assert plan.failed_images(0) == {}
