@@ -15,7 +15,7 @@ from digits.data.arrays import MAX_CLASSES, Finding, LabelledArrays, report_conf
 from digits.data.checks import LAYOUTS, check_structure, require_sound
 from digits.data.downloads import PUBLISHED, PublishedDataset, fetch
 from digits.data.idx import IDX_FILES, find_idx_file, parse_idx, read_bounded, read_idx_files, read_npz
-from digits.data.labels import DIGITS, LabelSnapshot
+from digits.data.labels import DIGITS, LabelSnapshot, file_and_page, image_id
 from digits.errors import DataError, DigitsError, UsageError, os_errors_as
 from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, EXTENSIONS, Mode
 from digits.images.patterns import is_system_file
@@ -206,10 +206,11 @@ def _load_sample() -> LabelledArrays:
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """Image file and the name of its class."""
+    """Image file, the name of its class, and the page that is the image if the file has several."""
 
     class_name: str
     path: Path
+    page: int | None = None
 
     @property
     def relative(self) -> str:
@@ -245,7 +246,8 @@ def _report_system_files(names: Sequence[str]) -> list[Finding]:
 
 def _load_reviewed(reviewed: LabelSnapshot, *, mode: Mode, progress: Progress) -> LabelledArrays:
     """Load the reviewed images with their labels."""
-    files = [LabelledFile(label, reviewed.images / sha256) for sha256, label in reviewed.labels.items()]
+    images = [(*file_and_page(image), label) for image, label in reviewed.labels.items()]
+    files = [LabelledFile(label, reviewed.images / sha256, page) for sha256, page, label in images]
     if not files:
         raise DataError(f"{REVIEWED}: no image has been labelled as a digit yet; label some with `digits review TABLE`")
     decoded = _decode_files(files, mode, progress)
@@ -286,10 +288,10 @@ def _split(
         if len({files[index].class_name for index in group}) == 1:
             accepted.append(group)
         else:
-            conflicts += [decoded[index].sha256 for index in group]
+            conflicts += [image_id(decoded[index].sha256, files[index].page) for index in group]
     firsts = [group[0] for group in accepted]
     everything = np.stack([one.pixels for one in decoded])
-    names = [decoded[index].sha256 for index in firsts]
+    names = [image_id(decoded[index].sha256, files[index].page) for index in firsts]
     labels = np.array([class_names.index(files[index].class_name) for index in firsts], np.uint8)
     is_test = [any(_is_test_image(decoded[index].fingerprint) for index in group) for group in accepted]
     test, train = (np.flatnonzero(np.array(is_test, bool) == value) for value in (True, False))
@@ -405,7 +407,7 @@ def _decode_files(files: Sequence[LabelledFile], mode: Mode, progress: Progress)
     decoded, faults = [], []
     for file in files:
         try:
-            decoded.append(_decode_file(file.path, mode))
+            decoded.append(_decode_file(file, mode))
         except (DigitsError, OSError) as error:
             faults.append(f"{file.relative} ({error})")
         bar.advance()
@@ -417,15 +419,18 @@ def _decode_files(files: Sequence[LabelledFile], mode: Mode, progress: Progress)
     return decoded
 
 
-def _decode_file(path: Path, mode: Mode) -> _DecodedFile:
+def _decode_file(image: LabelledFile, mode: Mode) -> _DecodedFile:
     from digits.images.decode import MIN_SIDE, decode
     from digits.images.formats import OTHER_EXTENSIONS
     from digits.images.normalize import normalize
+    from digits.images.pages import place_of
 
+    path = image.path
     with path.open("rb") as file:
         content = read_bounded(file, DEFAULT_MAX_BYTES)
     others = () if path.suffix else tuple(OTHER_EXTENSIONS)  # a reviewed image has no extension, and may be any format
-    pixels = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others).pixels
+    place = place_of(content, image.page)
+    pixels = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others, place=place).pixels
     fingerprint = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
     return _DecodedFile(hashlib.sha256(content).hexdigest(), fingerprint, normalize(pixels, mode))
 

@@ -37,7 +37,7 @@ class Answer:
     Args:
         id: identifier chosen by the sender, so that an answer that is sent twice counts once.
         when: time of the answer, ISO 8601 in UTC.
-        sha256: SHA-256 of the image file.
+        sha256: SHA-256 of the image file, or the id of its page, see `image_id`.
         label: label given by the reviewer, one of `LABELS`.
         prediction: class predicted by the model.
         confidence: confidence of the prediction.
@@ -74,13 +74,24 @@ class Undo:
 Entry = Answer | Undo
 
 
+def image_id(sha256: str, page: int | None) -> str:
+    """Return the id of an image in the log: the SHA-256 of its file, followed by `-` and its page, if any."""
+    return sha256 if page is None else f"{sha256}-{page}"
+
+
+def file_and_page(image: str) -> tuple[str, int | None]:
+    """Return the SHA-256 of the file and the page of an image, by its id."""
+    sha256, _, page = image.partition("-")
+    return sha256, int(page) if page else None
+
+
 @dataclass(frozen=True)
 class LabelSnapshot:
     """Current labels of the label log at one moment.
 
     Args:
         images: directory of the image files, each named by its SHA-256.
-        labels: digit of each labelled image by its SHA-256, sorted by SHA-256.
+        labels: digit of each labelled image by its id (`image_id`), sorted by id.
         not_digits: number of images labelled as no digit.
         skipped: number of images that the reviewers skipped.
         changed: number of images that were labelled again with another label.
@@ -129,9 +140,9 @@ class LabelLog:
         with self._errors("could not be read"), suppress(FileNotFoundError), self.path.open("rb") as file:
             self._read_new_lines(file.fileno())
 
-    def current_answer(self, sha256: str) -> Answer | None:
-        """Return the current answer about an image: the last one that was not undone, or None."""
-        ids = self._of_image.get(sha256)
+    def current_answer(self, image: str) -> Answer | None:
+        """Return the current answer about an image, by its id: the last one that was not undone, or None."""
+        ids = self._of_image.get(image)
         return self._answers[ids[-1]] if ids else None
 
     def answers(self) -> list[Answer]:
@@ -145,7 +156,7 @@ class LabelLog:
         labels = list(current.values())
         return LabelSnapshot(
             self.directory / IMAGES,
-            {sha256: label for sha256, label in sorted(current.items()) if label in DIGITS},
+            {image: label for image, label in sorted(current.items()) if label in DIGITS},
             not_digits=labels.count(NOT_A_DIGIT),
             skipped=labels.count(SKIP),
             changed=sum(len({self._answers[id_].label for id_ in ids}) > 1 for ids in self._of_image.values()),

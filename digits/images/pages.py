@@ -73,6 +73,11 @@ def list_pages(content: bytes) -> PageList:
     return NO_PAGES if form is None else _tiff_pages(content, form)
 
 
+def place_of(content: bytes, page: int | None) -> int | None:
+    """Return where a page of a file is, by its number; None for a file with one page."""
+    return None if page is None else list_pages(content).places[page - 1]
+
+
 def _tiff_pages(content: bytes, form: _Form) -> PageList:
     places, seen = list[int](), set[int]()
     place = _number(form, form.offset, content, form.value)

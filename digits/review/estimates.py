@@ -61,14 +61,14 @@ def measure_progress(
 
     Args:
         queue: queue of the review.
-        label_of: function from an image's SHA-256 to its label, or None if it has none.
-        is_gone: function from an image's SHA-256 to whether its file is missing or changed.
+        label_of: function from an image's id to its label, or None if it has none.
+        is_gone: function from an image's id to whether its file is missing or changed.
     """
     images = {stratum: queue.images_of(stratum) for stratum in STRATA}
-    labels = {image.sha256: label_of(image.sha256) for chosen in images.values() for image in chosen}
+    labels = {image.id: label_of(image.id) for chosen in images.values() for image in chosen}
     confident = _of_sample(images["sample"], labels, queue.confident, is_gone)
     return ReviewProgress(
-        done={stratum: sum(labels[image.sha256] is not None for image in images[stratum]) for stratum in STRATA},
+        done={stratum: sum(labels[image.id] is not None for image in images[stratum]) for stratum in STRATA},
         total={stratum: len(images[stratum]) for stratum in STRATA},
         confident=confident,
         table=_of_table([image for stratum in FLAGGED for image in images[stratum]], labels, confident, queue),
@@ -80,8 +80,8 @@ def _of_sample(
 ) -> Estimate | None:
     judged = right = 0
     for image in sample:
-        label = labels[image.sha256]
-        if label is None and not is_gone(image.sha256):
+        label = labels[image.id]
+        if label is None and not is_gone(image.id):
             break
         if label not in (None, SKIP):
             judged += 1
@@ -93,7 +93,7 @@ def _of_table(
     flagged: Sequence[PredictedImage], labels: Mapping[str, str | None], confident: Estimate | None, queue: ReviewQueue
 ) -> Estimate | None:
     """Estimate the accuracy of all rows from the strata; for the interval, a skipped image may be right or wrong."""
-    answers = [(labels[image.sha256], image.suggestion) for image in flagged]
+    answers = [(labels[image.id], image.suggestion) for image in flagged]
     if None in (label for label, _ in answers) or (queue.confident and confident is None):
         return None
     skipped = sum(label == SKIP for label, _ in answers)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from digits.data.labels import NOT_A_DIGIT
+from digits.data.labels import NOT_A_DIGIT, image_id
 
 Stratum = Literal["uncertain", "not-a-digit", "sample"]
 STRATA: tuple[Stratum, ...] = ("uncertain", "not-a-digit", "sample")
@@ -24,7 +24,7 @@ FLAGGED_BETWEEN = 2
 
 
 class PredictedImage(NamedTuple):
-    """Image with a prediction: its row of the table."""
+    """Image or page with a prediction: its row of the table."""
 
     sha256: str
     path: str
@@ -33,6 +33,12 @@ class PredictedImage(NamedTuple):
     confidence: float
     novelty: float | None
     model_version: int
+    page: int | None = None
+
+    @property
+    def id(self) -> str:
+        """Id of the image in the label log."""
+        return image_id(self.sha256, self.page)
 
     @property
     def suggestion(self) -> str:
@@ -86,7 +92,7 @@ def build_queue(
     flagged: list[PredictedImage] = []
     counts: Counter[str] = Counter()
     sample = heapq.nsmallest(size, _confident(images, is_labelled, flagged, counts), key=_rank)
-    flagged.sort(key=lambda image: (-error_probability(image), image.sha256))
+    flagged.sort(key=lambda image: (-error_probability(image), image.id))
     return ReviewQueue(tuple(_interleave(flagged, sample)), counts["confident"], counts["left out"])
 
 
@@ -97,9 +103,9 @@ def _confident(
     counts: Counter[str],
 ) -> Iterator[PredictedImage]:
     """Yield the images with the status `ok`, append flagged ones to `flagged`, and count `ok` and left out ones."""
-    seen: set[bytes] = set()
+    seen: set[tuple[bytes, int | None]] = set()
     for image in images:
-        content = bytes.fromhex(image.sha256)
+        content = bytes.fromhex(image.sha256), image.page
         if content in seen:
             continue
         seen.add(content)
@@ -125,7 +131,7 @@ def error_probability(image: PredictedImage) -> float:
 
 
 def _rank(image: PredictedImage) -> bytes:
-    return hashlib.sha256(f"sample {image.model_version} {image.sha256}".encode()).digest()
+    return hashlib.sha256(f"sample {image.model_version} {image.id}".encode()).digest()
 
 
 def _interleave(flagged: Sequence[PredictedImage], sample: Sequence[PredictedImage]) -> Iterator[QueuedImage]:

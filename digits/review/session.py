@@ -17,10 +17,11 @@ from digits.images.decode import MIN_SIDE, DecodeError, decode
 from digits.images.folder import Entry, entry_for, resolve_source, unescape_path
 from digits.images.formats import OTHER_EXTENSIONS, Mode
 from digits.images.normalize import normalize
+from digits.images.pages import place_of
 from digits.images.patterns import Selection
 from digits.images.source import Source, open_source
 from digits.outputs.drawing import grey_png
-from digits.outputs.summary import summary_path
+from digits.outputs.summary import name_page, summary_path
 from digits.outputs.table import read_table
 from digits.prediction.config import PredictionConfig
 from digits.prediction.service import open_model
@@ -36,6 +37,8 @@ from digits.store.records import read_record
 SAMPLE = 200
 """Default number of images in the random sample, enough to distinguish an accuracy of 99 % from one of 96 %."""
 _LIMITS = PredictionConfig()
+_SHOWN = 69
+"""Number of characters of an unknown id that a message shows: those of a hash and a page."""
 
 
 class Pictures(NamedTuple):
@@ -76,7 +79,7 @@ class Review:
         self._lock = RLock()
         self._stack = ExitStack()
         self._gone: dict[str, str] = {}
-        self._by_hash = {queued.image.sha256: queued for queued in self.queue}
+        self._by_id = {queued.image.id: queued for queued in self.queue}
 
     def __enter__(self) -> Self:
         self._files = self._stack.enter_context(_open(self.source))
@@ -113,12 +116,12 @@ class Review:
 
     def answer_to(self, queued: QueuedImage) -> Answer | None:
         """Return the current answer to an image; None if it has none."""
-        return self.log.current_answer(queued.image.sha256)
+        return self.log.current_answer(queued.image.id)
 
     def history(self, limit: int) -> list[Answer]:
         """Return the last answers to images of the queue, at most `limit`, oldest first."""
         with self._lock:
-            return [answer for answer in self.log.answers() if answer.sha256 in self._by_hash][-limit:]
+            return [answer for answer in self.log.answers() if answer.sha256 in self._by_id][-limit:]
 
     def pictures(self, queued: QueuedImage) -> Pictures:
         """Return the pictures of an image to show to a person.
@@ -131,14 +134,15 @@ class Review:
             DecodeError: if the file is missing or has changed since it was predicted.
         """
         content = self._content(queued.image)
-        pixels = decode(content, max_pixels=_LIMITS.max_pixels, min_side=MIN_SIDE, others=tuple(OTHER_EXTENSIONS))
+        others, place = tuple(OTHER_EXTENSIONS), place_of(content, queued.image.page)
+        pixels = decode(content, max_pixels=_LIMITS.max_pixels, min_side=MIN_SIDE, others=others, place=place)
         return Pictures(grey_png(pixels.pixels), grey_png(normalize(pixels.pixels, self._mode)))
 
-    def answer(self, sha256: str, label: str, *, answer_id: str) -> None:
+    def answer(self, image: str, label: str, *, answer_id: str) -> None:
         """Append an answer to the label log.
 
         Args:
-            sha256: SHA-256 of the image.
+            image: id of the image, see `digits.data.labels.image_id`.
             label: one of `digits.data.labels.LABELS`.
             answer_id: unique id of the answer; an answer with an id that is already in the log changes nothing.
 
@@ -147,12 +151,12 @@ class Review:
             DecodeError: if the file of the image is missing or has changed.
             StoreError: if the log is not writable.
         """
-        queued = self._by_hash.get(sha256)
+        queued = self._by_id.get(image)
         if queued is None or label not in LABELS:
-            raise UsageError(f"expected an image of this review and a label, found {sha256!r} and {label!r}")
+            raise UsageError(f"expected an image of this review and a label, found {image!r} and {label!r}")
         with self._lock:
             if label != SKIP:
-                self.log.save_image(sha256, self._content(queued.image))
+                self.log.save_image(queued.image.sha256, self._content(queued.image))
             self.log.append([self._answer(queued, label, answer_id)])
 
     def undo(self, answer_id: str, *, undo_id: str) -> None:
@@ -178,7 +182,7 @@ class Review:
         if path.suffix.lower() != ".csv":
             raise UsageError(f"{path}: expected a name that ends in .csv, found {path.suffix!r}")
         with os_errors_as(StoreError, path, "the spreadsheet could not be written", "choose another path"):
-            write_file(path, write_sheet((queued, self._label_of(queued.image.sha256)) for queued in self.queue))
+            write_file(path, write_sheet((queued, self._label_of(queued.image.id)) for queued in self.queue))
         return len(self.queue)
 
     def import_sheet(self, path: Path) -> ImportCounts:
@@ -198,8 +202,8 @@ class Review:
         with self._lock:
             self.log.refresh()
             lines = read_sheet(content, name=str(path), fault_of=self._fault)
-            new = [line for line in lines if line.label != self._label_of(line.sha256)]
-            chosen = [(self._by_hash[line.sha256], line.label) for line in new]
+            new = [line for line in lines if line.label != self._label_of(line.image)]
+            chosen = [(self._by_id[line.image], line.label) for line in new]
             for queued, label in chosen:
                 if label != SKIP:
                     self.log.save_image(queued.image.sha256, self._content(queued.image))
@@ -208,24 +212,24 @@ class Review:
 
     def _build_queue(self, size: int) -> ReviewQueue:
         def is_labelled(image: PredictedImage) -> bool:
-            answer = self.log.current_answer(image.sha256)
+            answer = self.log.current_answer(image.id)
             return answer is not None and answer.model_version != image.model_version
 
         return build_queue(_images(self.table), size=size, is_labelled=is_labelled)
 
-    def _label_of(self, sha256: str) -> str | None:
-        answer = self.log.current_answer(sha256)
+    def _label_of(self, image: str) -> str | None:
+        answer = self.log.current_answer(image)
         return answer.label if answer else None
 
-    def _fault(self, sha256: str) -> str | None:
+    def _fault(self, image: str) -> str | None:
         """Return the reason why an image cannot be labelled; None if it can be."""
-        queued = self._by_hash.get(sha256)
+        queued = self._by_id.get(image)
         if queued is None:
-            return f"this review has no image with the SHA-256 {sha256[:64] or '(none)'!r}"
+            return f"this review has no image with the SHA-256 {image[:_SHOWN] or '(none)'!r}"
         try:
             self._content(queued.image)
         except DecodeError as error:
-            return f"{queued.image.path}: {error}; clear its label"
+            return f"{name_page(queued.image.path, queued.image.page)}: {error}; clear its label"
         return None
 
     def _answer(self, queued: QueuedImage, label: str, answer_id: str) -> Answer:
@@ -233,7 +237,7 @@ class Review:
         return Answer(
             answer_id,
             _now(),
-            image.sha256,
+            image.id,
             label,
             image.prediction,
             image.confidence,
@@ -253,9 +257,9 @@ class Review:
             try:
                 content = self._files.read(image.path, image.sha256)
             except DecodeError as error:
-                self._gone[image.sha256] = str(error)
+                self._gone[image.id] = str(error)
                 raise
-            self._gone.pop(image.sha256, None)
+            self._gone.pop(image.id, None)
         return content
 
     @cached_property
@@ -294,6 +298,7 @@ def _image(row: Mapping[str, Any], place: str) -> PredictedImage:
             float(row["confidence"]),
             None if row["novelty"] is None else float(row["novelty"]),
             int(row["model_version"]),
+            row["page"],
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"{place}: expected a row as `digits predict` writes it, but: {error}") from error

@@ -4,13 +4,13 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from digits.data.labels import LABELS, NOT_A_DIGIT, SKIP
+from digits.data.labels import LABELS, NOT_A_DIGIT, SKIP, image_id
 from digits.errors import UsageError
 from digits.images.folder import update_escape
-from digits.outputs.table import Column, Csv
+from digits.outputs.table import PAGE, Column, Csv
 from digits.review.sampling import QueuedImage
 
 COLUMNS = (
@@ -20,9 +20,11 @@ COLUMNS = (
     Column("prediction", "text"),
     Column("confidence", "number"),
     Column("selection", "text"),
+    PAGE,
     Column("label", "text"),
 )
 _WHOLE = re.compile(r"([0-9])(?:[.,]0*)?")
+_NUMBER = re.compile(r"([0-9]{1,9})(?:[.,]0*)?")
 _WORDS = {"notadigit": NOT_A_DIGIT, "n": NOT_A_DIGIT, "skip": SKIP, "s": SKIP}
 _DELIMITERS = ",;\t"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -30,18 +32,18 @@ _LISTED = 5
 
 
 class SheetLine(NamedTuple):
-    """Line of a spreadsheet with a label; the header has number 1."""
+    """Line of a spreadsheet with a label: its number, that of the header being 1, and the id of the image."""
 
     number: int
-    sha256: str
+    image: str
     label: str
 
 
 def write_sheet(queue: Iterable[tuple[QueuedImage, str | None]]) -> bytes:
     """Return a spreadsheet, as CSV, of images with their labels; None is an empty label."""
     rows = [
-        (image.sha256, update_escape(image.path), image.status, image.prediction, image.confidence, stratum, label)
-        for (image, stratum), label in queue
+        (one.sha256, update_escape(one.path), one.status, one.prediction, one.confidence, stratum, one.page, label)
+        for (one, stratum), label in queue
     ]
     file = io.BytesIO()
     Csv().join([Csv().encode(rows, COLUMNS)], COLUMNS, file)
@@ -57,7 +59,7 @@ def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | Non
     Args:
         content: bytes of the file.
         name: name of the file for error messages.
-        fault_of: function from an image's SHA-256 to the reason why it cannot be labelled, or None.
+        fault_of: function from an image's id to the reason why it cannot be labelled, or None.
 
     Raises:
         UsageError: if a label is invalid, an image cannot be labelled, or an image has two labels; the message has the
@@ -66,11 +68,11 @@ def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | Non
     lines: list[SheetLine] = []
     faults: list[str] = []
     labels: dict[str, SheetLine] = {}
-    for number, sha256, cell in _cells(_text(content), name):
+    for number, image, cell in _cells(_text(content), name):
         label = _label_of(cell)
-        fault = _fault(cell, label) or fault_of(sha256)
+        fault = _fault(cell, label) or fault_of(image)
         if fault is None and label is not None:
-            first = labels.setdefault(sha256, SheetLine(number, sha256, label))
+            first = labels.setdefault(image, SheetLine(number, image, label))
             if first.label != label:
                 fault = f"found the label {cell!r}, but row {first.number} has another for this image; keep one"
             elif first.number == number:
@@ -91,7 +93,7 @@ def _text(content: bytes) -> str:
 
 
 def _cells(text: str, name: str) -> Iterator[tuple[int, str, str]]:
-    """Yield row number, SHA-256 and label of the rows with a label."""
+    """Yield row number, id of the image and label of the rows with a label."""
     header = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -105,9 +107,15 @@ def _cells(text: str, name: str) -> Iterator[tuple[int, str, str]]:
         for number, row in enumerate(rows, 2):
             cells = dict(zip(columns, row, strict=False))
             if cells.get("label", "").strip():
-                yield number, cells.get("sha256", "").strip().lower(), cells["label"]
+                yield number, image_id(cells.get("sha256", "").strip().lower(), _page_of(cells)), cells["label"]
     except csv.Error as error:
         raise UsageError(f"{name}: expected a CSV file: {error}") from error
+
+
+def _page_of(cells: Mapping[str, str]) -> int | None:
+    """Return the page of a row; a sheet of an earlier version has none. A word instead of a number is not read."""
+    number = _NUMBER.fullmatch(cells.get("page", "").strip())
+    return int(number[1]) if number else None
 
 
 def _label_of(cell: str) -> str | None:

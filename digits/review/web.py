@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from digits.errors import DigitsError, UsageError, os_errors_as
 from digits.images.decode import DecodeError
 from digits.outputs.drawing import data_uri
+from digits.outputs.summary import name_page
 from digits.review.session import Review
 
 ADDRESS = "127.0.0.1"
@@ -56,13 +57,14 @@ _FIXED_HEADERS = {
 class Event(BaseModel):
     """Event from the page: an answer (`sha256`, `label`), or the undoing of one (`undoes`, the `id` of the answer).
 
+    `sha256` is the id of the image in the label log, which is longer for a page of a file.
     The page creates the `id` of each event.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(pattern="^[0-9a-f]{32}$")
-    sha256: str = Field("", max_length=64)
+    sha256: str = Field("", max_length=80)
     label: str = Field("", max_length=16)
     undoes: str = Field("", max_length=64)
 
@@ -126,7 +128,7 @@ def _read_routes(review: Review) -> APIRouter:
 
     @router.get("/review")
     def begin() -> dict[str, Any]:
-        places = {queued.image.sha256: place for place, queued in enumerate(review.queue)}
+        places = {queued.image.id: place for place, queued in enumerate(review.queue)}
         return {
             "table": review.table.name,
             "images": len(review.queue),
@@ -177,6 +179,7 @@ def _described(review: Review, place: int) -> dict[str, Any]:
     queued = review.queue[place]
     answer = review.answer_to(queued)
     image = queued.image._asdict()
+    image |= {"sha256": queued.image.id, "path": name_page(queued.image.path, queued.image.page)}
     return {**image, "suggestion": queued.image.suggestion, "stratum": queued.stratum, "label": answer and answer.label}
 
 

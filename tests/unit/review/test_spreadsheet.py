@@ -42,7 +42,7 @@ def read(content: bytes, fault_of: Callable[[str], str | None] = lambda _: None)
 def labels_of(content: bytes) -> list[tuple[int, str]]:
     """Return the row numbers and labels of a spreadsheet."""
     lines = read(content)
-    assert [line.sha256 for line in lines] == [HASHES[line.number - 2] for line in lines]
+    assert [line.image for line in lines] == [HASHES[line.number - 2] for line in lines]
     return [(line.number, line.label) for line in lines]
 
 
@@ -50,9 +50,9 @@ def test_a_spreadsheet_has_columns_that_identify_the_image_and_a_column_for_the_
     """Byte for byte. The label is empty or known."""
     sheet = write_sheet([(QUEUE[1], None), (QUEUE[2], "7")])
     assert sheet.decode() == (
-        "sha256,path,status,prediction,confidence,selection,label\n"
-        f'{HASHES[1]},"a 1, b.png",uncertain,1,0.500000,uncertain,\n'
-        f'{HASHES[2]},"a 2, b.png",uncertain,2,0.500000,uncertain,7\n'
+        "sha256,path,status,prediction,confidence,selection,page,label\n"
+        f'{HASHES[1]},"a 1, b.png",uncertain,1,0.500000,uncertain,,\n'
+        f'{HASHES[2]},"a 2, b.png",uncertain,2,0.500000,uncertain,,7\n'
     )
 
 
@@ -67,6 +67,18 @@ def test_no_cell_starts_a_formula(separator: str) -> None:
     assert not [cell for cell in cells if cell.startswith(FORMULA_STARTS)]
     read_back = [unescape_path(row["path"]) for row in csv.DictReader(io.StringIO(sheet, newline=""))]
     assert read_back == [unescape_path(path) for path in paths]
+
+
+@pytest.mark.parametrize("page", ["3", "3.0", "3,00", " 3 "])
+def test_the_pages_of_a_file_have_labels_of_their_own(page: str) -> None:
+    """Spreadsheet programs write numbers in several ways."""
+    image = QUEUE[0].image
+    pages = [QueuedImage(image._replace(page=number), "uncertain") for number in (3, 12)]
+    sheet = write_sheet(zip(pages, ("7", "8"), strict=True))
+    assert [(line.image, line.label) for line in read(sheet)] == [(f"{HASHES[0]}-3", "7"), (f"{HASHES[0]}-12", "8")]
+    header, row, _ = csv.reader(io.StringIO(sheet.decode(), newline=""))
+    edited = saved([header, [page if name == "page" else cell for name, cell in zip(header, row, strict=True)]])
+    assert [line.image for line in read(edited.encode())] == [f"{HASHES[0]}-3"]
 
 
 def test_an_unedited_spreadsheet_has_no_labels() -> None:
