@@ -94,7 +94,7 @@ def predict_shadow(  # noqa: PLR0913 - input, models and options
     with WorkerPool(options.processes) as pool:
         plan = plan_shadow(store, Path(source), shadow=shadow, out=summary.out, options=options)
         run_workers(plan, pool, progress=progress)
-        return compare_tables(summary, publish.merge_predictions(plan, pool))
+        return compare_tables(store, summary, publish.merge_predictions(plan, pool), force=options.force)
 
 
 def train(  # noqa: PLR0913 - the settings of a training run

@@ -27,7 +27,7 @@ from tasks.prediction import (
     plan_predictions,
     plan_shadow,
     predict_shards,
-    require_model,
+    require_shadow,
     worker_pool,
 )
 from tasks.reporting import publish_predictions
@@ -75,12 +75,12 @@ def predict_folder(
             project.
     """
     if shadow:
-        require_model(shadow, artifacts)
+        require_shadow(folder, shadow, out, options, artifacts)
     with worker_pool(folder, model, options.processes, artifacts):
         summary = _predict(folder, model, out, options, artifacts)
         if shadow:
             plan = plan_shadow(folder, shadow, summary.out, options, artifacts)
-            summary = compare_tables(summary, _carry_out(plan, artifacts))
+            summary = compare_tables(summary, _carry_out(plan, artifacts), options, artifacts)
         return _publish(summary, artifacts)
 
 
@@ -104,7 +104,7 @@ def predict_inbox(
     worker's machine.
 
     Args:
-        folder: Inbox: a folder, which is created if it is missing. Empty: `inbox/` under the artifact root.
+        folder: Inbox: an existing folder. Empty: `inbox/` under the artifact root, which is created if it is missing.
         model: Model version: `champion`, or the number of a version. All images are predicted again when it changes.
         out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
             `predictions/<folder>-<digest>/predictions.csv` under the artifact root.

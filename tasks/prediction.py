@@ -39,7 +39,7 @@ def worker_pool(folder: Path, model: str, processes: int | None, root: Path | No
 
 @contextmanager
 def inbox_lock(folder: Path, root: Path | None) -> Iterator[bool]:
-    """Lock an inbox, and create it if it is missing; yield False if another run holds the lock.
+    """Lock an inbox, and create the default one if it is missing; yield False if another run holds the lock.
 
     The kernel releases the lock of a run that was killed.
     """
@@ -62,15 +62,17 @@ def plan_shadow(folder: Path, shadow: str, out: Path, options: PredictionConfig,
 
 
 @task(name="compare", task_run_name="compare the tables of two versions", cache_policy=NO_CACHE)
-def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
+def compare_tables(
+    summary: PredictionSummary, other: PredictionSummary, options: PredictionConfig, root: Path | None
+) -> PredictionSummary:
     """Write the rows on which the tables of two versions differ, and remove the table of the second version."""
     log_to_run()
-    return service.compare_tables(summary, other)
+    return service.compare_tables(open_store(root), summary, other, force=options.force)
 
 
-def require_model(name: str, root: Path | None) -> None:
-    """Check that a model version exists and is intact, before anything is predicted."""
-    service.open_model(open_store(root), name)
+def require_shadow(folder: Path, shadow: str, out: Path | None, options: PredictionConfig, root: Path | None) -> None:
+    """Check that a second model version can be compared, before anything is predicted."""
+    service.require_shadow(open_store(root), folder, shadow=shadow, out=out, options=options)
 
 
 def lacks_champion(model: str, root: Path | None) -> bool:

@@ -144,6 +144,14 @@ def predict(
     processes: Annotated[
         int | None, typer.Option(help="Number of worker processes. Default: one per usable CPU.")
     ] = None,
+    force: Annotated[
+        bool | None,
+        typer.Option(
+            "--force",
+            help="Overwrite files in the place of the table that Digits did not write or that were changed since, and "
+            "with `incremental`, drop any number of rows.",
+        ),
+    ] = None,
     track: Annotated[bool, typer.Option("--track", help="Fail if no Prefect API can record the run.")] = False,
     deploy: Annotated[
         bool,
@@ -175,6 +183,7 @@ def predict(
         verify=verify,
         replace_version=replace_version,
         processes=processes,
+        force=force,
     )
     path, out = path.absolute(), out and out.absolute()
     if deploy:
@@ -243,9 +252,7 @@ def predict_here(
     from digits.store.artifacts import Store
 
     if shadow:
-        service.open_model(
-            Store(artifact_root(artifacts)), shadow
-        )  # an unknown version is reported before anything is predicted
+        service.require_shadow(Store(artifact_root(artifacts)), path, shadow=shadow, out=out, options=options)
     progress = TerminalProgress()
     summary = api.predict(path, out=out, model=model, options=options, artifacts=artifacts, progress=progress)
     if shadow is None:

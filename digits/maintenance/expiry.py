@@ -14,12 +14,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from digits.errors import CorruptArtifactError, UsageError
+from digits.errors import CorruptArtifactError
 from digits.maintenance.locks import wait_for
-from digits.maintenance.tables import PublishedTable, read_table_of, removed_rows_path, removed_rows_paths, summaries
-from digits.outputs.summary import summary_path
+from digits.maintenance.tables import PublishedTable, read_table_of, summaries
+from digits.outputs.summary import removed_rows_path, removed_rows_paths
 from digits.outputs.table import ROWS_AT_ONCE, TableFile, format_of, read_table
 from digits.prediction.incremental import KEEP, LEDGERS, Ledger, LedgerLine, ledger_directory, read_ledger
+from digits.prediction.own_files import OwnFiles
 from digits.prediction.service import inbox_lock
 from digits.store.artifacts import Store
 from digits.store.files import hash_file, replacing
@@ -44,7 +45,7 @@ def remove_old_tables(store: Store, oldest: float) -> Iterator[tuple[Path, int]]
 
 def _is_removable(store: Store, table: PublishedTable, oldest: float) -> bool:
     in_place = table.out == table.path and _last_change(table) < oldest
-    return in_place and not _is_updated(store, table) and _is_unedited(table)
+    return in_place and not _is_updated(store, table) and _is_unedited(store, table)
 
 
 def _last_change(table: PublishedTable) -> float:
@@ -56,17 +57,10 @@ def _is_updated(store: Store, table: PublishedTable) -> bool:
     return any(ledger_directory(store.plans, table.source, table.out).glob("*.json")) and table.source.exists()
 
 
-def _is_unedited(table: PublishedTable) -> bool:
-    """Return whether Digits wrote the table as it is. The summary is written after the table."""
-    if not table.path.exists():  # an interrupted removal
-        return True
-    if table.path.stat().st_mtime > summary_path(table.path).stat().st_mtime:
-        return False
-    try:
-        TableFile.open(table.path).require_unedited()
-    except UsageError:
-        return False
-    return True
+def _is_unedited(store: Store, table: PublishedTable) -> bool:
+    """Return whether Digits wrote the table as it is, or an interrupted removal has removed it."""
+    files = OwnFiles(table.path, ledger_directory(store.plans, table.source, table.out))
+    return not table.path.exists() or table.path.name in files.hashes
 
 
 def _remove_table(store: Store, table: PublishedTable, oldest: float) -> Iterator[tuple[Path, int]]:
@@ -120,7 +114,7 @@ def _tables_of_inbox(store: Store) -> dict[Path, Ledger]:
             record, rows = read_ledger(commit)
             out = Path(record.get("out", ""))
             if record.get("source") == os.path.realpath(store.inbox) and hash_file(out) == commit.stem:
-                found[out] = Ledger(rows, record["least_certain"], record["plan"])
+                found[out] = Ledger(rows, record["least_certain"], record["plan"], record["recipe"])
     return found
 
 

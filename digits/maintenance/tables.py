@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 
-from digits.outputs.summary import picture_path, summary_path
+from digits.outputs.summary import picture_path, removed_rows_paths, summary_path
 from digits.outputs.table_diff import shadow_path
 from digits.prediction.baselines import record_path
 from digits.store.artifacts import Store
@@ -56,13 +55,3 @@ def read_table_of(summary: Path) -> PublishedTable:
     record = read_record(summary)
     out = Path(record["out"])
     return PublishedTable(summary.with_name(out.name), Path(record["source"]), out)
-
-
-def removed_rows_path(table: Path, date: str) -> Path:
-    """Return the path of the rows whose images were removed from the inbox on a day."""
-    return table.with_name(f"{table.stem}.removed-{date}{table.suffix}")
-
-
-def removed_rows_paths(table: Path) -> list[Path]:
-    """Return the existing files with rows of removed images, oldest first."""
-    return sorted(table.parent.glob(f"{escape(table.stem)}.removed-*{table.suffix}"))

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, Self
 
@@ -195,6 +196,16 @@ def summary_path(out: Path) -> Path:
 def picture_path(out: Path) -> Path:
     """Return the path of the picture of a table's least certain images. Listings skip this file."""
     return out.with_name(f"{out.stem}.least-certain.png")
+
+
+def removed_rows_path(table: Path, date: str) -> Path:
+    """Return the path of the rows whose images the janitor removed from the inbox on a day."""
+    return table.with_name(f"{table.stem}.removed-{date}{table.suffix}")
+
+
+def removed_rows_paths(table: Path) -> list[Path]:
+    """Return the existing files with rows of removed images, oldest first."""
+    return sorted(table.parent.glob(f"{escape(table.stem)}.removed-*{table.suffix}"))
 
 
 def read_picture(summary: PredictionSummary) -> bytes | None:

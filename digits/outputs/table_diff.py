@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from digits.outputs.table import PAGE, ROWS_AT_ONCE, Column, Row, TableFile, format_of
-from digits.store.files import replacing
+from digits.outputs.table import PAGE, ROWS_AT_ONCE, Column, Csv, Row, TableFile
 from digits.store.records import Record
 
 COLUMNS = (
@@ -28,25 +27,24 @@ def shadow_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.shadow.csv")
 
 
-def write_differences(table: TableFile, other: TableFile, out: Path) -> int:
-    """Write one row per image or page whose prediction or status differs, and return the number of rows.
+def write_differences(table: TableFile, other: TableFile, file: BinaryIO) -> int:
+    """Write one row per image or page whose prediction or status differs as CSV, and return the number of rows.
 
     Args:
         table: table of the champion.
         other: table of the other version.
-        out: path of the CSV to write.
+        file: open file to write.
     """
-    form, count = format_of(out), 0
-    with replacing(out) as file:
+    form, count = Csv(), 0
 
-        def parts() -> Iterator[bytes]:
-            nonlocal count
-            rows = (_row(*pair) for pair in pairs(table.rows(), other.rows()) if _differ(*pair))
-            while part := list(islice(rows, ROWS_AT_ONCE)):
-                count += len(part)
-                yield form.encode(part, COLUMNS)
+    def parts() -> Iterator[bytes]:
+        nonlocal count
+        rows = (_row(*pair) for pair in pairs(table.rows(), other.rows()) if _differ(*pair))
+        while part := list(islice(rows, ROWS_AT_ONCE)):
+            count += len(part)
+            yield form.encode(part, COLUMNS)
 
-        form.join(parts(), COLUMNS, file)
+    form.join(parts(), COLUMNS, file)
     return count
 
 

@@ -99,3 +99,8 @@ class PredictionConfig(Settings):
     processes: int | None = Field(
         None, ge=1, le=1024, description="Number of worker processes. Default: one per usable CPU."
     )
+    force: bool = Field(
+        False,
+        description="Overwrite files in the place of the table that Digits did not write or that were changed since, "
+        "and with `incremental`, drop any number of rows.",
+    )

@@ -23,7 +23,7 @@ import hashlib
 import json
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -31,13 +31,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from digits.errors import CorruptArtifactError, UsageError
 from digits.images.decode import DecodeError
 from digits.images.file_list import FileList
 from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, unescape_path, update_escape
 from digits.images.source import Source
 from digits.model.onnx_model import OnnxModel
-from digits.outputs.table import PAGE, TableFile, columns_of
+from digits.outputs.summary import removed_rows_paths
+from digits.outputs.table import PAGE, TableFile, columns_of, read_table
 from digits.prediction.plan import KNOWN_FILE, FormerRows, IncrementalRows, Plan, decode_entry, encode_entry
 from digits.store.files import hash_file, sync_directory
 from digits.store.records import Record, digest_of, read_record, write_record
@@ -51,6 +55,8 @@ TRANSIENT_STATUSES = frozenset({"denied", "vanished", "changed", "timeout", "cra
 """Statuses of images that the next incremental run predicts again."""
 KEEP, _COMPARE, _RETRY = b"=", b"?", b"!"
 """Marks of a ledger's lines; see the docstring of the module."""
+MIN_KNOWN_ROWS = 20
+"""Smallest number of rows of a table of which an incremental run drops no more than half."""
 _FIRST_ROWS = b'"page": null}', b'"page": 1}'
 """Ends of the first row of a file as JSON: the only row, or that of the first page."""
 _ONLY = b"?"
@@ -86,11 +92,13 @@ class Ledger:
         path: path of its file `HASH.rows`.
         least_certain: least certain images of the table, with their pixels, as in a shard's commit record.
         plan: digest of the plan of the table.
+        recipe: digest of model, options and code.
     """
 
     path: Path
     least_certain: Sequence[Record]
     plan: str
+    recipe: str
 
     def lines(self) -> Iterator[LedgerLine]:
         """Yield the lines in the order of the table."""
@@ -114,13 +122,12 @@ def ledger_directory(work: Path, source: Path, out: Path) -> Path:
     return work / LEDGERS / digest_of([os.fsdecode(source), os.fsdecode(out)])[:32]
 
 
-def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
-    """Return the ledger that matches a table; None if there is none, or if model, options or code have changed since.
+def find_ledger(directory: Path, table: Path) -> Ledger | None:
+    """Return the ledger that matches a table; None if there is none.
 
     Args:
         directory: directory from `ledger_directory`.
         table: path of the table. If ledgers exist but none matches the table, a warning is logged.
-        recipe: digest of model, options and code.
     """
     if not any(directory.glob("*.json")):
         return None
@@ -133,10 +140,7 @@ def find_ledger(directory: Path, table: Path, *, recipe: str) -> Ledger | None:
     except CorruptArtifactError as error:
         logger.warning("%s; all images are predicted again", error)
         return None
-    if record["recipe"] != recipe:
-        logger.info("%s: the model, an option or the code has changed; all images are predicted again", table)
-        return None
-    return Ledger(rows, record["least_certain"], record["plan"])
+    return Ledger(rows, record["least_certain"], record["plan"], record["recipe"])
 
 
 def read_ledger(commit: Path) -> tuple[Record, Path]:
@@ -175,8 +179,8 @@ class RowReuse:
         self, path: Path, ledger: Ledger | None, source: Source, *, max_bytes: int, verify: bool = False
     ) -> None:
         self._path, self._source, self._max_bytes, self._verify = path, source, max_bytes, verify
-        self._lines = ledger.lines() if ledger else iter(())
-        self.rows = self.unchanged = self.bytes = 0
+        self._lines = self._count(ledger.lines()) if ledger else iter(())
+        self.rows = self.unchanged = self.bytes = self.known = 0
         self.settled = ledger is not None
         """Whether no file is new, changed or gone, so that the new table and ledger would equal the existing ones."""
 
@@ -204,8 +208,14 @@ class RowReuse:
                     self.settled = False
                     yield entry
             self.settled &= line is None
+            deque(self._lines, maxlen=0)
             file.flush()
             os.fsync(file.fileno())
+
+    def _count(self, lines: Iterator[LedgerLine]) -> Iterator[LedgerLine]:
+        for line in lines:
+            self.known += len(line.text.splitlines())
+            yield line
 
     def _known_rows(self, line: LedgerLine, entry: Entry, record: bytes) -> bytes:
         """Return the rows of a file if the file is unchanged; empty bytes otherwise."""
@@ -219,6 +229,71 @@ class RowReuse:
             return b""
         same: bool = hashlib.sha256(content).hexdigest() == line.rows[0]["sha256"]
         return line.text if same else b""
+
+
+def require_rows_kept(table: Path, ledger: Ledger | None, listed: Path, source: Path) -> None:
+    """Check that no incremental run drops most rows of a table, as it would for a folder that is not mounted.
+
+    Rows whose images the janitor has removed do not count: they are in a table of removed rows.
+
+    Args:
+        table: path of the table.
+        ledger: ledger of the table; without one, the rows are read from the table, if it exists.
+        listed: file of known rows that `RowReuse` has written, with the files of the new listing.
+        source: folder or archive, for the message.
+
+    Raises:
+        UsageError: if more than half of at least `MIN_KNOWN_ROWS` rows would be dropped.
+    """
+    found = _digests(_listed_paths(listed))
+    known, gone = _count_gone(_last_rows(table, ledger), found)
+    if drops_too_many(known, gone):
+        removed = {(row["path"], row["sha256"]) for path in removed_rows_paths(table) for row in read_table(path)}
+        rows = (row for row in _last_rows(table, ledger) if (row["path"], row["sha256"]) not in removed)
+        known, gone = _count_gone(rows, found)
+    if drops_too_many(known, gone):
+        raise UsageError(
+            f"{source}: {gone:,} of the {known:,} images in {table} are not there any more, so their rows were not "
+            "dropped and the table was kept; check that the folder is mounted and complete, or drop the rows with "
+            "--force (`force` among the options of a deployment)"
+        )
+
+
+def drops_too_many(known: int, gone: int) -> bool:
+    """Return whether a run drops more rows than usual: more than half of them, if they are not few.
+
+    Args:
+        known: number of rows of the table.
+        gone: number of those whose file is gone.
+    """
+    return known >= MIN_KNOWN_ROWS and 2 * gone > known
+
+
+def _last_rows(table: Path, ledger: Ledger | None) -> Iterator[Record]:
+    """Yield the rows of the last table, except those of files that were already missing."""
+    if ledger:
+        rows: Iterator[Record] = (row for line in ledger.lines() for row in line.rows)
+    else:
+        rows = read_table(table) if table.exists() else iter(())
+    return (row for row in rows if row["status"] != "vanished")
+
+
+def _listed_paths(listed: Path) -> Iterator[bytes]:
+    with listed.open("rb") as file:
+        entries = (decode_entry(record) for record, _ in _pairs(file))
+        yield from (entry.path for entry in entries if entry.size != MISSING_SIZE)
+
+
+def _count_gone(rows: Iterable[Record], found: npt.NDArray[np.uint64]) -> tuple[int, int]:
+    """Return the number of rows, and of those whose file is not found."""
+    known = _digests(unescape_path(row["path"]) for row in rows)
+    return known.size, known.size - int(np.isin(known, found).sum())
+
+
+def _digests(paths: Iterable[bytes]) -> npt.NDArray[np.uint64]:
+    """Return a digest of 8 bytes per path, which needs less memory than the paths."""
+    numbers = (int.from_bytes(hashlib.blake2b(path, digest_size=8).digest()) for path in paths)
+    return np.fromiter(numbers, np.uint64)
 
 
 def merged_rows(plan: Plan, former: FormerRows, parts: Iterable[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:

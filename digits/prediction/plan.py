@@ -150,6 +150,7 @@ class Plan:
         former: summary of the rows that are kept from an earlier table; None if the run keeps none.
         listing_sha256: SHA-256 of the listing.
         bins: bins in which features of the images are counted, see `digits.model.drift`; empty if none are.
+        force: whether this run may overwrite files that Digits did not write; it is not stored with the plan.
     """
 
     path: Path
@@ -165,6 +166,7 @@ class Plan:
     former: FormerRows | None = None
     listing_sha256: str = ""
     bins: Bins = field(default_factory=dict)
+    force: bool = field(default=False, compare=False)
 
     @classmethod
     def open(cls, path: Path) -> Self:

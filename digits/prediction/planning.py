@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -28,7 +29,15 @@ from digits.outputs.table import TableFile, format_of
 from digits.outputs.table_diff import shadow_path
 from digits.prediction.baselines import bins_for, record_path
 from digits.prediction.config import PredictionConfig
-from digits.prediction.incremental import Replacement, RowReuse, find_ledger, ledger_directory, open_replaceable_table
+from digits.prediction.incremental import (
+    Replacement,
+    RowReuse,
+    find_ledger,
+    ledger_directory,
+    open_replaceable_table,
+    require_rows_kept,
+)
+from digits.prediction.own_files import OwnFiles, require_own_files
 from digits.prediction.plan import (
     KNOWN_FILE,
     LISTING_FILE,
@@ -66,7 +75,8 @@ def plan_predictions(source: Path, *, model: OnnxModel, options: PredictionConfi
         work: directory of the plans.
 
     Raises:
-        UsageError: if the source cannot be read, the format of the table is unknown, or options contradict each other.
+        UsageError: if the source cannot be read, the format of the table is unknown, options contradict each other, or,
+            without `force`, the run would overwrite a file of somebody else or drop most rows of a table.
         StoreError: if the plan cannot be written.
     """
     format_of(out)
@@ -83,7 +93,8 @@ def plan_predictions(source: Path, *, model: OnnxModel, options: PredictionConfi
         work.mkdir(parents=True, exist_ok=True)
         remove_stale_plans(work)
         with _temporary(work) as path:
-            return _publish(_draft(source, model, options, out.absolute(), path), work)
+            plan = _publish(_draft(source, model, options, out.absolute(), path), work)
+            return replace(plan, force=options.force)
 
 
 def _check_recipe(model: OnnxModel) -> None:
@@ -147,6 +158,9 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
     own_files = (out, summary_path(out), picture_path(out), shadow_path(out), record_path(out), path.parent)
     former: FormerRows | None = None
     with _files_of(source, options, own_files, path) as found:
+        if not options.force:
+            files = OwnFiles(out, ledger_directory(path.parent, found.place, out))
+            require_own_files(files, (picture_path(out),) if table else (out, picture_path(out)))
         if table:
             former = _write_replacement(table, found, listing, path / KNOWN_FILE, options)
         elif options.incremental:
@@ -207,11 +221,16 @@ class _LastRun(NamedTuple):
     def write(self, listing: "_ListingWriter", path: Path, options: PredictionConfig) -> IncrementalRows:
         """Write the files to predict into the listing, and the known rows into the plan's directory `path`."""
         directory = ledger_directory(self.work, self.found.place, self.out)
-        ledger = find_ledger(directory, self.out, recipe=self.recipe)
+        last = find_ledger(directory, self.out)
+        ledger = last if last and last.recipe == self.recipe else None
+        if last and not ledger:
+            logger.info("%s: the model, an option or the code has changed; all images are predicted again", self.out)
         known = path / KNOWN_FILE
         with open_source(self.found.place, self.found.archive) as opened:
             reuse = RowReuse(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
             listing.write(reuse.entries_to_predict(self.found.entries))
+        if not (options.force or (ledger and 2 * reuse.unchanged >= reuse.known)):
+            require_rows_kept(self.out, last, known, self.found.place)
         return IncrementalRows(
             rows=reuse.rows,
             unchanged=reuse.unchanged,

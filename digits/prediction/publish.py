@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
+from typing import BinaryIO
 
 from digits.errors import CorruptArtifactError, PlanGoneError, StoreError, os_errors_as
 from digits.model.baseline import Run, join_parts
@@ -32,7 +33,8 @@ from digits.outputs.summary import (
 )
 from digits.prediction.baselines import record_path, record_run
 from digits.prediction.config import PredictionConfig
-from digits.prediction.incremental import NewLedger, merged_rows
+from digits.prediction.incremental import NewLedger, ledger_directory, merged_rows
+from digits.prediction.own_files import FILES, OwnFiles, announce, require_own_files
 from digits.prediction.plan import FormerRows, IncrementalRows, Plan, ReplacedRows, remove_plan
 from digits.prediction.planning import plan_predictions
 from digits.prediction.pool import WorkerPool, run_workers
@@ -42,6 +44,8 @@ from digits.status import STATUSES
 from digits.store.files import hash_file, locked, remove_temporary_files, replacing, write_file
 from digits.store.records import Record, read_record, write_record
 
+FOLDER_SECONDS = 10
+"""Longest time to wait for runs with another artifact root into the same folder. Other programs may lock it forever."""
 RUNS_KEPT = 20
 """Number of runs in the drift trend of a table."""
 
@@ -136,8 +140,16 @@ def _lock_merge(plan: Plan) -> Iterator[bool]:
 
 @contextmanager
 def lock_publication(plan: Plan) -> Iterator[None]:
-    """Wait until no other plan is being published, so that table, picture and summary are from the same run."""
-    with locked(plan.path.parent, flags=os.O_RDONLY):
+    """Wait until no other plan is being published, so that table, picture and summary are from the same run.
+
+    Runs with another artifact root are waited for in the folder of the table, as far as its file system has locks.
+    """
+    folder = plan.out.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(plan.path.parent, flags=os.O_RDONLY), ExitStack() as stack:
+        if not folder.samefile(plan.path.parent):
+            with suppress(OSError):
+                stack.enter_context(locked(folder, flags=os.O_RDONLY, wait=FOLDER_SECONDS))
         yield
 
 
@@ -157,20 +169,55 @@ def _publish(plan: Plan, started: float | None) -> PredictionSummary:
         )
     remove_temporary_files(plan.out, record_path(plan.out), picture_path(plan.out), summary_path(plan.out))
     totals = _Totals()
-    if isinstance(plan.former, ReplacedRows):
-        _write_replaced(plan, plan.former, totals)
-    elif isinstance(plan.former, IncrementalRows):
-        _write_incremental(plan, plan.former, totals)
-    else:
-        with replacing(plan.out) as file:
-            plan.format.join(_verified_parts(plan, totals), plan.columns, file)
+    with replacing(plan.out) as file:
+        ledger = _write_table(plan, totals, file)
+        file.flush()
+        digest = hash_file(Path(file.name))
+        summary = totals.summary(plan, started)
+        picture = draw_least_certain(summary)
+        files = _announce(plan, digest, picture, summary)
+        if ledger:
+            ledger.commit(digest, totals.pictures())
+    if ledger:
+        ledger.remove_others(digest)
     run = Run(plan.model.digest, plan.bins, totals.parts())
     drift = record_run(plan.out, run, plan=plan.digest, reference=plan.model.reference)
-    summary = _with_trend(replace(totals.summary(plan, started), drift=drift), plan.digest)
-    _write_picture(summary)
-    write_record(summary_path(plan.out), {**summary.as_record(), "plan": plan.digest})
+    summary = _with_trend(replace(summary, drift=drift), plan.digest)
+    _write_picture(plan.out, picture)
+    write_record(summary_path(plan.out), {**summary.as_record(), "plan": plan.digest, FILES: files})
     remove_plan(plan.path)
     return summary
+
+
+def _write_table(plan: Plan, totals: "_Totals", file: BinaryIO) -> NewLedger | None:
+    """Write the rows of a plan into a file; return the ledger, to be committed, of an incremental run."""
+    if isinstance(plan.former, ReplacedRows):
+        _write_replaced(plan, plan.former, totals, file)
+        return None
+    if isinstance(plan.former, IncrementalRows):
+        return _write_incremental(plan, plan.former, totals, file)
+    plan.format.join(_verified_parts(plan, totals), plan.columns, file)
+    return None
+
+
+def _announce(plan: Plan, table: str, picture: bytes | None, summary: PredictionSummary) -> dict[str, list[str]]:
+    """Check that the table and its picture overwrite only files of Digits, and record their hashes.
+
+    Args:
+        plan: plan of the table.
+        table: SHA-256 of the new table.
+        picture: new picture, if any.
+        summary: summary of the new table.
+
+    Returns:
+        The hashes of all files that Digits wrote beside the table.
+    """
+    files = OwnFiles(plan.out, ledger_directory(plan.path.parent, plan.source, plan.out))
+    places = (plan.out, picture_path(plan.out))
+    if not plan.force:
+        require_own_files(files, places[1:] if isinstance(plan.former, ReplacedRows) else places)
+    pictures = {picture_path(plan.out).name: hashlib.sha256(picture).hexdigest()} if picture else {}
+    return announce(files, {plan.out.name: table, **pictures}, summary.as_record())
 
 
 def _with_trend(summary: PredictionSummary, plan: str) -> PredictionSummary:
@@ -192,40 +239,34 @@ def _with_trend(summary: PredictionSummary, plan: str) -> PredictionSummary:
     return replace(summary, trend=(*runs, latest)[-RUNS_KEPT:])
 
 
-def _write_picture(summary: PredictionSummary) -> None:
-    """Write the picture of the least certain images, or remove the picture of an earlier run if there are none."""
-    picture = draw_least_certain(summary)
+def _write_picture(out: Path, picture: bytes | None) -> None:
+    """Write the picture of the least certain images of a run, or remove that of an earlier run if there are none."""
     if picture is None:
-        picture_path(summary.out).unlink(missing_ok=True)
+        picture_path(out).unlink(missing_ok=True)
     else:
-        write_file(picture_path(summary.out), picture)
+        write_file(picture_path(out), picture)
 
 
-def _write_incremental(plan: Plan, former: IncrementalRows, totals: "_Totals") -> None:
-    """Write the table of reused and predicted rows, and commit its ledger just before the table."""
+def _write_incremental(plan: Plan, former: IncrementalRows, totals: "_Totals", file: BinaryIO) -> NewLedger:
+    """Write the rows that are reused and those that were predicted; return the ledger of the table."""
     ledger = NewLedger(plan, former)
     totals.count_rows_only(former.least_certain)
-    with replacing(plan.out) as file:
-        parts = _verified_parts(plan, totals)
-        plan.table_format.join(_shards_of(plan, former, ledger.merged_rows(parts), totals), plan.columns, file)
-        file.flush()
-        digest = hash_file(Path(file.name))
-        ledger.commit(digest, totals.pictures())
-    ledger.remove_others(digest)
+    rows = ledger.merged_rows(_verified_parts(plan, totals))
+    plan.table_format.join(_shards_of(plan, former, rows, totals), plan.columns, file)
+    return ledger
 
 
-def _write_replaced(plan: Plan, former: ReplacedRows, totals: "_Totals") -> None:
-    """Write the table of kept and predicted rows in place of the previous table."""
+def _write_replaced(plan: Plan, former: ReplacedRows, totals: "_Totals", file: BinaryIO) -> None:
+    """Write the rows that are kept and those that were predicted, unless the previous table has changed meanwhile."""
     totals.count_rows_only(())
-    with replacing(plan.out) as file:
-        parts = _verified_parts(plan, totals)
-        rows = ([json.loads(row) for row in rows] for _, rows in merged_rows(plan, former, parts))
-        plan.table_format.join(_shards_of(plan, former, rows, totals), plan.columns, file)
-        if hash_file(plan.out) != former.table:
-            raise StoreError(
-                f"{plan.out}: another program changed the table during the run, so it was not replaced; "
-                "run the same command again"
-            )
+    parts = _verified_parts(plan, totals)
+    rows = ([json.loads(row) for row in rows] for _, rows in merged_rows(plan, former, parts))
+    plan.table_format.join(_shards_of(plan, former, rows, totals), plan.columns, file)
+    if hash_file(plan.out) != former.table:
+        raise StoreError(
+            f"{plan.out}: another program changed the table during the run, so it was not replaced; "
+            "run the same command again"
+        )
 
 
 def _shards_of(plan: Plan, former: FormerRows, files: Iterator[list[Record]], totals: "_Totals") -> Iterator[bytes]:

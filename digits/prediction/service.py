@@ -1,5 +1,6 @@
 """Service: prediction with models of the registry; plans, default tables and locks are below the artifact root."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ from digits.outputs.table import TableFile
 from digits.outputs.table_diff import shadow_path, write_differences
 from digits.prediction import planning
 from digits.prediction.config import PredictionConfig
+from digits.prediction.incremental import ledger_directory
+from digits.prediction.own_files import OwnFiles, announce, require_own_files
 from digits.prediction.plan import Plan
 from digits.prediction.pool import WorkerPool
 from digits.store.artifacts import Store
+from digits.store.files import hash_file, locked, replacing
 from digits.store.records import digest_of
 from digits.store.registry import Registry
 
@@ -83,14 +87,17 @@ def default_table(store: Store, source: Path) -> Path:
 
 @contextmanager
 def inbox_lock(store: Store, folder: Path) -> Iterator[bool]:
-    """Lock an inbox while the context lasts, and yield whether it was free; create the folder if it is missing.
+    """Lock an inbox while the context lasts, and yield whether it was free; create the default inbox if it is missing.
 
     Raises:
-        UsageError: if the folder cannot be created.
+        UsageError: if another inbox is missing, as a folder that is not mounted, or the default one cannot be created.
     """
     with store.try_lock(f"inbox-{digest_of(ascii(str(folder.absolute())))[:32]}") as free:
-        with os_errors_as(UsageError, folder, "could not be created", "choose another folder as inbox"):
-            folder.mkdir(parents=True, exist_ok=True)
+        if folder.absolute() == store.inbox.absolute():
+            with os_errors_as(UsageError, folder, "could not be created", "choose another folder as inbox"):
+                folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            raise UsageError(f"{folder}: found no such folder, expected the inbox; mount or create it, or name another")
         yield free
 
 
@@ -103,6 +110,24 @@ def plan_predictions(store: Store, source: Path, *, model: str, out: Path | None
         out=out or default_table(store, source),
         work=store.workspace(store.plans),
     )
+
+
+def require_shadow(store: Store, source: Path, *, shadow: str, out: Path | None, options: PredictionConfig) -> None:
+    """Check that a second version can be compared, before the first one predicts; see `plan_shadow`.
+
+    Raises:
+        UsageError: if the table of differences would overwrite a file that Digits did not write, without `force`.
+        RegistryError: if there is no such version.
+        StoreError: if its files are missing or damaged.
+    """
+    open_model(store, shadow)
+    table = (out or default_table(store, source)).absolute()
+    if not options.force:
+        require_own_files(_own_files(store, Path(os.path.realpath(source)), table), [shadow_path(table)])
+
+
+def _own_files(store: Store, source: Path, out: Path) -> OwnFiles:
+    return OwnFiles(out, ledger_directory(store.plans, source, out))
 
 
 def plan_shadow(store: Store, source: Path, *, shadow: str, out: Path, options: PredictionConfig) -> Plan:
@@ -128,21 +153,35 @@ def plan_shadow(store: Store, source: Path, *, shadow: str, out: Path, options: 
     return plan_predictions(store, source, model=shadow, out=table, options=options.model_copy(update=changes))
 
 
-def compare_tables(summary: PredictionSummary, other: PredictionSummary) -> PredictionSummary:
+def compare_tables(
+    store: Store, summary: PredictionSummary, other: PredictionSummary, *, force: bool = False
+) -> PredictionSummary:
     """Write the differences between the tables of two versions next to the first table, and remove the second.
 
     Args:
+        store: artifact store.
         summary: summary of the champion's table.
         other: summary of the other version's temporary table.
+        force: whether the differences may overwrite a file that Digits did not write.
 
     Returns:
         The champion's summary, with the number of differing images in `shadow`.
 
     Raises:
+        UsageError: if a file that Digits did not write is in the place of the differences.
         StoreError: if the disk is full or not writable.
     """
     place = shadow_path(summary.out)
-    with os_errors_as(StoreError, place, "the differences could not be written", "fix that and run again"):
-        differing = write_differences(TableFile.open(summary.out), TableFile.open(other.out), place)
+    with (
+        os_errors_as(StoreError, place, "the differences could not be written", "fix that and run again"),
+        locked(store.workspace(store.plans), flags=os.O_RDONLY),
+        replacing(place) as file,
+    ):
+        differing = write_differences(TableFile.open(summary.out), TableFile.open(other.out), file)
+        file.flush()
+        files = _own_files(store, summary.source, summary.out)
+        if not force:
+            require_own_files(files, [place])
+        announce(files, {place.name: hash_file(Path(file.name))}, summary.as_record())
     shutil.rmtree(other.out.parent, ignore_errors=True)
     return replace(summary, shadow={"version": other.model_version, "differing": differing, "table": str(place)})

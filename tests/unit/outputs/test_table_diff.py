@@ -104,7 +104,8 @@ def test_rows_with_the_same_prediction_and_another_status_differ(tmp_path: Path)
         path = tmp_path / f"{name}.jsonl"
         path.write_bytes(format_of(path).encode(rows, FIXED_COLUMNS))
         tables.append(TableFile.open(path))
-    assert write_differences(*tables, tmp_path / "d.csv") == 2
+    with (tmp_path / "d.csv").open("wb") as written:
+        assert write_differences(*tables, written) == 2
     with (tmp_path / "d.csv").open(newline="") as file:
         found = [(row["path"], row["status"], row["shadow_status"]) for row in csv.DictReader(file)]
     assert found == [("1.png", "ok", "uncertain"), ("2.png", "ok", "not-a-digit")]

@@ -10,22 +10,32 @@ from digits.store.artifacts import Store
 
 
 def test_only_one_run_at_a_time_holds_the_lock_of_an_inbox(tmp_path: Path) -> None:
-    """Inboxes do not lock each other. A missing folder is created."""
-    store = Store(tmp_path / "artifacts")
-    with inbox_lock(store, tmp_path / "in" / "box") as first, inbox_lock(store, tmp_path / "in" / "box") as second:
+    """Inboxes do not lock each other."""
+    store, inbox = Store(tmp_path / "artifacts"), tmp_path / "in"
+    inbox.mkdir()
+    with inbox_lock(store, inbox) as first, inbox_lock(store, inbox) as second:
         assert (first, second) == (True, False)
-        with inbox_lock(store, tmp_path / "other") as third:
+        with inbox_lock(store, store.inbox) as third:
             assert third
-    assert (tmp_path / "in" / "box").is_dir()
-    with inbox_lock(store, tmp_path / "in" / "box") as again:
+    with inbox_lock(store, inbox) as again:
         assert again
 
 
-def test_an_inbox_must_be_a_folder(tmp_path: Path) -> None:
-    """A file in its place is an error."""
-    (tmp_path / "in").write_bytes(b"")
-    with (
-        pytest.raises(UsageError, match="choose another folder as inbox"),
-        inbox_lock(Store(tmp_path), tmp_path / "in"),
-    ):
+def test_only_the_default_inbox_is_created(tmp_path: Path) -> None:
+    """Another one that is missing may be on a disk that is not mounted. A file in its place is an error too."""
+    store = Store(tmp_path / "artifacts")
+    with inbox_lock(store, store.inbox) as free:
+        assert free
+    assert store.inbox.is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("missing", "file"):
+        with (
+            pytest.raises(UsageError, match=f"/{name}: found no such folder, expected the inbox; mount or create it"),
+            inbox_lock(store, tmp_path / name),
+        ):
+            pass
+    assert not (tmp_path / "missing").exists()
+    store.inbox.rmdir()
+    store.inbox.write_bytes(b"")
+    with pytest.raises(UsageError, match="choose another folder as inbox"), inbox_lock(store, store.inbox):
         pass

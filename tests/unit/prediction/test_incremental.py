@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -42,8 +43,9 @@ class Job:
 
     def arguments(self, **options: Any) -> dict[str, Any]:
         """Return the arguments of a prediction except the folder."""
+        out = options.pop("out", self.out)
         config = PredictionConfig(**{**self.options, "incremental": True, **options})
-        return {"model": self.model, "out": self.out, "work": self.root / "work", "options": config}
+        return {"model": self.model, "out": out, "work": self.root / "work", "options": config}
 
     def plan(self) -> Plan:
         """Plan the prediction."""
@@ -214,11 +216,11 @@ def damage(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("which", ["table", "*.rows", "*.json"])
-def test_damage_of_table_or_ledger_is_detected(job: Job, which: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("which", ["*.rows", "*.json"])
+def test_damage_of_a_ledger_is_detected(job: Job, which: str, caplog: pytest.LogCaptureFixture) -> None:
     """With one warning, after which all images are predicted again."""
     job.run()
-    (path,) = [job.out] if which == "table" else (job.root / "work" / "ledgers").rglob(which)
+    (path,) = (job.root / "work" / "ledgers").rglob(which)
     damage(path)
     assert job.run().unchanged == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -226,6 +228,19 @@ def test_damage_of_table_or_ledger_is_detected(job: Job, which: str, caplog: pyt
     assert "all images are predicted again" in caplog.text
     assert job.run().unchanged == 11
     assert len(caplog.records) == 1
+
+
+def test_a_damaged_table_is_kept_until_it_may_be_overwritten(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not the table that Digits wrote."""
+    job.run()
+    damage(job.out)
+    damaged = job.out.read_bytes()
+    with pytest.raises(UsageError, match=r"p\.csv was changed after Digits wrote it"):
+        job.run()
+    assert job.out.read_bytes() == damaged
+    assert job.run(force=True).unchanged == 0
+    assert "all images are predicted again" in caplog.text
+    assert job.run().unchanged == 11
 
 
 def test_a_table_that_is_missing_or_of_another_run_is_detected(job: Job, caplog: pytest.LogCaptureFixture) -> None:
@@ -383,6 +398,98 @@ def test_a_folder_that_becomes_empty_gives_an_empty_table(job: Job) -> None:
     job.folder.mkdir()
     assert job.run().images == 0
     assert job.run().unchanged == 0
+
+
+@pytest.mark.parametrize(
+    ("known", "gone", "refused"), [(19, 19, False), (20, 10, False), (20, 11, True), (1000, 501, True), (0, 0, False)]
+)
+def test_a_run_may_drop_half_of_the_rows_and_all_of_few(known: int, gone: int, refused: bool) -> None:
+    """More are probably on a disk that is not mounted."""
+    assert incremental.drops_too_many(known, gone) == refused
+
+
+@pytest.fixture
+def large(job: Job, make_pictures: MakePictures) -> Job:
+    """Thirty-one files that were predicted incrementally."""
+    make_pictures(job.folder / "more", 20)
+    job.age()
+    job.run()
+    return job
+
+
+def refused(job: Job, message: str, **options: Any) -> None:
+    """Check that a run ends with an error, and keeps the table and the ledger."""
+    places = [job.out.parent, job.root / "work"]
+    before = [path.read_bytes() for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+    with pytest.raises(UsageError, match=message):
+        predict_folder(job.folder, **job.arguments(**options))
+    after = [path.read_bytes() for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+    assert before == after
+
+
+def test_a_folder_that_is_not_mounted_does_not_empty_its_table(large: Job) -> None:
+    """Until it is forced to, or the folder is back."""
+    large.folder.rename(large.root / "elsewhere")
+    large.folder.mkdir()
+    refused(
+        large, f"^{large.folder}: 31 of the 31 images in {large.out} are not there any more, .* drop the rows with --f"
+    )
+    shutil.copytree(large.root / "elsewhere" / "more", large.folder, dirs_exist_ok=True)
+    refused(large, "24 of the 31 images")  # the files have other paths
+    large.folder.rename(large.root / "other")
+    (large.root / "elsewhere").rename(large.folder)
+    assert large.run().unchanged == 31
+    shutil.rmtree(large.folder)
+    large.folder.mkdir()
+    assert large.run(force=True).images == 0
+    assert large.run().images == 0
+
+
+def test_half_of_the_images_may_go(large: Job) -> None:
+    """With one more they may not, whatever else is new."""
+    paths = sorted(large.folder.rglob("*.png"))
+    for number, path in enumerate(paths[:15]):
+        path.unlink()
+        write(large.folder / f"new{number}.png", 70 + number)
+    large.run()
+    for path in sorted(large.folder.rglob("*.png"))[:16]:
+        path.unlink()
+    refused(large, "16 of the 31 images")
+
+
+@pytest.mark.parametrize("change", ["options", "ledger"])
+def test_rows_are_kept_too_if_all_images_are_predicted_again(large: Job, change: str) -> None:
+    """Because an option has changed, or there is no ledger, as after a complete run. Few rows may go."""
+    if change == "ledger":
+        shutil.rmtree(large.root / "work" / "ledgers")
+    options = {"top_k": 2} if change == "options" else {}
+    shutil.rmtree(large.folder / "more")
+    refused(large, "20 of the 31 images", **options)
+    assert predict_folder(large.folder, **large.arguments(force=True, **options)).images == 11
+    shutil.rmtree(large.folder)
+    large.folder.mkdir()
+    assert predict_folder(large.folder, **large.arguments(**options)).images == 0
+
+
+def test_listed_files_that_are_missing_count_as_gone(large: Job) -> None:
+    """As if they were not listed; those that were missing before do not."""
+    names = large.root / "names"
+    paths = [path.relative_to(large.folder) for path in large.folder.rglob("*.png")]
+    names.write_text("".join(f"{path}\n" for path in paths) + "".join(f"missing{n}\n" for n in range(40)))
+    large.options["files_from"] = names
+    large.run()
+    shutil.rmtree(large.folder / "more")
+    refused(large, "20 of the 31 images")
+
+
+def test_the_members_of_an_archive_may_change_their_order(large: Job) -> None:
+    """A compressed tar file has its own order."""
+    archive, paths = large.root / "a.tar.gz", sorted(large.folder.rglob("*.png"))
+    for order in (paths, paths[::-1]):
+        with tarfile.open(archive, "w:gz") as file:
+            for path in order:
+                file.add(path, path.relative_to(large.folder))
+        assert predict_folder(archive, **large.arguments(out=large.root / "t.csv")).images == 31
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100, 1000])
