@@ -5,6 +5,7 @@
 - `drift_state`: the baseline of a table and the result of its last run, for display
 - `incremental`: reuse and replacement of rows of an earlier table
 - `limits`: time and memory limits per image
+- `own_files`: which existing files a run may overwrite
 - `plan`: the plan of a run: shards, part files, commit records and locks
 - `planning`: listing of a folder and creation of its plan
 - `pool`: the pool of worker processes

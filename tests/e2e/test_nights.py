@@ -19,7 +19,7 @@ from digits.outputs.summary import picture_path
 from digits.store.artifacts import Store
 from digits.store.registry import Registry
 from tests.support.browser import chromium, is_available, log_in, show, submit_folder, wait_for_picture, wait_for_text
-from tests.support.running_system import RunningSystem, wait_for
+from tests.support.running_system import BUSY_RETRIES, RunningSystem, wait_for
 
 pytestmark = pytest.mark.slow
 IMAGES = 40
@@ -220,3 +220,37 @@ def test_the_inbox_predicts_only_new_images(system: RunningSystem, folder: Path)
     assert any("3 images are in" in (state["message"] or "") for state in states), states
     (table,) = (system.root / "predictions").glob("other-inbox-*/predictions.csv")
     assert sorted(pd.read_csv(table).path) == ["000.png", "001.png", "002.png"]
+
+
+def test_an_inbox_keeps_an_edited_table_and_the_rows_of_images_that_are_gone(
+    system: RunningSystem, folder: Path
+) -> None:
+    """A run fails with the reason until it is forced to, or until the images are back."""
+    inbox, away = system.root / "mounted inbox", system.root / "away"
+
+    def refuse(sentence: str) -> None:
+        runs = (system.run("predict/inbox", folder=str(inbox)) for _ in range(BUSY_RETRIES))
+        ended = (system.wait_for_end(run, "FAILED", "CANCELLED") for run in runs)
+        assert sentence in next(state["message"] for state in ended if state["type"] == "FAILED")
+
+    refuse(f"{inbox}: found no such folder, expected the inbox")
+    inbox.mkdir()
+    for number in range(20):
+        shutil.copy(folder / "000.png", inbox / f"{number}.png")
+    system.complete("predict/inbox", folder=str(inbox))
+    (table,) = (system.root / "predictions").glob("mounted-inbox-*/predictions.csv")
+    edited = table.read_bytes() + b"\n"
+    table.write_bytes(edited)
+    refuse(f"{table} was changed after Digits wrote it, so the run stops before it overwrites anything")
+    assert table.read_bytes() == edited
+    system.complete("predict/inbox", folder=str(inbox), options={"force": True})
+    content = table.read_bytes()
+    assert content != edited
+    inbox.rename(away)
+    inbox.mkdir()
+    refuse(f"{inbox}: 20 of the 20 images in {table} are not there any more")
+    assert table.read_bytes() == content
+    inbox.rmdir()
+    away.rename(inbox)
+    system.complete("predict/inbox", folder=str(inbox))
+    assert table.read_bytes() == content

@@ -150,6 +150,7 @@ def test_deployments_of_ones_own_are_known_with_their_last_runs(
     system: RunningSystem, project: Path, tmp_path: Path
 ) -> None:
     scans = tmp_path / "second inbox"
+    scans.mkdir()
     declare(
         project, {"name": "second", "entrypoint": "flows/prediction.py:predict_inbox", "work_pool": {"name": "digits"}}
     )
