@@ -10,6 +10,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from digits.outputs.skipped import describe_nothing, describe_skipped
 from digits.outputs.summary import PredictionSummary, count_failures, first_frames_line, join_counts, picture_path
 from digits.prediction.plan import IncrementalRows, Plan
 
@@ -59,6 +60,8 @@ def prediction_message(summary: PredictionSummary) -> str:
     """Return the final message of a prediction: the number of images, how many failed, and the path of the table."""
     failed = count_failures(summary.statuses)
     without = f", of which {failed:,} could not be read," if failed else ""
+    if not summary.images:
+        return f"{describe_nothing(summary.skipped)}; the empty table is {summary.out}"
     message = f"{summary.images:,} images{without} are in {summary.out}"
     if shadow := summary.shadow:
         message += f"; version {shadow['version']} differs on {shadow['differing']:,}, which are in {shadow['table']}"
@@ -71,7 +74,7 @@ def plan_line(plan: Plan) -> str:
     if former := plan.former:
         kind = "new or changed" if isinstance(former, IncrementalRows) else "of the version to replace"
         line += f": {plan.images:,} {kind}; {former.unchanged:,} rows are reused from {plan.out}"
-    return line + (f"; skipped files: {join_counts(plan.skipped)}" if plan.skipped else "")
+    return line + (f"; {skipped}" if (skipped := describe_skipped(plan.skipped)) else "")
 
 
 def workers_line(plan: Plan, workers: int) -> str:

@@ -266,9 +266,10 @@ def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
 
     if json:
         print_json(summary.as_record())
-        return
-    title = f"{summary.images:,} images predicted with model version {summary.model_version}"
-    print_pairs(title, describe_summary(summary))
+    else:
+        title = f"{summary.images:,} images predicted with model version {summary.model_version}"
+        print_pairs(title, describe_summary(summary))
+    exit_if_empty(summary)
 
 
 def print_ended(ended: "EndedRun", *, json: bool) -> None:
@@ -283,10 +284,22 @@ def print_ended(ended: "EndedRun", *, json: bool) -> None:
         print_pairs(ended.name, {"state": ended.state, "result": ended.message, **counts, "run": ended.place})
     if ended.state != "Completed":
         sys.exit(1)
+    if ended.summary:
+        exit_if_empty(ended.summary)
+
+
+def exit_if_empty(summary: "PredictionSummary") -> None:
+    """Exit with `NOTHING_READ` if there was no image to predict, after saying why."""
+    from digits.outputs.skipped import NOTHING_READ, describe_nothing
+
+    if not summary.images:
+        sys.stderr.write(f"digits: {describe_nothing(summary.skipped)}\n")
+        sys.exit(NOTHING_READ)
 
 
 def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     """Return the facts about a prediction by name, without those that are zero or empty."""
+    from digits.outputs.skipped import describe_skipped
     from digits.outputs.summary import first_frames_line, join_counts, picture_path
 
     only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
@@ -299,7 +312,7 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
         "reused": summary.reused and f"{summary.reused:,} images that an interrupted run had predicted",
         "classes": join_counts(summary.predictions),
         "statuses": join_counts(summary.statuses),
-        "skipped": join_counts(summary.skipped),
+        "skipped": describe_skipped(summary.skipped),
         "frames": summary.more_frames and first_frames_line(summary),
         ("drift" if summary.drift and summary.drift.is_alarm else "test images"): summary.drift
         and summary.drift.sentence,

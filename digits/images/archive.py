@@ -24,7 +24,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, Self, cast
 from digits.errors import StoreError, UsageError
 from digits.images.decode import DecodeError
 from digits.images.folder import MISSING_SIZE, Entry, name_file_type
-from digits.images.patterns import HEAD_BYTES, Selection
+from digits.images.formats import HEAD_BYTES
+from digits.images.patterns import Selection
 
 ARCHIVE_EXTENSIONS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 Identity = tuple[int, int, int]

@@ -9,7 +9,6 @@ digits, to the same pixels as Pillow. libjpeg-turbo decodes a large JPEG at a ha
 If they fail, Pillow decodes the file or reports what is wrong with it.
 """
 
-import importlib
 import io
 import re
 import struct
@@ -31,12 +30,12 @@ from digits.errors import DigitsError
 from digits.images.formats import (
     DEFAULT_MAX_PIXELS,
     FORMATS,
-    OTHER_READERS,
-    OTHER_SIGNATURE,
-    READERS,
+    HEAD_BYTES,
     SIGNATURE,
     OtherFormat,
+    import_reader,
     matches_format,
+    name_unread,
 )
 from digits.images.pages import PageFile
 from digits.images.types import Pixels
@@ -53,7 +52,9 @@ _ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 """Metadata from which Pillow reads the orientation."""
 _ON_ITS_SIDE = range(5, 9)
 """EXIF orientations that exchange width and height."""
-_MAY_HAVE_FRAMES = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")
+_MAY_HAVE_FRAMES = ("GIF", "TIFF", "WEBP", "PNG", "AVIF", "HEIF")
+_EXTRAS = {"HEIF or AVIF": "heif"}
+"""Extras that read unsupported formats, by the names of the formats."""
 _TRANSPARENT_SCALE = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 """Factors from PNG depths to 8 bit. Pillow scales the pixels, but not the transparent colour in the chunk tRNS."""
 _UINT = struct.Struct(">I").unpack_from
@@ -150,14 +151,22 @@ def _format_of(content: bytes, others: Sequence[OtherFormat]) -> str:
         return match.lastgroup
     if not content:
         raise DecodeError("not-an-image", "the file is empty")
-    asked_for = next((kind for kind in others if matches_format(content[:16], kind) is not False), None)
+    asked_for = next((kind for kind in others if matches_format(content[:HEAD_BYTES], kind) is not False), None)
     if asked_for is not None:
         return asked_for
-    other = OTHER_SIGNATURE.match(content[:1024])
-    if other is not None and other.lastgroup is not None:
-        name = other.lastgroup.replace("_", " ")
-        raise DecodeError("unsupported", f"found {name}, but only {', '.join(FORMATS)} are read; convert the file")
+    if name := name_unread(content):
+        raise _unsupported(name)
     raise DecodeError("not-an-image", f"it does not begin like any of {', '.join(FORMATS)}")
+
+
+def _unsupported(name: str) -> DecodeError:
+    """Return the error for a file in a known format that is not read."""
+    if "archive" in name:
+        return DecodeError("not-an-image", f"found {name}, but no image; unpack it")
+    if extra := _EXTRAS.get(name):
+        remedy = "install this extra or convert the file"
+        return DecodeError("unsupported", f"found {name}, which needs digits[{extra}]; {remedy}")
+    return DecodeError("unsupported", f"found {name}, but only {', '.join(FORMATS)} are read; convert the file")
 
 
 @contextmanager
@@ -282,7 +291,7 @@ def _upright_reduced(pixels: Pixels, image: ImageFile) -> Decoded:
 
 
 def _open(content: bytes, kind: str, place: int | None) -> ImageFile:
-    importlib.import_module(READERS.get(kind) or OTHER_READERS[kind])
+    import_reader(kind)
     read, _ = Image.OPEN[kind]
     image: ImageFile = read(io.BytesIO(content) if place is None else PageFile(content, place), "")
     return image

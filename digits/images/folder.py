@@ -21,7 +21,8 @@ from typing import BinaryIO, NamedTuple, Self
 
 from digits.errors import UsageError, os_errors_as
 from digits.images.decode import DecodeError
-from digits.images.patterns import HEAD_BYTES, Selection
+from digits.images.formats import HEAD_BYTES
+from digits.images.patterns import Selection
 from digits.status import FORMULA_STARTS
 from digits.store.files import TEMPORARY
 

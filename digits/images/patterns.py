@@ -4,13 +4,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from digits.errors import UsageError
-from digits.images.formats import EXTENSIONS, OTHER_EXTENSIONS, OtherFormat, has_signature
+from digits.images.formats import EXTENSIONS, OTHER_EXTENSIONS, OtherFormat, has_signature, reason_of
 
 Head = Callable[[], bytes | None]
 """Function that returns the first bytes of a file, or None if the file cannot be read."""
-
-HEAD_BYTES = 16
-"""Number of first bytes by which the format of a file is recognized."""
 
 _TOKEN = re.compile(
     r"(?:(?<=/)|\A)\*\*/|/\*\*\Z|\*+|\?|\[(?P<no>[!^]?)(?P<set>\]?[^]]*)\]|\\(?P<escaped>.)|.", re.DOTALL
@@ -97,13 +94,13 @@ class Selection:
             head: function that returns the first bytes of the file; called only if they are needed.
 
         Returns:
-            `excluded`, `system-file`, `not-included`, `other-file` or None.
+            `excluded`, `system-file`, `not-included`, a reason of `digits.images.formats.reason_of`, or None.
         """
         if reason := self.reason_to_skip_folder(path):
             return reason
         if self._includes is not None and not _matches(self._includes, path):
             return "not-included"
-        return None if self._is_image(path, head) else "other-file"
+        return None if self._is_image(path, head) else reason_of(path)
 
     def _is_image(self, path: bytes, head: Head) -> bool:
         if self._by_content:

@@ -4,6 +4,7 @@
 - `model_report`: the report of a model version
 - `page`: building blocks of HTML pages, markdown and figures
 - `run_reports`: markdown reports of decisions and predicted folders
+- `skipped`: sentences about the files without a row
 - `summary`: the summary of a predicted folder
 - `table`: reading and writing tables as CSV, Parquet and JSON lines
 - `table_diff`: differences between the tables of two versions

@@ -19,6 +19,7 @@ from digits.errors import CorruptArtifactError, StoreError, UsageError, os_error
 from digits.images.archive import Archive, ArchiveListing, Identity, is_archive
 from digits.images.file_list import FileList, read_file_list
 from digits.images.folder import Entry, Listing, entry_for, resolve_source
+from digits.images.formats import EXTENSIONS, NAMING_BYTES, formats_to_read, name_unread
 from digits.images.normalize import SPEC
 from digits.images.patterns import Selection
 from digits.images.source import open_source
@@ -298,11 +299,29 @@ def _files_of(source: Path, options: PredictionConfig, own_files: tuple[Path, ..
         raise UsageError(f"{source}: expected the folder of the files that {options.files_from} lists, found a file")
     image = root / os.fsdecode(name)
     if not is_archive(image):
+        _require_no_archive(image)
         yield _Files(root, [entry_for(root, name)])
         return
     with Archive(image) as archive:
         members = ArchiveListing(archive, recursive=options.recursive, selection=_selection_of(options))
         yield _Files(image, members, members.skipped, archive.identity)
+
+
+def _require_no_archive(image: Path) -> None:
+    """Raise an error if a single file is an archive that is not read; any other file has a row with its status.
+
+    Raises:
+        UsageError: if the file begins like an archive and does not have the extension of an image.
+    """
+    if image.suffix.lower() in EXTENSIONS:
+        return
+    with suppress(OSError), image.open("rb") as file:
+        name = name_unread(file.read(NAMING_BYTES)) or ""
+        if "archive" in name:
+            raise UsageError(
+                f"{image}: found {name}, expected a folder, an image, or an archive whose name ends in .zip, .tar, "
+                ".tar.gz, .tar.bz2 or .tar.xz; unpack it, and predict the folder"
+            )
 
 
 def _listing_of(
@@ -322,7 +341,7 @@ def _selection_of(options: PredictionConfig) -> Selection:
         exclude=options.exclude,
         all_files=options.all_files or options.files_from is not None,
         by_content=options.by_content,
-        others=options.other_formats,
+        others=formats_to_read(options.other_formats),
         system_files=options.system_files or options.files_from is not None,
     )
 
@@ -370,7 +389,7 @@ def _options_for(model: OnnxModel, options: PredictionConfig) -> Options:
         options.max_pixels,
         options.max_bytes,
         options.max_seconds,
-        options.other_formats,
+        formats_to_read(options.other_formats),
         0 if options.max_error is None else threshold_for(model.risk_steps, options.max_error),
         options.pages,
     )

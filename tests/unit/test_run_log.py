@@ -74,7 +74,7 @@ def test_the_message_counts_the_images_on_which_a_second_version_differs() -> No
 def test_the_plan_states_what_was_found_and_skipped() -> None:
     assert run_log.plan_line(PLAN) == "found 4 images in /scans"
     skipped = replace(PLAN, skipped={"hidden": 2, "link": 1})
-    assert run_log.plan_line(skipped) == "found 4 images in /scans; skipped files: hidden: 2, link: 1"
+    assert run_log.plan_line(skipped) == "found 4 images in /scans; 1 link was not followed; 2 hidden was skipped"
 
 
 def test_the_plan_of_an_inbox_states_what_is_new_and_what_is_reused() -> None:

@@ -15,6 +15,7 @@ from tools import licences
 from tools.locked import LOCK, read_lock
 
 HERE = Path(__file__).resolve().parents[3]
+FORMATS_LOCK = LOCK.with_name("requirements-formats.lock")
 HASH = re.compile(r"sha256:[0-9a-f]{64}")
 LOCAL = re.compile(
     r"://(127\.0\.0\.1|localhost|user:password@host|USER:PASSWORD@SMTP-SERVER|hooks\.slack\.com|[a-z-]+\.example\.com)\b"
@@ -42,7 +43,7 @@ def test_the_installed_distributions_meet_each_others_requirements() -> None:
 def test_the_lock_meets_the_dependencies_of_the_project_on_every_platform() -> None:
     """Two bounds keep the server of Prefect working."""
     wanted = dependencies()
-    versions = {each.name: each.version for each in read_lock()}
+    versions = {each.name: each.version for path in (FORMATS_LOCK, LOCK) for each in read_lock(path)}
     unmet = [
         one for one in map(Requirement, wanted) if versions.get(canonicalize_name(one.name), "0") not in one.specifier
     ]
@@ -66,7 +67,14 @@ def test_the_documentation_gives_a_reason_for_each_dependency_and_for_no_other()
 
 
 def test_every_entry_of_the_lock_has_hashes() -> None:
-    assert all(each.hashes and all(map(HASH.fullmatch, each.hashes)) for each in read_lock())
+    for path in (LOCK, FORMATS_LOCK):
+        assert all(each.hashes and all(map(HASH.fullmatch, each.hashes)) for each in read_lock(path))
+
+
+def test_the_lock_of_the_formats_adds_their_libraries_to_the_other_lock() -> None:
+    """All other versions are the same."""
+    locked = {(each.name, each.version) for each in read_lock()}
+    assert {each.name for each in read_lock(FORMATS_LOCK) if (each.name, each.version) not in locked} == {"pillow-heif"}
 
 
 def test_a_lock_with_a_range_of_versions_is_an_error(tmp_path: Path) -> None:
