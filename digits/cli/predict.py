@@ -301,6 +301,7 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     """Return the facts about a prediction by name, without those that are zero or empty."""
     from digits.outputs.skipped import describe_skipped
     from digits.outputs.summary import first_frames_line, join_counts, picture_path
+    from digits.run_log import failure_line
 
     only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
     done = summary.images - summary.reused - summary.unchanged
@@ -312,6 +313,7 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
         "reused": summary.reused and f"{summary.reused:,} images that an interrupted run had predicted",
         "classes": join_counts(summary.predictions),
         "statuses": join_counts(summary.statuses),
+        "failures": failure_line(summary),
         "skipped": describe_skipped(summary.skipped),
         "frames": summary.more_frames and first_frames_line(summary),
         ("drift" if summary.drift and summary.drift.is_alarm else "test images"): summary.drift

@@ -114,7 +114,9 @@ def test_an_archive_is_recognized_by_its_extension(job: Job) -> None:
     assert job.run(job.root / "scans.png").statuses == {"not-an-image": 1}
 
 
-@pytest.mark.parametrize(("start", "name"), [(b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\7\1", "RAR"), (b"PK\3\4", "zip")])
+@pytest.mark.parametrize(
+    ("start", "name"), [(b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\7\1", "RAR"), (b"PK\3\4", "zip")]
+)
 def test_a_single_file_that_is_another_archive_is_an_error_that_names_it(job: Job, start: bytes, name: str) -> None:
     """The extension of an image makes it an image with an error of its own."""
     (job.root / "scans.bin").write_bytes(start)

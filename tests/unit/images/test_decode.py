@@ -274,7 +274,7 @@ def test_an_image_that_exhausts_the_memory_is_too_large(
 def test_the_statuses_are_a_closed_list() -> None:
     """The list includes the statuses with a prediction."""
     assert set(PREDICTED) < set(STATUSES)
-    assert len(STATUSES) == 12
+    assert len(STATUSES) == 13
 
 
 @pytest.fixture

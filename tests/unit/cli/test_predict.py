@@ -1,0 +1,68 @@
+"""Tests of what `digits predict` prints, and of its exit codes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from digits.cli.deployed import EndedRun
+from digits.cli.predict import describe_summary, print_ended, print_summary
+from digits.outputs.summary import Failure, PredictionSummary
+
+EMPTY = PredictionSummary(
+    source=Path("/scans"),
+    out=Path("/scans.csv"),
+    model_version=1,
+    model_digest="0" * 64,
+    images=0,
+    reused=0,
+    seconds=0,
+    images_per_second=0,
+    predictions={"0": 0},
+    statuses={},
+    skipped={"heic-file": 2, "link": 5},
+    more_frames=0,
+    failures=(),
+    least_certain=(),
+)
+ONE = replace(EMPTY, images=1, statuses={"ok": 1})
+
+
+@pytest.mark.parametrize("json", [True, False])
+def test_a_run_without_an_image_says_why_and_exits_with_9(json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message is on standard error, also beside JSON."""
+    with pytest.raises(SystemExit) as ended:
+        print_summary(EMPTY, json=json)
+    assert ended.value.code == 9
+    message = "digits: 0 images; 2 HEIC need digits[heif]; 5 links were not followed\n"
+    assert capsys.readouterr().err == message
+
+
+def test_a_run_with_images_names_the_files_without_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    """It exits with 0."""
+    print_summary(ONE, json=False)
+    assert "2 HEIC need digits[heif]; 5 links were not followed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_images_that_could_not_be_read_are_named_with_their_errors() -> None:
+    """They are rows, so the command does not fail."""
+    failed = replace(
+        ONE, statuses={"unsupported": 1}, failures=(Failure("a.heic", "unsupported", "needs digits[heif]"),)
+    )
+    assert describe_summary(failed)["failures"] == (
+        "1 of 1 images could not be read: a.heic (unsupported: needs digits[heif])"
+    )
+    assert "failures" not in describe_summary(ONE)
+
+
+@pytest.mark.parametrize(
+    ("state", "summary", "code"), [("Completed", EMPTY, 9), ("Failed", EMPTY, 1), ("Failed", None, 1)]
+)
+def test_a_run_of_a_deployment_exits_with_the_same_codes(
+    state: str, summary: PredictionSummary | None, code: int
+) -> None:
+    """A run that did not complete exits with 1."""
+    with pytest.raises(SystemExit) as ended:
+        print_ended(EndedRun("run", state, "", "here", summary), json=False)
+    assert ended.value.code == code
+    print_ended(EndedRun("run", "Completed", "", "here", ONE), json=True)
