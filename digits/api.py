@@ -51,7 +51,8 @@ def predict(  # noqa: PLR0913 - input, output, model and options
         progress: receiver of the progress, in images.
 
     Raises:
-        UsageError: if the folder cannot be read, or the format of the table is unknown.
+        UsageError: if the folder cannot be read, the format of the table is unknown, or without `force` a file that
+            Digits did not write or that was changed would be overwritten.
         RegistryError: if there is no such model version.
         StoreError: if the disk is full or not writable; run the prediction again to resume it.
     """

@@ -45,7 +45,8 @@ class OwnFiles:
     def summary(self) -> Record | None:
         """Content of the summary beside the table; None if there is none, or it is damaged."""
         with suppress(OSError, CorruptArtifactError):
-            return read_record(summary_path(self.out))
+            record = read_record(summary_path(self.out))
+            return record if "plan" in record else None
         return None
 
     @cached_property
@@ -86,9 +87,11 @@ class OwnFiles:
             return "is a link"
         if not path.is_file():
             return "is no file"
-        if self.summary is not None and FILES not in self.summary:
+        if self.summary is None:
+            return f"was not written by Digits, or has lost {summary_path(self.out).name}"
+        if FILES not in self.summary:
             return f"does not match {summary_path(self.out).name}"
-        known = self.summary is not None and path.name in self.summary[FILES]
+        known = path.name in self.summary[FILES]
         return "was changed after Digits wrote it" if known else "was not written by Digits"
 
 

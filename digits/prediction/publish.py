@@ -69,7 +69,7 @@ def predict_folder(  # noqa: PLR0913 - what, with what, how, where to
         The summary of the table.
 
     Raises:
-        UsageError: if the source cannot be read, the format of the table is unknown, or options contradict each other.
+        UsageError: as in `plan_predictions`.
         ModelError: if the model cannot be run.
         StoreError: if the disk is full or not writable; the same call resumes the prediction.
     """
@@ -115,6 +115,8 @@ def merge_parts(plan: Plan, *, started: float | None = None) -> PredictionSummar
     Raises:
         CorruptArtifactError: if a part file is damaged; its shard is pending again, so run the workers once more.
         PlanGoneError: if another run has published the table and a third run has replaced it since.
+        UsageError: if a file in the place of the table was not written by Digits, or was changed, without `Plan.force`;
+            the plan remains.
         StoreError: if a shard is not committed or the disk is full.
     """
     remedy = "fix that and run the same command again to resume the prediction"

@@ -120,7 +120,7 @@ def test_a_file_that_digits_did_not_write_is_kept(job: Job, ending: str) -> None
     job.refused("is no file")
     job.out.rmdir()
     job.out.write_bytes(b"")
-    job.refused(FOREIGN)
+    job.refused(rf"mine\{ending} {FOREIGN}, or has lost mine\.summary\.json, so the run stops")
     job.run(force=True)
     assert not job.out.is_symlink()
 
@@ -186,7 +186,8 @@ def test_a_table_that_was_moved_with_its_files_is_known(job: Job) -> None:
     job.out = job.out.parent.with_name("moved") / job.out.name
     job.run()
     summary_path(job.out).unlink()
-    job.refused(rf"t\.csv {FOREIGN} and .*least-certain\.png {FOREIGN}, so")
+    lost = rf"{FOREIGN}, or has lost t\.summary\.json"
+    job.refused(rf"t\.csv {lost} and .*least-certain\.png {lost}, so")
     job.out.unlink()
     picture_path(job.out).unlink()
     job.run()
@@ -296,6 +297,9 @@ def test_an_incremental_table_is_known_by_its_ledger(job: Job) -> None:
 def test_a_damaged_drift_record_is_replaced(job: Job) -> None:
     """As before: it is a record of Digits."""
     job.run()
+    write_record(summary_path(job.out), {"mine": 1})
+    job.refused(r"t\.summary\.json is damaged, was changed, or was not written by Digits")
+    job.run(force=True)
     write_record(record_path(job.out), {})
     record_path(job.out).write_bytes(record_path(job.out).read_bytes().replace(b"{", b"[", 1))
     job.run()
