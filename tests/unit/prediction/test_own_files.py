@@ -17,6 +17,7 @@ from digits.maintenance.backup import back_up
 from digits.maintenance.restore import restore
 from digits.outputs.summary import PredictionSummary, picture_path, summary_path
 from digits.outputs.table_diff import shadow_path
+from digits.prediction import publish
 from digits.prediction.baselines import record_path
 from digits.prediction.config import PredictionConfig
 from digits.prediction.own_files import FILES
@@ -24,7 +25,7 @@ from digits.prediction.publish import merge_parts
 from digits.prediction.service import default_table, plan_predictions
 from digits.prediction.worker import run_worker
 from digits.store.artifacts import Store
-from digits.store.files import hash_file
+from digits.store.files import hash_file, locked
 from digits.store.records import Record, read_record, write_record
 from tests.support import faults
 from tests.support.networks import tiny_store
@@ -216,6 +217,20 @@ def test_two_artifact_roots_may_write_the_same_table(job: Job, tmp_path: Path) -
     job.run()
 
 
+def test_a_folder_that_another_program_locks_delays_a_run_for_a_while_only(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as `flock FOLDER digits predict`. A table among the plans is not waited for by its own run."""
+    monkeypatch.setattr(publish, "FOLDER_SECONDS", 0.1)
+    job.out.parent.mkdir()
+    with locked(job.out.parent, flags=os.O_RDONLY), faults.at_most(60):
+        job.run()
+    job.out = job.store.plans / "t.csv"
+    with faults.at_most(60):
+        job.run()
+        job.run(top_k=2)
+
+
 def test_a_table_that_is_edited_during_the_run_is_kept(job: Job) -> None:
     """The work is not lost: the same run with `force` resumes it."""
     job.run()
@@ -303,6 +318,9 @@ def test_a_damaged_drift_record_is_replaced(job: Job) -> None:
     write_record(record_path(job.out), {})
     record_path(job.out).write_bytes(record_path(job.out).read_bytes().replace(b"{", b"[", 1))
     job.run()
+    record_path(job.out).unlink()
+    record_path(job.out).mkdir()
+    job.refused(rf"t\.drift\.json {FOREIGN}")
 
 
 @pytest.mark.parametrize("incremental", [False, True])
