@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from digits.images.normalize import SHAPE, find_ink, has_mnist_form, normalize, opencv, place_ink
+from digits.images.ink.paper import opencv
+from digits.images.normalize import SHAPE, find_ink, has_mnist_form, normalize, place_ink
 from digits.images.types import Pixels
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from digits.errors import DigitsError, ModelError, StoreError, os_errors_as
 from digits.images.decode import MIN_SIDE, Decoded, DecodeError, decode
 from digits.images.folder import Entry, escape_path
-from digits.images.normalize import opencv
+from digits.images.ink.paper import opencv
 from digits.images.pages import NO_PAGES, PageList, list_pages
 from digits.images.screening import ScreenedImage, screen
 from digits.images.source import Source, open_source

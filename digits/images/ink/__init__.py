@@ -1,0 +1,5 @@
+"""Ink: separation of the ink of one digit from its paper, for the normalization.
+
+- `paper`: polarity of the ink, level of the paper at each pixel, strength of the ink
+- `parts`: sheets, frames, and the connected parts of the ink that are the digit
+"""
