@@ -65,7 +65,7 @@ def measure(root: Path = ROOT) -> dict[str, Any]:
     lines = {name: len((root / f"{name.replace('.', '/')}.py").read_text("utf-8").splitlines()) for name in modules}
     functions = [node for tree in modules.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     lengths = [count_lines(one) - (count_lines(one.body[0]) if ast.get_docstring(one) else 0) for one in functions]
-    inside = [name.split(".")[1] for name in modules if name.count(".") > 1 and not name.endswith("__")]
+    inside = [".".join(name.split(".")[1:-1]) for name in modules if name.count(".") > 1 and not name.endswith("__")]
     return {
         "modules per package": dict(Counter(inside)),
         "arrows between packages": sum(map(len, packages.values())),

@@ -5,7 +5,7 @@
 - `file_list`: lists of paths from a file or standard input
 - `folder`: listing folders in byte order, and reading what was listed
 - `formats`: which image files are read, and how they are recognized
-- `normalize`: pixels to model input
+- `normalize`: pixels to model input; the steps of finding the ink are in `digits.images.ink`
 - `pages`: where the pages of a TIFF begin
 - `patterns`: include and exclude patterns
 - `screening`: detection of blank pages, several digits and photos of objects

@@ -35,7 +35,8 @@ class _Constants:
         largest_sheet: share of the image above which a sheet is the whole image.
         sheet_paper: least share of paper on a sheet.
         at_border: share of the border from which a sheet is cut off by the edges, so that it may have any corners.
-        rectangle: least share that a sheet or a frame covers of the smallest rectangle around it.
+        rectangle: least share that a sheet covers of the smallest rectangle around it.
+        frame_rectangle: least share that an empty frame covers of the smallest rectangle around it.
         corners: largest number of corners of a sheet.
         straight: least share that the polygon through its corners covers of a sheet.
         corner_distance: largest distance of a sheet's edge from the polygon, as a share of the edge's length.
@@ -70,6 +71,7 @@ class _Constants:
     sheet_paper: float = 0.7
     at_border: float = 0.2
     rectangle: float = 0.86
+    frame_rectangle: float = 0.92
     corners: int = 6
     straight: float = 0.92
     corner_distance: float = 0.03
@@ -174,7 +176,7 @@ def _inside_of_sheet(side: Pixels) -> Pixels | None:
 def _is_mostly_paper(paper: Pixels, side: Pixels, whole: Pixels) -> bool:
     """Return whether a sheet is not the whole image, is mostly paper, and what is outside it is not."""
     covered, outside = np.count_nonzero(whole), 1 - whole
-    return (
+    return bool(
         covered <= _C.largest_sheet * whole.size
         and np.count_nonzero(paper) >= _C.sheet_paper * covered
         and np.count_nonzero(side & outside) <= _C.foreign * np.count_nonzero(outside)
@@ -188,13 +190,13 @@ def _has_straight_edges(hull: Any, paper: Pixels) -> bool:
     border = border_of(paper)
     if len(corners) > _C.corners or cv2.contourArea(corners) < _C.straight * cv2.contourArea(hull):
         return False
-    return np.count_nonzero(border) >= _C.at_border * border.size or _fills_rectangle(hull, paper)
+    return bool(np.count_nonzero(border) >= _C.at_border * border.size) or _fills_rectangle(hull, paper, _C.rectangle)
 
 
-def _fills_rectangle(hull: Any, like: Pixels) -> bool:
-    """Return whether a hull covers most of the smallest rectangle around it, which may be tilted."""
+def _fills_rectangle(hull: Any, like: Pixels, share: float) -> bool:
+    """Return whether a hull covers a share of the smallest rectangle around it, which may be tilted."""
     _, (across, down), _ = opencv().minAreaRect(hull)
-    return bool(np.count_nonzero(_filled(hull, like)) >= _C.rectangle * (across + 1) * (down + 1))
+    return bool(np.count_nonzero(_filled(hull, like)) >= share * (across + 1) * (down + 1))
 
 
 def _filled(hull: Any, like: Pixels) -> Pixels:
@@ -231,7 +233,7 @@ def erase_edge_lines(mask: Pixels) -> bool:
         first = max((line + 1 for line in range(near) if sums[line] > most), default=0)
         last = max((line + 1 for line in range(near) if sums[-1 - line] > most), default=0)
         side[:first] = side[len(side) - last :] = 0
-        found |= bool(first or last)
+        found = found or bool(first or last)
     return found
 
 
@@ -251,7 +253,7 @@ def choose(mask: Pixels, strength: Pixels, *, may_have_frame: bool) -> Choice | 
     framing = [part for part in parts if _encloses_another(part, parts, labels) or _is_long_line(part, parts, labels)]
     parts = [part for part in parts if part not in framing] or parts
     main = max(parts, key=lambda part: part.score)
-    if not framing and _is_empty_frame(mask, (labels == main.label).view(np.uint8), stats[main.label]):
+    if not framing and _is_empty_frame(mask, _mask_of([main], labels), stats[main.label]):
         return None
     others = [part for part in parts if part is not main and not part.frame]
     thick = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
@@ -261,21 +263,18 @@ def choose(mask: Pixels, strength: Pixels, *, may_have_frame: bool) -> Choice | 
     pieces = [part for part in others if part not in large]
     kept = _join_pieces(main, pieces, labels, thick, stroke)
     unwanted = [*framing, *large, *(part for part in parts if part.frame and part is not main)]
-    left_out = np.isin(labels, [part.label for part in unwanted]).view(np.uint8)
+    left_out = _mask_of(unwanted, labels)
     return Choice(kept, left_out, tuple(part.box for part in large if not _is_remnant(part, main, mask.shape[1])))
 
 
 def _is_second_digit(part: _Part, main: _Part, high: int, stroke: float) -> bool:
     """Return whether a part is not a piece of the main part, but large enough to be a digit beside it."""
-    if (
-        part.area < _C.digit * main.area
-        or part.side < _C.digit_height * high
-        or _gap(part.box, main.box) <= _C.apart * main.side
-    ):
+    gap = _gap(part.box, main.box)
+    if part.area < _C.digit * main.area or part.side < _C.digit_height * high or gap <= _C.apart * main.side:
         return False
     shared = min(part.box[3], main.box[3]) - max(part.box[1], main.box[1])
     stacked = shared >= _C.above * min(part.box[3] - part.box[1], main.box[3] - main.box[1])
-    return not (stacked and _gap(part.box, main.box) <= _C.stroke_gap * stroke)
+    return not (stacked and gap <= _C.stroke_gap * stroke)
 
 
 def _is_remnant(part: _Part, main: _Part, width: int) -> bool:
@@ -290,30 +289,30 @@ def _touches_edge(box: Box, page: Pixels) -> bool:
 
 def _join_pieces(main: _Part, pieces: list[_Part], labels: Components, thick: Values, stroke: float) -> Pixels:
     """Return the mask of the main part and of the pieces that are closer to it than some stroke widths."""
-    whole = (labels == main.label).view(np.uint8)
-    near = [
-        one for one in pieces if one.area >= _C.speck * main.area and _gap(one.box, main.box) <= _C.apart * main.side
-    ]
-    for piece in near:
-        whole |= (labels == piece.label).view(np.uint8)
-    waiting = [
-        piece for piece in pieces if piece not in near and _thickness(piece, labels, thick) >= _C.piece_width * stroke
-    ]
-    if int(labels.max()) > _C.most_parts:
+    reach = _C.apart * main.side
+    near = [one for one in pieces if one.area >= _C.speck * main.area and _gap(one.box, main.box) <= reach]
+    whole = _mask_of([main, *near], labels)
+    least = _C.piece_width * stroke
+    waiting = [one for one in pieces if one not in near and _thickness(one, labels, thick) >= least]
+    if labels.max() > _C.most_parts:
         return whole
-    kept = whole.copy()
+    kept = whole
     cv2 = opencv()
     while waiting:
         distance = cv2.distanceTransform(1 - kept, cv2.DIST_L2, 3)
-        joined = [piece for piece in waiting if _distance(piece, labels, distance) <= _C.stroke_gap * stroke]
+        joined = [one for one in waiting if _distance(one, labels, distance) <= _C.stroke_gap * stroke]
+        if any(_touches_edge(one.box, kept) for one in joined):
+            return whole
         if not joined:
             break
-        if any(_touches_edge(piece.box, kept) for piece in joined):
-            return whole
-        for piece in joined:
-            kept |= (labels == piece.label).view(np.uint8)
-        waiting = [piece for piece in waiting if piece not in joined]
+        kept = kept | _mask_of(joined, labels)
+        waiting = [one for one in waiting if one not in joined]
     return kept
+
+
+def _mask_of(parts: list[_Part], labels: Components) -> Pixels:
+    mask: npt.NDArray[np.bool_] = np.isin(labels, [part.label for part in parts])
+    return mask.view(np.uint8)
 
 
 def _thickness(part: _Part, labels: Components, thick: Values) -> float:
@@ -334,7 +333,7 @@ def _is_long_line(line: _Part, parts: list[_Part], labels: Components) -> bool:
     if longest < _C.least_digit * whole or line.side < max(_C.line_length * whole, _C.over_digit * longest):
         return False
     cv2 = opencv()
-    _, sides, _ = cv2.minAreaRect(cv2.findNonZero((labels == line.label).view(np.uint8)))
+    _, sides, _ = cv2.minAreaRect(cv2.findNonZero(_mask_of([line], labels)))
     return bool(max(sides) + 1 >= _C.line_ratio * (min(sides) + 1))
 
 
@@ -344,9 +343,9 @@ def _encloses_another(ring: _Part, parts: list[_Part], labels: Components) -> bo
     inner = [part for part in parts if _is_inside(part.box, ring.box) and part.side >= least]
     if not inner:
         return False
-    filled = _filled_hull((labels == ring.label).view(np.uint8))
+    filled = _filled_hull(_mask_of([ring], labels))
     is_line = ring.area <= _C.frame_ink * np.count_nonzero(filled)
-    return is_line and any(filled[labels == part.label].all() for part in inner)
+    return bool(is_line) and any(filled[labels == part.label].all() for part in inner)
 
 
 def _filled_hull(mask: Pixels) -> Pixels:
@@ -372,7 +371,7 @@ def _is_empty_frame(mask: Pixels, frame: Pixels, size: npt.NDArray[np.int32]) ->
     hull = cv2.convexHull(cv2.findNonZero(frame))
     lines = window(odd(2 * _C.frame_line * min(wide, high)))
     inside = cv2.erode(_filled(hull, frame), lines, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return _fills_rectangle(hull, frame) and not (inside & mask).any()
+    return _fills_rectangle(hull, frame, _C.frame_rectangle) and not (inside & mask).any()
 
 
 def _is_inside(box: Box, other: Box) -> bool:

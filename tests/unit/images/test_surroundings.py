@@ -1,0 +1,160 @@
+"""Normalization of digits with something around them: strips, frames, sheets, lines, pieces, and other digits."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageDraw
+
+from digits.images.normalize import find_ink, normalize
+from digits.images.screening import NOT_A_DIGIT, screen
+from digits.images.types import Pixels
+from tests.support.pictures import sample_digits
+
+Values = npt.NDArray[np.float64]
+SIDE = 200
+
+
+def page_of(digit: Pixels, *, side: int = 110, top: int = 45, left: int = 50) -> Values:
+    """Return a page of white paper with a dark digit, (200, 200) float64 of grey levels."""
+    page = np.full((SIDE, SIDE), 235.0)
+    ink = np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)) / 255
+    page[top : top + side, left : left + side] -= 195 * ink
+    return page
+
+
+def with_strip(page: Values) -> Values:
+    page[:, :26] = 60
+    return page
+
+
+def with_border(page: Values) -> Values:
+    page[:5] = page[-5:] = page[:, :5] = page[:, -5:] = 30
+    return page
+
+
+def with_scanner_border(page: Values) -> Values:
+    page[:14] = page[:, :20] = 6
+    return page
+
+
+def with_frame(page: Values) -> Values:
+    frame = Image.fromarray(page.astype(np.uint8))
+    ImageDraw.Draw(frame).rectangle((12, 10, 185, 190), outline=50, width=7)
+    return np.asarray(frame).astype(np.float64)
+
+
+def with_circle(page: Values) -> Values:
+    ring = Image.fromarray(page.astype(np.uint8))
+    ImageDraw.Draw(ring).ellipse((18, 14, 188, 184), outline=40, width=6)
+    return np.asarray(ring).astype(np.float64)
+
+
+def on_table(page: Values) -> Values:
+    mask = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(mask).polygon([(24, 18), (180, 26), (176, 182), (20, 174)], fill=1)
+    return np.where(np.asarray(mask) == 1, page, 70.0)
+
+
+def with_pen(page: Values) -> Values:
+    pen = Image.fromarray(page.astype(np.uint8))
+    ImageDraw.Draw(pen).line((168, 12, 192, 190), fill=70, width=9)
+    return np.asarray(pen).astype(np.float64)
+
+
+def with_remnants(page: Values) -> Values:
+    page[60:150, :9] = page[50:130, 193:] = 40
+    return page
+
+
+SURROUNDINGS = (
+    *(with_strip, with_border, with_scanner_border, with_frame, with_circle),
+    *(on_table, with_pen, with_remnants),
+)
+
+
+def grainy(page: Values) -> Pixels:
+    """Return a page with the noise of a camera."""
+    return np.clip(page + np.random.default_rng(31).normal(0, 2, page.shape), 0, 255).astype(np.uint8)
+
+
+def inverted(page: Values) -> Pixels:
+    return (255 - page).astype(np.uint8)
+
+
+@pytest.mark.parametrize("finish", [grainy, inverted, lambda page: page.astype(np.uint8)])
+@pytest.mark.parametrize("surround", SURROUNDINGS)
+def test_only_the_digit_is_read(surround: Callable[[Values], Values], finish: Callable[[Values], Pixels]) -> None:
+    """The result is about the same as without the surroundings, and nothing is taken for a second digit."""
+    digits = sample_digits()[100:115]
+    expected = [normalize(page_of(digit).astype(np.uint8)).astype(int) for digit in digits]
+    screened = [screen(finish(surround(page_of(digit)))) for digit in digits]
+    differences = [np.abs(one.pixels - other).mean() for one, other in zip(screened, expected, strict=True)]
+    assert np.median(differences) < 6
+    assert sorted(differences)[-2] < 20
+    assert sum(one.screening_score >= NOT_A_DIGIT for one in screened) <= 1
+
+
+@pytest.mark.parametrize("finish", [grainy, lambda page: page.astype(np.uint8)])
+def test_an_empty_frame_is_blank(finish: Callable[[Values], Pixels]) -> None:
+    """Its lines are no digit."""
+    cell = finish(with_frame(np.full((SIDE, SIDE), 235.0)))
+    assert find_ink(cell) is None
+    assert screen(cell).screening_score == NOT_A_DIGIT
+
+
+def test_a_zero_that_fills_the_image_is_no_frame() -> None:
+    """It is a closed line along the edges, too, but round."""
+    page = Image.new("L", (100, 120), 255)
+    ImageDraw.Draw(page).ellipse((8, 6, 92, 114), outline=0, width=9)
+    assert find_ink(np.asarray(page)) is not None
+
+
+def dotted(*, underlined: bool = False) -> Pixels:
+    """Return a dotted 7, with a dotted line to both edges below it."""
+    page = Image.new("L", (120, 140), 255)
+    draw = ImageDraw.Draw(page)
+    corners = [(30 + step, 25) for step in range(0, 56, 9)] + [(85 - step / 2, 25 + step) for step in range(9, 90, 9)]
+    for across, down in corners + [(step, 127) for step in range(3, 120, 9) if underlined]:
+        draw.ellipse((across - 3, down - 3, across + 3, down + 3), fill=0)
+    return np.asarray(page)
+
+
+def test_the_dots_of_a_dotted_digit_are_joined() -> None:
+    """Their gaps are smaller than their widths."""
+    ink = find_ink(dotted())
+    assert ink is not None
+    assert ink.box == pytest.approx((22, 27, 110, 88), abs=3)
+    assert not ink.others
+
+
+def test_a_dotted_line_below_a_digit_is_not_joined() -> None:
+    """It reaches the edges of the image."""
+    solid = np.full((140, 120), 255, np.uint8)
+    solid[20:118, 55:63] = 0
+    solid[124:131] = dotted(underlined=True)[124:131]
+    ink = find_ink(solid)
+    assert ink is not None
+    assert ink.box[2] <= 120
+
+
+def test_a_five_with_a_detached_bar_is_one_digit() -> None:
+    """The pieces are above each other, less than two stroke widths apart."""
+    page = Image.new("L", (120, 140), 255)
+    draw = ImageDraw.Draw(page)
+    draw.line((45, 20, 90, 20), fill=0, width=9)
+    draw.arc((30, 38, 85, 120), 200, 520, fill=0, width=9)
+    ink = find_ink(np.asarray(page))
+    assert ink is not None
+    assert ink.box[0] <= 18
+    assert not ink.others
+
+
+def test_two_digits_above_the_same_line_are_several() -> None:
+    """They stand beside each other."""
+    first, second = (sample_digits()[number] for number in (3, 8))
+    pair = np.hstack([255 - np.asarray(Image.fromarray(digit).resize((90, 90))) for digit in (first, second)])
+    ink = find_ink(pair)
+    assert ink is not None
+    assert ink.others
