@@ -178,7 +178,7 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     coarse = shrink(page, COARSE_SIDE)
     smooth = even or is_even(page)
     polarity = find_polarity(coarse, even=smooth)
-    sheet = None if even else find_sheet(polarity)
+    sheet = None if even else find_sheet(coarse, polarity)
     if sheet:
         polarity = polarity._replace(dark_on_light=sheet.dark_on_light)
         coarse = _without_surroundings(coarse, sheet, polarity)

@@ -10,7 +10,8 @@ import numpy as np
 from digits.errors import StoreError, UsageError, os_errors_as
 from digits.images.decode import MIN_SIDE, DecodeError, decode
 from digits.images.formats import Mode
-from digits.images.normalize import SHAPE, Box, Ink, find_ink, has_mnist_form
+from digits.images.ink.parts import Box
+from digits.images.normalize import SHAPE, Ink, find_ink, has_mnist_form
 from digits.images.screening import screen
 from digits.images.types import Pixels
 from digits.model.onnx_model import Predictor

@@ -40,6 +40,7 @@ class _Constants:
         corners: largest number of corners of a sheet.
         straight: least share that the polygon through its corners covers of a sheet.
         corner_distance: largest distance of a sheet's edge from the polygon, as a share of the edge's length.
+        sharp: least change of the level at a sheet's edge, as a share of the difference between sheet and surroundings.
         foreign: largest share of the sheet's own level outside the sheet.
         on_sheet: least side of the ink on a sheet, as a share of the sheet's longer side.
         in_frame: least side of the ink in a frame, as a share of the frame's shorter side.
@@ -75,6 +76,7 @@ class _Constants:
     corners: int = 6
     straight: float = 0.92
     corner_distance: float = 0.03
+    sharp: float = 0.4
     foreign: float = 0.15
     on_sheet: float = 0.2
     in_frame: float = 0.3
@@ -137,7 +139,7 @@ class _Part(NamedTuple):
         return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
 
 
-def find_sheet(polarity: Polarity) -> Sheet | None:
+def find_sheet(page: Pixels, polarity: Polarity) -> Sheet | None:
     """Return the sheet of paper with the digit, if something else runs along the edges of the image.
 
     A sheet is a convex area of one side of Otsu's threshold with ink of the other side inside. Of a light and a dark
@@ -150,12 +152,12 @@ def find_sheet(polarity: Polarity) -> Sheet | None:
     found = [
         Sheet(inside, dark_on_light)
         for dark_on_light, side in ((True, light), (False, 1 - light))
-        if (inside := _inside_of_sheet(side)) is not None
+        if (inside := _inside_of_sheet(page, side)) is not None
     ]
     return min(found, key=lambda sheet: np.count_nonzero(sheet.inside), default=None)
 
 
-def _inside_of_sheet(side: Pixels) -> Pixels | None:
+def _inside_of_sheet(page: Pixels, side: Pixels) -> Pixels | None:
     """Return the inside of the largest connected part of one side of the threshold, if it is a sheet with a digit."""
     cv2 = opencv()
     _, labels, stats, _ = cv2.connectedComponentsWithStats(side, connectivity=4, ltype=cv2.CV_16U)
@@ -167,7 +169,7 @@ def _inside_of_sheet(side: Pixels) -> Pixels | None:
     paper = (labels == best).view(np.uint8)
     hull = cv2.convexHull(cv2.findNonZero(paper))
     whole = _filled(hull, paper)
-    if not (_is_mostly_paper(paper, side, whole) and _has_straight_edges(hull, paper)):
+    if not (_is_mostly_paper(paper, side, whole) and _has_straight_edges(hull, paper) and _ends_sharply(page, whole)):
         return None
     inside: Pixels = cv2.erode(whole, window(3), borderType=cv2.BORDER_CONSTANT, borderValue=1)
     return inside if _has_digit(inside & (1 - side), inside) else None
@@ -191,6 +193,17 @@ def _has_straight_edges(hull: Any, paper: Pixels) -> bool:
     if len(corners) > _C.corners or cv2.contourArea(corners) < _C.straight * cv2.contourArea(hull):
         return False
     return bool(np.count_nonzero(border) >= _C.at_border * border.size) or _fills_rectangle(hull, paper, _C.rectangle)
+
+
+def _ends_sharply(page: Pixels, whole: Pixels) -> bool:
+    """Return whether the level changes at the edge of a sheet, and not gradually as in a shadow."""
+    cv2 = opencv()
+    outside, inside = 1 - whole, cv2.erode(whole, window(3), borderType=cv2.BORDER_CONSTANT, borderValue=1)
+    rims = outside & cv2.dilate(whole, window(3)), inside & cv2.dilate(1 - inside, window(3))
+    (near, within), (far, middle) = (
+        tuple(cv2.mean(page, mask)[0] for mask in pair) for pair in (rims, (outside, inside))
+    )
+    return bool(abs(within - near) >= _C.sharp * abs(middle - far))
 
 
 def _fills_rectangle(hull: Any, like: Pixels, share: float) -> bool:
