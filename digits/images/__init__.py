@@ -1,6 +1,7 @@
 """Images: from a folder, archive or file list to grey pixels in the model's form.
 
 - `archive`: archives of images, read without unpacking them
+- `contrast`: ink that shows in the alpha channel or in a colour only
 - `decode`: one image file to grey pixels
 - `file_list`: lists of paths from a file or standard input
 - `folder`: listing folders in byte order, and reading what was listed

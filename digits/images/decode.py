@@ -12,6 +12,7 @@ If they fail, Pillow decodes the file or reports what is wrong with it.
 import io
 import re
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -27,6 +28,7 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.ImageFile import ImageFile
 
 from digits.errors import DigitsError
+from digits.images.contrast import find_contrast, has_clear_contrast
 from digits.images.formats import (
     DEFAULT_MAX_PIXELS,
     FORMATS,
@@ -45,6 +47,16 @@ MIN_SIDE = 112
 """Value of `min_side` for images that will be normalized, in pixels."""
 _SCALES = (8, 4, 2)
 """Divisors of the size at which a JPEG may be decoded."""
+_TOPS = (255, 1023, 4095, 16383, 65535)
+"""Greatest samples of 8, 10, 12, 14 and 16 bit."""
+_OTHER_BYTE = {
+    f"{bands};16{order}": f"{bands};16{'L' if big else 'B'}"
+    for bands in ("RGB", "RGBA")
+    for order, big in (("B", True), ("L", False), ("N", sys.byteorder == "big"))
+}
+"""Pillow's raw modes for colours of 16 bit, of which it keeps the high bytes, with those that keep the low bytes."""
+_FEW = 63
+"""Largest high byte of samples of 14 bit."""
 STRIP_PIXELS = 1 << 20
 """Number of pixels that are converted to grey at a time."""
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
@@ -114,9 +126,9 @@ def decode(
 ) -> Decoded:
     """Decode the first frame or one page of an image file to grey pixels.
 
-    Every depth is scaled to 8 bit, not clipped. Formats without a fixed range (32 bit, float) are scaled from the
-    smallest of the ranges 0 to 1, 0 to 255 and 0 to 65535 that holds all values. If none does, they are scaled from
-    the least value to the greatest.
+    Every depth is scaled to 8 bit, not clipped. Samples of 16 bit are scaled from the smallest of the ranges of 8, 10,
+    12, 14 and 16 bit that holds all values. Formats without a fixed range (32 bit, float) are scaled likewise, or from
+    0 to 1. If no range holds all values, they are scaled from the least value to the greatest.
 
     Args:
         content: content of the file.
@@ -261,7 +273,8 @@ def decode_with_pillow(
         if small is not None:
             return _upright_reduced(small, image)
     _scale_transparent_colour(image)
-    pixels = to_grey(_upright(image))
+    _load(image, content, kind)
+    pixels = to_grey(_oriented(image))
     height, width = pixels.shape
     more_frames = place is None and kind in _MAY_HAVE_FRAMES and _has_more_frames(image)
     return Decoded(pixels, width, height, more_frames=more_frames)
@@ -276,10 +289,19 @@ def _reduced(content: bytes, size: tuple[int, int], min_side: int) -> Pixels | N
 
     width, height = (-(-side // scale) for side in size)
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(content, "GRAY", fastdct=True, min_width=width, min_height=height)
+        pixels = _read_reduced(content, "GRAY", width, height)[:, :, 0]
+        if has_clear_contrast(pixels) or simplejpeg.decode_jpeg_header(content)[2] == "Gray":
+            return pixels
+        return find_contrast(pixels, Image.fromarray(_read_reduced(content, "RGB", width, height)))
     except ValueError:
         return None
-    return pixels[:, :, 0]
+
+
+def _read_reduced(content: bytes, space: str, width: int, height: int) -> Pixels:
+    import simplejpeg
+
+    pixels: Pixels = simplejpeg.decode_jpeg(content, space, fastdct=True, min_width=width, min_height=height)
+    return pixels
 
 
 def _upright_reduced(pixels: Pixels, image: ImageFile) -> Decoded:
@@ -319,13 +341,53 @@ def _scale_transparent_colour(image: ImageFile) -> None:
         image.info["transparency"] = scaled if isinstance(colour, tuple) else scaled[0]
 
 
-def _upright(image: ImageFile) -> Image.Image:
-    """Load an image and apply its EXIF orientation, unless Pillow's reader has done so, as that of TIFF does."""
+def _load(image: ImageFile, content: bytes, kind: str) -> None:
+    """Load an image. Scale colours of 10 to 14 bit in samples of 16 bit, of which Pillow keeps the high bytes only."""
+    low_bytes = _OTHER_BYTE.get(_raw_mode(image))
     image.load()
-    return _oriented(image)
+    if low_bytes is None or max(greatest for _, greatest in _limits(image)) > _FEW:
+        return
+    low = _open(content, kind)
+    low.tile = [tile._replace(args=_replaced(tile.args, low_bytes)) for tile in low.tile]
+    low.load()
+    _add_low_bytes(image, low)
+
+
+def _raw_mode(image: ImageFile) -> str:
+    args = image.tile[0].args if image.tile else ""
+    return str(args if isinstance(args, str) or not args else args[0])
+
+
+def _replaced(args: Any, raw_mode: str) -> Any:
+    return raw_mode if isinstance(args, str) else (raw_mode, *args[1:])
+
+
+def _limits(image: Image.Image) -> Any:
+    """Return the least and the greatest sample of each channel of an image with several channels."""
+    return image.getextrema()
+
+
+def _add_low_bytes(image: Image.Image, low: Image.Image) -> None:
+    """Scale an image of the high bytes of its samples to 8 bit, in place, with its transparent colour."""
+    width, height = image.size
+    rows = max(1, STRIP_PIXELS // width)
+    boxes = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
+    highest = _highest_sample(max(int(_joined(image, low, box).max()) for box in boxes))
+    for box in boxes:
+        image.paste(Image.fromarray(_scaled(_joined(image, low, box), highest)), box)
+    if "transparency" in low.info:
+        colour = np.array(low.info["transparency"], np.uint16)
+        image.info["transparency"] = tuple(_scaled(colour, highest).tolist())
+
+
+def _joined(high: Image.Image, low: Image.Image, box: tuple[int, int, int, int]) -> npt.NDArray[np.uint16]:
+    samples = np.asarray(high.crop(box), np.uint16) * np.uint16(256)
+    samples += np.asarray(low.crop(box))
+    return samples
 
 
 def _oriented(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation of a loaded image, unless Pillow's reader has done so, as that of TIFF does."""
     return ImageOps.exif_transpose(image) if any(key in image.info for key in _ORIENTED_BY) else image
 
 
@@ -336,7 +398,10 @@ def _has_more_frames(image: ImageFile) -> bool:
 
 
 def to_grey(image: Image.Image) -> Pixels:
-    """Convert an image of any mode to grey on a white background: (height, width) uint8."""
+    """Convert an image of any mode to grey on a white background: (height, width) uint8.
+
+    If the grey levels have no contrast, it is the channel that has: the opacity, or one of the colours.
+    """
     if image.mode.startswith("I;16"):
         return _grey_of_16_bit(image)
     if image.mode in ("I", "F"):
@@ -344,8 +409,8 @@ def to_grey(image: Image.Image) -> Pixels:
     if image.mode == "LAB":
         return _to_array(image.getchannel("L"))
     if image.has_transparency_data:
-        return _to_array(_on_white(image))
-    return _to_array(image if image.mode == "L" else image.convert("L"))
+        return find_contrast(_to_array(_on_white(image)), image)
+    return find_contrast(_to_array(image if image.mode == "L" else image.convert("L")), image)
 
 
 def _to_array(image: Image.Image) -> Pixels:
@@ -363,13 +428,26 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _grey_of_16_bit(image: Image.Image) -> Pixels:
     values = np.asarray(image)
-    transparent = image.info.get("transparency")
+    transparent, top = image.info.get("transparency"), _highest_sample(int(values.max()))
     grey = np.empty(values.shape, np.uint8)
     for strip, result in _strips(values, grey):
-        result[:] = (strip.astype(np.uint32) + 128) // 257
+        result[:] = _scaled(strip, top)
         if transparent is not None:
             result[strip == transparent] = 255
     return grey
+
+
+def _highest_sample(greatest: int) -> int:
+    """Return the sample of white in an image with samples of 16 bit, of which a camera or scanner may use fewer.
+
+    Args:
+        greatest: greatest sample of the image. If it is less than a quarter of 255, the image is black.
+    """
+    return next((top for top in _TOPS if greatest <= top), _TOPS[-1]) if greatest > _TOPS[0] // 4 else _TOPS[-1]
+
+
+def _scaled(samples: npt.NDArray[np.uint16], top: int) -> Pixels:
+    return ((samples.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
 
 
 def _strips(values: npt.NDArray[Any], grey: Pixels) -> Iterator[tuple[npt.NDArray[Any], Pixels]]:
@@ -398,9 +476,9 @@ def _finite_limits(values: npt.NDArray[Any]) -> tuple[float, float] | None:
 
 def _assumed_range(least: float, greatest: float) -> tuple[float, float]:
     if least >= 0:
-        for top in (1.0, 255.0, 65535.0):
+        for top in (1, *_TOPS):
             if greatest <= top:
-                return 0.0, top
+                return 0.0, float(top)
     return least, max(greatest, least + 1)
 
 
