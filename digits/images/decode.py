@@ -273,7 +273,7 @@ def decode_with_pillow(
         if small is not None:
             return _upright_reduced(small, image)
     _scale_transparent_colour(image)
-    _load(image, content, kind)
+    _load(image, lambda: _open(content, kind, place))
     pixels = to_grey(_oriented(image))
     height, width = pixels.shape
     more_frames = place is None and kind in _MAY_HAVE_FRAMES and _has_more_frames(image)
@@ -341,13 +341,13 @@ def _scale_transparent_colour(image: ImageFile) -> None:
         image.info["transparency"] = scaled if isinstance(colour, tuple) else scaled[0]
 
 
-def _load(image: ImageFile, content: bytes, kind: str) -> None:
+def _load(image: ImageFile, open_again: Callable[[], ImageFile]) -> None:
     """Load an image. Scale colours of 10 to 14 bit in samples of 16 bit, of which Pillow keeps the high bytes only."""
     low_bytes = _OTHER_BYTE.get(_raw_mode(image))
     image.load()
-    if low_bytes is None or max(greatest for _, greatest in _limits(image)) > _FEW:
+    if low_bytes is None or np.max(image.getextrema()[:3]) > _FEW:
         return
-    low = _open(content, kind)
+    low = open_again()
     low.tile = [tile._replace(args=_replaced(tile.args, low_bytes)) for tile in low.tile]
     low.load()
     _add_low_bytes(image, low)
@@ -362,21 +362,17 @@ def _replaced(args: Any, raw_mode: str) -> Any:
     return raw_mode if isinstance(args, str) else (raw_mode, *args[1:])
 
 
-def _limits(image: Image.Image) -> Any:
-    """Return the least and the greatest sample of each channel of an image with several channels."""
-    return image.getextrema()
-
-
 def _add_low_bytes(image: Image.Image, low: Image.Image) -> None:
     """Scale an image of the high bytes of its samples to 8 bit, in place, with its transparent colour."""
     width, height = image.size
     rows = max(1, STRIP_PIXELS // width)
     boxes = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
-    highest = _highest_sample(max(int(_joined(image, low, box).max()) for box in boxes))
+    highest = _highest_sample(max(int(_joined(image, low, box)[:, :, :3].max()) for box in boxes))
     for box in boxes:
-        image.paste(Image.fromarray(_scaled(_joined(image, low, box), highest)), box)
+        samples = np.minimum(_joined(image, low, box), highest)  # the opacity may have more bits than the colours
+        image.paste(Image.fromarray(_scaled(samples, highest)), box)
     if "transparency" in low.info:
-        colour = np.array(low.info["transparency"], np.uint16)
+        colour = np.minimum(np.array(low.info["transparency"], np.uint16), highest)
         image.info["transparency"] = tuple(_scaled(colour, highest).tolist())
 
 

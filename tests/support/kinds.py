@@ -24,6 +24,7 @@ from tests.support.scenes import (
     blurred,
     dark_colour,
     encode,
+    encode_deep,
     encode_image,
     ink_colour,
     paper_colour,
@@ -287,23 +288,32 @@ def _scanner_border(digit: Pixels, random: Random) -> bytes:
 
 
 def _pen_beside(digit: Pixels, random: Random) -> bytes:
-    """Draw a photo with a pen in view that lies beside the digit."""
+    """Draw a photo with a pen in view that lies beside the digit, longer than it and wider than its strokes."""
     shape = _shape(random, 150, 600)
     scene, from_left = Scene(shape, random), random.random() < 0.5
     area = (0.06, 0.42, 0.94, 0.94) if from_left else (0.06, 0.06, 0.94, 0.58)
-    ends = np.array(
-        [(random.uniform(0.1, 0.3), random.uniform(0.05, 0.3)), (random.uniform(0.02, 0.25), random.uniform(0.8, 1.2))]
-    )
-    if not from_left:
-        ends[:, 0] = 1 - ends[:, 0]
-    mask = np.zeros(shape, np.uint8)
-    points = np.rint(ends * (shape[1], shape[0]) * 16).astype(np.int32)
-    width = max(3, round(min(shape) * random.uniform(0.03, 0.07)))
-    cv2.polylines(mask, [points.reshape(-1, 1, 2)], False, 255, width, cv2.LINE_AA, 4)
-    scene.cover(blurred(np.roll(mask, width // 3, (0, 1)) / np.float32(255), width / 3) * 0.35, 60)
-    scene.cover(mask.astype(np.float32) / 255, ink_colour(random))
-    scene.write(_digit_in(digit, shape, area, random, share=(0.55, 0.95)), area)
+    ink = _digit_in(digit, shape, area, random, share=(0.5, 0.9))
+    top, lean = random.uniform(-0.1, 0.1) * shape[0], random.normal(0, 0.08) * shape[1]
+    length = max(1.3 * len(ink), random.uniform(0.8, 1.1) * shape[0])
+    middle = (0.2 if from_left else 0.8) * shape[1]
+    ends = np.array([(middle - lean, top), (middle + lean, top + length)])
+    pen, width = _pen(shape, ends, max(4, max(ink.shape) * random.uniform(0.12, 0.2)))
+    scene.cover(blurred(np.roll(pen, int(width) // 3, (0, 1)), width / 4) * 0.35, 60)
+    colour = ink_colour(random) if random.random() < 0.7 else random.uniform(20, 200, 3)
+    scene.cover(pen, colour)
+    scene.cover(_pen(shape, ends, width * 0.2)[0], np.clip(colour + random.uniform(0, 80), 0, 255))
+    scene.write(ink, area)
     return scene.finish("photo")
+
+
+def _pen(shape: Shape, ends: npt.NDArray[np.float64], width: float) -> tuple[Values, float]:
+    """Return a mask of a pen with a tip, and its width."""
+    along = (ends[1] - ends[0]) / np.hypot(*(ends[1] - ends[0]))
+    side, shoulder = np.array([-along[1], along[0]]) * width / 2, ends[1] - along * width * 2
+    outline = np.array([ends[0] - side, shoulder - side, ends[1], shoulder + side, ends[0] + side])
+    mask = np.zeros(shape, np.uint8)
+    cv2.fillPoly(mask, [np.rint(outline * 16).astype(np.int32).reshape(-1, 1, 2)], 255, cv2.LINE_AA, 4)
+    return mask.astype(np.float32) / 255, width
 
 
 def _sheet_edge(digit: Pixels, random: Random) -> bytes:
@@ -317,23 +327,24 @@ def _sheet_edge(digit: Pixels, random: Random) -> bytes:
     return scene.finish("photo")
 
 
-def _grey_scene(digit: Pixels | None, random: Random) -> Values:
-    """Return the grey levels of a scan with a digit, or of a blank one, 0 to 255."""
+def _page(digit: Pixels | None, random: Random) -> Values:
+    """Return the colours of a scan or photo with a digit, or of a blank scan, 0 to 255."""
     shape = _shape(random, 60, 500)
     scene = Scene(shape, random)
     if digit is not None:
         scene.write(_digit_in(digit, shape, WHOLE, random, share=(0.4, 0.9)))
-    pixels = scene.pixels @ LUMINANCE
-    pixels = photographed(pixels, random) if digit is not None and random.random() < 0.3 else scanned(pixels, random)
-    return np.clip(pixels, 0, 255)
+    is_photo = digit is not None and random.random() < 0.3
+    return np.clip(photographed(scene.pixels, random) if is_photo else scanned(scene.pixels, random), 0, 255)
 
 
-def _deep(top: int) -> Callable[[Pixels | None, Random], bytes]:
-    """Return a function that draws a scan with samples from 0 to `top` in 16 bit."""
+def _deep(top: int, *, in_colour: bool = False) -> Callable[[Pixels | None, Random], bytes]:
+    """Return a function that draws a page with samples from 0 to `top` in 16 bit."""
 
     def draw(digit: Pixels | None, random: Random) -> bytes:
-        samples = np.rint(_grey_scene(digit, random) * (top / 255)).astype(np.uint16)
-        return encode_image(Image.fromarray(samples), "PNG" if random.random() < 0.5 else "TIFF")
+        page = _page(digit, random)
+        samples = np.rint((page if in_colour else page @ LUMINANCE) * (top / 255)).astype(np.uint16)
+        form = "PNG" if random.random() < 0.5 else "TIFF"
+        return encode_deep(samples, form) if in_colour else encode_image(Image.fromarray(samples), form)
 
     return draw
 
@@ -457,7 +468,7 @@ def _dotted(digit: Pixels, random: Random) -> bytes:
 
 def _broken(digit: Pixels, random: Random) -> bytes:
     """Draw a digit with broken strokes."""
-    gap, dash, share = random.uniform(0.2, 1), random.uniform(0.2, 0.5), random.uniform(0.06, 0.12)
+    gap, dash, share = random.uniform(0.2, 0.8), random.uniform(0.25, 0.6), random.uniform(0.06, 0.12)
 
     def pen(width: int, height: int) -> Pen:
         return Pen(width, on=height * dash, off=width * (1 + gap) + 1)
@@ -540,6 +551,12 @@ def _crossing(digit: Pixels, random: Random) -> bytes:
     return scene.finish()
 
 
+_DEEP = {
+    "10 bit": _deep(1023),
+    "12 bit": _deep(4095),
+    "8 bit in 16": _deep(255),
+    "12 bit, colour": _deep(4095, in_colour=True),
+}
 KINDS: Mapping[str, Kind] = {
     "dark strip": Kind({"": _dark_strip}),
     "printed frame": Kind({"": _printed_frame}),
@@ -549,18 +566,8 @@ KINDS: Mapping[str, Kind] = {
     "encircled": Kind({"": _encircled}),
     "one-pixel pen": Kind({"": _one_pixel_pen}),
     "at the edges": Kind({"scanner border": _scanner_border, "pen beside": _pen_beside, "sheet edge": _sheet_edge}),
-    "deep samples": Kind(
-        {"10 bit": _deep(1023), "12 bit": _deep(4095), "8 bit in 16": _deep(255), "16 bit": _deep(65535)}
-    ),
-    "deep and blank": Kind(
-        {
-            "10 bit": _blank(_deep(1023)),
-            "12 bit": _blank(_deep(4095)),
-            "8 bit in 16": _blank(_deep(255)),
-            "16 bit": _blank(_deep(65535)),
-        },
-        shows_digit=False,
-    ),
+    "deep samples": Kind({**_DEEP, "16 bit": _deep(65535)}),
+    "deep and blank": Kind({name: _blank(draw) for name, draw in _DEEP.items()}, shows_digit=False),
     "no brightness": Kind({"equal brightness": _equal_brightness, "light, transparent": _light_on_transparent}),
     "damaged stroke": Kind({"glare": _glare, "hollow": _hollow}),
     "struck out": Kind({"": _struck_out}, shows_digit=False),

@@ -63,6 +63,12 @@ def encode_image(image: Image.Image, form: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
+def encode_deep(samples: npt.NDArray[np.uint16], form: str) -> bytes:
+    """Encode colours of 16 bit, (H, W, 3), as a PNG or TIFF, which Pillow cannot write."""
+    _, content = cv2.imencode({"PNG": ".png", "TIFF": ".tif"}[form], samples[:, :, ::-1])
+    return content.tobytes()
+
+
 def scanned(pixels: Values, random: Random) -> Values:
     """Add the blur and the noise of a scanner."""
     return blurred(pixels, random.uniform(0.2, 0.8)) + random.normal(0, random.uniform(0.5, 3), pixels.shape)

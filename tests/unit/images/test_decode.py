@@ -106,16 +106,59 @@ def test_each_mode_of_png_is_converted_to_grey(mode: str, colour: Any, expected:
         ("F", "TIFF", 0.5, 128),
         ("F", "TIFF", 100.0, 100),
         ("I", "TIFF", 51400, 200),
+        ("I", "TIFF", 3212, 200),
+        ("F", "TIFF", 802.0, 200),
         ("I;16", "TIFF", 51400, 200),
         ("RGB", "BMP", (9, 9, 9), 9),
         ("RGBA", "WEBP", (0, 0, 0, 0), 255),
     ],
 )
 def test_modes_of_other_formats_are_converted_to_grey(mode: str, kind: str, colour: Any, expected: int) -> None:
-    """Numbers without a fixed range have the range 0 to 1, 0 to 255 or 0 to 65535."""
+    """Numbers without a fixed range have the range 0 to 1, or that of 8, 10, 12, 14 or 16 bit."""
     options = {"quality": 100} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
     pixels = decode(encoded(Image.new(mode, (8, 8), colour), kind, **options)).pixels
     assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+DEPTHS = [(255, 8), (1023, 10), (4095, 12), (16383, 14), (65535, 16)]
+RAMP = np.linspace(0, 1, 24).reshape(4, 6)
+
+
+@pytest.mark.parametrize(("top", "bits"), DEPTHS)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_samples_of_16_bit_are_scaled_from_the_depth_that_they_use(kind: str, top: int, bits: int) -> None:
+    """Cameras and scanners store 10 to 14 bit in 16; the greatest sample need not be the greatest possible one."""
+    for share in (1, 0.6):
+        samples = np.rint(RAMP * top * share).astype(np.uint16)
+        assert 2 ** (bits - 1) <= samples.max() < 2**bits
+        pixels = decode(encoded(Image.fromarray(samples), kind)).pixels
+        assert np.abs(pixels - RAMP * 255 * share).max() < 1
+
+
+@pytest.mark.parametrize(("top", "level"), [(0, 0), (40, 0), (255, 255), (1023, 255), (4095, 255), (65535, 255)])
+def test_a_blank_page_of_any_depth_has_one_level(top: int, level: int) -> None:
+    """A few counts of noise in an otherwise black image are not scaled to white."""
+    noise = np.random.default_rng(0).integers(0, 3, (20, 20))
+    pixels = decode(encoded(Image.fromarray((max(top, 2) - noise).astype(np.uint16)))).pixels
+    assert np.abs(pixels.astype(int) - level).max() <= 3
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("form", [("png", []), *(("tif", [259, compression]) for compression in (1, 5, 8))])
+@pytest.mark.parametrize("opaque", [False, True])
+def test_colours_of_16_bit_are_scaled_from_the_depth_that_they_use(
+    form: tuple[str, list[int]], opaque: bool, depth: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are converted a few rows at a time, and the opacity has all bits. A TIFF may be compressed."""
+    import cv2
+
+    monkeypatch.setattr("digits.images.decode.STRIP_PIXELS", 7)
+    samples = np.rint(np.dstack([RAMP] * 3) * depth[0]).astype(np.uint16)
+    if opaque:
+        samples = np.dstack([samples, np.full(RAMP.shape, 65535, np.uint16)])
+    _, content = cv2.imencode(f".{form[0]}", samples, form[1])
+    pixels = decode(content.tobytes()).pixels
+    assert np.abs(pixels - RAMP * 255).max() < 2
 
 
 def test_numbers_outside_all_ranges_are_scaled_from_least_to_greatest() -> None:
