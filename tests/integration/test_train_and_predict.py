@@ -9,6 +9,7 @@ from PIL import Image
 
 import digits
 from digits.cli.train import describe_outcome
+from digits.outputs.page import markdown_text
 from digits.pipeline.champion import Outcome
 from tests.support.small_fits import samples, small_head
 
@@ -76,7 +77,7 @@ def test_a_class_that_is_missing_is_reported(tmp_path: Path) -> None:
     )
     assert describe_outcome(outcome)["warning"] == "; ".join(outcome.warnings)
     report = outcome.report.with_suffix(".md").read_text("utf-8")
-    assert f"- Warning: {outcome.warnings[0]}." in report
+    assert f"- {markdown_text(f'Warning: {outcome.warnings[0]}.')}\n" in report
     assert outcome.as_record()["warnings"] == outcome.warnings
     assert train(str(tmp_path / "digits"), tmp_path / "artifacts").warnings == outcome.warnings
     assert digits.load_model("1", artifacts=tmp_path / "artifacts").model.class_names == (*"012356789", "10")
