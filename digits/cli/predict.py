@@ -75,6 +75,13 @@ def predict(
             help="Leave out the files and folders that match one of these patterns; overrides `include`.",
         ),
     ] = None,
+    follow_links: Annotated[
+        Literal["no", "inside", "anywhere"] | None,
+        typer.Option(
+            help="Follow links: `inside` for links to files and folders within the folder, `anywhere` also for links "
+            "that lead out of it, such as those of DVC and git-annex. Default: no.",
+        ),
+    ] = None,
     files_from: Annotated[
         Path | None,
         typer.Option(
@@ -170,6 +177,7 @@ def predict(
         other_formats=[name.upper() for name in other_format] if other_format else None,
         include=include or None,
         exclude=exclude or None,
+        follow_links=follow_links,
         files_from=files_from,
         normalize=normalize,
         probabilities=probabilities,

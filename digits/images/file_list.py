@@ -15,7 +15,9 @@ from digits.images.folder import (
     RESOURCE_ERRORS,
     DirectoryReader,
     Entry,
+    LinkRule,
     OwnFiles,
+    Target,
     name_file_type,
     read_head,
 )
@@ -56,6 +58,7 @@ class FileList:
         recursive: whether to list files in subfolders.
         selection: files to list; by default all.
         own_files: files and directories to skip, because Digits writes them.
+        links: links to follow.
     """
 
     def __init__(  # noqa: PLR0913 - the arguments of `Listing` and the names
@@ -67,6 +70,7 @@ class FileList:
         recursive: bool = True,
         selection: Selection | None = None,
         own_files: Iterable[Path] = (),
+        links: LinkRule = "no",
     ) -> None:
         self.root = root
         self.skipped: Counter[str] = Counter()
@@ -75,10 +79,11 @@ class FileList:
         self._recursive = recursive
         self._selection = selection or Selection(all_files=True)
         self._own_files = OwnFiles(root, own_files)
+        self._links = links
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
-        with DirectoryReader(self.root) as reader:
+        with DirectoryReader(self.root, self._links) as reader:
             for path in sorted({self._relative_path(name) for name in self._names}):
                 found = self._entry(reader, path)
                 if isinstance(found, Entry):
@@ -124,7 +129,17 @@ class FileList:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         except OSError as error:
             return self._entry_without_status(path, error)
-        reason = _reason_to_skip(status) or self._selection.reason_to_skip(path, lambda: read_head(name, descriptor))
+        target = reader.target(name, descriptor) if stat.S_ISLNK(status.st_mode) else Target(status, name)
+        return target if isinstance(target, str) else self._entry_of_target(target, path, descriptor)
+
+    def _entry_of_target(self, target: Target, path: bytes, descriptor: int) -> Entry | str:
+        """Return the entry of a file, or the reason to skip it; a link may lead to it."""
+        status = target.status
+        if self._own_files.holds(*os.path.split(target.path)):
+            return "output"
+        reason = _reason_to_skip(status) or self._selection.reason_to_skip(
+            path, lambda: read_head(target.path, descriptor)
+        )
         return reason or Entry(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
     def _entry_without_status(self, path: bytes, error: OSError) -> Entry | str:
@@ -145,4 +160,4 @@ def _reason_to_skip(status: os.stat_result) -> str | None:
         return None
     if stat.S_ISDIR(status.st_mode):
         return "folder"
-    return "link" if stat.S_ISLNK(status.st_mode) else name_file_type(status.st_mode)
+    return name_file_type(status.st_mode)

@@ -1,23 +1,21 @@
 """Folder: listing of the files of a folder in byte order, and reading them without following links.
 
 Paths in this module are bytes, as in the operating system, and relative to the folder. Directories are opened one
-path component at a time with `O_NOFOLLOW`, so that a link cannot lead out of the folder.
+path component at a time with `O_NOFOLLOW`, so that a link cannot lead out of the folder. A link is only followed if the
+user has asked for it (`LinkRule`).
 """
 
 import errno
+import fcntl
 import os
 import re
 import stat
-import sys
 import tempfile
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from heapq import merge
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Literal, NamedTuple, Self
 
 from digits.errors import UsageError, os_errors_as
 from digits.images.decode import DecodeError
@@ -25,6 +23,7 @@ from digits.images.formats import HEAD_BYTES
 from digits.images.patterns import Selection
 from digits.status import FORMULA_STARTS
 from digits.store.files import TEMPORARY
+from digits.store.sorting import sort_records
 
 DENIED_SIZE = -1
 """Size of a listed file that cannot be examined, because its directory may be listed but not entered."""
@@ -39,6 +38,10 @@ _SPECIAL = re.compile(rb"[\x00-\x1f\x7f%;]|[\x80-\xff]")
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f-\x9f%;\udc80-\udcff]")
 """Characters that are written as `%XX`; the last range stands for bytes that are not UTF-8."""
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
+_LINK = b"@"
+"""Mark of a folder that a link leads to, in the record of a listing."""
+LinkRule = Literal["no", "inside", "anywhere"]
+"""Links that are followed: none, those to files and folders within the listed folder, or all."""
 RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Error numbers that have nothing to do with the file: this process or the system has run out of a resource."""
 
@@ -99,19 +102,33 @@ def _byte(match: re.Match[bytes]) -> bytes:
     return bytes([int(match[1] or b"?", 16)])
 
 
+class Target(NamedTuple):
+    """File or directory that a link leads to.
+
+    Args:
+        status: status of the file or directory.
+        path: its absolute path without links.
+    """
+
+    status: os.stat_result
+    path: bytes
+
+
 class DirectoryReader:
-    """Reader of a directory tree that never follows a link. It keeps the directory open that was used last.
+    """Reader of a directory tree. It keeps the directory open that was used last.
 
     Args:
         root: directory at the top of the tree.
+        links: links to follow.
 
     Raises:
         OSError: if the root cannot be opened.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, links: LinkRule = "no") -> None:
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._path, self._directory = b"", self._root
+        self._links = links
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +141,7 @@ class DirectoryReader:
         """Return a descriptor of a directory below the root. It stays open until another directory is requested.
 
         Raises:
-            OSError: if the directory cannot be opened, or a component of the path is a link.
+            OSError: if the directory cannot be opened, or a component of the path is a link that is not followed.
         """
         if path != self._path:
             if not (self._path and path.startswith(self._path + b"/")):
@@ -138,10 +155,43 @@ class DirectoryReader:
         """Open a file for reading and return its descriptor. Opening a FIFO or a device does not wait.
 
         Raises:
-            OSError: if the file cannot be opened, or is reached through a link.
+            OSError: if the file cannot be opened, or is reached through a link that is not followed.
         """
         directory, _, name = path.rpartition(b"/")
-        return os.open(name, _OPEN_FILE, dir_fd=self.directory(directory))
+        return self.open(name, _OPEN_FILE, self.directory(directory))
+
+    def open(self, name: bytes, flags: int, directory: int) -> int:
+        """Open a file or directory in an open directory and return its descriptor; follow a link if that is allowed.
+
+        Raises:
+            OSError: if it cannot be opened, or is a link that is not followed.
+        """
+        try:
+            return os.open(name, flags, dir_fd=directory)
+        except OSError as error:
+            if self._links == "no" or error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+        descriptor = os.open(name, flags & ~os.O_NOFOLLOW, dir_fd=directory)
+        if self._is_allowed(_path_of(descriptor)):
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "the link leads out of the folder", os.fsdecode(name))
+
+    def target(self, name: bytes, directory: int) -> Target | str:
+        """Return what a link in an open directory leads to, or the reason to skip it: `link` or `broken-link`."""
+        if self._links == "no":
+            return "link"
+        try:
+            path = os.path.realpath(os.path.join(_path_of(directory), name), strict=True)  # noqa: PTH118 - bytes
+            return Target(os.stat(name, dir_fd=directory), path) if self._is_allowed(path) else "link"
+        except OSError as error:
+            if error.errno in RESOURCE_ERRORS:
+                raise
+            return "broken-link"
+
+    def _is_allowed(self, target: bytes) -> bool:
+        """Return whether the target of a link, an absolute path without links, may be read."""
+        return self._links == "anywhere" or _is_below(target, _path_of(self._root))
 
     def _close_directory(self) -> None:
         if self._directory != self._root:
@@ -152,10 +202,21 @@ class DirectoryReader:
         if not part:
             return
         try:
-            deeper = os.open(part, _OPEN_DIRECTORY, dir_fd=self._directory)
+            deeper = self.open(part, _OPEN_DIRECTORY, self._directory)
         finally:
             self._close_directory()
         self._directory = deeper
+
+
+def _path_of(descriptor: int) -> bytes:
+    """Return the absolute path of an open file or directory, without links."""
+    if hasattr(fcntl, "F_GETPATH"):  # macOS
+        return fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")
+    return os.readlink(b"/proc/self/fd/%d" % descriptor)  # noqa: PTH115 - bytes
+
+
+def _is_below(path: bytes, root: bytes) -> bool:
+    return path == root or path.startswith(os.path.join(root, b""))  # noqa: PTH118 - bytes
 
 
 _Identity = tuple[int, int]
@@ -173,6 +234,22 @@ class _Level(NamedTuple):
     path: bytes
     identity: _Identity | None
     records: Iterator[bytes]
+
+
+class _Place(NamedTuple):
+    """Directory whose entries are read.
+
+    Args:
+        reader: reader that opened it.
+        path: path with a final `/`, relative to the listed folder.
+        descriptor: descriptor of the open directory.
+        real: absolute path without links; None if no links are followed, so that it is not needed.
+    """
+
+    reader: DirectoryReader
+    path: bytes
+    descriptor: int
+    real: bytes | None
 
 
 @contextmanager
@@ -194,22 +271,26 @@ class Listing:
         recursive: whether to list subfolders.
         selection: files to list; by default those with the extension of an image.
         own_files: files and directories to skip, because Digits writes them.
+        links: links to follow. A folder that several links lead to is listed once through a link, for the first of
+            them in the order of the walk.
         scratch: directory for the temporary file in which the names of a very large folder are sorted; None for the
             system's directory for temporary files.
 
-    The counter `skipped` has the number of skipped files and folders by reason: `link`, `fifo`, `socket`, `device`,
-    `other-file` (not the extension of an image), `system-file` and `excluded` (a folder counts once), `not-included`,
-    `sub-folder` (not listed, because `recursive` is false), `unreadable-folder`, `vanished` (a folder that disappeared
-    while it was listed), `loop` (a folder inside itself), `output` (one of `own_files`).
+    The counter `skipped` has the number of skipped files and folders by reason: `link` (not followed), `broken-link`
+    (leads nowhere), `fifo`, `socket`, `device`, `other-file` (not the extension of an image), `system-file` and
+    `excluded` (a folder counts once), `not-included`, `sub-folder` (not listed, because `recursive` is false),
+    `unreadable-folder`, `vanished` (a folder that disappeared while it was listed), `loop` (a folder inside itself, or
+    one that another link led to), `output` (one of `own_files`).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per option
         self,
         root: Path,
         *,
         recursive: bool = True,
         selection: Selection | None = None,
         own_files: Iterable[Path] = (),
+        links: LinkRule = "no",
         scratch: Path | None = None,
     ) -> None:
         self.root = root
@@ -217,11 +298,14 @@ class Listing:
         self._recursive = recursive
         self._selection = selection or Selection()
         self._own_files = OwnFiles(root, own_files)
+        self._links = links
         self._scratch = scratch
+        self._linked: set[_Identity] = set()
 
     def __iter__(self) -> Iterator[Entry]:
         self.skipped.clear()
-        with DirectoryReader(self.root) as reader, _temporary_file(self._scratch) as scratch:
+        self._linked.clear()
+        with DirectoryReader(self.root, self._links) as reader, _temporary_file(self._scratch) as scratch:
             yield from self._walk(reader, scratch)
 
     def _walk(self, reader: DirectoryReader, scratch: BinaryIO) -> Iterator[Entry]:
@@ -236,28 +320,35 @@ class Listing:
                 ancestors.discard(identity)
                 continue
             name, _, numbers = record.partition(b"\0")
-            if numbers:
-                yield Entry(directory + name, *map(int, numbers.split()))
+            if name.endswith(b"/"):
+                levels.append(self._scan(reader, scratch, directory + name, ancestors, is_link=numbers == _LINK))
             else:
-                levels.append(self._scan(reader, scratch, directory + name, ancestors))
+                yield Entry(directory + name, *map(int, numbers.split()))
 
     def _scan(
-        self, reader: DirectoryReader, scratch: BinaryIO, directory: bytes, ancestors: set[_Identity | None]
+        self,
+        reader: DirectoryReader,
+        scratch: BinaryIO,
+        directory: bytes,
+        ancestors: set[_Identity | None],
+        *,
+        is_link: bool = False,
     ) -> _Level:
         """Read a directory, and return it with the sorted records of its entries.
 
         The record of a file is its name, NUL, size, modification time and inode. The record of a folder is its name,
-        `/` and NUL. Sorted records have the order of the paths.
+        `/` and NUL, and `_LINK` if a link leads to it. Sorted records have the order of the paths.
         """
         try:
             descriptor = reader.directory(directory.rstrip(b"/"))
             status = os.fstat(descriptor)
             identity = (status.st_dev, status.st_ino)
-            if identity in ancestors:
+            if identity in ancestors or (is_link and identity in self._linked):
                 return self._skip_directory("loop", directory)
+            self._linked.update([identity] if is_link else [])
+            place = _Place(reader, directory, descriptor, None if self._links == "no" else _path_of(descriptor))
             with os.scandir(descriptor) as entries:
-                found = (self._record(each, directory, descriptor) for each in entries)
-                records = sort_records(filter(None, found), scratch)
+                records = sort_records(filter(None, (self._record(each, place) for each in entries)), scratch)
         except PermissionError:
             return self._skip_directory("unreadable-folder", directory)
         except (FileNotFoundError, NotADirectoryError):
@@ -269,33 +360,50 @@ class Listing:
         self.skipped[reason] += 1
         return _Level(directory, None, iter(()))
 
-    def _record(self, entry: os.DirEntry[str], directory: bytes, descriptor: int) -> bytes | None:
+    def _record(self, entry: os.DirEntry[str], place: _Place) -> bytes | None:
         name = os.fsencode(entry.name)
-        reason = self._reason_to_skip(entry, name, directory, descriptor)
+        target = place.reader.target(name, place.descriptor) if entry.is_symlink() else None
+        reason = self._reason_to_skip(entry, name, place, target)
         if reason is not None:
             self.skipped[reason] += 1
             return None
+        if isinstance(target, Target):
+            return _target_record(target, name)
         if entry.is_dir(follow_symlinks=False):
             return name + b"/\0"
         return _file_record(entry, name)
 
-    def _reason_to_skip(self, entry: os.DirEntry[str], name: bytes, directory: bytes, descriptor: int) -> str | None:
-        if self._own_files(directory, name):
+    def _reason_to_skip(
+        self, entry: os.DirEntry[str], name: bytes, place: _Place, target: Target | str | None
+    ) -> str | None:
+        path = place.path + name
+        if self._own_files(place.path, name) or (place.real and self._own_files.holds(place.real, name)):
             return "output"
-        if entry.is_symlink():
-            return "link"
+        if isinstance(target, Target):
+            return self._reason_to_skip_target(target, path, place)
+        if isinstance(target, str):
+            return target
         if entry.is_dir(follow_symlinks=False):
-            return self._reason_to_skip_directory(directory + name + b"/")
+            return self._reason_to_skip_directory(path + b"/")
         if not entry.is_file(follow_symlinks=False):
             return _type_of_special(entry)
-        return self._selection.reason_to_skip(directory + name, lambda: read_head(name, descriptor))
+        return self._selection.reason_to_skip(path, lambda: read_head(name, place.descriptor))
+
+    def _reason_to_skip_target(self, target: Target, path: bytes, place: _Place) -> str | None:
+        if self._own_files.holds(*os.path.split(target.path)):
+            return "output"
+        if stat.S_ISDIR(target.status.st_mode):
+            return self._reason_to_skip_directory(path + b"/")
+        if not stat.S_ISREG(target.status.st_mode):
+            return name_file_type(target.status.st_mode)
+        return self._selection.reason_to_skip(path, lambda: read_head(target.path, place.descriptor))
 
     def _reason_to_skip_directory(self, directory: bytes) -> str | None:
         return self._selection.reason_to_skip_folder(directory) or (None if self._recursive else "sub-folder")
 
 
 def read_head(name: bytes, directory: int) -> bytes | None:
-    """Return the first bytes of a file in an open directory, None if it cannot be read."""
+    """Return the first bytes of a file in an open directory, or with an absolute path; None if it cannot be read."""
     try:
         descriptor = os.open(name, _OPEN_FILE, dir_fd=directory)
         try:
@@ -311,13 +419,13 @@ class OwnFiles:
 
     Args:
         root: folder.
-        paths: files and directories; those outside the folder are ignored.
+        paths: files and directories. Those outside the folder matter only to what links lead to (`holds`).
     """
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:
         base = os.path.join(os.path.realpath(os.fsencode(root)), b"")  # noqa: PTH118 - bytes
-        real = [_resolve_parent(path) for path in paths]
-        self._paths = {path[len(base) :] for path in real if path.startswith(base)}
+        self._real = {_resolve_parent(path) for path in paths}
+        self._paths = {path[len(base) :] for path in self._real if path.startswith(base)}
 
     def __call__(self, directory: bytes, name: bytes) -> bool:
         """Return whether Digits writes a file or a directory.
@@ -326,16 +434,30 @@ class OwnFiles:
             directory: directory that contains it, relative to the folder, with a final `/` unless empty.
             name: its name.
         """
-        if not self._paths:
-            return False
-        temporary = TEMPORARY.fullmatch(name)
-        if temporary:
-            return any(path.startswith(directory + temporary[1]) for path in self._paths)
-        return directory + name in self._paths
+        return bool(self._paths) and _is_written(self._paths, directory, name)
+
+    def holds(self, directory: bytes, name: bytes) -> bool:
+        """Return whether Digits writes a file or a directory, or a directory that contains it.
+
+        Args:
+            directory: absolute path of the directory that contains it, without links.
+            name: its name.
+        """
+        path = os.path.join(directory, name)  # noqa: PTH118 - bytes
+        return _is_written(self._real, os.path.join(directory, b""), name) or any(  # noqa: PTH118 - bytes
+            path.startswith(own + b"/") for own in self._real
+        )
 
     def contains(self, path: bytes) -> bool:
         """Return whether a path is inside one of these directories."""
         return any(path.startswith(own + b"/") for own in self._paths)
+
+
+def _is_written(paths: set[bytes], directory: bytes, name: bytes) -> bool:
+    temporary = TEMPORARY.fullmatch(name)
+    if temporary:
+        return any(path.startswith(directory + temporary[1]) for path in paths)
+    return directory + name in paths
 
 
 def _resolve_parent(path: Path) -> bytes:
@@ -351,6 +473,13 @@ def _file_record(entry: os.DirEntry[str], name: bytes) -> bytes | None:
         return None
     except OSError:
         return b"%b\0%d 0 0" % (name, DENIED_SIZE)
+    return b"%b\0%d %d %d" % (name, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _target_record(target: Target, name: bytes) -> bytes:
+    status = target.status
+    if stat.S_ISDIR(status.st_mode):
+        return name + b"/\0" + _LINK
     return b"%b\0%d %d %d" % (name, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
@@ -384,14 +513,16 @@ def resolve_source(source: Path) -> tuple[Path, bytes | None]:
     return real.parent, os.fsencode(real.name)
 
 
-def entry_for(root: Path, name: bytes) -> Entry:
-    """Return the entry of a single file, as a listing does.
+def entry_for(root: Path, name: bytes, links: LinkRule = "no") -> Entry:
+    """Return the entry of a single file, as a listing does. Whether a link may be followed is checked on reading.
 
     Args:
         root: folder of the file.
         name: name of the file.
+        links: links to follow.
     """
-    status = os.lstat(os.path.join(os.fsencode(root), name))  # noqa: PTH118 - bytes
+    path = os.path.join(os.fsencode(root), name)  # noqa: PTH118 - bytes
+    status = os.lstat(path) if links == "no" else os.stat(path)  # noqa: PTH116 - bytes
     return Entry(name, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
@@ -450,63 +581,3 @@ def _to_decode_error(error: OSError) -> DecodeError:
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
         return DecodeError("changed", "the file was replaced by something else after the folder was listed; run again")
     return DecodeError("unreadable", f"the file can't be read: {error.strerror}")
-
-
-RECORDS_PER_RUN = 32_768
-"""Number of records that are sorted in memory at a time."""
-
-RECORDS_PER_BLOCK = 256
-"""Number of records that are read back at a time."""
-
-
-def sort_records(records: Iterable[bytes], file: BinaryIO) -> Iterator[bytes]:
-    """Return an iterator over records in byte order, by an external merge sort with bounded memory.
-
-    Args:
-        records: records to sort; all are read before this function returns.
-        file: unbuffered temporary file to which sorted runs are appended; must stay open while the result is iterated.
-
-    Raises:
-        OSError: if the file cannot be written or read.
-    """
-    source, runs = iter(records), list[Iterator[bytes]]()
-    run = sorted(islice(source, RECORDS_PER_RUN))
-    while len(run) == RECORDS_PER_RUN:
-        runs.append(_spill(run, file))
-        run = sorted(islice(source, RECORDS_PER_RUN))
-    return merge(*runs, run) if runs else iter(run)
-
-
-def _spill(run: Sequence[bytes], file: BinaryIO) -> Iterator[bytes]:
-    """Append a run to the file, and return an iterator that reads it back."""
-    start = file.seek(0, os.SEEK_END)
-    blocks = [run[first : first + RECORDS_PER_BLOCK] for first in range(0, len(run), RECORDS_PER_BLOCK)]
-    sizes = [write_block(file, _encode(block)) for block in blocks]
-    return _read(file, start, sizes)
-
-
-def _encode(block: Sequence[bytes]) -> bytes:
-    """Return a block of records as bytes: their number, the length of each, and the records."""
-    return b"".join([array("I", [len(block), *map(len, block)]).tobytes(), *block])
-
-
-def write_block(file: BinaryIO, content: bytes) -> int:
-    """Write all bytes of a block, and return their number."""
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
-    return len(content)
-
-
-def _read(file: BinaryIO, start: int, sizes: Iterable[int]) -> Iterator[bytes]:
-    for size in sizes:
-        yield from _decode(os.pread(file.fileno(), size, start))
-        start += size
-
-
-def _decode(content: bytes) -> Iterator[bytes]:
-    width = array("I").itemsize
-    end = width * (int.from_bytes(content[:width], sys.byteorder) + 1)
-    for length in array("I", content[width:end]):
-        yield content[end : end + length]
-        end += length

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from digits.images.folder import DirectoryReader, Entry, read_entry
+from digits.images.folder import DirectoryReader, Entry, LinkRule, read_entry
 
 
 class Source(Protocol):
@@ -30,19 +30,20 @@ class _Folder(DirectoryReader):
 
 
 @contextmanager
-def open_source(path: Path, archive: tuple[int, int, int] | None) -> Iterator[Source]:
+def open_source(path: Path, archive: tuple[int, int, int] | None, links: LinkRule = "no") -> Iterator[Source]:
     """Open a folder or an archive for reading.
 
     Args:
         path: path of the folder or archive.
         archive: identity of the archive when it was listed, as in `Archive.identity`; None for a folder.
+        links: links in a folder to follow.
 
     Raises:
         OSError: if it cannot be opened.
         StoreError: if the archive changed after it was listed.
     """
     if archive is None:
-        with _Folder(path) as folder:
+        with _Folder(path, links) as folder:
             yield folder
         return
     from digits.images.archive import Archive

@@ -130,8 +130,11 @@ def _due_rows(ledger: Ledger, folder: Path, oldest: float) -> dict[Key, LedgerLi
 
 def _is_due(line: LedgerLine, folder: Path, oldest: float) -> bool:
     entry = line.entry
+    path = folder / os.fsdecode(entry.path)
     try:
-        found = (folder / os.fsdecode(entry.path)).lstat()
+        found = path.lstat()
+        if path.parent.resolve() != folder.resolve() / path.parent.relative_to(folder):
+            return False  # a link leads to the file, which may be anywhere
     except OSError:
         return False
     is_same = (found.st_size, found.st_mtime_ns, found.st_ino) == (entry.size, entry.mtime_ns, entry.inode)

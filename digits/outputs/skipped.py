@@ -12,6 +12,7 @@ _KINDS = {"heic-file": "HEIC", "avif-file": "AVIF", "pdf-file": "PDF"}
 _ARCHIVES = {"7z-archive": "7z", "rar-archive": "RAR", "zip-archive": "zip", "tar-archive": "tar"}
 _REASONS = {
     "link": ("link was not followed", "links were not followed"),
+    "broken-link": ("link leads nowhere", "links lead nowhere"),
     "system-file": ("system file was left out", "system files were left out"),
     "other-file": ("other file is no image", "other files are no images"),
     "excluded": ("file or folder was excluded", "files or folders were excluded"),
@@ -19,7 +20,7 @@ _REASONS = {
     "sub-folder": ("subfolder was not read", "subfolders were not read"),
     "unreadable-folder": ("folder could not be read", "folders could not be read"),
     "vanished": ("file or folder vanished during the listing", "files or folders vanished during the listing"),
-    "loop": ("folder contains itself", "folders contain themselves"),
+    "loop": ("folder is read already", "folders are read already"),
     "output": ("file is an output of Digits", "files are outputs of Digits"),
     "folder": ("entry is a folder", "entries are folders"),
     "fifo": ("pipe is no file", "pipes are no files"),

@@ -92,6 +92,7 @@ class PredictionSummary:
             path of the `table` that holds them; None without a second version.
         drift: comparison of the predicted images with the baseline of the table, or with the model's test images as
             long as there is no baseline; None if there is nothing to compare.
+        follow_links: links in the folder that were followed: `no`, `inside` or `anywhere`.
         trend: drift of the last runs that wrote this table, this run last: `at`, `model_version`, `images`, the
             population stability index of each feature (`psi`), and the features that drifted from the baseline
             (`drifted`).
@@ -115,6 +116,7 @@ class PredictionSummary:
     shadow: Mapping[str, Any] | None = None
     drift: Drift | None = None
     trend: tuple[Record, ...] = ()
+    follow_links: str = "no"
 
     def as_record(self) -> Record:
         """Return the summary as JSON values."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from digits.images.folder import LinkRule
 from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Mode, OtherFormat
 from digits.images.pages import PageChoice
 from digits.settings import Settings
@@ -55,6 +56,11 @@ class PredictionConfig(Settings):
         "auto",
         description="Normalization of the images. `auto` is the mode the model was trained with; `mnist` converts all "
         "images to MNIST's form; `none` only scales to the network's input size.",
+    )
+    follow_links: LinkRule = Field(
+        "no",
+        description="Follow links: `inside` for links to files and folders within the folder, `anywhere` also for "
+        "links that lead out of it, such as those of DVC and git-annex.",
     )
     files_from: Path | None = Field(
         None,

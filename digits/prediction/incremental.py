@@ -37,7 +37,7 @@ import numpy.typing as npt
 from digits.errors import CorruptArtifactError, UsageError
 from digits.images.decode import DecodeError
 from digits.images.file_list import FileList
-from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, unescape_path, update_escape
+from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, LinkRule, unescape_path, update_escape
 from digits.images.source import Source
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import removed_rows_paths
@@ -450,12 +450,20 @@ class Replacement:
         version: number of the model version whose rows are replaced.
         place: folder or archive of the images.
         members: entries of the archive by path; None for a folder.
+        links: links in the folder to follow.
     """
 
-    def __init__(
-        self, path: Path, table: TableFile, version: int, place: Path, members: Mapping[bytes, Entry] | None
+    def __init__(  # noqa: PLR0913, PLR0917 - where the rows are, and where the images are
+        self,
+        path: Path,
+        table: TableFile,
+        version: int,
+        place: Path,
+        members: Mapping[bytes, Entry] | None,
+        links: LinkRule = "no",
     ) -> None:
         self._path, self._table, self._version, self._place, self._members = path, table, version, place, members
+        self._links = links
         self.rows = self.kept = 0
 
     def entries_to_predict(self) -> Iterator[Entry]:
@@ -465,9 +473,9 @@ class Replacement:
             UsageError: if none of the files exists.
         """
         reader: AbstractContextManager[DirectoryReader | None] = (
-            nullcontext() if self._members is not None else DirectoryReader(self._place)
+            nullcontext() if self._members is not None else DirectoryReader(self._place, self._links)
         )
-        files = FileList(self._place, ())
+        files = FileList(self._place, (), links=self._links)
         with reader as opened, self._path.open("wb") as file:
             listed = missing = 0
             for path, rows in groupby(self._table.rows(), self._path_to_replace):

@@ -34,6 +34,7 @@ from digits.store.files import locked
 from digits.store.records import Record, read_record, write_record
 
 if TYPE_CHECKING:  # a worker process must not load pydantic
+    from digits.images.folder import LinkRule
     from digits.images.formats import Mode, OtherFormat
     from digits.images.pages import PageChoice
     from digits.status import Status
@@ -51,7 +52,8 @@ class Options(NamedTuple):
     """Options that determine the contents of the rows: the part of `PredictionConfig` that a worker needs.
 
     `others` are the additional formats to read (`PredictionConfig.other_formats`). A prediction with a confidence below
-    `threshold` gets the status `uncertain`. `pages` are the pages to read of a file with several.
+    `threshold` gets the status `uncertain`. `pages` are the pages to read of a file with several,
+    and `links` the links to follow.
     """
 
     normalize: "Mode"
@@ -63,6 +65,7 @@ class Options(NamedTuple):
     others: "tuple[OtherFormat, ...]" = ()
     threshold: float = 0
     pages: "PageChoice" = "all"
+    links: "LinkRule" = "no"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from digits.errors import CorruptArtifactError, StoreError, UsageError, os_errors_as
 from digits.images.archive import Archive, ArchiveListing, Identity, is_archive
@@ -227,7 +227,7 @@ class _LastRun(NamedTuple):
         if last and not ledger:
             logger.info("%s: the model, an option or the code has changed; all images are predicted again", self.out)
         known = path / KNOWN_FILE
-        with open_source(self.found.place, self.found.archive) as opened:
+        with open_source(self.found.place, self.found.archive, options.follow_links) as opened:
             reuse = RowReuse(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
             listing.write(reuse.entries_to_predict(self.found.entries))
         if not (options.force or (ledger and 2 * reuse.unchanged >= reuse.known)):
@@ -259,7 +259,7 @@ def _write_replacement(
     """Write the files to predict into the listing, and the rows that are kept into the file `known`."""
     version, before = options.replace_version or 0, hash_file(table.path)
     members = {entry.path: entry for entry in found.entries} if found.archive else None
-    replacement = Replacement(known, table, version, found.place, members)
+    replacement = Replacement(known, table, version, found.place, members, options.follow_links)
     listing.write(replacement.entries_to_predict())
     return ReplacedRows(
         rows=replacement.rows,
@@ -327,12 +327,15 @@ def _require_no_archive(image: Path) -> None:
 def _listing_of(
     root: Path, source: Path, options: PredictionConfig, own_files: tuple[Path, ...], scratch: Path
 ) -> Listing | FileList:
-    selection = _selection_of(options)
+    chosen: Any = {
+        "recursive": options.recursive,
+        "selection": _selection_of(options),
+        "own_files": own_files,
+        "links": options.follow_links,
+    }
     if options.files_from is None:
-        return Listing(root, recursive=options.recursive, selection=selection, own_files=own_files, scratch=scratch)
-    names = read_file_list(options.files_from)
-    aliases = (source.absolute(),)
-    return FileList(root, names, aliases=aliases, recursive=options.recursive, selection=selection, own_files=own_files)
+        return Listing(root, scratch=scratch, **chosen)
+    return FileList(root, read_file_list(options.files_from), aliases=(source.absolute(),), **chosen)
 
 
 def _selection_of(options: PredictionConfig) -> Selection:
@@ -392,6 +395,7 @@ def _options_for(model: OnnxModel, options: PredictionConfig) -> Options:
         formats_to_read(options.other_formats),
         0 if options.max_error is None else threshold_for(model.risk_steps, options.max_error),
         options.pages,
+        options.follow_links,
     )
 
 

@@ -413,4 +413,5 @@ class _Totals:
             failures=tuple(self._failures),
             least_certain=tuple(self._add_pixels()),
             unchanged=plan.former.unchanged if plan.former else 0,
+            follow_links=plan.options.links,
         )

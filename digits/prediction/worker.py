@@ -98,7 +98,7 @@ def run_worker(plan: Plan, start: int = 0, *, tick: Tick = no_tick) -> int:
 def _open_worker(plan: Plan, limits: NoLimits, tick: Tick) -> Iterator["_Worker"]:
     """Open the source for a worker; suppress errors if the plan is gone, because its table is published then."""
     try:
-        with open_source(plan.source, plan.archive) as source:
+        with open_source(plan.source, plan.archive, plan.options.links) as source:
             yield _Worker(plan, source, limits, tick)
     except BrokenPipeError:
         raise

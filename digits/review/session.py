@@ -14,7 +14,7 @@ from digits.data.labels import DIGITS, LABELS, SKIP, Answer, LabelLog, Undo
 from digits.errors import CorruptArtifactError, DigitsError, StoreError, UsageError, os_errors_as
 from digits.images.archive import Archive, ArchiveListing, is_archive
 from digits.images.decode import MIN_SIDE, DecodeError, decode
-from digits.images.folder import Entry, entry_for, resolve_source, unescape_path
+from digits.images.folder import Entry, LinkRule, entry_for, resolve_source, unescape_path
 from digits.images.formats import OTHER_EXTENSIONS, Mode
 from digits.images.normalize import normalize
 from digits.images.pages import place_of
@@ -82,7 +82,7 @@ class Review:
         self._by_id = {queued.image.id: queued for queued in self.queue}
 
     def __enter__(self) -> Self:
-        self._files = self._stack.enter_context(_open(self.source))
+        self._files = self._stack.enter_context(_open(self.source, _links_of(self.table)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -323,6 +323,15 @@ def _source_of(table: Path) -> Path:
     return source
 
 
+def _links_of(table: Path) -> LinkRule:
+    """Return the links that were followed when a table was predicted, from the summary next to it; `no` without one."""
+    try:
+        links: LinkRule = read_record(summary_path(table)).get("follow_links", "no")
+    except (OSError, CorruptArtifactError):
+        return "no"
+    return links
+
+
 class _Files:
     """Files of a folder or an archive, opened by the paths in a table."""
 
@@ -346,7 +355,7 @@ class _Files:
 
 
 @contextmanager
-def _open(source: Path) -> Iterator[_Files]:
+def _open(source: Path, links: LinkRule) -> Iterator[_Files]:
     """Open a folder, an archive, or the folder of a single image.
 
     Raises:
@@ -354,8 +363,8 @@ def _open(source: Path) -> Iterator[_Files]:
     """
     root, name = resolve_source(source)
     if name is None or not is_archive(source):
-        with open_source(root, None) as folder:
-            yield _Files(folder, lambda path: entry_for(root, path))
+        with open_source(root, None, links) as folder:
+            yield _Files(folder, lambda path: entry_for(root, path, links))
         return
     with Archive(source) as archive:
         members = {

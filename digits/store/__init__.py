@@ -7,4 +7,5 @@
 - `files`: atomic writes, temporary names, hashes, and the file lock
 - `records`: JSON records that carry their own hash
 - `registry`: model versions, promotions and decisions
+- `sorting`: external merge sort
 """

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from digits.images import folder
-from digits.images.folder import Listing, sort_records
+from digits.images.folder import Listing
+from digits.store import sorting
+from digits.store.sorting import sort_records
 from tests.support.faults import no_space
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit the records in memory, so that most are written to the file."""
-    monkeypatch.setattr(folder, "RECORDS_PER_RUN", 5)
-    monkeypatch.setattr(folder, "RECORDS_PER_BLOCK", 2)
+    monkeypatch.setattr(sorting, "RECORDS_PER_RUN", 5)
+    monkeypatch.setattr(sorting, "RECORDS_PER_BLOCK", 2)
 
 
 @pytest.fixture
@@ -102,6 +103,6 @@ def test_a_full_disk_while_sorting_is_an_error(tmp_path: Path, monkeypatch: pyte
     """No file is silently missing from the listing."""
     for number in range(7):
         (tmp_path / f"{number}.png").touch()
-    monkeypatch.setattr(folder, "write_block", lambda *_: no_space())
+    monkeypatch.setattr(sorting, "write_block", lambda *_: no_space())
     with pytest.raises(OSError, match="No space left"):
         list(Listing(tmp_path))

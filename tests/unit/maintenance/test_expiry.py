@@ -108,6 +108,21 @@ def test_the_next_run_drops_the_rows_of_removed_images_however_many_they_are(
         predict(store, store.inbox)
 
 
+def test_images_that_links_lead_to_are_kept(store: Store, make_pictures: MakePictures, tmp_path: Path) -> None:
+    """They may belong to others. The links stay, too."""
+    make_pictures(tmp_path / "archive", 2)
+    (store.inbox / "linked").symlink_to(tmp_path / "archive")
+    (store.inbox / "one.png").symlink_to(tmp_path / "archive" / "0000.png")
+    for path in (tmp_path / "archive").iterdir():
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    options = PredictionConfig(incremental=True, processes=1, follow_links="anywhere")
+    out = api.predict(store.inbox, options=options, artifacts=store.root).out
+    assert len(paths_in(out)) == IMAGES + 3
+    assert len(remove_images(store)) == IMAGES
+    assert len(list((tmp_path / "archive").iterdir())) == 2
+    assert (store.inbox / "one.png").is_symlink()
+
+
 def test_images_are_kept_if_their_row_is_not_published(store: Store, make_pictures: MakePictures) -> None:
     """A new image, a changed one, one that arrived recently, and all of them if the table was edited."""
     assert remove_images(store, at=time.time() - DAY) == []
