@@ -2,7 +2,7 @@
 
 Python cannot interrupt a decoder that hangs or allocates without end in C code, so the kernel ends the process: by a
 timer signal without a handler, and by a limit on the size of its data. The worker notes the number of the image that it
-reads in a memory-mapped file. If the worker dies, its parent process reads the number there.
+works on in a memory-mapped file. If the worker dies, its parent process reads the number there.
 """
 
 import mmap
@@ -22,10 +22,17 @@ _NUMBER = struct.Struct("=q")
 _NONE = -1
 _PAGES = 1 << 12
 """Factor of a file's number in the position of a page; pages have smaller numbers."""
+READING = -1
+"""In place of the number of a page: the file is read, and its pages are not known yet."""
 
 
 class Position(NamedTuple):
-    """Position of an image in its shard: number of the file, and of the page, 0 if the file is read as a whole."""
+    """Position of an image in its shard.
+
+    Args:
+        number: number of the file.
+        page: number of the page that is decoded; 0 for a file with one page, `READING` while the file is read.
+    """
 
     number: int
     page: int = 0
@@ -37,14 +44,17 @@ class NoLimits:
     def limit_memory(self) -> None:
         """Limit the growth of the process's data to `MAX_MEMORY_GROWTH` bytes."""
 
-    def begin_image(self, number: int, seconds: float, page: int = 0) -> None:
-        """Begin to read an image or a page.
+    def begin_image(self, number: int, seconds: float, page: int = READING) -> None:
+        """Begin to read a file, or to decode a page.
 
         Args:
             number: number of the file in its shard.
             seconds: time limit.
-            page: number of the page; 0 for a file that is read as a whole.
+            page: number of the page; `READING` for a file.
         """
+
+    def begin_decoding(self, number: int) -> None:
+        """Begin to decode a file with one page, in the time that reading it has left."""
 
     def end_images(self) -> None:
         """Stop the timer after the last image of a batch."""
@@ -73,10 +83,17 @@ class ImageLimits(NoLimits):
                 resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
         self._limited = True
 
-    def begin_image(self, number: int, seconds: float, page: int = 0) -> None:
+    def begin_image(self, number: int, seconds: float, page: int = READING) -> None:
         """Note the position of an image, and start the timer; SIGALRM ends the process when the time is over."""
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        _NUMBER.pack_into(self._position, 0, number * _PAGES + page)
+        self._note(number, page)
+
+    def begin_decoding(self, number: int) -> None:
+        """Note that a file is decoded; the timer continues."""
+        self._note(number, 0)
+
+    def _note(self, number: int, page: int) -> None:
+        _NUMBER.pack_into(self._position, 0, number * _PAGES + page - READING)
 
     def end_images(self) -> None:
         """Stop the timer, and note that no image is being read."""
@@ -98,6 +115,7 @@ def open_position_file() -> BinaryIO:
 
 
 def read_position(position: BinaryIO) -> Position | None:
-    """Return the position of the image that a worker reads, or read when it died; None if it reads none."""
-    (number,) = _NUMBER.unpack(os.pread(position.fileno(), _NUMBER.size, 0))
-    return None if number == _NONE else Position(*divmod(number, _PAGES))
+    """Return the position of the image that a worker works on, or did when it died; None if it works on none."""
+    (noted,) = _NUMBER.unpack(os.pread(position.fileno(), _NUMBER.size, 0))
+    number, page = divmod(noted, _PAGES)
+    return None if noted == _NONE else Position(number, page + READING)

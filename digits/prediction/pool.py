@@ -342,7 +342,7 @@ class _Job:
         event = f"a worker process {f'was killed by signal {-code}' if code < 0 else f'failed ({code})'}"
         if position is not None:
             path = escape_path(self._plan.entries(shard)[position.number].path)
-            event += f" at {name_page(path, position.page or None)}"
+            event += f" at {name_page(path, position.page if position.page > 0 else None)}"
             self._count_death(shard, position, by_timer=code == -signal.SIGALRM)
         self._failed_attempts[shard] += 1
         if self._failed_attempts[shard] >= _MAX_FAILED_ATTEMPTS:

@@ -41,7 +41,7 @@ from digits.model.drift import (
 from digits.model.onnx_model import OnnxModel, Predictor, load_runtime
 from digits.outputs.summary import LeastCertain
 from digits.outputs.table import DECIMALS, FIXED_COLUMNS, Row
-from digits.prediction.limits import ImageLimits, NoLimits, Position
+from digits.prediction.limits import READING, ImageLimits, NoLimits, Position
 from digits.prediction.plan import Plan
 from digits.status import Status, combine_novelty, prediction_status
 from digits.store.files import write_file
@@ -215,6 +215,8 @@ class _Worker:
     def _read(self, number: int, entry: Entry, failed: Mapping[Position, Status]) -> Sequence[_ReadImage]:
         """Return the image of a file, or one image per page if it has several."""
         path, options = escape_path(entry.path), self._plan.options
+        if status := failed.get(Position(number, READING)):
+            return [_unread(path, None, self._failure(status))]
         self._limits.begin_image(number, options.max_seconds)
         try:
             content = self._source.read(entry, max_bytes=options.max_bytes)
@@ -226,6 +228,7 @@ class _Worker:
         pages = list_pages(content) if options.pages == "all" else NO_PAGES
         if pages.several:
             return list(self._read_pages(_File(number, path, digest, content), pages, failed))
+        self._limits.begin_decoding(number)
         place = pages.places[0] if pages.places else None
         return [self._decode(_File(number, path, digest, content), place, failed.get(Position(number)))]
 
@@ -240,9 +243,7 @@ class _Worker:
     def _decode(self, file: _File, place: int | None, failed: Status | None) -> _ReadImage:
         options = self._plan.options
         if failed:
-            return _unread(
-                file.path, file.sha256, DecodeError(failed, _FAILED_ERRORS[failed].format(options.max_seconds))
-            )
+            return _unread(file.path, file.sha256, self._failure(failed))
         try:
             limit, others = options.max_pixels, options.others
             picture = decode(file.content, max_pixels=limit, min_side=MIN_SIDE, others=others, place=place)
@@ -253,6 +254,10 @@ class _Worker:
             return _unread(file.path, file.sha256, _OUT_OF_MEMORY)
         more, size = picture.more_frames, (picture.width, picture.height)
         return _ReadImage(file.path, file.sha256, screened.pixels, *size, more_frames=more, screened=screened)
+
+    def _failure(self, status: Status) -> DecodeError:
+        """Return the error for an image that ended two worker processes."""
+        return DecodeError(status, _FAILED_ERRORS[status].format(self._plan.options.max_seconds))
 
     def _screen(self, picture: Decoded) -> ScreenedImage:
         try:

@@ -304,6 +304,41 @@ def test_a_deadly_image_gets_a_status_and_leaves_all_other_rows_unchanged(
         assert plan.part_path(1, ".part").read_bytes() == before
 
 
+@pytest.mark.parametrize("status", ["crashed", "timeout"])
+def test_a_file_that_cannot_even_be_read_gets_a_status(
+    plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its hash is unknown, and no worker reads it again. The other rows are those of an undisturbed run."""
+    run_worker(plan)
+    expected = [plan.part_path(shard, ".part").read_text().splitlines() for shard in plan.shards]
+    for shard in plan.shards:
+        plan.uncommit(shard)
+    object.__setattr__(plan, "options", plan.options._replace(max_seconds=0.4))
+    plan.write()
+    program = f"""
+import os, sys, signal
+sys.path.append(sys.argv[1])
+from digits.images import source
+from digits.prediction import worker
+real = source.read_entry
+def read(reader, entry, **options):
+    if entry.path == b"0004.png":
+        {DEADLY[status]}
+    return real(reader, entry, **options)
+source.read_entry = read
+sys.exit(worker.main(sys.argv[2:]))
+"""
+    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
+    run_workers(plan, pool)
+    found = [plan.part_path(shard, ".part").read_text().splitlines() for shard in plan.shards]
+    path, prediction, confidence, found_status, error, *_, digest, _, version, page = found[1].pop(1).split(",")
+    expected[1].pop(1)
+    assert found == expected
+    assert (path, prediction, confidence, found_status, digest, page) == ("0004.png", "", "", status, "", "")
+    assert (error, version) != ("", "")
+    assert caplog.text.count("at 0004.png;") == 2
+
+
 def test_an_image_is_predicted_after_one_death_of_a_worker(
     plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
