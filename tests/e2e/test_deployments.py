@@ -81,10 +81,12 @@ def test_parameters_have_types_bounds_and_descriptions(deployments: dict[str, An
     assert folder["required"] == ["folder"]
     positions = {name: value["position"] for name, value in folder["properties"].items()}
     assert sorted(positions, key=positions.__getitem__) == ["folder", "model", "out", "shadow", "options", "artifacts"]
-    options = list(folder["definitions"]["PredictionConfig"]["properties"])
+    settings = folder["definitions"]["PredictionConfig"]["properties"]
+    options = list(settings)
     assert options[:3] == ["recursive", "include", "exclude"]
     assert options[-3:] == ["max_pixels", "shard_size", "processes"]
-    assert folder["definitions"]["PredictionConfig"]["properties"]["normalize"]["enum"] == ["auto", "mnist", "none"]
+    assert settings["normalize"]["enum"] == ["auto", "mnist", "none"]
+    assert (settings["pages"]["enum"], settings["pages"]["default"]) == (["all", "first"], "all")
 
 
 def test_the_inbox_and_the_janitor_have_schedules_and_run_one_at_a_time(deployments: dict[str, Any]) -> None:

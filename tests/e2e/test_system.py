@@ -1,5 +1,6 @@
 """Tests of `digits up`, `status` and `down` on a running system with a password."""
 
+import shutil
 import socket
 import sqlite3
 import stat
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tests.support.running_system import RunningSystem, wait_for
 from tests.support.server import free_port
@@ -75,6 +77,27 @@ def test_predict_with_deploy_waits_for_the_worker_and_reports_the_table(
     assert ended["statuses"]["not-an-image"] == 1
     assert sum(ended["statuses"].values()) == ended["images"] == IMAGES + 1
     assert "top2" in pd.read_csv(out).columns
+
+
+def test_a_deployed_run_writes_a_row_per_page_unless_only_the_first_is_asked_for(
+    system: RunningSystem, folder: Path, tmp_path: Path
+) -> None:
+    """Each page has the prediction of the same image as a file of its own."""
+    pages = [folder / "000.png", folder / "001.png"]
+    first, second = map(Image.open, pages)
+    scans, out = tmp_path / "scans", tmp_path / "table.csv"
+    scans.mkdir()
+    first.save(scans / "pages.tif", save_all=True, append_images=[second])
+    for path in pages:
+        shutil.copy(path, scans)
+    columns = ["prediction", "confidence", "novelty"]
+    system.complete("predict/folder", folder=str(scans), out=str(out))
+    table = pd.read_csv(out)
+    assert list(table.path) == ["000.png", "001.png", "pages.tif", "pages.tif"]
+    assert list(table.page.fillna(0)) == [0, 0, 1, 2]
+    assert table[columns][2:].to_numpy().tolist() == table[columns][:2].to_numpy().tolist()
+    system.complete("predict/folder", folder=str(scans), out=str(out), options={"pages": "first"})
+    assert list(pd.read_csv(out).path) == ["000.png", "001.png", "pages.tif"]
 
 
 def test_a_failed_run_has_a_message_of_one_sentence_and_an_event(system: RunningSystem) -> None:
