@@ -188,12 +188,13 @@ def evaluate(
     return evaluation
 
 
-def inspect(
+def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw it
     image: str | Path,
     *,
     model: str = "champion",
     out: str | Path | None = None,
     mode: "Mode" = "auto",
+    page: int = 1,
     artifacts: str | Path | None = None,
 ) -> "tuple[Inspection, Path]":
     """Inspect how one image is predicted, and write a drawing of all steps.
@@ -203,20 +204,21 @@ def inspect(
         model: `champion`, `challenger` or the number of a model version.
         out: path of the drawing, a PNG; None for a path under the artifact root.
         mode: normalization of the image, as in `PredictionConfig.normalize`.
+        page: number of the page of a file with several, as in the table.
         artifacts: artifact root with the model.
 
     Returns:
         The inspection, and the path of the drawing.
 
     Raises:
-        UsageError: if the file cannot be read or decoded.
+        UsageError: if the file cannot be read or decoded, or has no such page.
         RegistryError: if there is no such model version.
         StoreError: if the disk is full or not writable.
     """
     from digits.review import inspection
 
     place = Path(out) if out else None
-    return inspection.inspect(_open_store(artifacts), Path(image), model=model, out=place, mode=mode)
+    return inspection.inspect(_open_store(artifacts), Path(image), model=model, out=place, mode=mode, page=page)
 
 
 def list_models(*, artifacts: str | Path | None = None) -> list[ModelVersion]:

@@ -16,6 +16,7 @@ def inspect(
     out: Annotated[
         Path | None, typer.Option(help="Picture to write, a `.png` file. Default: under the artifact root.")
     ] = None,
+    page: Annotated[int, typer.Option(help="Page of a file with several, as in the table.")] = 1,
     model: Model = "champion",
     normalize: Normalize = None,
     artifacts: Artifacts = None,
@@ -29,7 +30,7 @@ def inspect(
 
     store = Store(artifact_root(artifacts))
     inspection, picture = inspection_module.inspect(
-        store, path.absolute(), model=model, out=out, mode=normalize or "auto"
+        store, path.absolute(), model=model, out=out, mode=normalize or "auto", page=page
     )
     if json:
         chances = {chance.name: chance.share for chance in inspection.probabilities}

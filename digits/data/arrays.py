@@ -35,7 +35,7 @@ _LISTED = 5
 """Largest number of files that a message lists."""
 MISSING_DIGITS = "missing-digits"
 """Name of the check for digits that are no class."""
-_WARNINGS = (MISSING_DIGITS, "system-files")
+_WARNINGS = (MISSING_DIGITS, "system-files", "further-pages")
 """Names of the checks whose findings are warnings."""
 
 

@@ -219,11 +219,19 @@ class LabelledFile:
 
 
 class _DecodedFile(NamedTuple):
-    """Decoded image: SHA-256 of the file, hash of the decoded pixels, and the normalized pixels, uint8."""
+    """Decoded image.
+
+    Args:
+        sha256: SHA-256 of the file.
+        fingerprint: hash of the decoded pixels.
+        pixels: normalized pixels, uint8.
+        more_frames: whether the file has further pages or frames, which are no images of the dataset.
+    """
 
     sha256: str
     fingerprint: bytes
     pixels: Pixels
+    more_frames: bool
 
 
 def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> LabelledArrays:
@@ -236,12 +244,20 @@ def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> Labelle
         listed = _list_some(" equals ".join(files[index].relative for index in group[:_LISTED]) for group in conflicts)
         raise DataError(f"{len(conflicts)} images have copies with other labels: {listed}; keep one copy of each")
     data = _split(files, decoded, class_names)
-    return replace(data, findings=(*_report_system_files(left_out), *data.findings))
+    return replace(
+        data, findings=(*_report_system_files(left_out), *_report_further_pages(files, decoded), *data.findings)
+    )
 
 
 def _report_system_files(names: Sequence[str]) -> list[Finding]:
     message = f"left out {len(names):,} system files or folders: {_list_some(names)}"
     return [Finding("system-files", message, float(len(names)), None, fatal=False)] if names else []
+
+
+def _report_further_pages(files: Sequence[LabelledFile], decoded: Sequence[_DecodedFile]) -> list[Finding]:
+    names = [file.relative for file, one in zip(files, decoded, strict=True) if one.more_frames]
+    message = f"read only the first page or frame of {len(names):,} files: {_list_some(names)}"
+    return [Finding("further-pages", message, float(len(names)), None, fatal=False)] if names else []
 
 
 def _load_reviewed(reviewed: LabelSnapshot, *, mode: Mode, progress: Progress) -> LabelledArrays:
@@ -430,9 +446,10 @@ def _decode_file(image: LabelledFile, mode: Mode) -> _DecodedFile:
         content = read_bounded(file, DEFAULT_MAX_BYTES)
     others = () if path.suffix else tuple(OTHER_EXTENSIONS)  # a reviewed image has no extension, and may be any format
     place = place_of(content, image.page)
-    pixels = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others, place=place).pixels
-    fingerprint = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
-    return _DecodedFile(hashlib.sha256(content).hexdigest(), fingerprint, normalize(pixels, mode))
+    picture = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others, place=place)
+    fingerprint = hashlib.sha256(repr(picture.pixels.shape).encode() + picture.pixels.tobytes()).digest()
+    sha256, pixels = hashlib.sha256(content).hexdigest(), normalize(picture.pixels, mode)
+    return _DecodedFile(sha256, fingerprint, pixels, picture.more_frames)
 
 
 def _list_some(words: Iterable[str]) -> str:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from digits.errors import StoreError, UsageError, os_errors_as
-from digits.images.decode import MIN_SIDE, DecodeError, decode
+from digits.images.decode import MIN_SIDE, Decoded, DecodeError, decode
 from digits.images.formats import Mode
 from digits.images.ink.parts import Box
 from digits.images.normalize import SHAPE, Ink, find_ink, has_mnist_form
+from digits.images.pages import PageList, list_pages
 from digits.images.screening import screen
 from digits.images.types import Pixels
 from digits.model.onnx_model import Predictor
@@ -43,7 +44,7 @@ class Inspection:
         height: height of the image in pixels, after rotation by its orientation tag.
         steps: steps from the decoded image to the network's input, which is the last.
         probabilities: name and probability of each class, in the model's order.
-        findings: sentences about the ink and the paper.
+        findings: sentences about the ink, the paper and the pages.
         status: status as in the table of a prediction without `max_error`.
         novelty: out-of-distribution score as in the table; None if the model has none.
     """
@@ -62,20 +63,23 @@ class Inspection:
         return max(self.probabilities, key=lambda bar: bar.share)
 
 
-def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> Inspection:
+def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto", page: int = 1) -> Inspection:
     """Decode, normalize and predict one image as in the prediction of a folder, and return the result of each step.
 
     Args:
         content: bytes of the image file.
         predictor: model that predicts the image.
         mode: normalization of the image.
+        page: number of the page of a file with several.
 
     Raises:
         DecodeError: if the bytes cannot be decoded.
+        UsageError: if there is no such page.
         ModelError: if the network cannot be run.
     """
     shape, names = predictor.model.input_shape, predictor.model.class_names
-    picture = decode(content, min_side=MIN_SIDE)
+    pages = list_pages(content)
+    picture = decode(content, min_side=MIN_SIDE, place=_place_of(page, pages))
     pixels, screening_score, *_ = screen(picture.pixels, mode, shape=shape)
     between, findings = _steps_between(picture.pixels, mode, shape)
     (shares,), answered = predictor.predict_with_novelty(pixels[np.newaxis])
@@ -85,10 +89,24 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto") -> 
         height=picture.height,
         steps=(Step("image", picture.pixels), *between, Step("network input", pixels)),
         probabilities=tuple(Bar(name, float(share)) for name, share in zip(names, shares, strict=True)),
-        findings=findings,
+        findings=(*findings, *_page_findings(page, pages, picture)),
         status=prediction_status(float(shares.max()), novelty, threshold=0),
         novelty=novelty,
     )
+
+
+def _place_of(page: int, pages: PageList) -> int | None:
+    """Return where a page is; None for the only page of a file."""
+    count = max(1, len(pages.places))
+    if not 1 <= page <= count:
+        raise UsageError(f"expected a page from 1 to {count}, found {page}")
+    return pages.places[page - 1] if pages.several else None
+
+
+def _page_findings(page: int, pages: PageList, picture: Decoded) -> Sequence[str]:
+    if pages.several:
+        return [f"This is page {page} of {len(pages.places)}; --page shows another."]
+    return ["The file has further frames, which are not read."] if picture.more_frames else []
 
 
 def _steps_between(pixels: Pixels, mode: Mode, shape: tuple[int, int]) -> tuple[tuple[Step, ...], tuple[str, ...]]:
@@ -138,8 +156,8 @@ def draw_inspection(inspection: Inspection) -> bytes:
     return with_bars(steps, inspection.probabilities)
 
 
-def inspect(
-    store: Store, image: Path, *, model: str = "champion", out: Path | None = None, mode: Mode = "auto"
+def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw it
+    store: Store, image: Path, *, model: str = "champion", out: Path | None = None, mode: Mode = "auto", page: int = 1
 ) -> tuple[Inspection, Path]:
     """Inspect how one image is predicted, and write a drawing of it.
 
@@ -149,12 +167,13 @@ def inspect(
         model: `champion`, `challenger` or the number of a version.
         out: path of the drawing, a PNG; None for a path below the artifact root.
         mode: normalization of the image, as in `PredictionConfig.normalize`.
+        page: number of the page of a file with several, as in the table.
 
     Returns:
         The inspection, and the path of the drawing.
 
     Raises:
-        UsageError: if the file cannot be read or decoded.
+        UsageError: if the file cannot be read or decoded, or has no such page.
         RegistryError: if there is no such model.
         StoreError: if the disk is full or not writable.
     """
@@ -162,9 +181,11 @@ def inspect(
     with os_errors_as(UsageError, image, "could not be read", "expected an image file"):
         content = image.read_bytes()
     try:
-        inspection = inspect_image(content, predictor, predictor.model.resolve_mode(mode))
+        inspection = inspect_image(content, predictor, predictor.model.resolve_mode(mode), page)
     except DecodeError as error:
         raise UsageError(f"{image}: {error.status}: {error}") from error
+    except UsageError as error:
+        raise UsageError(f"{image}: {error}") from error
     place = out or store.inspections / f"{image.name}.png"
     with os_errors_as(StoreError, place, "the drawing could not be written", "choose another path with --out"):
         write_file(place, draw_inspection(inspection))

@@ -421,6 +421,22 @@ class TestImageFolder:
         assert finding.is_warning
         assert not finding.fatal
 
+    def test_only_the_first_page_or_frame_is_read_and_that_is_reported(self, tmp_path):
+        """A file with further pages is the same image as one with the first page alone."""
+        root = write_images(tmp_path / "images")
+        pages = [Image.fromarray(draw(seed)) for seed in (1, 2, 3)]
+        pages[0].save(root / "0" / "a.tif")
+        data = load(str(root), downloads=tmp_path)
+        for name in ("a.tif", "b.gif"):
+            pages[0].save(root / "0" / name, save_all=True, append_images=pages[1:])
+        again = load(str(root), downloads=tmp_path)
+        assert np.array_equal(again.train_pixels, data.train_pixels)
+        assert np.array_equal(again.test_pixels, data.test_pixels)
+        (finding, *repeats) = again.findings
+        assert finding.message == "read only the first page or frame of 2 files: 0/a.tif, 0/b.gif"
+        assert finding.is_warning
+        assert [repeat.fatal for repeat in repeats] == [False]
+
     def test_ten_is_a_class_beside_zero(self, tmp_path):
         """Classes with numbers as names have the order of the numbers."""
         root = write_images(tmp_path / "images", classes=("10", "9", "0"), each=20)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from digits.errors import UsageError
 from digits.images.decode import DecodeError
 from digits.images.formats import Mode
 from digits.images.normalize import normalize
@@ -82,6 +83,38 @@ def test_an_image_that_is_not_normalized_has_a_finding_and_no_steps(
     assert [step.name for step in found.steps] == ["image", "network input"]
     assert finding in found.findings[0]
     assert (found.steps[-1].pixels == normalize(pixels, mode)).all()
+
+
+def with_frames(kind: str, *seeds: int) -> bytes:
+    """Encode digits as the pages or frames of one file."""
+    first, *others = [Image.fromarray(draw(seed)) for seed in seeds]
+    buffer = io.BytesIO()
+    first.save(buffer, kind, save_all=True, append_images=others)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_each_page_of_a_file_can_be_inspected(predictor: Predictor, page: int) -> None:
+    """A finding says which one it is, and how many there are."""
+    found = inspect_image(with_frames("TIFF", 1, 2, 3), predictor, page=page)
+    assert (found.steps[0].pixels == draw(page)).all()
+    assert found.findings[-1] == f"This is page {page} of 3; --page shows another."
+
+
+def test_a_page_that_does_not_exist_is_an_error(predictor: Predictor) -> None:
+    for content, page, last in ((with_frames("TIFF", 1, 2), 3, 2), (as_png(draw(1)), 2, 1), (as_png(draw(1)), 0, 1)):
+        with pytest.raises(UsageError, match=f"expected a page from 1 to {last}, found {page}"):
+            inspect_image(content, predictor, page=page)
+
+
+def test_further_frames_of_an_animation_are_reported(predictor: Predictor) -> None:
+    assert inspect_image(with_frames("GIF", 1, 2), predictor).findings[-1] == (
+        "The file has further frames, which are not read."
+    )
+    assert not any(
+        "page" in finding or "frames" in finding
+        for finding in inspect_image(with_frames("TIFF", 1), predictor).findings[1:]
+    )
 
 
 def test_ink_that_fills_the_image_is_reported(predictor: Predictor) -> None:
