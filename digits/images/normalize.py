@@ -26,12 +26,16 @@ from PIL import Image
 from digits.images.ink.paper import (
     COARSE_SIDE,
     Polarity,
+    border_of,
+    denoise,
     enlarge,
     estimate_paper,
     factor_of,
     find_polarity,
+    has_plain_border,
     is_even,
     measure_strength,
+    odd,
     opencv,
     otsu,
     quantile,
@@ -70,6 +74,11 @@ class _Constants:
         margin: width of the surroundings that are cut out of the page with the ink, in pixels of the coarse image.
         strong_slant: slant that nearly all of MNIST's digits stay below, in columns per row.
         most_unslanted: largest reduction of a strong slant, in columns per row.
+        thinning: scale up to which thin strokes lose their strength when the ink is scaled to its box.
+        thin_floor: level of the box up to which a pixel counts as paper in this step.
+        thin_quantile: quantile of the other levels that is taken for their strength.
+        thin_ink: strength below which strokes are thin.
+        thin_full: strength that thin strokes get.
     """
 
     box: tuple[int, int] = (18, 20)
@@ -85,6 +94,11 @@ class _Constants:
     margin: int = 2
     strong_slant: float = 0.5
     most_unslanted: float = 0.7
+    thinning: float = 0.5
+    thin_floor: int = 16
+    thin_quantile: float = 0.8
+    thin_ink: int = 150
+    thin_full: int = 220
 
 
 _C = _Constants()
@@ -175,8 +189,12 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
         even: whether to take the paper to be even in any case.
     """
     page = shrink(pixels, _C.page_side)
+    border = border_of(page)
+    plain = has_plain_border(border)
+    if not plain:
+        page = denoise(page, border)
     coarse = shrink(page, COARSE_SIDE)
-    smooth = even or is_even(page)
+    smooth = even or plain or is_even(page)
     polarity = find_polarity(coarse, even=smooth)
     sheet = None if even else find_sheet(coarse, polarity)
     if sheet:
@@ -200,6 +218,8 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     if found is None:
         return None
     levels, box = found
+    if choice.gap:
+        levels = _closed(levels, choice.gap * factor)
     tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
     others = tuple(_scaled_box(other, factor) for other in choice.others)
     return Ink(page, paper, levels, box, dark_on_light, others, tight)
@@ -269,6 +289,16 @@ def _levels(strength: Pixels, kept: Pixels, left_out: Pixels | None, reach: int 
     return levels
 
 
+def _closed(levels: Pixels, gap: float) -> Pixels:
+    """Return the ink of a digit in pieces with the gaps between them filled."""
+    cv2 = opencv()
+    side = odd(gap + 2)
+    closed: Pixels = cv2.morphologyEx(
+        levels, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    )
+    return closed
+
+
 def _box_of(levels: Pixels) -> Box:
     cv2 = opencv()
     _, ink = cv2.threshold(levels, _C.box_level - 1, 1, cv2.THRESH_BINARY)
@@ -297,11 +327,23 @@ def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     width = max(1, round(cut.shape[1] * scale * (_usual_width(cut) if ink.tight else 1)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     box = cv2.resize(cut, (width, height), interpolation=how)
+    if scale <= _C.thinning:
+        box = _stretched(box)
     centre = cv2.moments(box)
     top, left = _offset(centre, "m01", height, shape[0]), _offset(centre, "m10", width, shape[1])
     field = np.zeros(shape, np.uint8)
     field[top : top + height, left : left + width] = box
     return field
+
+
+def _stretched(box: Pixels) -> Pixels:
+    """Return ink whose strokes are thinner than a pixel at full strength."""
+    cv2 = opencv()
+    full = quantile(box, cv2.threshold(box, _C.thin_floor, 1, cv2.THRESH_BINARY)[1], _C.thin_quantile)
+    if full >= _C.thin_ink or full == 0:
+        return box
+    stretched: Pixels = cv2.multiply(box, 1, scale=_C.thin_full / full)
+    return stretched
 
 
 def _upright(levels: Pixels) -> Pixels:

@@ -25,6 +25,9 @@ class _Constants:
         small_side: largest side of an image whose paper is taken to be even.
         plain_range: largest range of levels along the border of a page whose paper is taken to be even.
         two_levels: least share of the variance that two levels explain in a page whose paper is taken to be even.
+        least_side: least side of a page from which noise is removed.
+        noise: share of the range of levels from which noise is removed.
+        grain: median of the noise as a share of its standard deviation, as the median of 3x3 pixels shows it.
         darkest_paper: lower limit of the paper's level as a divisor, so that noise in the dark is not amplified.
         dark_noise: level added before taking a logarithm, so that noise in the dark is not amplified.
         least_variance: variance below which the skewness is taken to be 0.
@@ -39,6 +42,9 @@ class _Constants:
     small_side: int = 24
     plain_range: int = 8
     two_levels: float = 0.97
+    least_side: int = 3
+    noise: float = 0.05
+    grain: float = 0.6
     darkest_paper: int = 16
     dark_noise: int = 32
     least_variance: float = 1e-9
@@ -53,10 +59,19 @@ COARSE_SIDE = _C.coarse_side
 
 
 class Polarity(NamedTuple):
-    """Polarity of the ink: whether it is darker than the paper, and the pixels above Otsu's threshold (1) or below."""
+    """Polarity of the ink, and what was seen of it.
+
+    Args:
+        dark_on_light: whether the ink is darker than the paper.
+        light: mask of the pixels above Otsu's threshold.
+        share: share of these pixels.
+        border_share: share of these pixels along the edges.
+    """
 
     dark_on_light: bool
     light: Pixels
+    share: float
+    border_share: float
 
 
 @cache
@@ -81,6 +96,31 @@ def shrink(pixels: Pixels, largest: int) -> Pixels:
     return smaller
 
 
+def has_plain_border(border: Pixels) -> bool:
+    """Return whether the border of a page has one level."""
+    darkest, lightest, *_ = opencv().minMaxLoc(border)
+    return bool(lightest - darkest <= _C.plain_range)
+
+
+def denoise(page: Pixels, border: Pixels) -> Pixels:
+    """Return a small page without the noise of its pixels; the page itself if it has little noise, or two levels.
+
+    The noise is measured along the border first, which takes less time than in the whole page.
+    """
+    if max(page.shape) > _C.coarse_side or min(page.shape) < _C.least_side:
+        return page
+    cv2 = opencv()
+    darkest, lightest, *_ = cv2.minMaxLoc(page)
+    least = _C.noise * (lightest - darkest)
+    if cv2.norm(border[1:], border[:-1], cv2.NORM_L1) < least * border.size:
+        return page
+    grain = quantile(cv2.absdiff(page, cv2.medianBlur(page, 3)), np.ones_like(page), 0.5)
+    if grain < _C.grain * least:
+        return page
+    smooth: Pixels = cv2.GaussianBlur(page, (3, 3), 0)
+    return smooth
+
+
 def factor_of(pixels: Pixels, largest: int) -> int:
     """Return the whole factor by which to divide the sides so that the longer one is at most `largest`."""
     longest: int = max(pixels.shape)
@@ -97,11 +137,8 @@ def enlarge(coarse: Pixels, page: Pixels) -> Pixels:
 
 
 def is_even(page: Pixels) -> bool:
-    """Return whether the paper of a page is taken to have one level."""
-    if max(page.shape) <= _C.small_side:
-        return True
-    darkest, lightest, *_ = opencv().minMaxLoc(border_of(page))
-    return bool(lightest - darkest <= _C.plain_range) or _separation(_sample(page)) >= _C.two_levels
+    """Return whether the paper of a page is taken to have one level, although its border has several."""
+    return max(page.shape) <= _C.small_side or _separation(_sample(page)) >= _C.two_levels
 
 
 def _sample(page: Pixels) -> Pixels:
@@ -111,8 +148,8 @@ def _sample(page: Pixels) -> Pixels:
 
 
 def border_of(page: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the pixels along the four edges."""
-    return np.concatenate((page[0], page[-1], page[:, 0], page[:, -1]))
+    """Return the pixels along the four edges, in the order of a walk around the image."""
+    return np.concatenate((page[0], page[:, -1], page[-1, ::-1], page[::-1, 0]))
 
 
 def otsu(page: Pixels) -> Pixels:
@@ -144,19 +181,15 @@ def quantile(values: Pixels, mask: Pixels, share: float) -> int:
 
 
 def find_polarity(page: Pixels, *, even: bool) -> Polarity:
-    """Return the polarity of a page whose paper is even, or that may have shadows."""
-    light = otsu(page)
-    balance = _more_light(light)
-    return Polarity(balance > 0 if even else _skew(page) < 0.5 * balance, light)
-
-
-def _more_light(light: Pixels) -> float:
-    """Return the balance of light and dark pixels, -1 to 1; if it is above 0, the light ones are probably the paper.
+    """Return the polarity of a page whose paper is even, or that may have shadows.
 
     There is more paper than ink. The border, which is nearly all paper, has as much weight as the whole image.
     """
+    light = otsu(page)
     border = border_of(light)
-    return float(np.count_nonzero(light) / light.size + np.count_nonzero(border) / border.size - 1)
+    share, border_share = np.count_nonzero(light) / light.size, np.count_nonzero(border) / border.size
+    balance = share + border_share - 1
+    return Polarity(bool(balance > 0 if even else _skew(page) < 0.5 * balance), light, share, border_share)
 
 
 def _skew(page: Pixels) -> float:

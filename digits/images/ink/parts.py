@@ -40,6 +40,7 @@ class _Constants:
         corners: largest number of corners of a sheet.
         straight: least share that the polygon through its corners covers of a sheet.
         corner_distance: largest distance of a sheet's edge from the polygon, as a share of the edge's length.
+        jump: least change of the level along the edges where a sheet ends, as a share of all levels there.
         sharp: least change of the level at a sheet's edge, as a share of the difference between sheet and surroundings.
         foreign: largest share of the sheet's own level outside the sheet.
         on_sheet: least side of the ink on a sheet, as a share of the sheet's longer side.
@@ -51,10 +52,12 @@ class _Constants:
         over_digit: least length of a long line, in sides of the longest part beside it.
         least_digit: least side of a digit beside a long line, as a share of the longer side of the image.
         line_ratio: least ratio of a long line's length to its width.
+        from_line: least distance of a digit from a long line, as a share of the longer side of the image.
         beside_line: least area of a digit beside a long line, as a share of the line's area.
         digit_height: least side of a second digit, as a share of the height of all parts.
         above: share of the narrower part from which two parts are above each other.
         remnant: largest width of what an edge leaves of another digit, as a share of the main part's side.
+        shared: largest share of its width that such a remnant has above or below the main part.
         stroke_gap: largest gap between two pieces of a digit, in stroke widths.
         piece_width: least stroke width of a piece, in stroke widths of the main part.
     """
@@ -76,6 +79,7 @@ class _Constants:
     corners: int = 6
     straight: float = 0.92
     corner_distance: float = 0.03
+    jump: float = 0.25
     sharp: float = 0.4
     foreign: float = 0.15
     on_sheet: float = 0.2
@@ -87,10 +91,12 @@ class _Constants:
     over_digit: float = 1.3
     least_digit: float = 0.2
     line_ratio: float = 6.0
+    from_line: float = 0.05
     beside_line: float = 0.2
     digit_height: float = 0.45
     above: float = 0.5
     remnant: float = 0.5
+    shared: float = 0.3
     stroke_gap: float = 2.0
     piece_width: float = 0.5
 
@@ -105,11 +111,13 @@ class Choice(NamedTuple):
         kept: mask of the chosen parts.
         left_out: mask of all other ink; None if there is none.
         others: boxes of other parts that are large enough to be a second digit.
+        gap: largest gap between the pieces of the digit, 0 if it has none.
     """
 
     kept: Pixels
     left_out: Pixels | None
     others: tuple[Box, ...]
+    gap: float = 0.0
 
 
 class Sheet(NamedTuple):
@@ -145,16 +153,27 @@ def find_sheet(page: Pixels, polarity: Polarity) -> Sheet | None:
     A sheet is a convex area of one side of Otsu's threshold with ink of the other side inside. Of a light and a dark
     one, the inner one is the sheet.
     """
-    light = polarity.light
-    paper = light if polarity.dark_on_light else 1 - light
-    if border_of(paper).all() and np.count_nonzero(paper) >= (1 - _C.sheet_ink) * paper.size:
+    at_border, share = polarity.border_share, polarity.share
+    if not polarity.dark_on_light:
+        at_border, share = 1 - at_border, 1 - share
+    if at_border == 1 and share >= 1 - _C.sheet_ink:
         return None
+    if 0 < at_border < 1 and not _has_jump(border_of(page)):
+        return None
+    light = polarity.light
     found = [
         Sheet(inside, dark_on_light)
         for dark_on_light, side in ((True, light), (False, 1 - light))
         if (inside := _inside_of_sheet(page, side)) is not None
     ]
     return min(found, key=lambda sheet: np.count_nonzero(sheet.inside), default=None)
+
+
+def _has_jump(border: Pixels) -> bool:
+    """Return whether the level along the edges changes from one pixel to the next but one, and not only gradually."""
+    cv2 = opencv()
+    darkest, lightest, *_ = cv2.minMaxLoc(border)
+    return bool(cv2.norm(border[2:], border[:-2], cv2.NORM_INF) >= _C.jump * (lightest - darkest))
 
 
 def _inside_of_sheet(page: Pixels, side: Pixels) -> Pixels | None:
@@ -274,10 +293,11 @@ def choose(mask: Pixels, strength: Pixels, *, may_have_frame: bool) -> Choice | 
     high = max(part.box[2] for part in parts) - min(part.box[0] for part in parts)
     large = [part for part in others if _is_second_digit(part, main, high, stroke)]
     pieces = [part for part in others if part not in large]
-    kept = _join_pieces(main, pieces, labels, thick, stroke)
+    kept, gap = _join_pieces(main, pieces, labels, thick, stroke)
     unwanted = [*framing, *large, *(part for part in parts if part.frame and part is not main)]
     left_out = _mask_of(unwanted, labels)
-    return Choice(kept, left_out, tuple(part.box for part in large if not _is_remnant(part, main, mask.shape[1])))
+    others = [part for part in large if not _is_remnant(part, main, mask.shape[1])]
+    return Choice(kept, left_out, tuple(part.box for part in others), gap)
 
 
 def _is_second_digit(part: _Part, main: _Part, high: int, stroke: float) -> bool:
@@ -291,36 +311,46 @@ def _is_second_digit(part: _Part, main: _Part, high: int, stroke: float) -> bool
 
 
 def _is_remnant(part: _Part, main: _Part, width: int) -> bool:
-    """Return whether a part is what an edge of the image has left of another digit."""
-    wide = part.box[3] - part.box[1]
-    return (part.box[1] == 0 or part.box[3] == width) and wide <= _C.remnant * main.side
+    """Return whether a part is what an edge of the image has left of another digit: it stands beside the main part."""
+    _, left, _, right = part.box
+    beside = (left == 0 < main.box[1]) or (right == width > main.box[3])
+    shared = min(right, main.box[3]) - max(left, main.box[1])
+    return beside and right - left <= _C.remnant * main.side and shared <= _C.shared * (right - left)
 
 
 def _touches_edge(box: Box, page: Pixels) -> bool:
     return box[0] == 0 or box[1] == 0 or box[2] == page.shape[0] or box[3] == page.shape[1]
 
 
-def _join_pieces(main: _Part, pieces: list[_Part], labels: Components, thick: Values, stroke: float) -> Pixels:
-    """Return the mask of the main part and of the pieces that are closer to it than some stroke widths."""
+def _join_pieces(
+    main: _Part, pieces: list[_Part], labels: Components, thick: Values, stroke: float
+) -> tuple[Pixels, float]:
+    """Return the mask of the main part and of the pieces closer to it than some stroke widths, and the largest gap."""
     reach = _C.apart * main.side
+    remnants = [one for one in pieces if _is_remnant(one, main, labels.shape[1])]
     near = [one for one in pieces if one.area >= _C.speck * main.area and _gap(one.box, main.box) <= reach]
+    near = [one for one in near if one not in remnants]
     whole = _mask_of([main, *near], labels)
     least = _C.piece_width * stroke
     waiting = [one for one in pieces if one not in near and _thickness(one, labels, thick) >= least]
     if labels.max() > _C.most_parts:
-        return whole
-    kept = whole
+        return whole, 0.0
+    kept, gap = whole, 0.0
     cv2 = opencv()
     while waiting:
         distance = cv2.distanceTransform(1 - kept, cv2.DIST_L2, 3)
-        joined = [one for one in waiting if _distance(one, labels, distance) <= _C.stroke_gap * stroke]
-        if any(_touches_edge(one.box, kept) for one in joined):
-            return whole
+        gaps = {one: _distance(one, labels, distance) for one in waiting}
+        joined = [one for one in waiting if gaps[one] <= _C.stroke_gap * stroke]
+        at_edge = [one for one in joined if _touches_edge(one.box, kept)]
+        if at_edge and gap:
+            return whole, 0.0
+        joined = [one for one in joined if one not in at_edge]
         if not joined:
             break
+        gap = max(gap, *(gaps[one] for one in joined))
         kept = kept | _mask_of(joined, labels)
-        waiting = [one for one in waiting if one not in joined]
-    return kept
+        waiting = [one for one in waiting if one not in joined and one not in at_edge]
+    return kept, gap
 
 
 def _mask_of(parts: list[_Part], labels: Components) -> Pixels:
@@ -341,13 +371,17 @@ def _distance(part: _Part, labels: Components, distance: Values) -> float:
 def _is_long_line(line: _Part, parts: list[_Part], labels: Components) -> bool:
     """Return whether a part is a straight line, longer than any digit beside it: a pen, or the edge of a sheet."""
     whole = max(labels.shape)
-    beside = (part.side for part in parts if part is not line and part.area > _C.beside_line * line.area)
-    longest = max(beside, default=0)
+    beside = [part for part in parts if part is not line and part.area > _C.beside_line * line.area]
+    longest = max((part.side for part in beside), default=0)
     if longest < _C.least_digit * whole or line.side < max(_C.line_length * whole, _C.over_digit * longest):
         return False
     cv2 = opencv()
-    _, sides, _ = cv2.minAreaRect(cv2.findNonZero(_mask_of([line], labels)))
-    return bool(max(sides) + 1 >= _C.line_ratio * (min(sides) + 1))
+    mask = _mask_of([line], labels)
+    _, sides, _ = cv2.minAreaRect(cv2.findNonZero(mask))
+    if max(sides) + 1 < _C.line_ratio * (min(sides) + 1):
+        return False
+    distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
+    return bool(min(_distance(part, labels, distance) for part in beside) > _C.from_line * whole)
 
 
 def _encloses_another(ring: _Part, parts: list[_Part], labels: Components) -> bool:
@@ -376,7 +410,7 @@ def has_only_frame(mask: Pixels) -> bool:
 
 def _is_empty_frame(mask: Pixels, frame: Pixels, size: npt.NDArray[np.int32]) -> bool:
     """Return whether a part is an empty rectangle of lines along the edges of the image."""
-    _, _, wide, high, area = size.tolist()
+    wide, high, area = int(size[2]), int(size[3]), int(size[4])
     height, width = frame.shape
     if wide < _C.frame_side * width or high < _C.frame_side * height or area > _C.frame_ink * wide * high:
         return False

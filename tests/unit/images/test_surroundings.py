@@ -158,3 +158,37 @@ def test_two_digits_above_the_same_line_are_several() -> None:
     ink = find_ink(pair)
     assert ink is not None
     assert ink.others
+
+
+def test_the_gaps_of_a_dotted_digit_are_filled() -> None:
+    """The network sees strokes, not dots."""
+    normalized = normalize(dotted())
+    rows = normalized[np.flatnonzero(normalized.any(axis=1))]
+    assert (rows.max(axis=1) > 100).all()
+
+
+def test_a_line_of_one_pixel_keeps_its_strength() -> None:
+    """Scaled to 20 pixels, it would be a tenth as strong."""
+    page = Image.new("L", (300, 300), 255)
+    ImageDraw.Draw(page).line([(105, 45), (231, 45), (168, 140), (147, 255)], fill=0)
+    assert np.median(normalize(np.asarray(page)).max(axis=1)[5:23]) > 150
+
+
+@pytest.mark.parametrize("size", [28, 48])
+def test_a_small_noisy_image_is_denoised(size: int) -> None:
+    """Without that, the noise makes holes and specks."""
+    random, differences = np.random.default_rng(5), []
+    for digit in sample_digits()[200:220]:
+        ink = np.asarray(Image.fromarray(digit).resize((size, size), Image.Resampling.BICUBIC)) / 255
+        noisy = np.pad(150 - 60 * ink, 3, constant_values=150) + random.normal(0, 9, (size + 6, size + 6))
+        differences.append(np.abs(normalize(noisy.clip(0, 255).astype(np.uint8)).astype(int) - digit).mean())
+    assert np.median(differences) < 17
+
+
+def test_a_stroke_of_a_neighbour_at_the_edge_is_not_joined() -> None:
+    """It stands beside the digit, less than a tenth of its height away."""
+    alone = np.full((100, 90), 255, np.uint8)
+    alone[15:85, 70:78] = alone[15:23, 45:78] = 0
+    beside = alone.copy()
+    beside[20:60, 83:] = 0
+    assert np.abs(normalize(beside).astype(int) - normalize(alone)).mean() < 1
