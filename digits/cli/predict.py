@@ -317,9 +317,9 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
         "prediction": only and f"{only.prediction} ({only.confidence:.1%} confidence)",
         "unchanged": summary.unchanged
         and f"{summary.unchanged:,} images, whose rows were kept from the previous table",
-        "predicted": f"{done:,} images, {summary.images_per_second:,.0f} per second",
+        "predicted": summary.images and f"{done:,} images, {summary.images_per_second:,.0f} per second",
         "reused": summary.reused and f"{summary.reused:,} images that an interrupted run had predicted",
-        "classes": join_counts(summary.predictions),
+        "classes": summary.images and join_counts(summary.predictions),
         "statuses": join_counts(summary.statuses),
         "failures": failure_line(summary),
         "skipped": describe_skipped(summary.skipped),

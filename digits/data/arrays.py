@@ -35,7 +35,9 @@ _LISTED = 5
 """Largest number of files that a message lists."""
 MISSING_DIGITS = "missing-digits"
 """Name of the check for digits that are no class."""
-_WARNINGS = (MISSING_DIGITS, "system-files", "further-pages")
+SYSTEM_FILES, UNREAD_FILES = "system-files", "unread-files"
+"""Names of the checks for files in a folder that are left out."""
+_WARNINGS = (MISSING_DIGITS, SYSTEM_FILES, UNREAD_FILES, "further-pages")
 """Names of the checks whose findings are warnings."""
 
 

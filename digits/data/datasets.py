@@ -11,13 +11,30 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from digits.data.arrays import MAX_CLASSES, Finding, LabelledArrays, report_conflicts, report_repeats
+from digits.data.arrays import (
+    MAX_CLASSES,
+    SYSTEM_FILES,
+    UNREAD_FILES,
+    Finding,
+    LabelledArrays,
+    report_conflicts,
+    report_repeats,
+)
 from digits.data.checks import LAYOUTS, check_structure, require_sound
 from digits.data.downloads import PUBLISHED, PublishedDataset, fetch
 from digits.data.idx import IDX_FILES, find_idx_file, parse_idx, read_bounded, read_idx_files, read_npz
 from digits.data.labels import DIGITS, LabelSnapshot, file_and_page, image_id
 from digits.errors import DataError, DigitsError, UsageError, os_errors_as
-from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, EXTENSIONS, Mode
+from digits.images.formats import (
+    DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_PIXELS,
+    EXTENSIONS,
+    OTHER_EXTENSIONS,
+    Mode,
+    extra_of,
+    formats_to_read,
+    reason_of,
+)
 from digits.images.patterns import is_system_file
 from digits.images.types import Labels, Pixels
 from digits.progress import SILENT, Progress
@@ -237,21 +254,27 @@ class _DecodedFile(NamedTuple):
 def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> LabelledArrays:
     files = list_images(root)
     class_names = _class_names(files)
-    left_out = list_system_files(root)
+    left_out = [*_report_system_files(list_system_files(root)), *_report_unread(_list_unread(root))]
     decoded = _decode_files(files, mode, progress)
     conflicts = [group for group in _group_equal(decoded) if len({files[index].class_name for index in group}) > 1]
     if conflicts:
         listed = _list_some(" equals ".join(files[index].relative for index in group[:_LISTED]) for group in conflicts)
         raise DataError(f"{len(conflicts)} images have copies with other labels: {listed}; keep one copy of each")
     data = _split(files, decoded, class_names)
-    return replace(
-        data, findings=(*_report_system_files(left_out), *_report_further_pages(files, decoded), *data.findings)
-    )
+    further = _report_further_pages(files, decoded)
+    return replace(data, findings=(*left_out, *further, *data.findings))
 
 
 def _report_system_files(names: Sequence[str]) -> list[Finding]:
     message = f"left out {len(names):,} system files or folders: {_list_some(names)}"
-    return [Finding("system-files", message, float(len(names)), None, fatal=False)] if names else []
+    return [Finding(SYSTEM_FILES, message, float(len(names)), None, fatal=False)] if names else []
+
+
+def _report_unread(names: Sequence[str]) -> list[Finding]:
+    """Return a finding about images that only an extra reads."""
+    extras = sorted({str(extra_of(reason_of(os.fsencode(name)))) for name in names})
+    message = f"left out {len(names):,} images that need digits[{','.join(extras)}]: {_list_some(names)}"
+    return [Finding(UNREAD_FILES, message, float(len(names)), None, fatal=False)] if names else []
 
 
 def _report_further_pages(files: Sequence[LabelledFile], decoded: Sequence[_DecodedFile]) -> list[Finding]:
@@ -366,6 +389,14 @@ def list_system_files(root: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
+def _list_unread(root: Path) -> list[str]:
+    """Return the images in the folders of classes that are not read, because an extra is not installed, sorted."""
+    read = {file.path for file in list_images(root)}
+    found = (path for folder in _class_folders(root) for path in folder.iterdir() if path not in read)
+    names = (path.relative_to(root).as_posix() for path in found if not _is_system_file(path))
+    return sorted(name for name in names if extra_of(reason_of(os.fsencode(name))))
+
+
 def _describe_layout(root: Path, empty: Sequence[Path]) -> str:
     """Return what was found in a folder that is no dataset, or some of whose folders contain no images."""
     folders = _class_folders(root)
@@ -388,10 +419,12 @@ def _class_folders(root: Path) -> list[Path]:
 
 
 def _direct_images(folder: Path) -> list[Path]:
+    others = (extension for kind in formats_to_read(()) for extension in OTHER_EXTENSIONS[kind])
+    extensions = {*EXTENSIONS, *others}
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in EXTENSIONS and path.is_file() and not _is_system_file(path)
+        if path.suffix.lower() in extensions and path.is_file() and not _is_system_file(path)
     )
 
 
@@ -437,14 +470,14 @@ def _decode_files(files: Sequence[LabelledFile], mode: Mode, progress: Progress)
 
 def _decode_file(image: LabelledFile, mode: Mode) -> _DecodedFile:
     from digits.images.decode import MIN_SIDE, decode
-    from digits.images.formats import OTHER_EXTENSIONS
     from digits.images.normalize import normalize
     from digits.images.pages import place_of
 
     path = image.path
     with path.open("rb") as file:
         content = read_bounded(file, DEFAULT_MAX_BYTES)
-    others = () if path.suffix else tuple(OTHER_EXTENSIONS)  # a reviewed image has no extension, and may be any format
+    suffix = path.suffix.lower()  # a reviewed image has none, and may be in any format
+    others = tuple(kind for kind, extensions in OTHER_EXTENSIONS.items() if not suffix or suffix in extensions)
     place = place_of(content, image.page)
     picture = decode(content, max_pixels=DEFAULT_MAX_PIXELS, min_side=MIN_SIDE, others=others, place=place)
     fingerprint = hashlib.sha256(repr(picture.pixels.shape).encode() + picture.pixels.tobytes()).digest()

@@ -437,6 +437,28 @@ class TestImageFolder:
         assert finding.is_warning
         assert [repeat.fatal for repeat in repeats] == [False]
 
+    def test_images_that_need_an_extra_are_reported(self, tmp_path, monkeypatch):
+        """They are left out, and the extra is named."""
+        root = write_images(tmp_path / "images")
+        identity = identify(str(root))
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        for name in ("0/a.heic", "1/b.AVIF", "1/notes.txt", "0/._c.heic"):
+            (root / name).write_bytes(b"")
+        findings = {finding.check: finding for finding in load(str(root), downloads=tmp_path).findings}
+        message = "left out 2 images that need digits[heif]: 0/a.heic, 1/b.AVIF"
+        assert findings["unread-files"].message == message
+        assert findings["unread-files"].is_warning
+        assert identify(str(root)) == identity
+
+    def test_images_of_an_installed_extra_are_read(self, tmp_path, monkeypatch):
+        """AVIF is read by Pillow itself."""
+        root = write_images(tmp_path / "images")
+        Image.open(root / "0" / "0-0.png").convert("RGB").save(root / "0" / "a.avif")
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+        data = load(str(root), downloads=tmp_path)
+        assert len(data.train_labels) + len(data.test_labels) == 31
+        assert data.findings == ()
+
     def test_ten_is_a_class_beside_zero(self, tmp_path):
         """Classes with numbers as names have the order of the numbers."""
         root = write_images(tmp_path / "images", classes=("10", "9", "0"), each=20)
