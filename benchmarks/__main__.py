@@ -21,6 +21,7 @@ SLOW = (
     "determinism",
     "drift",
     "endurance",
+    "heif",
     "kinds",
     "learning",
     "normalization",

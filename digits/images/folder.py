@@ -179,10 +179,11 @@ class DirectoryReader:
 
     def target(self, name: bytes, directory: int) -> Target | str:
         """Return what a link in an open directory leads to, or the reason to skip it: `link` or `broken-link`."""
-        if self._links == "no":
+        place = b"" if self._links == "no" else _path_of(directory)
+        if not place:
             return "link"
         try:
-            path = os.path.realpath(os.path.join(_path_of(directory), name), strict=True)  # noqa: PTH118 - bytes
+            path = os.path.realpath(os.path.join(place, name), strict=True)  # noqa: PTH118 - bytes
             return Target(os.stat(name, dir_fd=directory), path) if self._is_allowed(path) else "link"
         except OSError as error:
             if error.errno in RESOURCE_ERRORS:
@@ -209,14 +210,20 @@ class DirectoryReader:
 
 
 def _path_of(descriptor: int) -> bytes:
-    """Return the absolute path of an open file or directory, without links."""
+    """Return the absolute path of an open file or directory, without links; empty if it is too long for the system."""
     if hasattr(fcntl, "F_GETPATH"):  # macOS
         return fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")
-    return os.readlink(b"/proc/self/fd/%d" % descriptor)  # noqa: PTH115 - bytes
+    try:
+        return os.readlink(b"/proc/self/fd/%d" % descriptor)  # noqa: PTH115 - bytes
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return b""
 
 
 def _is_below(path: bytes, root: bytes) -> bool:
-    return path == root or path.startswith(os.path.join(root, b""))  # noqa: PTH118 - bytes
+    """Return whether a path is that of a directory or of something in it; False if one of them is not known."""
+    return bool(path and root) and (path == root or path.startswith(os.path.join(root, b"")))  # noqa: PTH118 - bytes
 
 
 _Identity = tuple[int, int]

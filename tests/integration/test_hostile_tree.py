@@ -15,9 +15,11 @@ import pandas as pd
 import pytest
 
 from digits.images.folder import unescape_path
-from tests.support.hostile_tree import Tree
+from tests.support.command import DIGITS
+from tests.support.hostile_tree import Tree, picture
 from tests.support.networks import tiny_store
 from tests.support.opened_files import OpenedFiles
+from tests.support.server import untracked
 
 TIMEOUT = 120
 """Maximum seconds of a run, which would wait forever for a FIFO."""
@@ -42,12 +44,12 @@ def tree() -> Iterator[Tree]:
         tree.open_up()
 
 
-def predict(tree: Tree, store: Path) -> None:
+def predict(tree: Tree, store: Path, *options: str) -> None:
     """Run the command as a user to whom permissions apply."""
     digits = str(Path(sys.executable).with_name("digits"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     result = subprocess.run(
-        [*WITHOUT_CAPABILITIES, digits, "predict", str(tree.root), "--out", str(table_of(tree))],
+        [*WITHOUT_CAPABILITIES, digits, "predict", str(tree.root), "--out", str(table_of(tree)), *options],
         env={**kept, "DIGITS_ARTIFACTS": str(store), "PREFECT_HOME": str(store)},
         capture_output=True,
         timeout=TIMEOUT,
@@ -65,6 +67,43 @@ def rows_of(tree: Tree) -> list[dict[str, str]]:
     """Read the table with the csv module."""
     with table_of(tree).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_links_that_are_followed_inside_lead_to_nothing_outside(tmp_path: Path) -> None:
+    """Only the link to an image of the folder has a row."""
+    tree = Tree.plant(tmp_path)
+    store = tiny_store(tmp_path / "artifacts")
+    with OpenedFiles(tree.outside) as opened:
+        predict(tree, store, "--follow-links", "inside")
+        assert opened.names() == []
+    rows = {unescape_path(row["path"]): row["status"] for row in rows_of(tree)}
+    assert rows == {**tree.statuses, b"in.png": "ok"}
+    summary = json.loads((tree.root / "=results.summary.json").read_bytes())
+    assert {name: summary["skipped"][name] for name in ("link", "broken-link", "loop")} == {
+        "link": 5,
+        "broken-link": 4,
+        "loop": 1,
+    }
+    tree.open_up()
+
+
+def test_a_folder_without_an_image_ends_with_9_and_the_reasons(tmp_path: Path) -> None:
+    """The table is empty, and a second image makes the same command succeed."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.heic", "b.7z", "._c.png"):
+        (folder / name).write_bytes(b"")
+    (folder / "d.png").symlink_to(tmp_path / "x.png")
+    store = tiny_store(tmp_path / "artifacts")
+    command = [DIGITS, "predict", str(folder), "--out", str(tmp_path / "t.csv")]
+    environment = {**untracked(tmp_path), "DIGITS_ARTIFACTS": str(store)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 9, done.stderr
+    assert "1 7z archive was not opened; 1 link was not followed; 1 system file was left out\n" in done.stderr
+    assert "digits: 0 images; " in done.stderr
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1
+    picture(0).save(folder / "e.png")
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
 
 
 def test_every_image_has_a_row_with_its_name_and_status(tree: Tree) -> None:

@@ -172,6 +172,29 @@ def test_a_file_that_may_not_be_read_has_a_row(world_readable: Path) -> None:
         assert read(world_readable, found[1], "inside") == "denied"
 
 
+def test_a_link_in_a_folder_with_too_long_a_path_is_not_followed(tmp_path: Path) -> None:
+    """Its files have rows. Where its links lead cannot be checked."""
+    root = tmp_path / "in"
+    root.mkdir()
+    (tmp_path / "outside.png").write_bytes(b"")
+    directory = os.open(root, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir(b"x" * 200, dir_fd=directory)
+        above, directory = directory, os.open(b"x" * 200, os.O_RDONLY, dir_fd=directory)
+        os.close(above)
+    os.close(os.open("a.png", os.O_WRONLY | os.O_CREAT, dir_fd=directory))
+    os.symlink(tmp_path / "outside.png", "l.png", dir_fd=directory)
+    os.symlink("a.png", "m.png", dir_fd=directory)
+    os.close(directory)
+    for rule in ("no", "inside", "anywhere"):
+        paths, skipped = listed(root, rule)
+        assert len(paths) == 1
+        assert skipped == {"link": 2}
+        for name in ("l.png", "m.png"):
+            entry = Entry(b"/".join([*[b"x" * 200] * 25, name.encode()]), 0, 0, 0)
+            assert read(root, entry, rule) == "changed"
+
+
 def test_named_files_are_read_through_links(place: Place) -> None:
     """The reasons are those of a listing."""
     root, _ = place
