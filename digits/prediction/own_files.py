@@ -12,7 +12,7 @@ table must be as the summary describes it. A table is also known by its ledger, 
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,13 @@ from digits.outputs.summary import picture_path, summary_path
 from digits.outputs.table import read_table
 from digits.outputs.table_diff import shadow_path
 from digits.prediction.baselines import record_path
-from digits.store.files import hash_file
+from digits.store.files import hash_file, locked
 from digits.store.records import SEAL, Record, read_record, write_record
 
 FILES = "files"
 """Key of the recorded hashes in a summary: a list of hashes for each name of a file."""
+FOLDER_SECONDS = 10
+"""Longest time to wait for runs with another artifact root into the same folder. Other programs may lock it forever."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,28 @@ def _has_seal(path: Path) -> bool:
     return False
 
 
+@contextmanager
+def lock_publication(out: Path, work: Path) -> Iterator[None]:
+    """Wait until no run is publishing a table, so that all files beside the table are from the same run.
+
+    Runs with another artifact root are waited for in the folder of the table, as far as its file system has locks.
+
+    Args:
+        out: path of the table.
+        work: directory of the plans.
+    """
+    folder = out.parent
+    with locked(work, flags=os.O_RDONLY), ExitStack() as stack:
+        if folder.is_dir() and not folder.samefile(work):
+            with suppress(OSError):
+                stack.enter_context(locked(folder, flags=os.O_RDONLY, wait=FOLDER_SECONDS))
+        yield
+
+
 def require_own_files(files: OwnFiles, places: Iterable[Path]) -> None:
     """Check that a run which writes these files overwrites none that Digits did not write, or that was changed since.
+
+    The caller has locked the publication.
 
     Raises:
         UsageError: if it would; the message names each such file.

@@ -38,7 +38,7 @@ from digits.prediction.incremental import (
     open_replaceable_table,
     require_rows_kept,
 )
-from digits.prediction.own_files import OwnFiles, require_own_files
+from digits.prediction.own_files import OwnFiles, lock_publication, require_own_files
 from digits.prediction.plan import (
     KNOWN_FILE,
     LISTING_FILE,
@@ -161,7 +161,8 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
     with _files_of(source, options, own_files, path) as found:
         if not options.force:
             files = OwnFiles(out, ledger_directory(path.parent, found.place, out))
-            require_own_files(files, (picture_path(out),) if table else (out, picture_path(out)))
+            with lock_publication(out, path.parent):
+                require_own_files(files, (picture_path(out),) if table else (out, picture_path(out)))
         if table:
             former = _write_replacement(table, found, listing, path / KNOWN_FILE, options)
         elif options.incremental:

@@ -34,7 +34,7 @@ from digits.outputs.summary import (
 from digits.prediction.baselines import record_path, record_run
 from digits.prediction.config import PredictionConfig
 from digits.prediction.incremental import NewLedger, ledger_directory, merged_rows
-from digits.prediction.own_files import FILES, OwnFiles, announce, require_own_files
+from digits.prediction.own_files import FILES, OwnFiles, announce, lock_publication, require_own_files
 from digits.prediction.plan import FormerRows, IncrementalRows, Plan, ReplacedRows, remove_plan
 from digits.prediction.planning import plan_predictions
 from digits.prediction.pool import WorkerPool, run_workers
@@ -44,8 +44,6 @@ from digits.status import STATUSES
 from digits.store.files import hash_file, locked, remove_temporary_files, replacing, write_file
 from digits.store.records import Record, read_record, write_record
 
-FOLDER_SECONDS = 10
-"""Longest time to wait for runs with another artifact root into the same folder. Other programs may lock it forever."""
 RUNS_KEPT = 20
 """Number of runs in the drift trend of a table."""
 
@@ -123,7 +121,8 @@ def merge_parts(plan: Plan, *, started: float | None = None) -> PredictionSummar
     with os_errors_as(StoreError, plan.out, "the table could not be written", remedy), _lock_merge(plan) as exists:
         if not exists:
             return _published_by_another(plan)
-        with lock_publication(plan):
+        plan.out.parent.mkdir(parents=True, exist_ok=True)
+        with lock_publication(plan.out, plan.path.parent):
             return _publish(plan, started)
 
 
@@ -138,21 +137,6 @@ def _lock_merge(plan: Plan) -> Iterator[bool]:
         except FileNotFoundError:
             exists = False
         yield exists
-
-
-@contextmanager
-def lock_publication(plan: Plan) -> Iterator[None]:
-    """Wait until no other plan is being published, so that table, picture and summary are from the same run.
-
-    Runs with another artifact root are waited for in the folder of the table, as far as its file system has locks.
-    """
-    folder = plan.out.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(plan.path.parent, flags=os.O_RDONLY), ExitStack() as stack:
-        if not folder.samefile(plan.path.parent):
-            with suppress(OSError):
-                stack.enter_context(locked(folder, flags=os.O_RDONLY, wait=FOLDER_SECONDS))
-        yield
 
 
 def _published_by_another(plan: Plan) -> PredictionSummary:

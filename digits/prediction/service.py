@@ -18,11 +18,11 @@ from digits.outputs.table_diff import shadow_path, write_differences
 from digits.prediction import planning
 from digits.prediction.config import PredictionConfig
 from digits.prediction.incremental import ledger_directory
-from digits.prediction.own_files import OwnFiles, announce, require_own_files
+from digits.prediction.own_files import OwnFiles, announce, lock_publication, require_own_files
 from digits.prediction.plan import Plan
 from digits.prediction.pool import WorkerPool
 from digits.store.artifacts import Store
-from digits.store.files import hash_file, locked, replacing
+from digits.store.files import hash_file, replacing
 from digits.store.records import digest_of
 from digits.store.registry import Registry
 
@@ -123,7 +123,8 @@ def require_shadow(store: Store, source: Path, *, shadow: str, out: Path | None,
     open_model(store, shadow)
     table = (out or default_table(store, source)).absolute()
     if not options.force:
-        require_own_files(_own_files(store, Path(os.path.realpath(source)), table), [shadow_path(table)])
+        with lock_publication(table, store.workspace(store.plans)):
+            require_own_files(_own_files(store, Path(os.path.realpath(source)), table), [shadow_path(table)])
 
 
 def _own_files(store: Store, source: Path, out: Path) -> OwnFiles:
@@ -174,7 +175,7 @@ def compare_tables(
     place = shadow_path(summary.out)
     with (
         os_errors_as(StoreError, place, "the differences could not be written", "fix that and run again"),
-        locked(store.workspace(store.plans), flags=os.O_RDONLY),
+        lock_publication(summary.out, store.workspace(store.plans)),
         replacing(place) as file,
     ):
         differing = write_differences(TableFile.open(summary.out), TableFile.open(other.out), file)

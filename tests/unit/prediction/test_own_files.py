@@ -17,12 +17,12 @@ from digits.maintenance.backup import back_up
 from digits.maintenance.restore import restore
 from digits.outputs.summary import PredictionSummary, picture_path, summary_path
 from digits.outputs.table_diff import shadow_path
-from digits.prediction import publish
+from digits.prediction import own_files
 from digits.prediction.baselines import record_path
 from digits.prediction.config import PredictionConfig
 from digits.prediction.own_files import FILES
 from digits.prediction.publish import merge_parts
-from digits.prediction.service import default_table, plan_predictions
+from digits.prediction.service import default_table, plan_predictions, require_shadow
 from digits.prediction.worker import run_worker
 from digits.store.artifacts import Store
 from digits.store.files import hash_file, locked
@@ -221,7 +221,7 @@ def test_a_folder_that_another_program_locks_delays_a_run_for_a_while_only(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as `flock FOLDER digits predict`. A table among the plans is not waited for by its own run."""
-    monkeypatch.setattr(publish, "FOLDER_SECONDS", 0.1)
+    monkeypatch.setattr(own_files, "FOLDER_SECONDS", 0.1)
     job.out.parent.mkdir()
     with locked(job.out.parent, flags=os.O_RDONLY), faults.at_most(60):
         job.run()
@@ -229,6 +229,27 @@ def test_a_folder_that_another_program_locks_delays_a_run_for_a_while_only(
     with faults.at_most(60):
         job.run()
         job.run(top_k=2)
+
+
+def test_files_are_compared_with_the_summary_while_no_run_publishes(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the table could be that before another run, and the summary that after it."""
+    summary, free = job.run(), []
+    real = own_files.read_record
+
+    def read(path: Path) -> Record:
+        with locked(job.store.plans, wait=False, flags=os.O_RDONLY) as lock:
+            free.append(lock.held)
+        return real(path)
+
+    monkeypatch.setattr(own_files, "read_record", read)
+    options = PredictionConfig(top_k=2)
+    plan = plan_predictions(job.store, job.folder, model="champion", out=job.out, options=options)
+    run_worker(plan)
+    merge_parts(plan)
+    require_shadow(job.store, job.folder, shadow="1", out=job.out, options=options)
+    api.predict_shadow(job.folder, summary, shadow="1", artifacts=job.store.root)
+    assert len(free) >= 4
+    assert not any(free)
 
 
 def test_a_table_that_is_edited_during_the_run_is_kept(job: Job) -> None:
@@ -389,8 +410,6 @@ def test_a_full_disk_leaves_a_table_that_the_next_run_knows(job: Job) -> None:
 
 def test_the_differences_to_a_second_version_are_protected(job: Job) -> None:
     """Before anything is predicted, and again when they are written."""
-    from digits.prediction.service import require_shadow
-
     options = PredictionConfig(processes=1)
     summary = job.run()
     mine = shadow_path(job.out)
