@@ -134,11 +134,19 @@ def matches_format(head: bytes, kind: OtherFormat) -> bool | None:
 
     if not is_installed(kind):
         return False
-    if head[8:12] in _CONTAINER_BRANDS and kind in EXTRAS["heif"].formats:
-        return (b"avi" in head[16:]) == (kind == "AVIF")
+    if kind in _BRANDS:
+        return _has_brand(head, kind)
     import_reader(kind)
     _, accepts = Image.OPEN[kind]
     return None if accepts is None else accepts(head) is True
+
+
+def _has_brand(head: bytes, kind: OtherFormat) -> bool:
+    """Return whether a file contains images of a kind, by the brands in its first box (ISO/IEC 23008-12)."""
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in _CONTAINER_BRANDS:
+        return (b"avi" in head[16:]) == (kind == "AVIF")
+    return brand in _BRANDS[kind]
 
 
 def import_reader(kind: str) -> None:
@@ -203,5 +211,9 @@ def name_unread(content: bytes) -> str | None:
 
 
 _EXTRAS_OF_REASONS = {"heic-file": "heif", "avif-file": "heif", "pdf-file": "pdf"}
+_BRANDS: Mapping[str, tuple[bytes, ...]] = {
+    "HEIF": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+    "AVIF": (b"avif", b"avis"),
+}
 _CONTAINER_BRANDS = (b"mif1", b"msf1")
 _ENDINGS = {kind: tuple(ending.encode() for ending in endings) for kind, endings in UNREAD_KINDS.items()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from digits.errors import StoreError, UsageError, os_errors_as
 from digits.images.decode import MIN_SIDE, Decoded, DecodeError, decode
-from digits.images.formats import Mode
+from digits.images.formats import Mode, formats_to_read
 from digits.images.ink.parts import Box
 from digits.images.normalize import SHAPE, Ink, find_ink, has_mnist_form
 from digits.images.pages import PageList, list_pages
@@ -79,7 +79,7 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto", pag
     """
     shape, names = predictor.model.input_shape, predictor.model.class_names
     pages = list_pages(content)
-    picture = decode(content, min_side=MIN_SIDE, place=_place_of(page, pages))
+    picture = decode(content, min_side=MIN_SIDE, others=formats_to_read(()), place=_place_of(page, pages))
     pixels, screening_score, *_ = screen(picture.pixels, mode, shape=shape)
     between, findings = _steps_between(picture.pixels, mode, shape)
     (shares,), answered = predictor.predict_with_novelty(pixels[np.newaxis])

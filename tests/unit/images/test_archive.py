@@ -235,6 +235,14 @@ def test_system_files_in_an_archive_are_counted(tmp_path: Path) -> None:
         assert len(listed(archive, selection=Selection(system_files=True))[0]) == 5
 
 
+def test_archives_in_an_archive_are_named(tmp_path: Path) -> None:
+    """They are not opened. So are formats that need an extra."""
+    names = ("a.png", "x/b.zip", "c.7z", "d.RAR", "e.tar.gz", "f.pdf", "g.gz")
+    archive = write_zip(tmp_path / "a.zip", dict.fromkeys(names, b""))
+    counts = dict.fromkeys(("zip-archive", "7z-archive", "rar-archive", "tar-archive", "pdf-file", "other-file"), 1)
+    assert listed(archive) == ([b"a.png"], counts)
+
+
 def test_members_of_a_zip_file_are_skipped_by_reason(tmp_path: Path) -> None:
     """Of members with the same path, the last is listed."""
     archive = tmp_path / "a.zip"

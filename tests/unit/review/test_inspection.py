@@ -124,6 +124,18 @@ def test_ink_that_fills_the_image_is_reported(predictor: Predictor) -> None:
     assert any("edge to edge" in finding for finding in inspect_image(as_png(page), predictor).findings)
 
 
+def test_formats_of_an_installed_extra_are_read(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow reads AVIF itself; without the extra, it is refused."""
+    content = io.BytesIO()
+    Image.fromarray(on_paper(40)).convert("RGB").save(content, "AVIF")
+    with monkeypatch.context() as context:
+        context.setattr("importlib.util.find_spec", lambda name: object() if name == "PIL" else None)
+        with pytest.raises(DecodeError, match=r"needs digits\[heif\]"):
+            inspect_image(content.getvalue(), predictor)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    assert inspect_image(content.getvalue(), predictor).steps
+
+
 def test_bytes_that_are_no_image_are_an_error(predictor: Predictor) -> None:
     """It has the reason."""
     with pytest.raises(DecodeError, match="does not begin like"):
