@@ -44,7 +44,7 @@ def find_contrast(grey: Pixels, image: Image.Image) -> Pixels:
     has_channels = image.mode not in _GREY or image.has_transparency_data
     if not has_channels or min(grey.shape) < _LEAST_SIDE or has_clear_contrast(grey):
         return grey
-    channel = _visible_channel(_sampled(image), is_grey=image.mode in _GREY)
+    channel = _visible_channel(_sampled(image))
     return grey if channel is None else _channel_on_white(_with_channels(image), channel)
 
 
@@ -68,15 +68,13 @@ def _with_channels(image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _visible_channel(sample: Image.Image, *, is_grey: bool) -> str | None:
+def _visible_channel(sample: Image.Image) -> str | None:
     """Return the channel (A, R, G or B) of an image that shows ink, None if its grey levels do or no channel does."""
     grey = _contrast(_channel_on_white(sample.convert("LA"), "L"))
     if grey >= _EQUAL:
         return None
     if sample.mode == "RGBA" and _is_ink(np.asarray(sample.getchannel("A"))):
         return "A"
-    if is_grey:
-        return None
     contrast, name = max((_contrast(_channel_on_white(sample, name)), name) for name in "RGB")
     return name if contrast >= max(_COLOUR, _MORE * grey) else None
 
