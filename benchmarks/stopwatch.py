@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+LEAST_SECONDS = 0.05
+"""Least CPU time of a measurement; the images are repeated until then."""
+
 
 def main(folder: Path) -> None:
     """Answer requests until the end of the standard input."""
@@ -46,10 +49,12 @@ def _images(folder: Path, kind: str, *, is_file: bool) -> list[Any]:
 
 
 def _mean_time(step: Callable[[Any], Any], images: Sequence[Any]) -> float:
-    started = time.process_time()
-    for image in images:
-        step(image)
-    return (time.process_time() - started) / len(images) * 1e6
+    started, done = time.process_time(), 0
+    while not done or time.process_time() - started < LEAST_SECONDS:
+        for image in images:
+            step(image)
+        done += len(images)
+    return (time.process_time() - started) / done * 1e6
 
 
 if __name__ == "__main__":

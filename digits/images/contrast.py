@@ -8,8 +8,9 @@ from PIL import Image, ImageChops, ImageFilter
 
 from digits.images.types import Pixels
 
-_LINES = 64
-"""Number of rows and columns of the sample that shows whether grey levels have contrast."""
+_FEW, _LINES = 64, 64
+"""Number of pixels of the first sample that shows whether grey levels have contrast, and of rows and columns of the
+second one."""
 _CLEAR = 96
 """Range of grey levels from which an image has contrast."""
 _SAMPLE_SIDE = 128
@@ -28,6 +29,8 @@ _COLOUR, _ALPHA = 40, 64
 """Least contrast of a colour and of the alpha channel, to be used in place of the grey levels."""
 _MOST_INK = 0.6
 """Largest share of an image that can be ink. A page with transparent corners has more opaque pixels."""
+_STRIP_PIXELS = 1 << 20
+"""Number of pixels that are converted at a time."""
 _GREY = ("1", "L", "LA")
 
 
@@ -45,14 +48,31 @@ def find_contrast(grey: Pixels, image: Image.Image) -> Pixels:
     if not has_channels or min(grey.shape) < _LEAST_SIDE or has_clear_contrast(grey):
         return grey
     channel = _visible_channel(_sampled(image))
-    return grey if channel is None else _channel_on_white(_with_channels(image), channel)
+    return grey if channel is None else _read_channel(image, channel)
 
 
 def has_clear_contrast(grey: Pixels) -> bool:
-    """Return whether some rows and columns of an image have grey levels that are far apart."""
+    """Return whether some pixels of an image have grey levels that are far apart.
+
+    A few are enough for most images. Looking at more of them takes as long as decoding a small image.
+    """
     height, width = grey.shape
-    some = grey[:: height // _LINES + 1, :: width // _LINES + 1]
-    return int(some.max()) - int(some.min()) >= _CLEAR
+    return _is_clear(grey.ravel()[:: grey.size // _FEW + 1]) or _is_clear(
+        grey[:: height // _LINES + 1, :: width // _LINES + 1]
+    )
+
+
+def _is_clear(grey: Pixels) -> bool:
+    levels = grey.tobytes()
+    return max(levels) - min(levels) >= _CLEAR
+
+
+def _read_channel(image: Image.Image, name: str) -> Pixels:
+    """Return a channel on a white background. A few rows at a time are converted, so that copies are small."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    strips = (image.crop((0, top, width, min(top + rows, height))) for top in range(0, height, rows))
+    return np.concatenate([_channel_on_white(_with_channels(strip), name) for strip in strips])
 
 
 def _sampled(image: Image.Image) -> Image.Image:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 from PIL.ImageFile import ImageFile
 
 from digits.errors import DigitsError
@@ -345,12 +345,17 @@ def _load(image: ImageFile, open_again: Callable[[], ImageFile]) -> None:
     """Load an image. Scale colours of 10 to 14 bit in samples of 16 bit, of which Pillow keeps the high bytes only."""
     low_bytes = _OTHER_BYTE.get(_raw_mode(image))
     image.load()
-    if low_bytes is None or np.max(image.getextrema()[:3]) > _FEW:
+    if low_bytes is None or (greatest := _greatest_colour(image)) > _FEW:
         return
     low = open_again()
     low.tile = [tile._replace(args=_replaced(tile.args, low_bytes)) for tile in low.tile]
     low.load()
-    _add_low_bytes(image, low)
+    _add_low_bytes(image, low, greatest)
+
+
+def _greatest_colour(image: Image.Image) -> int:
+    """Return the greatest level of red, green and blue."""
+    return int(np.max(image.getextrema()[:3]))
 
 
 def _raw_mode(image: ImageFile) -> str:
@@ -362,24 +367,25 @@ def _replaced(args: Any, raw_mode: str) -> Any:
     return raw_mode if isinstance(args, str) else (raw_mode, *args[1:])
 
 
-def _add_low_bytes(image: Image.Image, low: Image.Image) -> None:
-    """Scale an image of the high bytes of its samples to 8 bit, in place, with its transparent colour."""
-    width, height = image.size
+def _add_low_bytes(image: Image.Image, low: Image.Image, greatest: int) -> None:
+    """Scale an image of the high bytes of its samples to 8 bit, in place, with its transparent colour.
+
+    Args:
+        image: image of the high bytes.
+        low: image of the low bytes.
+        greatest: greatest high byte of the colours. The opacity may have more bits.
+    """
+    top = _highest_sample(greatest * 256 + (255 if greatest else _greatest_colour(low)))
+    high_levels, low_levels = ([min(255, round(byte * unit * 255 / top)) for byte in range(256)] for unit in (256, 1))
+    bands, (width, height) = len(image.getbands()), image.size
     rows = max(1, STRIP_PIXELS // width)
-    boxes = [(0, top, width, min(top + rows, height)) for top in range(0, height, rows)]
-    highest = _highest_sample(max(int(_joined(image, low, box)[:, :, :3].max()) for box in boxes))
-    for box in boxes:
-        samples = np.minimum(_joined(image, low, box), highest)  # the opacity may have more bits than the colours
-        image.paste(Image.fromarray(_scaled(samples, highest)), box)
+    for start in range(0, height, rows):
+        box = (0, start, width, min(start + rows, height))
+        high_strip, low_strip = image.crop(box).point(high_levels * bands), low.crop(box).point(low_levels * bands)
+        image.paste(ImageChops.add(high_strip, low_strip), box)
     if "transparency" in low.info:
-        colour = np.minimum(np.array(low.info["transparency"], np.uint16), highest)
-        image.info["transparency"] = tuple(_scaled(colour, highest).tolist())
-
-
-def _joined(high: Image.Image, low: Image.Image, box: tuple[int, int, int, int]) -> npt.NDArray[np.uint16]:
-    samples = np.asarray(high.crop(box), np.uint16) * np.uint16(256)
-    samples += np.asarray(low.crop(box))
-    return samples
+        colour = low.info["transparency"]
+        image.info["transparency"] = tuple(min(255, high_levels[v >> 8] + low_levels[v & 255]) for v in colour)
 
 
 def _oriented(image: Image.Image) -> Image.Image:
