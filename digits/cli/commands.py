@@ -58,7 +58,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 dataset, 4 artifact store, 5 registry, 6 model, "
-    "7 no Prefect server, 8 something needs attention, 9 no image to predict, 130 interrupted.",
+    "7 no Prefect server, 8 something needs attention, 9 no image was read, 130 interrupted.",
 )
 app.add_typer(models.app, name="models")
 app.add_typer(drift.app, name="drift")

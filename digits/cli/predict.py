@@ -277,7 +277,7 @@ def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
     else:
         title = f"{summary.images:,} images predicted with model version {summary.model_version}"
         print_pairs(title, describe_summary(summary))
-    exit_if_empty(summary)
+    exit_if_unread(summary)
 
 
 def print_ended(ended: "EndedRun", *, json: bool) -> None:
@@ -293,16 +293,21 @@ def print_ended(ended: "EndedRun", *, json: bool) -> None:
     if ended.state != "Completed":
         sys.exit(1)
     if ended.summary:
-        exit_if_empty(ended.summary)
+        exit_if_unread(ended.summary)
 
 
-def exit_if_empty(summary: "PredictionSummary") -> None:
-    """Exit with `NOTHING_READ` if there was no image to predict, after saying why."""
-    from digits.outputs.skipped import NOTHING_READ, describe_nothing
+def exit_if_unread(summary: "PredictionSummary") -> None:
+    """Exit with `NOTHING_READ` if no image was read, after saying why: there is none, or none of them can be read."""
+    from digits.outputs.skipped import NOTHING_READ, describe_nothing, describe_skipped
+    from digits.outputs.summary import count_failures
+    from digits.run_log import failure_line
 
-    if not summary.images:
-        sys.stderr.write(f"digits: {describe_nothing(summary.skipped)}\n")
-        sys.exit(NOTHING_READ)
+    if count_failures(summary.statuses) < summary.images:
+        return
+    failures = failure_line(summary)
+    reasons = [failures, describe_skipped(summary.skipped)] if failures else [describe_nothing(summary.skipped)]
+    sys.stderr.write(f"digits: {'; '.join(filter(None, reasons))}\n")
+    sys.exit(NOTHING_READ)
 
 
 def describe_summary(summary: "PredictionSummary") -> dict[str, object]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from digits.images.formats import extra_of
 
 NOTHING_READ = 9
-"""Exit code of a command that found no image to predict."""
+"""Exit code of a command that found no image, or none that can be read."""
 
 _KINDS = {"heic-file": "HEIC", "avif-file": "AVIF", "pdf-file": "PDF"}
 """Names of the formats that extras read, by the reason of the skipped files."""

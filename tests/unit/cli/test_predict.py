@@ -55,6 +55,20 @@ def test_images_that_could_not_be_read_are_named_with_their_errors() -> None:
     assert "failures" not in describe_summary(ONE)
 
 
+def test_a_run_that_can_read_none_of_its_images_says_why_and_exits_with_9(capsys: pytest.CaptureFixture[str]) -> None:
+    """One image with a prediction is enough for 0."""
+    failures = (Failure("a.heic", "unsupported", "needs digits[heif]"),)
+    failed = replace(ONE, images=2, statuses={"unsupported": 2}, failures=failures, skipped={"link": 1})
+    with pytest.raises(SystemExit) as ended:
+        print_summary(failed, json=True)
+    assert ended.value.code == 9
+    assert capsys.readouterr().err == (
+        "digits: 2 of 2 images could not be read: a.heic (unsupported: needs digits[heif]) and 1 more; "
+        "1 link was not followed\n"
+    )
+    print_summary(replace(failed, statuses={"unsupported": 1, "not-a-digit": 1}), json=True)
+
+
 @pytest.mark.parametrize(
     ("state", "summary", "code"), [("Completed", EMPTY, 9), ("Failed", EMPTY, 1), ("Failed", None, 1)]
 )
