@@ -24,12 +24,13 @@ from digits.data.datasets import load
 from digits.data.synthetic_digits import draw_handwritten_digits
 from digits.images.decode import MIN_SIDE, decode
 from digits.images.screening import ScreenedImage, screen
-from digits.images.types import Pixels
+from digits.images.types import Labels, Pixels
 from digits.model.onnx_model import Predictor
 from digits.outputs.drawing import contact_sheet
 from digits.outputs.table import DECIMALS
 from digits.settings import artifact_root
 from digits.status import Status, combine_novelty, prediction_status
+from tests.support.handwriting import has_blobs
 from tests.support.kinds import KINDS, Picture, draw_pictures
 
 SEED, COUNT = 17, 100
@@ -149,15 +150,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _digits(mnist: LabelledArrays, kind: str, options: argparse.Namespace) -> list[tuple[int, Pixels]]:
     """Return labelled digits for the pictures of a kind: MNIST's test digits and drawn ones."""
     random = np.random.default_rng([options.seed, list(KINDS).index(kind)])
-    chosen = random.permutation(len(mnist.test_labels))[: options.count]
-    digits = list(zip(mnist.test_labels[chosen].tolist(), mnist.test_pixels[chosen], strict=True))
-    shape = (DRAWN_SIDE, DRAWN_SIDE)
-    drawn, labels = draw_handwritten_digits(NAMES, options.count // 5 + 1, seed=options.seed + 10_000, shape=shape)
-    order = iter(random.permutation(len(labels)).tolist())
-    for place in range(0, len(digits), DRAWN_EVERY):
-        number = next(order)
-        digits[place] = (int(labels[number]), drawn[number])
-    return digits
+    drawn, labels = draw_handwritten_digits(
+        NAMES, options.count // DRAWN_EVERY + 1, seed=options.seed + 10_000, shape=(DRAWN_SIDE, DRAWN_SIDE)
+    )
+    written = _shuffled(mnist.test_labels, mnist.test_pixels, kind, random)
+    others = _shuffled(labels, drawn, kind, random)
+    return [next(written if number % DRAWN_EVERY else others) for number in range(options.count)]
+
+
+def _shuffled(labels: Labels, pixels: Pixels, kind: str, random: np.random.Generator) -> Iterator[tuple[int, Pixels]]:
+    """Yield digits in random order, without those that pictures of a kind cannot show."""
+    for index in random.permutation(len(labels)).tolist():
+        if not (KINDS[kind].traces and has_blobs(pixels[index])):
+            yield int(labels[index]), pixels[index]
 
 
 def _predict(pictures: Sequence[Picture], predictor: Predictor) -> Iterator[Answer]:

@@ -18,6 +18,10 @@ Random = np.random.Generator
 
 _THINNED_SIDE = 140
 """Side in pixels at which a digit is thinned to its centre lines."""
+_STEP = 0.012
+"""Mean distance of two neighbouring points of a centre line, as a share of the digit's height."""
+_BLOB = 1.8
+"""Least ratio of the widest part of a stroke to its usual width that is a blob, such as a filled loop."""
 _INK = 0.3
 """Least value of a pixel that belongs to the box of the ink."""
 _SHIFT = 4
@@ -90,6 +94,13 @@ def centre_lines(digit: Pixels) -> Lines:
     graph = np.array(pairs, np.intp).reshape(-1, 2)
     points = _smoothed(pixels.astype(np.float32), graph) / np.float32(len(ink))
     return Lines(points, graph, _steps(len(points), graph))
+
+
+def has_blobs(digit: Pixels) -> bool:
+    """Return whether a digit in MNIST's form has blobs, such as filled loops, which its centre lines do not show."""
+    ink = enlarge(digit, _THINNED_SIDE, np.random.default_rng(0)) > 0.5
+    widths = cv2.distanceTransform(ink.astype(np.uint8), cv2.DIST_L2, 5)[thin(ink)]
+    return bool(widths.max() > _BLOB * np.median(widths))
 
 
 def _smoothed(points: npt.NDArray[np.float32], pairs: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
@@ -167,7 +178,7 @@ def trace(lines: Lines, height: int, pen: Pen) -> Values:
     points = lines.points * height + (width + 2)
     canvas = np.zeros(np.ceil(points.max(axis=0) + width + 2).astype(int), np.uint8)
     kind = cv2.LINE_AA if smooth else cv2.LINE_8
-    along = lines.steps * (height / _THINNED_SIDE * 1.4)  # the box of a digit has 100 of its 140 pixels
+    along = lines.steps * (height * _STEP)
     drawn = (along % (on + off) <= on) if off else np.ones(len(points), bool)
     fixed = np.rint(points[:, ::-1] * (1 << _SHIFT)).astype(np.int32)
     for one, other in lines.pairs[drawn[lines.pairs].all(axis=1)].tolist():

@@ -44,10 +44,12 @@ class Kind(NamedTuple):
     Args:
         variants: functions that draw its pictures, by name; they take turns.
         shows_digit: whether the digit should be read; otherwise the picture should be flagged.
+        traces: whether centre lines are drawn, so that digits with blobs cannot be recognized.
     """
 
     variants: Mapping[str, Draw]
     shows_digit: bool = True
+    traces: bool = False
 
 
 class Picture(NamedTuple):
@@ -468,7 +470,7 @@ def _dotted(digit: Pixels, random: Random) -> bytes:
 
 def _broken(digit: Pixels, random: Random) -> bytes:
     """Draw a digit with broken strokes."""
-    gap, dash, share = random.uniform(0.2, 0.8), random.uniform(0.25, 0.6), random.uniform(0.06, 0.12)
+    gap, dash, share = random.uniform(0.1, 0.8), random.uniform(0.25, 0.6), random.uniform(0.06, 0.12)
 
     def pen(width: int, height: int) -> Pen:
         return Pen(width, on=height * dash, off=width * (1 + gap) + 1)
@@ -564,17 +566,17 @@ KINDS: Mapping[str, Kind] = {
     "sheet on table": Kind({"": _sheet}),
     "graph paper": Kind({"": _graph_paper}),
     "encircled": Kind({"": _encircled}),
-    "one-pixel pen": Kind({"": _one_pixel_pen}),
+    "one-pixel pen": Kind({"": _one_pixel_pen}, traces=True),
     "at the edges": Kind({"scanner border": _scanner_border, "pen beside": _pen_beside, "sheet edge": _sheet_edge}),
     "deep samples": Kind({**_DEEP, "16 bit": _deep(65535)}),
     "deep and blank": Kind({name: _blank(draw) for name, draw in _DEEP.items()}, shows_digit=False),
     "no brightness": Kind({"equal brightness": _equal_brightness, "light, transparent": _light_on_transparent}),
-    "damaged stroke": Kind({"glare": _glare, "hollow": _hollow}),
+    "damaged stroke": Kind({"glare": _glare, "hollow": _hollow}, traces=True),
     "struck out": Kind({"": _struck_out}, shows_digit=False),
-    "pieces": Kind({"dotted": _dotted, "broken": _broken, "detached bar": _detached_bar}),
+    "pieces": Kind({"dotted": _dotted, "broken": _broken, "detached bar": _detached_bar}, traces=True),
     "small and noisy": Kind({"": _small_noisy}),
     "remnants": Kind({"": _remnants}),
-    "thick ink": Kind({"": _thick}),
+    "thick ink": Kind({"": _thick}, traces=True),
     "crosses its box": Kind({"": _crossing}),
     "empty cell": Kind({"": _empty_cell}, shows_digit=False),
 }

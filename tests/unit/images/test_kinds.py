@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from digits.images.types import Pixels
-from tests.support.handwriting import Pen, centre_lines, enlarge, length_of, thin, trace
+from tests.support.handwriting import Pen, centre_lines, enlarge, has_blobs, length_of, thin, trace
 from tests.support.kinds import KINDS, draw_pictures
 from tests.support.pictures import sample_digits
 
@@ -112,3 +112,11 @@ def test_thinning_keeps_the_parts_of_a_digit_and_its_holes() -> None:
 def _counts(ink: npt.NDArray[np.bool_]) -> tuple[int, int]:
     paper = cv2.connectedComponents((~np.pad(ink, 1)).astype(np.uint8), connectivity=4)[0]
     return cv2.connectedComponents(ink.astype(np.uint8), connectivity=8)[0], paper
+
+
+def test_a_filled_loop_is_a_blob() -> None:
+    for thickness, is_blob in ((2, False), (cv2.FILLED, True)):
+        digit = np.zeros((28, 28), np.uint8)
+        cv2.circle(digit, (14, 9), 5, 255, thickness)
+        cv2.line(digit, (14, 14), (14, 23), 255, 2)
+        assert has_blobs(digit) is is_blob
