@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.locked import LOCK
+from tools.locked import FORMATS_LOCK, LOCK
 
 TIMEOUT = 300
 """Seconds for the whole audit. Each answer of the database has ten."""
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         description="Audit the locked distributions. Other options are passed to pip-audit."
     )
     _, rest = parser.parse_known_args(arguments)
-    command = [*_AUDIT, "--requirement", str(LOCK), "--vulnerability-service", "osv", "--timeout", "10", *rest]
+    locks = [option for lock in (LOCK, FORMATS_LOCK) for option in ("--requirement", str(lock))]
+    command = [*_AUDIT, *locks, "--vulnerability-service", "osv", "--timeout", "10", *rest]
     readable = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
     if readable.returncode != 0:
         print(readable.stderr.strip())

@@ -1,4 +1,4 @@
-"""Reader of requirements.lock: the locked distributions, where each is installed, and the hashes of its files.
+"""Reader of the locks: the locked distributions, where each is installed, and the hashes of its files.
 
 `python -m tools.audit` and `python -m tools.licences` use it.
 """
@@ -10,6 +10,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
+FORMATS_LOCK = LOCK.with_name("requirements-formats.lock")
+"""Lock of the packages for prediction with the libraries of more image formats, which `make setup` does not install."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tools import audit
-from tools.locked import LOCK, LockedDistribution, read_lock
+from tools.locked import FORMATS_LOCK, LOCK, LockedDistribution, read_lock
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parents[2]
@@ -114,7 +114,8 @@ def test_an_ignored_advisory_does_not_fail_the_audit(capsys: pytest.CaptureFixtu
 def test_every_installed_locked_version_is_audited(capsys: pytest.CaptureFixture[str]) -> None:
     with database() as made:
         assert audit.main([made.option]) == 0
-        assert made.asked == {(each.name, each.version) for each in read_lock() if each.here}
+        locked = [*read_lock(), *read_lock(FORMATS_LOCK)]
+        assert made.asked == {(each.name, each.version) for each in locked if each.here}
     assert (
         capsys.readouterr().out
         == f"{len(made.asked)} of {len(made.asked)} locked distributions audited, no known vulnerability\n"

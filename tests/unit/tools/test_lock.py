@@ -12,10 +12,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools import licences
-from tools.locked import LOCK, read_lock
+from tools.locked import FORMATS_LOCK, LOCK, read_lock
 
 HERE = Path(__file__).resolve().parents[3]
-FORMATS_LOCK = LOCK.with_name("requirements-formats.lock")
 HASH = re.compile(r"sha256:[0-9a-f]{64}")
 LOCAL = re.compile(
     r"://(127\.0\.0\.1|localhost|user:password@host|USER:PASSWORD@SMTP-SERVER|hooks\.slack\.com|[a-z-]+\.example\.com)\b"
