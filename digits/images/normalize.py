@@ -18,7 +18,7 @@ one of these steps.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, copysign
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,6 +32,7 @@ from digits.images.ink.paper import (
     estimate_paper,
     factor_of,
     find_polarity,
+    has_glare,
     has_plain_border,
     is_even,
     measure_strength,
@@ -43,6 +44,7 @@ from digits.images.ink.paper import (
     window,
 )
 from digits.images.ink.parts import Box, Choice, Sheet, choose, erase_edge_lines, find_sheet, has_only_frame
+from digits.images.ink.regions import find_box, find_enclosed, find_hollow_strokes
 from digits.images.types import Pixels
 
 if TYPE_CHECKING:  # a worker process must not load pydantic
@@ -74,6 +76,7 @@ class _Constants:
         margin: width of the surroundings that are cut out of the page with the ink, in pixels of the coarse image.
         strong_slant: slant that nearly all of MNIST's digits stay below, in columns per row.
         most_unslanted: largest reduction of a strong slant, in columns per row.
+        large_side: longer side of the page above which the gaps between pieces are filled.
         thinning: scale up to which thin strokes lose their strength when the ink is scaled to its box.
         thin_floor: level of the box up to which a pixel counts as paper in this step.
         thin_quantile: quantile of the other levels that is taken for their strength.
@@ -94,6 +97,7 @@ class _Constants:
     margin: int = 2
     strong_slant: float = 0.5
     most_unslanted: float = 0.7
+    large_side: int = 32
     thinning: float = 0.5
     thin_floor: int = 16
     thin_quantile: float = 0.8
@@ -116,6 +120,7 @@ class Ink:
         dark_on_light: whether the ink is darker than the paper.
         others: boxes of other parts that are large enough to be a second digit.
         tight: whether the ink fills a square image up to its edges, so that its proportions may have been lost.
+        glare: whether a reflection may have erased a part of the ink.
     """
 
     page: Pixels
@@ -125,6 +130,7 @@ class Ink:
     dark_on_light: bool
     others: tuple[Box, ...]
     tight: bool
+    glare: bool = False
 
     @property
     def paper(self) -> Pixels:
@@ -204,25 +210,51 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     paper = estimate_paper(coarse, polarity, even=smooth)
     strength = measure_strength(coarse, paper, dark_on_light=dark_on_light)
     mask = otsu(strength)
-    if not smooth and not sheet and erase_edge_lines(whole := mask.copy()):
-        if has_only_frame(mask):
-            return None
-        mask = whole
     if sheet:
         mask &= sheet.inside
-    choice = choose(mask, strength, may_have_frame=not smooth)
-    if choice is None:
+    cleaned = _Cleaned(mask) if even else _clean(mask, may_have_frame=not (smooth or sheet))
+    choice = cleaned and choose(cleaned.mask, strength, may_have_frame=not smooth)
+    if cleaned is None or choice is None:
         return None
+    choice = choice.without(cleaned.lines)
     factor = factor_of(page, COARSE_SIDE)
     found = _whole_levels(strength, choice) if factor == 1 else _fine_levels(page, paper, choice, dark_on_light)
     if found is None:
         return None
     levels, box = found
-    if choice.gap:
-        levels = _closed(levels, choice.gap * factor)
+    levels = _filled(levels, cleaned.hollow, choice, factor)
     tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
     others = tuple(_scaled_box(other, factor) for other in choice.others)
-    return Ink(page, paper, levels, box, dark_on_light, others, tight)
+    glare = dark_on_light and not smooth and has_glare(coarse, paper, choice.kept)
+    return Ink(page, paper, levels, box, dark_on_light, others, tight, glare)
+
+
+class _Cleaned(NamedTuple):
+    """Ink without frames: its mask, the lines of a box that were taken away, and the hollow strokes that are filled."""
+
+    mask: Pixels
+    lines: Pixels | None = None
+    hollow: Pixels | None = None
+
+
+def _clean(mask: Pixels, *, may_have_frame: bool) -> _Cleaned | None:
+    """Take frames from the ink, and fill hollow strokes; return None if there is only an empty frame."""
+    enclosed = find_enclosed(mask)
+    lines = enclosed and find_box(mask, enclosed)
+    if lines is not None:
+        return _Cleaned(mask & ~lines, lines)
+    if may_have_frame and erase_edge_lines(rest := mask.copy()):
+        return None if has_only_frame(mask) else _Cleaned(rest)
+    hollow = enclosed and find_hollow_strokes(mask, enclosed)
+    return _Cleaned(mask) if hollow is None else _Cleaned(mask | hollow, hollow=hollow)
+
+
+def _filled(levels: Pixels, hollow: Pixels | None, choice: Choice, factor: int) -> Pixels:
+    """Return the ink with its hollow strokes and the gaps between its pieces filled."""
+    cv2 = opencv()
+    if hollow is not None:
+        levels[cv2.resize(hollow & choice.kept, levels.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0] = 255
+    return _closed(levels, choice.gap * factor) if choice.gap and max(levels.shape) > _C.large_side else levels
 
 
 def _without_surroundings(coarse: Pixels, sheet: Sheet, polarity: Polarity) -> Pixels:
@@ -290,13 +322,13 @@ def _levels(strength: Pixels, kept: Pixels, left_out: Pixels | None, reach: int 
 
 
 def _closed(levels: Pixels, gap: float) -> Pixels:
-    """Return the ink of a digit in pieces with the gaps between them filled."""
+    """Return the ink of a digit in pieces with the gaps between them filled, but not the holes of a piece."""
     cv2 = opencv()
     side = odd(gap + 2)
-    closed: Pixels = cv2.morphologyEx(
-        levels, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    )
-    return closed
+    closed = cv2.morphologyEx(levels, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    _, labels = cv2.connectedComponents((levels < _C.box_level).view(np.uint8), connectivity=4)
+    holes = np.isin(labels, border_of(labels), invert=True)
+    return np.where(holes, levels, closed)
 
 
 def _box_of(levels: Pixels) -> Box:

@@ -66,7 +66,7 @@ def screen(pixels: Pixels, mode: "Mode" = "auto", *, shape: tuple[int, int] = SH
     if ink is None:
         return ScreenedImage(np.zeros(shape, np.uint8), NOT_A_DIGIT)
     uneven = measure_unevenness(ink.coarse_paper)
-    is_no_digit = uneven > OBJECT_LIMIT or bool(ink.others)
+    is_no_digit = uneven > OBJECT_LIMIT or bool(ink.others) or ink.glare
     score = _SCORE_PER_UNEVENNESS * max(0, uneven - SHADOW_LIMIT) + NOT_A_DIGIT * is_no_digit
     darkest, lightest, *_ = opencv().minMaxLoc(ink.page)
     return ScreenedImage(place_ink(ink, shape), score, ink.dark_on_light, int(lightest - darkest))

@@ -2,4 +2,5 @@
 
 - `paper`: polarity of the ink, level of the paper at each pixel, strength of the ink
 - `parts`: sheets, frames, and the connected parts of the ink that are the digit
+- `regions`: areas that ink encloses: hollow strokes, and boxes that the digit crosses
 """

@@ -119,6 +119,12 @@ class Choice(NamedTuple):
     others: tuple[Box, ...]
     gap: float = 0.0
 
+    def without(self, lines: Pixels | None) -> "Choice":
+        """Return the choice with lines that are no part of the digit."""
+        if lines is None:
+            return self
+        return self._replace(left_out=lines if self.left_out is None else self.left_out | lines)
+
 
 class Sheet(NamedTuple):
     """Sheet that covers a part of the image: mask of its inside, and whether the ink on it is darker than the sheet."""
@@ -211,7 +217,7 @@ def _has_straight_edges(hull: Any, paper: Pixels) -> bool:
     border = border_of(paper)
     if len(corners) > _C.corners or cv2.contourArea(corners) < _C.straight * cv2.contourArea(hull):
         return False
-    return bool(np.count_nonzero(border) >= _C.at_border * border.size) or _fills_rectangle(hull, paper, _C.rectangle)
+    return bool(np.count_nonzero(border) >= _C.at_border * border.size) or fills_rectangle(hull, paper, _C.rectangle)
 
 
 def _ends_sharply(page: Pixels, whole: Pixels) -> bool:
@@ -225,7 +231,7 @@ def _ends_sharply(page: Pixels, whole: Pixels) -> bool:
     return bool(abs(within - near) >= _C.sharp * abs(middle - far))
 
 
-def _fills_rectangle(hull: Any, like: Pixels, share: float) -> bool:
+def fills_rectangle(hull: Any, like: Pixels, share: float) -> bool:
     """Return whether a hull covers a share of the smallest rectangle around it, which may be tilted."""
     _, (across, down), _ = opencv().minAreaRect(hull)
     return bool(np.count_nonzero(_filled(hull, like)) >= share * (across + 1) * (down + 1))
@@ -335,8 +341,13 @@ def _join_pieces(
     waiting = [one for one in pieces if one not in near and _thickness(one, labels, thick) >= least]
     if labels.max() > _C.most_parts:
         return whole, 0.0
-    kept, gap = whole, 0.0
     cv2 = opencv()
+    kept, gap = whole, 0.0
+    if near:
+        distance = cv2.distanceTransform(1 - _mask_of([main], labels), cv2.DIST_L2, 3)
+        gap = max(
+            one for one in (0.0, *(_distance(part, labels, distance) for part in near)) if one <= _C.stroke_gap * stroke
+        )
     while waiting:
         distance = cv2.distanceTransform(1 - kept, cv2.DIST_L2, 3)
         gaps = {one: _distance(one, labels, distance) for one in waiting}
@@ -390,12 +401,13 @@ def _encloses_another(ring: _Part, parts: list[_Part], labels: Components) -> bo
     inner = [part for part in parts if _is_inside(part.box, ring.box) and part.side >= least]
     if not inner:
         return False
-    filled = _filled_hull(_mask_of([ring], labels))
+    filled = fill_hull(_mask_of([ring], labels))
     is_line = ring.area <= _C.frame_ink * np.count_nonzero(filled)
     return bool(is_line) and any(filled[labels == part.label].all() for part in inner)
 
 
-def _filled_hull(mask: Pixels) -> Pixels:
+def fill_hull(mask: Pixels) -> Pixels:
+    """Return the mask of the convex hull of a mask."""
     cv2 = opencv()
     return _filled(cv2.convexHull(cv2.findNonZero(mask)), mask)
 
@@ -418,7 +430,7 @@ def _is_empty_frame(mask: Pixels, frame: Pixels, size: npt.NDArray[np.int32]) ->
     hull = cv2.convexHull(cv2.findNonZero(frame))
     lines = window(odd(2 * _C.frame_line * min(wide, high)))
     inside = cv2.erode(_filled(hull, frame), lines, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return _fills_rectangle(hull, frame, _C.frame_rectangle) and not (inside & mask).any()
+    return fills_rectangle(hull, frame, _C.frame_rectangle) and not (inside & mask).any()
 
 
 def _is_inside(box: Box, other: Box) -> bool:

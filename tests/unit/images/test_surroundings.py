@@ -192,3 +192,51 @@ def test_a_stroke_of_a_neighbour_at_the_edge_is_not_joined() -> None:
     beside = alone.copy()
     beside[20:60, 83:] = 0
     assert np.abs(normalize(beside).astype(int) - normalize(alone)).mean() < 1
+
+
+def boxed(digit: Pixels) -> Pixels:
+    """Return a digit that crosses the upper line of a box."""
+    page = page_of(digit)
+    box = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(box).rectangle((30, 72, 172, 182), outline=1, width=3)
+    return np.where(np.asarray(box) == 1, np.minimum(page, 90), page).astype(np.uint8)
+
+
+def test_the_lines_of_a_box_that_a_digit_crosses_are_taken_away() -> None:
+    """They are joined to the digit."""
+    digits = sample_digits()[100:130]
+    expected = [normalize(page_of(digit).astype(np.uint8)).astype(int) for digit in digits]
+    found = [np.abs(normalize(boxed(digit)) - one).mean() for digit, one in zip(digits, expected, strict=True)]
+    assert np.median(found) < 16
+
+
+def test_a_hollow_stroke_is_filled() -> None:
+    """Only its outline is drawn."""
+    page = Image.new("L", (150, 200), 255)
+    corners = [(30, 20), (120, 20), (120, 44), (76, 180), (52, 180), (92, 44), (30, 44)]
+    ImageDraw.Draw(page).polygon(corners, outline=0, width=3)
+    full = Image.new("L", (150, 200), 255)
+    ImageDraw.Draw(full).polygon(corners, fill=0)
+    assert np.abs(normalize(np.asarray(page)).astype(int) - normalize(np.asarray(full))).mean() < 5
+
+
+def test_a_thin_zero_is_not_filled() -> None:
+    """Its inside is too wide for a stroke."""
+    page = Image.new("L", (150, 200), 255)
+    ImageDraw.Draw(page).ellipse((30, 20, 120, 180), outline=0, width=5)
+    assert normalize(np.asarray(page))[14, 14] == 0
+
+
+def test_a_reflection_that_interrupts_a_stroke_is_flagged() -> None:
+    """A part of the digit cannot be seen. Beside the digit, a reflection does no harm."""
+    light = np.add.outer(np.linspace(150, 180, 120), np.linspace(0, 15, 100))
+    stroke = light.copy()
+    stroke[15:105, 45:55] = 40
+    rows, columns = np.indices(stroke.shape)
+
+    def reflect(row: int, column: int) -> Pixels:
+        spot = np.clip(1.6 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 100), 0, 1)
+        return (stroke * (1 - spot) + 253 * spot).astype(np.uint8)
+
+    assert screen(reflect(60, 50)).screening_score >= NOT_A_DIGIT
+    assert screen(reflect(60, 84)).screening_score == 0
