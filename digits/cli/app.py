@@ -35,7 +35,7 @@ Prune = Annotated[
     bool,
     typer.Option(
         "--prune",
-        help="Remove the deployments and automations that Digits once deployed and no file declares any more.",
+        help="Remove the deployments and automations that Digits once deployed and that no file declares now.",
     ),
 ]
 Yes = Annotated[

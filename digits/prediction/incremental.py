@@ -253,7 +253,7 @@ def require_rows_kept(table: Path, ledger: Ledger | None, listed: Path, source: 
         known, gone = _count_gone(rows, found)
     if drops_too_many(known, gone):
         raise UsageError(
-            f"{source}: {gone:,} of the {known:,} images in {table} are not there any more, so their rows were not "
+            f"{source}: {gone:,} of the {known:,} images in {table} are gone, so their rows were not "
             "dropped and the table was kept; check that the folder is mounted and complete, or drop the rows with "
             "--force (`force` among the options of a deployment)"
         )

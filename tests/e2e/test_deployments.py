@@ -84,7 +84,7 @@ def test_parameters_have_types_bounds_and_descriptions(deployments: dict[str, An
     settings = folder["definitions"]["PredictionConfig"]["properties"]
     options = list(settings)
     assert options[:3] == ["recursive", "include", "exclude"]
-    assert options[-3:] == ["max_pixels", "shard_size", "processes"]
+    assert options[-4:] == ["max_pixels", "shard_size", "processes", "force"]
     assert settings["normalize"]["enum"] == ["auto", "mnist", "none"]
     assert (settings["pages"]["enum"], settings["pages"]["default"]) == (["all", "first"], "all")
 

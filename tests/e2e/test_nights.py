@@ -248,7 +248,7 @@ def test_an_inbox_keeps_an_edited_table_and_the_rows_of_images_that_are_gone(
     assert content != edited
     inbox.rename(away)
     inbox.mkdir()
-    refuse(f"{inbox}: 20 of the 20 images in {table} are not there any more")
+    refuse(f"{inbox}: 20 of the 20 images in {table} are gone")
     assert table.read_bytes() == content
     inbox.rmdir()
     away.rename(inbox)
