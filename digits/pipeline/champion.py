@@ -203,6 +203,7 @@ def find_unchanged_run(store: Store, run: TrainingRun) -> Outcome | None:
     return _outcome(
         registry,
         version,
+        prepared,
         reasons=(f"Nothing changed: data, configuration and code are those of version {version.number}.",),
     )
 
@@ -238,6 +239,7 @@ def promote_model(store: Store, version: ModelVersion, arrays: ArtifactRef, run:
     return _outcome(
         registry,
         version,
+        arrays,
         reasons=made.decision.reasons,
         new=new,
         promoted=made.decision.promote,
@@ -249,15 +251,15 @@ def _as_record(policy: PromotionPolicy) -> Record:
     return policy.model_dump(mode="json")
 
 
-def _outcome(registry: Registry, version: ModelVersion, **values: Any) -> Outcome:
+def _outcome(registry: Registry, version: ModelVersion, arrays: ArtifactRef, **values: Any) -> Outcome:
     champion = registry.champion()
-    arrays = registry.artifact_path(version.artifact("arrays"))
+    findings = findings_of(registry.artifact_path(arrays))
     return Outcome(
         version=version.number,
         champion=champion.number if champion else None,
         facts=version.facts,
         report=registry.artifact_path(version.artifact("report")) / "report.html",
-        warnings=tuple(finding.message for finding in findings_of(arrays) if finding.is_warning),
+        warnings=tuple(finding.message for finding in findings if finding.is_warning),
         **values,
     )
 
