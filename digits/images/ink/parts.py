@@ -30,6 +30,8 @@ class _Constants:
         apart: distance from the main part beyond which another part is not joined to it, as a share of its longer side.
         digit: share of the main part's area from which another part may be a second digit.
         most_parts: largest number of parts that get a score, and largest number of pieces of a digit.
+        strip: largest width of a strip along an edge, as a share of the image's side.
+        large_side: longer side of an image above which such a strip is no ink, in pixels.
         sheet_ink: share of ink above which the paper is searched for as a sheet inside the image.
         smallest_sheet: least share of the image that the paper of a sheet covers.
         largest_sheet: share of the image above which a sheet is the whole image.
@@ -38,6 +40,7 @@ class _Constants:
         rectangle: least share that a sheet covers of the smallest rectangle around it.
         frame_rectangle: least share that an empty frame covers of the smallest rectangle around it.
         corners: largest number of corners of a sheet.
+        sheet_corners: number of corners of a sheet that is whole.
         straight: least share that the polygon through its corners covers of a sheet.
         corner_distance: largest distance of a sheet's edge from the polygon, as a share of the edge's length.
         jump: least change of the level along the edges where a sheet ends, as a share of all levels there.
@@ -69,6 +72,8 @@ class _Constants:
     apart: float = 0.1
     digit: float = 0.3
     most_parts: int = 24
+    strip: float = 0.25
+    large_side: int = 32
     sheet_ink: float = 0.3
     smallest_sheet: float = 0.15
     largest_sheet: float = 0.98
@@ -77,6 +82,7 @@ class _Constants:
     rectangle: float = 0.86
     frame_rectangle: float = 0.92
     corners: int = 6
+    sheet_corners: int = 4
     straight: float = 0.92
     corner_distance: float = 0.03
     jump: float = 0.25
@@ -217,7 +223,8 @@ def _has_straight_edges(hull: Any, paper: Pixels) -> bool:
     border = border_of(paper)
     if len(corners) > _C.corners or cv2.contourArea(corners) < _C.straight * cv2.contourArea(hull):
         return False
-    return bool(np.count_nonzero(border) >= _C.at_border * border.size) or fills_rectangle(hull, paper, _C.rectangle)
+    cut_off = bool(np.count_nonzero(border) >= _C.at_border * border.size)
+    return cut_off or len(corners) == _C.sheet_corners or fills_rectangle(hull, paper, _C.rectangle)
 
 
 def _ends_sharply(page: Pixels, whole: Pixels) -> bool:
@@ -286,8 +293,13 @@ def choose(mask: Pixels, strength: Pixels, *, may_have_frame: bool) -> Choice | 
     if count == 1:
         return None
     if count == 2:  # noqa: PLR2004 - paper and one part
-        return None if _is_empty_frame(mask, mask, stats[1]) else Choice(mask, None, ())
+        nothing = _runs_along_edge(stats[1], mask) or _is_empty_frame(mask, mask, stats[1])
+        return None if nothing else Choice(mask, None, ())
+    along = {number for number in range(1, count) if _runs_along_edge(stats[number], mask)}
+    if len(along) == count - 1:
+        return None
     parts = _score_parts(labels, strength, stats, centres, may_have_frame=may_have_frame)
+    parts = [part for part in parts if part.label not in along] or parts
     framing = [part for part in parts if _encloses_another(part, parts, labels) or _is_long_line(part, parts, labels)]
     parts = [part for part in parts if part not in framing] or parts
     main = max(parts, key=lambda part: part.score)
@@ -304,6 +316,17 @@ def choose(mask: Pixels, strength: Pixels, *, may_have_frame: bool) -> Choice | 
     left_out = _mask_of(unwanted, labels)
     others = [part for part in large if not _is_remnant(part, main, mask.shape[1])]
     return Choice(kept, left_out, tuple(part.box for part in others), gap)
+
+
+def _runs_along_edge(size: npt.NDArray[np.int32], page: Pixels) -> bool:
+    """Return whether a part is a strip along one edge of a large image, from corner to corner."""
+    left, top, wide, high, _ = size.tolist()
+    (height, width), along = page.shape, False
+    if wide == width:
+        along = high <= _C.strip * height and (top == 0 or top + high == height)
+    elif high == height:
+        along = wide <= _C.strip * width and (left == 0 or left + wide == width)
+    return along and max(height, width) > _C.large_side
 
 
 def _is_second_digit(part: _Part, main: _Part, high: int, stroke: float) -> bool:

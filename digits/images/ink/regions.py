@@ -135,9 +135,16 @@ def find_box(mask: Pixels, enclosed: Enclosed) -> Pixels | None:
         return None
     lines = mask & _grown(inside, reach) & ~inside
     thickness = 1 + round(np.count_nonzero(lines) / cv2.arcLength(hull, True))
-    beyond = mask & ~_grown(inside, reach)
-    crossings: Pixels = _grown(mask & inside, thickness + 1) & _grown(beyond, reach + 1)
-    return lines & ~crossings
+    core = mask & cv2.erode(inside, window(5), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    crossings = _grown(core, thickness + 2) & _grown(mask & ~_grown(inside, reach), reach + 1)
+    return mask & ~_connected_to(core, mask & ~(lines & ~crossings))
+
+
+def _connected_to(core: Pixels, mask: Pixels) -> Pixels:
+    """Return the parts of a mask that have pixels in the core."""
+    _, labels = opencv().connectedComponents(mask, connectivity=8)
+    wanted = np.unique(labels[core > 0])
+    return np.isin(labels, wanted[wanted > 0]).view(np.uint8)
 
 
 def _grown(mask: Pixels, reach: int) -> Pixels:

@@ -240,3 +240,12 @@ def test_a_reflection_that_interrupts_a_stroke_is_flagged() -> None:
 
     assert screen(reflect(60, 50)).screening_score >= NOT_A_DIGIT
     assert screen(reflect(60, 84)).screening_score == 0
+
+
+@pytest.mark.parametrize("strips", [(slice(0, 9),), (slice(0, 9), slice(193, None))])
+def test_strips_along_edges_without_a_digit_are_blank(strips: tuple[slice, ...]) -> None:
+    """What runs along a whole edge is no digit, also if there is nothing else."""
+    page = np.full((SIDE, SIDE), 235, np.uint8)
+    for strip in strips:
+        page[:, strip] = 40
+    assert find_ink(page) is None
