@@ -31,7 +31,7 @@ class _Constants:
         digit: share of the main part's area from which another part may be a second digit.
         most_parts: largest number of parts that get a score, and largest number of pieces of a digit.
         strip: largest width of a strip along an edge, as a share of the image's side.
-        large_side: longer side of an image above which such a strip is no ink, in pixels.
+        large_side: longer side of an image above which such a strip or a long line is no ink, in pixels.
         sheet_ink: share of ink above which the paper is searched for as a sheet inside the image.
         smallest_sheet: least share of the image that the paper of a sheet covers.
         largest_sheet: share of the image above which a sheet is the whole image.
@@ -56,6 +56,7 @@ class _Constants:
         least_digit: least side of a digit beside a long line, as a share of the longer side of the image.
         line_ratio: least ratio of a long line's length to its width.
         from_line: least distance of a digit from a long line, as a share of the longer side of the image.
+        beside: the same in pixels.
         beside_line: least area of a digit beside a long line, as a share of the line's area.
         digit_height: least side of a second digit, as a share of the height of all parts.
         above: share of the narrower part from which two parts are above each other.
@@ -97,7 +98,8 @@ class _Constants:
     over_digit: float = 1.3
     least_digit: float = 0.2
     line_ratio: float = 6.0
-    from_line: float = 0.05
+    from_line: float = 0.06
+    beside: int = 3
     beside_line: float = 0.2
     digit_height: float = 0.45
     above: float = 0.5
@@ -407,7 +409,11 @@ def _is_long_line(line: _Part, parts: list[_Part], labels: Components) -> bool:
     whole = max(labels.shape)
     beside = [part for part in parts if part is not line and part.area > _C.beside_line * line.area]
     longest = max((part.side for part in beside), default=0)
-    if longest < _C.least_digit * whole or line.side < max(_C.line_length * whole, _C.over_digit * longest):
+    if (
+        whole <= _C.large_side
+        or longest < _C.least_digit * whole
+        or line.side < max(_C.line_length * whole, _C.over_digit * longest)
+    ):
         return False
     cv2 = opencv()
     mask = _mask_of([line], labels)
@@ -415,7 +421,7 @@ def _is_long_line(line: _Part, parts: list[_Part], labels: Components) -> bool:
     if max(sides) + 1 < _C.line_ratio * (min(sides) + 1):
         return False
     distance = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
-    return bool(min(_distance(part, labels, distance) for part in beside) > _C.from_line * whole)
+    return bool(min(_distance(part, labels, distance) for part in beside) > max(_C.beside, _C.from_line * whole))
 
 
 def _encloses_another(ring: _Part, parts: list[_Part], labels: Components) -> bool:

@@ -249,3 +249,14 @@ def test_strips_along_edges_without_a_digit_are_blank(strips: tuple[slice, ...])
     for strip in strips:
         page[:, strip] = 40
     assert find_ink(page) is None
+
+
+def test_the_detached_stem_of_a_small_digit_is_no_pen() -> None:
+    """In an image of this size, a stroke is as long as a line beside a digit would be."""
+    page = np.full((28, 28), 250, np.uint8)
+    page[4, 8:13] = page[5:13, 7] = 200
+    page[4:25, 14] = 160
+    ink = find_ink(page)
+    assert ink is not None
+    assert ink.box[1] <= 8
+    assert ink.box[3] >= 15
