@@ -81,7 +81,7 @@ class _Constants:
         thin_floor: level of the box up to which a pixel counts as paper in this step.
         thin_quantile: quantile of the other levels that is taken for their strength.
         thin_ink: strength below which strokes are thin.
-        thin_full: strength that thin strokes get.
+        thin_full: strength that thin strokes get when they are broadened.
     """
 
     box: tuple[int, int] = (18, 20)
@@ -254,7 +254,7 @@ def _filled(levels: Pixels, hollow: Pixels | None, choice: Choice, factor: int) 
     cv2 = opencv()
     if hollow is not None:
         levels[cv2.resize(hollow & choice.kept, levels.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0] = 255
-    return _closed(levels, choice.gap * factor) if choice.gap and max(levels.shape) > _C.large_side else levels
+    return _closed(levels, choice.bridge * factor) if choice.bridge and max(levels.shape) > _C.large_side else levels
 
 
 def _without_surroundings(coarse: Pixels, sheet: Sheet, polarity: Polarity) -> Pixels:
@@ -321,10 +321,10 @@ def _levels(strength: Pixels, kept: Pixels, left_out: Pixels | None, reach: int 
     return levels
 
 
-def _closed(levels: Pixels, gap: float) -> Pixels:
+def _closed(levels: Pixels, bridge: float) -> Pixels:
     """Return the ink of a digit in pieces with the gaps between them filled, but not the holes of a piece."""
     cv2 = opencv()
-    side = odd(gap + 2)
+    side = odd(bridge)
     closed = cv2.morphologyEx(levels, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
     _, labels = cv2.connectedComponents((levels < _C.box_level).view(np.uint8), connectivity=4)
     holes = np.isin(labels, border_of(labels), invert=True)
@@ -360,7 +360,7 @@ def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     box = cv2.resize(cut, (width, height), interpolation=how)
     if scale <= _C.thinning:
-        box = _stretched(box)
+        box = _broaden(box)
     centre = cv2.moments(box)
     top, left = _offset(centre, "m01", height, shape[0]), _offset(centre, "m10", width, shape[1])
     field = np.zeros(shape, np.uint8)
@@ -368,13 +368,15 @@ def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     return field
 
 
-def _stretched(box: Pixels) -> Pixels:
-    """Return ink whose strokes are thinner than a pixel at full strength."""
+def _broaden(box: Pixels) -> Pixels:
+    """Return ink whose strokes are thinner than a pixel with broader strokes at full strength."""
     cv2 = opencv()
     full = quantile(box, cv2.threshold(box, _C.thin_floor, 1, cv2.THRESH_BINARY)[1], _C.thin_quantile)
     if full >= _C.thin_ink or full == 0:
         return box
-    stretched: Pixels = cv2.multiply(box, 1, scale=_C.thin_full / full)
+    broad = cv2.GaussianBlur(box, (3, 3), 0)
+    full = quantile(broad, cv2.threshold(broad, _C.thin_floor, 1, cv2.THRESH_BINARY)[1], _C.thin_quantile)
+    stretched: Pixels = cv2.multiply(broad, 1, scale=_C.thin_full / max(full, 1))
     return stretched
 
 

@@ -63,6 +63,7 @@ class _Constants:
         remnant: largest width of what an edge leaves of another digit, as a share of the main part's side.
         shared: largest share of its width that such a remnant has above or below the main part.
         stroke_gap: largest gap between two pieces of a digit, in stroke widths.
+        bridge: width that is added to the largest gap, so that it is closed, in stroke widths.
         piece_width: least stroke width of a piece, in stroke widths of the main part.
     """
 
@@ -106,6 +107,7 @@ class _Constants:
     remnant: float = 0.5
     shared: float = 0.3
     stroke_gap: float = 2.0
+    bridge: float = 0.3
     piece_width: float = 0.5
 
 
@@ -119,13 +121,13 @@ class Choice(NamedTuple):
         kept: mask of the chosen parts.
         left_out: mask of all other ink; None if there is none.
         others: boxes of other parts that are large enough to be a second digit.
-        gap: largest gap between the pieces of the digit, 0 if it has none.
+        bridge: size of the window that closes the gaps between the pieces of the digit, 0 if it has none.
     """
 
     kept: Pixels
     left_out: Pixels | None
     others: tuple[Box, ...]
-    gap: float = 0.0
+    bridge: float = 0.0
 
     def without(self, lines: Pixels | None) -> "Choice":
         """Return the choice with lines that are no part of the digit."""
@@ -314,10 +316,11 @@ def choose(mask: Pixels, strength: Pixels, *, may_have_frame: bool) -> Choice | 
     large = [part for part in others if _is_second_digit(part, main, high, stroke)]
     pieces = [part for part in others if part not in large]
     kept, gap = _join_pieces(main, pieces, labels, thick, stroke)
+    bridge = gap + _C.bridge * stroke if gap else 0.0
     unwanted = [*framing, *large, *(part for part in parts if part.frame and part is not main)]
     left_out = _mask_of(unwanted, labels)
     others = [part for part in large if not _is_remnant(part, main, mask.shape[1])]
-    return Choice(kept, left_out, tuple(part.box for part in others), gap)
+    return Choice(kept, left_out, tuple(part.box for part in others), bridge)
 
 
 def _runs_along_edge(size: npt.NDArray[np.int32], page: Pixels) -> bool:
