@@ -8,9 +8,8 @@ from PIL import Image, ImageChops, ImageFilter
 
 from digits.images.types import Pixels
 
-_FEW, _LINES = 64, 64
-"""Number of pixels of the first sample that shows whether grey levels have contrast, and of rows and columns of the
-second one."""
+_LINES = 64
+"""Number of rows and columns of the sample that shows whether grey levels have contrast."""
 _CLEAR = 96
 """Range of grey levels from which an image has contrast."""
 _SAMPLE_SIDE = 128
@@ -34,37 +33,41 @@ _STRIP_PIXELS = 1 << 20
 _GREY = ("1", "L", "LA")
 
 
-def find_contrast(grey: Pixels, image: Image.Image) -> Pixels:
+def find_contrast(grey: Image.Image, image: Image.Image) -> Pixels:
     """Return the grey levels of an image, or the channel that shows its ink if they have no contrast and it has.
 
     Args:
-        grey: grey levels on a white background, (H, W) uint8.
+        grey: grey levels on a white background, mode L.
         image: the image itself, in a mode that can be converted to RGBA.
 
     Returns:
-        `grey` itself; or the opacity, inverted; or one of red, green and blue on a white background.
+        (H, W) uint8: the grey levels; or the opacity, inverted; or red, green or blue on a white background.
     """
-    has_channels = image.mode not in _GREY or image.has_transparency_data
-    if not has_channels or min(grey.shape) < _LEAST_SIDE or has_clear_contrast(grey):
-        return grey
+    levels, has_channels = to_array(grey), image.mode not in _GREY or image.has_transparency_data
+    if not has_channels or _is_clear(grey, levels) or min(image.size) < _LEAST_SIDE:
+        return levels
     channel = _visible_channel(_sampled(image))
-    return grey if channel is None else _read_channel(image, channel)
+    return levels if channel is None else _read_channel(image, channel)
 
 
-def has_clear_contrast(grey: Pixels) -> bool:
-    """Return whether some pixels of an image have grey levels that are far apart.
-
-    A few are enough for most images. Looking at more of them takes as long as decoding a small image.
-    """
-    height, width = grey.shape
-    return _is_clear(grey.ravel()[:: grey.size // _FEW + 1]) or _is_clear(
-        grey[:: height // _LINES + 1, :: width // _LINES + 1]
-    )
+def to_array(grey: Image.Image) -> Pixels:
+    """Return the pixels of an image of mode L, (H, W) uint8."""
+    width, height = grey.size
+    return np.frombuffer(grey.tobytes(), np.uint8).reshape(height, width)
 
 
-def _is_clear(grey: Pixels) -> bool:
-    levels = grey.tobytes()
-    return max(levels) - min(levels) >= _CLEAR
+def has_clear_contrast(levels: Pixels) -> bool:
+    """Return whether some rows and columns of an image have grey levels that are far apart."""
+    height, width = levels.shape
+    some = levels[:: height // _LINES + 1, :: width // _LINES + 1]
+    return int(some.max()) - int(some.min()) >= _CLEAR
+
+
+def _is_clear(grey: Image.Image, levels: Pixels) -> bool:
+    if levels.size > _LINES**2:
+        return has_clear_contrast(levels)
+    low, high = grey.im.getextrema()  # the fastest way; in a small image, NumPy takes as long as part of the decoding
+    return bool(high - low >= _CLEAR)
 
 
 def _read_channel(image: Image.Image, name: str) -> Pixels:
@@ -119,5 +122,4 @@ def _channel_on_white(image: Image.Image, name: str) -> Pixels:
         canvas = Image.new("L", image.size, 255)
         canvas.paste(channel, mask=image.getchannel("A"))
         channel = canvas
-    width, height = channel.size
-    return np.frombuffer(channel.tobytes(), np.uint8).reshape(height, width)
+    return to_array(channel)

@@ -28,7 +28,7 @@ from PIL import ExifTags, Image, ImageChops, ImageOps
 from PIL.ImageFile import ImageFile
 
 from digits.errors import DigitsError
-from digits.images.contrast import find_contrast, has_clear_contrast
+from digits.images.contrast import find_contrast, has_clear_contrast, to_array
 from digits.images.formats import (
     DEFAULT_MAX_PIXELS,
     FORMATS,
@@ -292,7 +292,7 @@ def _reduced(content: bytes, size: tuple[int, int], min_side: int) -> Pixels | N
         pixels = _read_reduced(content, "GRAY", width, height)[:, :, 0]
         if has_clear_contrast(pixels) or simplejpeg.decode_jpeg_header(content)[2] == "Gray":
             return pixels
-        return find_contrast(pixels, Image.fromarray(_read_reduced(content, "RGB", width, height)))
+        return find_contrast(Image.fromarray(pixels), Image.fromarray(_read_reduced(content, "RGB", width, height)))
     except ValueError:
         return None
 
@@ -309,7 +309,7 @@ def _upright_reduced(pixels: Pixels, image: ImageFile) -> Decoded:
     small.info = image.info
     turned = small.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
     width, height = reversed(image.size) if turned else image.size
-    return Decoded(_to_array(_oriented(small)), width, height)
+    return Decoded(to_array(_oriented(small)), width, height)
 
 
 def _open(content: bytes, kind: str, place: int | None) -> ImageFile:
@@ -409,15 +409,10 @@ def to_grey(image: Image.Image) -> Pixels:
     if image.mode in ("I", "F"):
         return _grey_of_numbers(np.asarray(image))
     if image.mode == "LAB":
-        return _to_array(image.getchannel("L"))
+        return to_array(image.getchannel("L"))
     if image.has_transparency_data:
-        return find_contrast(_to_array(_on_white(image)), image)
-    return find_contrast(_to_array(image if image.mode == "L" else image.convert("L")), image)
-
-
-def _to_array(image: Image.Image) -> Pixels:
-    width, height = image.size
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(height, width)
+        return find_contrast(_on_white(image), image)
+    return find_contrast(image if image.mode == "L" else image.convert("L"), image)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
