@@ -48,7 +48,8 @@ class _Constants:
         foreign: largest share of the sheet's own level outside the sheet.
         on_sheet: least side of the ink on a sheet, as a share of the sheet's longer side.
         in_frame: least side of the ink in a frame, as a share of the frame's shorter side.
-        frame_ink: largest share that the lines of a frame cover of their hull.
+        ring_ink: largest share that a line around a digit covers of its hull.
+        frame_ink: largest share that the lines of an empty frame cover of its box.
         frame_side: least side of an empty frame, as a share of the image's side.
         frame_line: largest width of the lines of an empty frame, as a share of its shorter side.
         line_length: least length of a long line, as a share of the longer side of the image.
@@ -92,6 +93,7 @@ class _Constants:
     foreign: float = 0.15
     on_sheet: float = 0.2
     in_frame: float = 0.3
+    ring_ink: float = 0.65
     frame_ink: float = 0.5
     frame_side: float = 0.7
     frame_line: float = 0.15
@@ -434,7 +436,7 @@ def _encloses_another(ring: _Part, parts: list[_Part], labels: Components) -> bo
     if not inner:
         return False
     filled = fill_hull(_mask_of([ring], labels))
-    is_line = ring.area <= _C.frame_ink * np.count_nonzero(filled)
+    is_line = ring.area <= _C.ring_ink * np.count_nonzero(filled)
     return bool(is_line) and any(filled[labels == part.label].all() for part in inner)
 
 

@@ -14,6 +14,20 @@ from digits.images.ink.parts import fill_hull, fills_rectangle
 from digits.images.types import Pixels
 
 
+class _Strip(NamedTuple):
+    """Limits of an area that is a strip.
+
+    Args:
+        width: largest width, as a share of the longer side of the area's box.
+        length: least area, in squares of the width.
+        evenness: least mean distance from the edges, as a share of the largest; 1/2 in a strip of one width.
+    """
+
+    width: float
+    length: float
+    evenness: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Constants:
     """Constants of the search for regions.
@@ -23,12 +37,9 @@ class _Constants:
         no_regions: number of labels of an image whose paper is in one piece.
         least_area: least area of a region, in pixels.
         least_stroke: least width of a hollow stroke, in pixels.
+        thin_line: width of an area from which the lines around it are thin, in widths of the lines.
         compact: share of its box above which an area is no hollow stroke, unless the box is long.
         long_box: least ratio of the sides of a long box.
-        long: least area of a hollow stroke, in squares of its width.
-        even_width: least mean distance from the edges of a hollow stroke, as a share of the largest; 1/2 in a strip.
-        thin_line: largest width of the lines around a hollow stroke, as a share of the stroke's width.
-        widest: largest width of a hollow stroke, as a share of the longer side of its box.
         box_side: least side of a box, as a share of the image's side.
         box_paper: least share of paper in a box.
         rectangle: least share that a box covers of the smallest rectangle around it.
@@ -41,12 +52,9 @@ class _Constants:
     no_regions: int = 2
     least_area: int = 12
     least_stroke: float = 2.0
+    thin_line: float = 2.5
     compact: float = 0.65
     long_box: float = 3.0
-    long: float = 4.0
-    even_width: float = 0.43
-    thin_line: float = 1.0
-    widest: float = 0.28
     box_side: float = 0.3
     box_paper: float = 0.45
     rectangle: float = 0.92
@@ -56,6 +64,10 @@ class _Constants:
 
 
 _C = _Constants()
+_THIN = _Strip(width=0.34, length=3.2, evenness=0.36)
+"""Limits of hollow strokes between thin lines."""
+_BROAD = _Strip(width=0.28, length=4.0, evenness=0.43)
+"""Limits of hollow strokes between broader lines, such as those of a ring around a digit."""
 
 
 class Enclosed(NamedTuple):
@@ -107,11 +119,13 @@ def _is_strip(depth: npt.NDArray[np.float32], line: float, side: int) -> bool:
         side: longer side of the area's box.
     """
     deepest = float(depth.max())
-    width = 2 * deepest - 1
+    width, evenness = 2 * deepest - 1, float(depth.mean()) / deepest
+    limits = _THIN if width >= _C.thin_line * line else _BROAD
     return bool(
-        max(_C.least_stroke, line * _C.thin_line) <= width <= _C.widest * side
-        and len(depth) >= _C.long * width**2
-        and float(depth.mean()) >= _C.even_width * deepest
+        width >= max(_C.least_stroke, line)
+        and width <= limits.width * side
+        and len(depth) >= limits.length * width**2
+        and evenness >= limits.evenness
     )
 
 
