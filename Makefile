@@ -54,7 +54,7 @@ lock upgrade: setup
 	@$(RESOLVE) $(if $(filter upgrade,$@),--upgrade) --extra train --extra dev -o $(LOCK)
 	@$(RESOLVE) --no-annotate -c $(LOCK) -o $(dir $(LOCK))requirements-predict.lock
 	@$(RESOLVE) --no-annotate -c $(LOCK) --extra train -o $(dir $(LOCK))requirements-train.lock
-	@$(RESOLVE) --no-annotate -c $(LOCK) --extra heif -o $(dir $(LOCK))requirements-formats.lock
+	@$(RESOLVE) --no-annotate -c $(LOCK) --extra heif --extra pdf -o $(dir $(LOCK))requirements-formats.lock
 
 # What does not concern Digits is passed over by --ignore-vuln ID, with the reason and the date here.
 audit: setup

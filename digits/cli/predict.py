@@ -109,8 +109,8 @@ def predict(
     pages: Annotated[
         Literal["all", "first"] | None,
         typer.Option(
-            help="Pages to read of a TIFF with several: `all`, one row each, or only the `first`. Of animations, only "
-            "the first frame is read. Default: all."
+            help="Pages to read of a TIFF or PDF with several: `all`, one row each, or only the `first`. Of "
+            "animations, only the first frame is read. Default: all."
         ),
     ] = None,
     max_pixels: Annotated[

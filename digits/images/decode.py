@@ -39,7 +39,7 @@ from digits.images.formats import (
     matches_format,
     name_unread,
 )
-from digits.images.pages import PageFile
+from digits.images.pages import EncryptedError, PageFile, PdfPage, open_pdf_page
 from digits.images.types import Pixels
 from digits.status import Status
 
@@ -65,7 +65,7 @@ _ORIENTED_BY = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 _ON_ITS_SIDE = range(5, 9)
 """EXIF orientations that exchange width and height."""
 _MAY_HAVE_FRAMES = ("GIF", "TIFF", "WEBP", "PNG", "AVIF", "HEIF")
-_EXTRAS = {"HEIF or AVIF": "heif"}
+_EXTRAS = {"HEIF or AVIF": "heif", "PDF": "pdf"}
 """Extras that read unsupported formats, by the names of the formats."""
 _TRANSPARENT_SCALE = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 """Factors from PNG depths to 8 bit. Pillow scales the pixels, but not the transparent colour in the chunk tRNS."""
@@ -147,10 +147,14 @@ def decode(
             return plain
         if kind == "JPEG" and min_side and (plain := decode_plain_jpeg(content, max_pixels, min_side)) is not None:
             return plain
+        if kind == "PDF":
+            return decode_pdf(content, max_pixels, place)
         with _silence_warnings():
             return decode_with_pillow(content, kind, max_pixels, min_side, place)
     except DecodeError:
         raise
+    except EncryptedError as error:
+        raise DecodeError("unsupported", "an encrypted PDF; save it without a password") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise DecodeError("too-large", f"this {kind} needs more memory than is allowed; shrink the image") from error
     except Exception as error:  # Pillow's readers raise many kinds of errors on damaged files
@@ -280,6 +284,15 @@ def decode_with_pillow(
     return Decoded(pixels, width, height, more_frames=more_frames)
 
 
+def decode_pdf(content: bytes, max_pixels: int, place: int | None) -> Decoded:
+    """Draw a page of a PDF and convert it to grey."""
+    with open_pdf_page(content, place or 0) as page:
+        _check_size(page, max_pixels)
+        pixels = to_grey(page.draw())
+    height, width = pixels.shape
+    return Decoded(pixels, width, height, more_frames=place is None and page.pages > 1)
+
+
 def _reduced(content: bytes, size: tuple[int, int], min_side: int) -> Pixels | None:
     """Decode a large JPEG at a fraction of its size; return None if it is not large or cannot be decoded."""
     scale = next((scale for scale in _SCALES if min(size) >= min_side * scale), 1)
@@ -319,7 +332,7 @@ def _open(content: bytes, kind: str, place: int | None) -> ImageFile:
     return image
 
 
-def _check_size(image: ImageFile, max_pixels: int) -> None:
+def _check_size(image: ImageFile | PdfPage, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise DecodeError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from digits.errors import UsageError
+from digits.images.pages import PDF_START
 
 Mode = Literal["auto", "mnist", "none"]
 """Mode of normalization; see `digits.images.normalize.normalize`."""
@@ -24,7 +25,7 @@ READERS = {
 FORMATS = tuple(READERS)
 """Names of the formats that are always read."""
 
-OtherFormat = Literal["AVIF", "HEIF", "ICO", "JPEG2000", "PCX", "PPM", "QOI", "SGI", "TGA"]
+OtherFormat = Literal["AVIF", "HEIF", "ICO", "JPEG2000", "PCX", "PDF", "PPM", "QOI", "SGI", "TGA"]
 """Format that is read on request, or if an extra is installed. None of the readers starts another program."""
 
 OTHER_READERS: Mapping[str, str] = {
@@ -33,12 +34,13 @@ OTHER_READERS: Mapping[str, str] = {
     "ICO": "PIL.IcoImagePlugin",
     "JPEG2000": "PIL.Jpeg2KImagePlugin",
     "PCX": "PIL.PcxImagePlugin",
+    "PDF": "pypdfium2",
     "PPM": "PIL.PpmImagePlugin",
     "QOI": "PIL.QoiImagePlugin",
     "SGI": "PIL.SgiImagePlugin",
     "TGA": "PIL.TgaImagePlugin",
 }
-"""Module of Pillow, or of a library for it, that reads each `OtherFormat`."""
+"""Module of Pillow, or of another library, that reads each `OtherFormat`."""
 
 OTHER_EXTENSIONS: Mapping[OtherFormat, tuple[str, ...]] = {
     "AVIF": (".avif", ".avifs"),
@@ -46,6 +48,7 @@ OTHER_EXTENSIONS: Mapping[OtherFormat, tuple[str, ...]] = {
     "ICO": (".ico",),
     "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
     "PCX": (".pcx",),
+    "PDF": (".pdf",),
     "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
     "QOI": (".qoi",),
     "SGI": (".bw", ".rgb", ".rgba", ".sgi"),
@@ -66,13 +69,16 @@ class Extra(NamedTuple):
     formats: tuple[OtherFormat, ...]
 
 
-EXTRAS: Mapping[str, Extra] = {"heif": Extra("pillow_heif", ("HEIF", "AVIF"))}
+EXTRAS: Mapping[str, Extra] = {
+    "heif": Extra("pillow_heif", ("HEIF", "AVIF")),
+    "pdf": Extra("pypdfium2", ("PDF",)),
+}
 """Extras that read more formats, by name."""
 
 UNREAD_KINDS: Mapping[str, tuple[str, ...]] = {
     "heic-file": OTHER_EXTENSIONS["HEIF"],
     "avif-file": OTHER_EXTENSIONS["AVIF"],
-    "pdf-file": (".pdf",),
+    "pdf-file": OTHER_EXTENSIONS["PDF"],
     "7z-archive": (".7z",),
     "rar-archive": (".rar",),
     "zip-archive": (".zip",),
@@ -136,6 +142,8 @@ def matches_format(head: bytes, kind: OtherFormat) -> bool | None:
         return False
     if kind in _BRANDS:
         return _has_brand(head, kind)
+    if kind == "PDF":
+        return head.startswith(PDF_START)
     import_reader(kind)
     _, accepts = Image.OPEN[kind]
     return None if accepts is None else accepts(head) is True
@@ -170,8 +178,7 @@ def is_installed(kind: OtherFormat) -> bool:
 
 def extra_of(reason: str) -> str | None:
     """Return the extra with which files are read that were skipped for a reason of `UNREAD_KINDS`; None if none is."""
-    extra = _EXTRAS_OF_REASONS.get(reason)
-    return extra if extra in EXTRAS else None
+    return _EXTRAS_OF_REASONS.get(reason)
 
 
 def formats_to_read(asked_for: Sequence[OtherFormat]) -> tuple[OtherFormat, ...]:

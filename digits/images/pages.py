@@ -1,4 +1,4 @@
-"""Pages: where the pages of a TIFF begin, found without decoding them.
+"""Pages: where the pages of a TIFF or PDF are, found without decoding them, and one page of a PDF as an image.
 
 The directories of a TIFF form a chain. Only their lengths and links are read here, so that a damaged or hostile
 directory costs its own page alone. Each page is then opened as if its directory were the first of the file.
@@ -6,7 +6,14 @@ directory costs its own page alone. Each page is then opened as if its directory
 
 import io
 import struct
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import ceil
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PageChoice = Literal["all", "first"]
 """Which pages of a file are read; see `PredictionConfig.pages`."""
@@ -18,6 +25,14 @@ _MAX_DIRECTORIES = 4 * MAX_PAGES
 _NO_PAGE = 0b101
 """Bits of the tag NewSubfileType of a directory that is no page: a smaller copy of a page, or a mask of one."""
 _SUBFILE_TYPE, _SHORT = 254, 3
+PDF_START = b"%PDF-"
+"""First bytes of a PDF."""
+PDF_DPI = 200
+"""Resolution at which the pages of a PDF are drawn, in dots per inch: 1654 x 2339 pixels for A4."""
+_POINTS_PER_INCH = 72
+_ENCRYPTION = b"/Encrypt"
+"""Entry of each encrypted PDF. PDFium's own reason for a failure may be that of an earlier file."""
+_PDFIUM_LOCK = Lock()
 _TOO_MANY = f"it has more than {MAX_PAGES:,} pages, and only so many are read; split the file"
 _LOOP = "its list of pages returns to an earlier page, so its end cannot be found; write the file again"
 
@@ -67,15 +82,23 @@ _FORMS = {
 """Forms by the first four bytes of a file: TIFF and BigTIFF, in either byte order."""
 
 
-def list_pages(content: bytes) -> PageList:
-    """Return the pages of a file; the list is empty for every file but a TIFF."""
+def list_pages(content: bytes, *, pdf: bool = False) -> PageList:
+    """Return the pages of a file; the list is empty for every file but a TIFF and a readable PDF.
+
+    Args:
+        content: content of the file.
+        pdf: whether PDF is one of the formats to read.
+    """
     form = _FORMS.get(content[:4])
-    return NO_PAGES if form is None else _tiff_pages(content, form)
+    if form is not None:
+        return _tiff_pages(content, form)
+    return _pdf_pages(content) if pdf and content.startswith(PDF_START) else NO_PAGES
 
 
 def place_of(content: bytes, page: int | None) -> int | None:
-    """Return where a page of a file is, by its number; None for a file with one page."""
-    return None if page is None else list_pages(content).places[page - 1]
+    """Return where a page of a file is, by its number; None for a file with one page, or that cannot be read here."""
+    places = () if page is None else list_pages(content, pdf=True).places
+    return places[page - 1] if page and page <= len(places) else None
 
 
 def _tiff_pages(content: bytes, form: _Form) -> PageList:
@@ -134,3 +157,64 @@ class PageFile(io.BytesIO):
         start = self.tell()
         found = super().read(size)
         return self._header[start : start + len(found)] + found[max(len(self._header) - start, 0) :]
+
+
+class EncryptedError(Exception):
+    """Error for a PDF that needs a password."""
+
+
+class PdfPage(NamedTuple):
+    """Page of an open PDF.
+
+    Args:
+        size: width and height at `PDF_DPI`, in pixels.
+        pages: number of pages of the PDF.
+        page: page of the library.
+    """
+
+    size: tuple[int, int]
+    pages: int
+    page: Any
+
+    def draw(self) -> "Image.Image":
+        """Draw the page on white."""
+        image: Image.Image = self.page.render(scale=PDF_DPI / _POINTS_PER_INCH, rev_byteorder=True).to_pil()
+        return image
+
+
+def _pdf_pages(content: bytes) -> PageList:
+    """Return the pages of a PDF; none if it cannot be opened, which decoding it will report."""
+    with suppress(Exception), _open_pdf(content) as document:
+        places = tuple(range(min(len(document), MAX_PAGES)))
+        return PageList(places, _TOO_MANY if len(document) > MAX_PAGES else None)
+    return NO_PAGES
+
+
+@contextmanager
+def open_pdf_page(content: bytes, place: int) -> Iterator[PdfPage]:
+    """Open a page of a PDF.
+
+    Raises:
+        EncryptedError: if the PDF cannot be opened, and is encrypted.
+        Exception: one of the library, or `ValueError`, if the PDF is damaged.
+    """
+    with _open_pdf(content) as document:
+        page = document[place]
+        width, height = (ceil(side * PDF_DPI / _POINTS_PER_INCH) for side in page.get_size())
+        yield PdfPage((width, height), len(document), page)
+
+
+@contextmanager
+def _open_pdf(content: bytes) -> Iterator[Any]:
+    """Open a PDF with PDFium, which only one thread may use at a time."""
+    import pypdfium2
+
+    with _PDFIUM_LOCK:
+        try:
+            document = pypdfium2.PdfDocument(content)
+        except pypdfium2.PdfiumError as error:
+            raise (EncryptedError() if _ENCRYPTION in content else ValueError("it cannot be opened")) from error
+        try:
+            yield document
+        finally:
+            document.close()

@@ -86,8 +86,8 @@ class PredictionConfig(Settings):
     )
     pages: PageChoice = Field(
         "all",
-        description="Pages to read of a TIFF with several: `all`, one row each, or only the `first`. Of animations, "
-        "only the first frame is read.",
+        description="Pages to read of a TIFF or PDF with several: `all`, one row each, or only the `first`. Of "
+        "animations, only the first frame is read.",
     )
     max_seconds: float = Field(10, gt=0, le=3600, description="Time limit for reading an image or a page, in seconds.")
     max_bytes: int = Field(

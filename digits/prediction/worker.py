@@ -225,7 +225,7 @@ class _Worker:
         except MemoryError:
             return [_unread(path, None, _OUT_OF_MEMORY)]
         digest = hashlib.sha256(content).hexdigest()
-        pages = list_pages(content) if options.pages == "all" else NO_PAGES
+        pages = list_pages(content, pdf="PDF" in options.others) if options.pages == "all" else NO_PAGES
         if pages.several:
             return list(self._read_pages(_File(number, path, digest, content), pages, failed))
         self._limits.begin_decoding(number)

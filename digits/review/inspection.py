@@ -78,8 +78,9 @@ def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto", pag
         ModelError: if the network cannot be run.
     """
     shape, names = predictor.model.input_shape, predictor.model.class_names
-    pages = list_pages(content)
-    picture = decode(content, min_side=MIN_SIDE, others=formats_to_read(()), place=_place_of(page, pages))
+    others = formats_to_read(())
+    pages = list_pages(content, pdf="PDF" in others)
+    picture = decode(content, min_side=MIN_SIDE, others=others, place=_place_of(page, pages))
     pixels, screening_score, *_ = screen(picture.pixels, mode, shape=shape)
     between, findings = _steps_between(picture.pixels, mode, shape)
     (shares,), answered = predictor.predict_with_novelty(pixels[np.newaxis])

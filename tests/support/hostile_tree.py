@@ -144,7 +144,7 @@ class Tree:
         contents = {
             b"empty.png": (b"", "not-an-image"),
             b"text.jpg": (b"=cmd|' /C calc'!A0,\"\n", "not-an-image"),
-            b"document.gif": (b"%PDF-1.7\n", "unsupported"),
+            b"document.gif": (b"%!PS-Adobe\n", "unsupported"),
             b"cut.png": (self._path(b"NA.png").read_bytes()[:-40], "unreadable"),
         }
         for name, (content, status) in contents.items():

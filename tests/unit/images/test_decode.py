@@ -243,7 +243,7 @@ def test_a_damaged_second_frame_is_ignored() -> None:
         (b"PK\3\4\x14\0", "not-an-image", "a zip archive"),
         (b"\x1f\x8b\x08\0", "not-an-image", "image; unpack it"),
         (b"a.png".ljust(257, b"\0") + b"ustar\x0000", "not-an-image", "a tar archive"),
-        (b"%PDF-1.7", "unsupported", "PDF"),
+        (b"%PDF-1.7", "unsupported", "PDF, which needs digits[pdf]; install this extra or"),
         (b"%!PS-Adobe", "unsupported", "PostScript"),
         (b'<?xml version="1.0"?><svg>', "unsupported", "SVG"),
         (b"\x89PNG\r\n\x1a\n", "unreadable", "damaged PNG"),

@@ -11,7 +11,8 @@ from PIL import Image
 from digits.errors import UsageError
 from digits.images.decode import DecodeError, decode
 from digits.images.folder import Listing
-from digits.images.formats import EXTRAS, extra_of, formats_to_read, matches_format, reason_of
+from digits.images.formats import EXTRAS, OtherFormat, extra_of, formats_to_read, matches_format, reason_of
+from digits.images.pages import NO_PAGES, list_pages, place_of
 from digits.images.patterns import Selection
 from digits.images.types import Pixels
 
@@ -53,21 +54,30 @@ def test_files_that_are_not_read_are_named_as_what_they_are(tmp_path: Path, name
 def test_an_extra_is_read_by_default_while_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Formats that were asked for come first. What an extra reads is an image like any other."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
-    assert formats_to_read(("TGA", "AVIF")) == ("TGA", "AVIF", "HEIF")
+    assert formats_to_read(("TGA", "AVIF")) == ("TGA", "AVIF", "HEIF", "PDF")
     selection = Selection(others=formats_to_read(()))
-    assert selection.reason_to_skip(b"a.heic", lambda: None) is None
+    assert [selection.reason_to_skip(name, lambda: None) for name in (b"a.heic", b"a.PDF")] == [None, None]
     without(monkeypatch, "pillow_heif")
-    assert formats_to_read(("TGA", "AVIF")) == ("TGA", "AVIF")
-    with pytest.raises(UsageError, match=r"HEIF needs a library .*: pip install 'digits\[heif\]'"):
-        formats_to_read(("HEIF",))
+    assert formats_to_read(("TGA", "AVIF")) == ("TGA", "AVIF", "PDF")
 
 
-def test_a_format_without_its_library_accepts_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("library", "kind", "content"),
+    [("pillow_heif", "HEIF", b"\0\0\0\x20ftypheic"), ("pypdfium2", "PDF", b"%PDF-1.7\n")],
+)
+def test_a_format_without_its_library_accepts_no_file_and_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, library: str, kind: OtherFormat, content: bytes
+) -> None:
     """The images of a review are tried with every reader."""
-    without(monkeypatch, "pillow_heif")
-    assert matches_format(b"\0\0\0\x20ftypheic", "HEIF") is False
-    with pytest.raises(DecodeError, match="needs digits"):
-        decode(b"\0\0\0\x20ftypheic", others=("HEIF",))
+    without(monkeypatch, library)
+    extra = kind.lower()
+    with pytest.raises(UsageError, match=rf"{kind} needs a library .*: pip install 'digits\[{extra}\]'"):
+        formats_to_read((kind,))
+    assert matches_format(content, kind) is False
+    assert list_pages(content, pdf=True) == NO_PAGES
+    assert place_of(content, 2) is None
+    with pytest.raises(DecodeError, match=rf"which needs digits\[{extra}\]"):
+        decode(content, others=(kind,))
 
 
 def test_the_brands_of_a_container_decide_between_heif_and_avif(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +90,8 @@ def test_the_brands_of_a_container_decide_between_heif_and_avif(monkeypatch: pyt
 
 def test_reasons_name_their_extras() -> None:
     """Archives need none."""
-    assert [extra_of(reason) for reason in ("heic-file", "avif-file", "zip-archive")] == ["heif", "heif", None]
+    reasons = ("heic-file", "avif-file", "pdf-file", "zip-archive")
+    assert [extra_of(reason) for reason in reasons] == ["heif", "heif", "pdf", None]
 
 
 def encoded(pixels: Pixels, kind: str, **options: object) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from digits.images.formats import EXTRAS, UNREAD_KINDS
+from digits.images.formats import UNREAD_KINDS
 from digits.outputs.skipped import _REASONS, describe_nothing, describe_skipped
 
 DOCS = Path(__file__).parents[3] / "docs" / "predictions.md"
@@ -34,9 +34,8 @@ def test_a_run_that_reads_nothing_says_why(skipped: dict[str, int], sentence: st
     assert describe_nothing(skipped) == sentence
 
 
-def test_formats_of_several_extras_are_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_of_several_extras_are_in_one_sentence() -> None:
     """The command that installs them can be copied."""
-    monkeypatch.setitem(EXTRAS, "pdf", EXTRAS["heif"])  # type: ignore[arg-type]
     found = describe_nothing({"pdf-file": 1, "heic-file": 2, "link": 5})
     assert found == "0 images; 2 HEIC and 1 PDF need digits[heif,pdf]; 5 links were not followed"
 

@@ -195,7 +195,7 @@ def test_bad_files_get_a_status_and_leave_all_other_rows_unchanged(job: Job) -> 
     bad = {
         "0000a.png": (b"", "not-an-image"),
         "0001a.png": (b"text", "not-an-image"),
-        "0002a.png": (b"%PDF-1.4", "unsupported"),
+        "0002a.png": (b"%!PS-Adobe", "unsupported"),
         "0003a.png": (png[:-30], "unreadable"),
         "0004a.png": (png[:20] + b"\xff" + png[21:], "unreadable"),
         "0005a.png": (b"\0" * 3000, "too-large"),

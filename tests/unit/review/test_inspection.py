@@ -14,6 +14,7 @@ from digits.images.types import Pixels
 from digits.model.onnx_model import OnnxModel, Predictor
 from digits.outputs.drawing import GAP, LINE
 from digits.review.inspection import KEPT, LEFT_OUT, TILE, draw_inspection, inspect_image
+from tests.support.pdfs import as_pdf
 from tests.support.tiny_model import draw
 
 
@@ -99,6 +100,14 @@ def test_each_page_of_a_file_can_be_inspected(predictor: Predictor, page: int) -
     found = inspect_image(with_frames("TIFF", 1, 2, 3), predictor, page=page)
     assert (found.steps[0].pixels == draw(page)).all()
     assert found.findings[-1] == f"This is page {page} of 3; --page shows another."
+
+
+def test_a_page_of_a_pdf_can_be_inspected_with_the_extra(predictor: Predictor) -> None:
+    """It is drawn like in a prediction."""
+    pytest.importorskip("pypdfium2")
+    found = inspect_image(as_pdf([draw(1), draw(2)]), predictor, page=2)
+    assert (found.width, found.height) == (78, 78)
+    assert found.findings[-1] == "This is page 2 of 2; --page shows another."
 
 
 def test_a_page_that_does_not_exist_is_an_error(predictor: Predictor) -> None:
