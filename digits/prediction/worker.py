@@ -215,7 +215,7 @@ class _Worker:
     def _read(self, number: int, entry: Entry, failed: Mapping[Position, Status]) -> Sequence[_ReadImage]:
         """Return the image of a file, or one image per page if it has several."""
         path, options = escape_path(entry.path), self._plan.options
-        if status := failed.get(Position(number, READING)):
+        if failed and (status := failed.get(Position(number, READING))):
             return [_unread(path, None, self._failure(status))]
         self._limits.begin_image(number, options.max_seconds)
         try:
@@ -230,7 +230,8 @@ class _Worker:
             return list(self._read_pages(_File(number, path, digest, content), pages, failed))
         self._limits.begin_decoding(number)
         place = pages.places[0] if pages.places else None
-        return [self._decode(_File(number, path, digest, content), place, failed.get(Position(number)))]
+        status = failed.get(Position(number)) if failed else None
+        return [self._decode(_File(number, path, digest, content), place, status)]
 
     def _read_pages(self, file: _File, pages: PageList, failed: Mapping[Position, Status]) -> Iterator[_ReadImage]:
         for page, place in enumerate(pages.places, 1):
