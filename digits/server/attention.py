@@ -78,7 +78,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ActiveRun:
-    """Flow run that is running, pending or being cancelled, and holds the slot of its deployment.
+    """Flow run that is running, pending or being cancelled; it holds the slot of its deployment until its lease ends.
 
     Args:
         run: the run.
@@ -346,7 +346,8 @@ def _judge_pool(pool: Pool, state: Path) -> Iterator[str]:
 
 def _judge_active(active: ActiveRun, found: Findings) -> Iterator[str]:
     run, since, age = active.run, show_time(active.since), found.now - active.since
-    holds = f" and holds the slot of {run.deployment}" if run.deployment else ""
+    lost = found.ours and run.type == "PENDING" and age > FREED
+    holds = f" and holds the slot of {run.deployment}" if run.deployment and not lost else ""
     cancel = f"cancel it with `prefect flow-run cancel {run.id}`"
     if active.dead:
         lease = f"; {found.slots}" if run.deployment and not found.ours else ""
@@ -360,7 +361,7 @@ def _judge_active(active: ActiveRun, found: Findings) -> Iterator[str]:
     elif run.type == "RUNNING" and age > TIME_LIMITS.get(active.flow, age) + TOLERANCE:
         limit = TIME_LIMITS[active.flow] / timedelta(hours=1)
         yield f"{run.name} has been {run.state} since {since}{holds}, longer than its limit of {limit:.3g} h; {cancel}"
-    elif active.blocked >= MAX_BLOCKED:
+    elif active.blocked >= MAX_BLOCKED and not lost:
         yield (
             f"{run.name} has been {run.state} since {since}{holds}: {active.blocked} scheduled runs were cancelled or "
             f"skipped meanwhile; wait for its end, or {cancel}"

@@ -115,6 +115,10 @@ PROBLEMS = [
     ),
     (
         active("PENDING", "predict", STARTING + timedelta(seconds=1)),
+        "has been Pending since 2026-11-28 11:44, so no worker starts it; delete it with `prefect flow-run delete",
+    ),
+    (
+        {**active("PENDING", "predict", STARTING + timedelta(seconds=1)), "ours": False},
         (
             "has been Pending since 2026-11-28 11:44 and holds the slot of predict/inbox, so no worker starts it; "
             "delete it with `prefect flow-run delete 1234`"
