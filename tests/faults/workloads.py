@@ -242,7 +242,10 @@ def comparable_content(content: bytes, name: str) -> Any:
     if not name.endswith(".json"):
         return content
     try:
-        return _without_times(json.loads(content))
+        value = json.loads(content)
+        if name.endswith(".summary.json"):
+            value.pop("files", None)  # it has the hashes of the old and the new table until the new one is in place
+        return _without_times(value)
     except ValueError:
         return content
 
