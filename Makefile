@@ -51,7 +51,7 @@ bench: setup
 	@$(RUN) benchmarks
 
 lock upgrade: setup
-	@$(RESOLVE) $(if $(filter upgrade,$@),--upgrade) --extra train --extra dev -o $(LOCK)
+	@$(RESOLVE) $(if $(filter upgrade,$@),--upgrade) --extra train --extra pdf --extra dev -o $(LOCK)
 	@$(RESOLVE) --no-annotate -c $(LOCK) -o $(dir $(LOCK))requirements-predict.lock
 	@$(RESOLVE) --no-annotate -c $(LOCK) --extra train -o $(dir $(LOCK))requirements-train.lock
 	@$(RESOLVE) --no-annotate -c $(LOCK) --extra heif --extra pdf -o $(dir $(LOCK))requirements-formats.lock

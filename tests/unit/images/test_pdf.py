@@ -8,8 +8,6 @@ from digits.images.pages import MAX_PAGES, NO_PAGES, list_pages, place_of
 from digits.images.types import Pixels
 from tests.support.pdfs import as_pdf, encrypted, one_page, pdf_of
 
-pytest.importorskip("pypdfium2")
-
 
 def stroke(left: int) -> Pixels:
     """Draw a vertical stroke on a white page of 80 x 100 pixels."""

@@ -14,8 +14,6 @@ from digits.prediction.publish import predict_folder
 from tests.support.pdfs import as_pdf, encrypted, inflating, one_page, slow
 from tests.support.tiny_model import MakePictures, draw
 
-pytest.importorskip("pypdfium2")
-
 
 def predict(folder: Path, model: OnnxModel, **options: Any) -> list[dict[str, Any]]:
     """Predict a folder and return the rows of its table."""

@@ -102,9 +102,8 @@ def test_each_page_of_a_file_can_be_inspected(predictor: Predictor, page: int) -
     assert found.findings[-1] == f"This is page {page} of 3; --page shows another."
 
 
-def test_a_page_of_a_pdf_can_be_inspected_with_the_extra(predictor: Predictor) -> None:
+def test_a_page_of_a_pdf_can_be_inspected(predictor: Predictor) -> None:
     """It is drawn like in a prediction."""
-    pytest.importorskip("pypdfium2")
     found = inspect_image(as_pdf([draw(1), draw(2)]), predictor, page=2)
     assert (found.width, found.height) == (78, 78)
     assert found.findings[-1] == "This is page 2 of 2; --page shows another."
