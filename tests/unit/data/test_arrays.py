@@ -252,7 +252,14 @@ class TestCheckArrays:
         """The findings come in a fixed order."""
         data = make_arrays()
         findings = findings_of(data)
-        assert list(findings) == ["structure", "balance", "duplicates-across", "duplicates-in-training", "blank"]
+        assert list(findings) == [
+            "structure",
+            "missing-digits",
+            "balance",
+            "duplicates-across",
+            "duplicates-in-training",
+            "blank",
+        ]
         assert not any(finding.fatal for finding in findings.values())
         assert findings["structure"].message == "40 training and 10 test images of 5 by 4 pixels"
         require_sound(findings.values())
@@ -267,7 +274,7 @@ class TestCheckArrays:
             ({"test_labels": np.zeros(10, np.int64)}, r"test labels are \(10,\) int64"),
             ({"test_labels": np.full(10, 2, np.uint8)}, "10 test labels have no class: the highest label is 2"),
             ({"test_pixels": np.zeros((10, 6, 4), np.uint8)}, r"training images are \(5, 4\), test images \(6, 4\)"),
-            ({"class_names": ("0",)}, "there are 1 classes"),
+            ({"class_names": ("0",)}, "there is one class, 0"),
             ({"class_names": ("0", "0")}, "two classes have the same name"),
         ],
     )

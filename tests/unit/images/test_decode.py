@@ -558,7 +558,7 @@ def test_large_images_of_numbers_are_converted_in_strips(mode: str, monkeypatch:
     assert np.abs(whole - values / 257).max() <= 0.51
 
 
-@pytest.mark.parametrize("kind", sorted(set(OTHER_EXTENSIONS) - {"HEIF"}))
+@pytest.mark.parametrize("kind", sorted(set(OTHER_EXTENSIONS) - {"HEIF", "PDF"}))
 def test_other_formats_are_read_on_request(kind: OtherFormat) -> None:
     """Otherwise they are refused. A request does not affect files in the usual formats."""
     image = Image.fromarray(np.kron(GREY, np.ones((8, 8), np.uint8)))
