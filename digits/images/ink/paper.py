@@ -29,6 +29,7 @@ class _Constants:
         noise: share of the range of levels from which noise is removed.
         grain: median of the noise as a share of its standard deviation, as the median of 3x3 pixels shows it.
         darkest_paper: lower limit of the paper's level as a divisor, so that noise in the dark is not amplified.
+        only_noise: median of the noise, as a share of the range of levels, above which a page shows nothing but noise.
         dark_noise: level added before taking a logarithm, so that noise in the dark is not amplified.
         least_variance: variance below which the skewness is taken to be 0.
         stroke: side of the wide window for morphology, as a share of the longer side; wider than any stroke.
@@ -51,6 +52,7 @@ class _Constants:
     least_side: int = 3
     noise: float = 0.05
     grain: float = 0.6
+    only_noise: float = 0.075
     darkest_paper: int = 16
     dark_noise: int = 32
     least_variance: float = 1e-9
@@ -117,17 +119,19 @@ def has_plain_border(border: Pixels) -> bool:
 def denoise(page: Pixels, border: Pixels) -> Pixels:
     """Return a small page without the noise of its pixels; the page itself if it has little noise, or two levels.
 
+    A page of nothing but noise also stays as it is: without its grain, it would look like a scribble.
     The noise is measured along the border first, which takes less time than in the whole page.
     """
     if max(page.shape) > _C.coarse_side or min(page.shape) < _C.least_side:
         return page
     cv2 = opencv()
     darkest, lightest, *_ = cv2.minMaxLoc(page)
-    least = _C.noise * (lightest - darkest)
+    levels = lightest - darkest
+    least = _C.noise * levels
     if cv2.norm(border[1:], border[:-1], cv2.NORM_L1) < least * border.size:
         return page
     grain = quantile(cv2.absdiff(page, cv2.medianBlur(page, 3)), np.ones_like(page), 0.5)
-    if grain < _C.grain * least:
+    if not _C.grain * least <= grain <= _C.only_noise * levels:
         return page
     smooth: Pixels = cv2.GaussianBlur(page, (3, 3), 0)
     return smooth

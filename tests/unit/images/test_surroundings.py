@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
+from digits.images.ink.paper import border_of, denoise
 from digits.images.normalize import find_ink, normalize
 from digits.images.screening import NOT_A_DIGIT, screen
 from digits.images.types import Pixels
@@ -172,6 +173,12 @@ def test_a_line_of_one_pixel_keeps_its_strength() -> None:
     page = Image.new("L", (300, 300), 255)
     ImageDraw.Draw(page).line([(105, 45), (231, 45), (168, 140), (147, 255)], fill=0)
     assert np.median(normalize(np.asarray(page)).max(axis=1)[5:23]) > 150
+
+
+def test_an_image_of_nothing_but_noise_keeps_its_grain() -> None:
+    """Without its grain, it looks like a scribble, of which networks are more certain."""
+    page = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
+    assert denoise(page, border_of(page)) is page
 
 
 @pytest.mark.parametrize("size", [28, 48])
