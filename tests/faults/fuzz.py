@@ -77,7 +77,8 @@ class Results:
     def add(self, paths: Sequence[Path], rows: Sequence[dict[str, str]]) -> None:
         """Add a batch of files and their rows, and measure the cost of decoding each file."""
         self.statuses.update(row["status"] for row in rows)
-        files, named = Counter(path.name for path in paths), Counter(row["path"] for row in rows)
+        first_rows = (row for row in rows if row["page"] in ("", "1"))
+        files, named = Counter(path.name for path in paths), Counter(row["path"] for row in first_rows)
         self.mismatches += ((files - named) + (named - files)).total()
         cpus = len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(cpus) as pool:

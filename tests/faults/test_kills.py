@@ -48,7 +48,7 @@ def test_predictions_killed_at_random_instants_are_resumed() -> None:
 
 
 def test_a_table_that_is_written_in_place_is_found(tmp_path: Path) -> None:
-    result = kills("--rounds", "2", "--seed", "1", broken_by=(tmp_path, TORN_WRITES))
+    result = kills("--rounds", "10", "--seed", "1", broken_by=(tmp_path, TORN_WRITES))
     assert result.returncode == 1, result.stdout + result.stderr
     assert "the table was incomplete" in result.stdout
 

@@ -39,6 +39,13 @@ def test_the_installed_distributions_meet_each_others_requirements() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_wheel_has_every_package() -> None:
+    """A package that is missing in pyproject.toml is found in a clone, but not in an installed wheel."""
+    declared = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(HERE).parts) for path in (HERE / "digits").rglob("__init__.py")}
+    assert found <= set(declared)
+
+
 def test_the_lock_meets_the_dependencies_of_the_project_on_every_platform() -> None:
     """Two bounds keep the server of Prefect working."""
     wanted = dependencies()
