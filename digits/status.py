@@ -31,10 +31,14 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 are the full-width forms of the others."""
 
 
+NOVELTY_DECIMALS = 3
+"""Decimals to which an out-of-distribution score is rounded before it decides on the status of an image."""
+
+
 def combine_novelty(
     network_scores: "npt.NDArray[np.float32] | None", screening_scores: Sequence[float]
 ) -> list[float | None]:
-    """Return the out-of-distribution scores as the table shows them: network score plus screening score, 3 decimals.
+    """Return the out-of-distribution scores as the table shows them: network score plus screening score.
 
     Args:
         network_scores: (N,) float32, scores of the images by the network; None if the network has no such output.
@@ -47,7 +51,9 @@ def combine_novelty(
 
     if network_scores is None:
         return [None] * len(screening_scores)
-    total: list[float | None] = (network_scores + np.asarray(screening_scores, np.float64)).round(3).tolist()
+    total: list[float | None] = (
+        (network_scores + np.asarray(screening_scores, np.float64)).round(NOVELTY_DECIMALS).tolist()
+    )
     return total
 
 

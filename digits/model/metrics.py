@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from digits.errors import ModelError
+from digits.status import NOVELTY_DECIMALS
 
 CALIBRATION_BINS = 15
 """Number of bins of equal width of the reliability diagram."""
@@ -138,6 +139,7 @@ def evaluate(
     predicted, confidence = prob.argmax(axis=1), prob.max(axis=1)
     right = predicted == true
     bins = reliability_bins(confidence, right)
+    scores = None if novelty is None else novelty.round(NOVELTY_DECIMALS)
     return Evaluation(
         class_names=tuple(class_names),
         count=len(true),
@@ -150,8 +152,8 @@ def evaluate(
         mistakes=_most_confident_mistakes(true, predicted, confidence),
         risk=_risk_curve(confidence, right),
         least_certain=_list_predictions(np.argsort(confidence, kind="stable"), true, predicted, confidence),
-        rejected=() if novelty is None else _list_predictions(_rejected(novelty), true, predicted, confidence),
-        rejected_share=None if novelty is None else float((novelty > 0).mean()),
+        rejected=() if scores is None else _list_predictions(_rejected(scores), true, predicted, confidence),
+        rejected_share=None if scores is None else float((scores > 0).mean()),
     )
 
 

@@ -160,10 +160,10 @@ def test_a_missing_or_surplus_row_is_a_broken_promise(names: list[str], tmp_path
     for path in paths:
         Image.new("L", (28, 28)).save(path)
     found = Results()
-    found.add(paths, [{"path": name, "status": "ok"} for name in names])
+    found.add(paths, [{"path": name, "status": "ok", "page": ""} for name in names])
     assert [fault for fault in report(found) if "have no row" in fault]
     whole = Results()
-    whole.add(paths, [{"path": path.name, "status": "ok"} for path in paths])
+    whole.add(paths, [{"path": path.name, "status": "ok", "page": ""} for path in paths])
     assert list(report(whole)) == []
     assert sorted(cost.name for cost in whole.costs) == ["a.png", "b.png"]
 

@@ -206,3 +206,9 @@ def test_risk_is_the_error_rate_among_the_most_confident_predictions():
     prob = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]]
     found = evaluate(np.array([0, 1, 0, 1]), prob, class_names=("a", "b")).risk
     assert [(point.coverage, point.error) for point in found] == [(0.25, 0), (0.5, 0.5), (0.75, 1 / 3), (1, 0.5)]
+
+
+def test_scores_are_rounded_as_in_tables_before_they_reject_an_image():
+    """So the share is that of the rows with the status `not-a-digit`."""
+    found = evaluate([0, 1], np.eye(2), class_names=["0", "1"], novelty=np.array([0.0004, 0.0006]))
+    assert found.rejected_share == 0.5
