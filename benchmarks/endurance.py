@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.support.networks import tiny_store
 from tests.support.pictures import write_images
 from tests.support.processes import measure_memory
-from tests.support.running_system import RunningSystem
+from tests.support.running_system import RunningSystem, started
 from tests.support.server import free_port
 
 IMAGES = 100
@@ -54,11 +54,8 @@ def main() -> int:
         secrets = tuple(SETTINGS.items())
         system = RunningSystem(tiny_store(home / "artifacts"), home / "state", home, free_port(), secrets)
         write_images(home / "scans", IMAGES)
-        try:
-            system.up()
+        with started(system):
             return _report(_execute(system, home, options.minutes * 60, options.seconds))
-        finally:
-            system.down()
 
 
 def _execute(system: RunningSystem, home: Path, seconds: float, pause: float) -> list[Sample]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running_system import RunningSystem
-from tests.support.server import free_port, unmeasured
+from tests.support.running_system import RunningSystem, started
+from tests.support.server import free_port
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parents[2]
@@ -79,12 +79,8 @@ def running(
     """Start a system in the project with the installed command."""
     home = tmp_path_factory.mktemp("home")
     system = RunningSystem(own_root, home / "state", home, free_port(), (("PYTHONPATH", ""),), project, installed)
-    try:
-        with unmeasured():
-            system.up()
-        yield system
-    finally:
-        system.down()
+    with started(system) as running:
+        yield running
 
 
 def test_a_project_from_the_wheel_predicts_a_folder_and_has_two_inboxes(

@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.support.networks import tiny_store
 from tests.support.pictures import write_images
-from tests.support.running_system import ENDED, RunningSystem
+from tests.support.running_system import ENDED, RunningSystem, started
 from tests.support.server import free_port
 
 IMAGES = 3
@@ -36,11 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         home = Path(name)
         system = RunningSystem(tiny_store(home / "artifacts"), home / "system", home, free_port())
         write_images(home / "scans", IMAGES)
-        try:
-            system.up()
+        with started(system):
             return _report(_execute(system, home, count), system)
-        finally:
-            system.down()
 
 
 def _execute(system: RunningSystem, home: Path, count: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Tests of the pages of a TIFF: found cheaply, each decoded by itself, and bounded in number."""
+"""Tests of the pages of a TIFF: how they are found, decoded separately, and limited in number."""
 
 import io
 import struct

@@ -53,7 +53,7 @@ def test_links_have_rows_if_they_are_followed(store: Store, data: Path) -> None:
 def test_an_incremental_run_notices_that_a_link_leads_to_another_file(
     store: Store, data: Path, make_pictures: MakePictures
 ) -> None:
-    """A link that is made anew for the same file changes nothing."""
+    """A link that is replaced by another one to the same file changes nothing."""
     predict(store, data, incremental=True)
     make_pictures(data.parent / "more", IMAGES + 1)
     (data / "0000.png").unlink()
