@@ -11,10 +11,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-import requests
 from prefect.server.schemas.schedules import CronSchedule
 
 from tests.support.running_system import RunningSystem
+from tests.support.server import ask_api
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -43,12 +43,7 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     for _ in range(2):
         prefect("--no-prompt", "deploy", "--all", api=server)
 
-    def asked(path: str, body: Any = None) -> Any:
-        answer = requests.request("GET" if body is None else "POST", f"{server}{path}", json=body, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
-
-    return asked
+    return lambda path, body=None: ask_api(f"{server}{path}", body)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
+
+from tests.support.server import ask_api
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ def test_prefect_deploy_takes_the_file_without_a_question(pool: str, server: str
     prefect(server, "work-pool", "create", "--overwrite", *options)
     prefect(server, "--no-prompt", "deploy", "--all", "--prefect-file", file)
     for name in NAMES:
-        found: dict[str, Any] = requests.get(f"{server}/deployments/name/{name}", timeout=30).json()
+        found: dict[str, Any] = ask_api(f"{server}/deployments/name/{name}")
         assert found["work_pool_name"] == options[-1]
         assert found["pull_steps"] == [
             {"prefect.deployments.steps.set_working_directory": {"directory": "/opt/digits"}}

@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import requests
+from uuid import uuid4
 
 from digits.cli.status import NEEDS_ATTENTION
 from digits.server.password import read_password
 from digits.settings import root_name
-from tests.support.server import unmeasured
+from tests.support.server import ask_api, unmeasured
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 TIMEOUT = 300
@@ -89,18 +88,8 @@ class RunningSystem:
         return dict(self.digits("status", "--json", code=(0, NEEDS_ATTENTION)))
 
     def ask(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
-        """Send a request to the API and return the answer. Retry while the server is unavailable."""
-        method, data = (method or "GET", None) if body is None else (method or "POST", json.dumps(body))
-        headers = {"Content-Type": "application/json"}
-        for _ in range(BUSY_RETRIES):
-            asked = requests.request(
-                method, f"{self.url}/api{path}", data=data, headers=headers, auth=self.password, timeout=120
-            )
-            if asked.status_code != requests.codes.unavailable:  # Prefect's own clients retry too
-                break
-            time.sleep(1)
-        asked.raise_for_status()
-        return asked.json() if asked.content else None
+        """Send a request to the API and return the answer."""
+        return ask_api(f"{self.url}/api{path}", body, method=method, password=self.password)
 
     @property
     def password(self) -> tuple[str, str] | None:
@@ -117,7 +106,8 @@ class RunningSystem:
     def run(self, deployment: str, **parameters: Any) -> str:
         """Start a run of a deployment and return its ID."""
         found = self.ask(f"/deployments/name/{deployment}")
-        made = self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        wanted = {"parameters": parameters, "idempotency_key": str(uuid4())}
+        made = self.ask(f"/deployments/{found['id']}/create_flow_run", wanted)
         return str(made["id"])
 
     def state_of(self, run: str) -> dict[str, Any]:

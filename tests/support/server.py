@@ -8,15 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import requests
 
 from digits.server.api import answers
 
 TIMEOUT = 120
 """Maximum seconds for the start of a server, which first creates its database."""
+ANSWER_TIMEOUT = 60
+"""Seconds after which a request is sent again."""
 
 
 @contextmanager
@@ -71,6 +76,25 @@ def api_with(code: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/api"
         server.shutdown()
         thread.join()
+
+
+def ask_api(
+    address: str, body: Any = None, *, method: str | None = None, password: tuple[str, str] | None = None
+) -> Any:
+    """Send a request to a server's API and return the answer.
+
+    Send it again while the server is unavailable or does not answer, as Prefect's own clients do.
+    """
+    method = method or ("GET" if body is None else "POST")
+    deadline = time.monotonic() + 5 * ANSWER_TIMEOUT
+    while True:
+        with suppress(requests.ReadTimeout):
+            answer = requests.request(method, address, json=body, auth=password, timeout=ANSWER_TIMEOUT)
+            if answer.status_code != requests.codes.unavailable:
+                answer.raise_for_status()
+                return answer.json() if answer.content else None
+        assert time.monotonic() < deadline, f"{method} {address} is not answered"
+        time.sleep(1)
 
 
 def free_port() -> int:
