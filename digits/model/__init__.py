@@ -5,5 +5,7 @@
 - `drift`: how a folder differs from the test images, or from a baseline
 - `metrics`: accuracy, calibration error, confusion matrix and per-class figures
 - `onnx_model`: the exported model: loading and prediction with ONNX Runtime
+- `preparation`: an exported network as ONNX Runtime runs it fastest, with the same results
+- `protobuf`: the fields of a protobuf message
 - `safety`: checks of model files before they are loaded
 """

@@ -16,6 +16,7 @@ from digits.errors import ModelError
 from digits.images.types import Pixels
 from digits.model.calibration import RiskStep, apply_temperature
 from digits.model.drift import Reference
+from digits.model.preparation import prepare_network
 from digits.model.safety import check_onnx_file
 from digits.store.files import hash_file
 from digits.store.records import digest_of
@@ -132,7 +133,7 @@ class Predictor:
 
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
-        self._session = _open_session(model)
+        self._session, self._scale = _open_session(model)
         self._input = self._session.get_inputs()[0].name
         self._batch = np.zeros((BATCH, *model.input_shape, 1), np.float32)
         found = self._run().probabilities.shape
@@ -168,7 +169,7 @@ class Predictor:
     def _batches(self, pixels: Pixels) -> Iterator[ModelOutput]:
         for start in range(0, len(pixels), BATCH):
             batch = pixels[start : start + BATCH]
-            self._batch[: len(batch), :, :, 0] = batch
+            np.multiply(batch, self._scale, out=self._batch[: len(batch), :, :, 0])
             self._batch[len(batch) :] = 0
             yield self._truncate(self._run(), len(batch))
 
@@ -202,7 +203,8 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-def _open_session(model: OnnxModel) -> Any:
+def _open_session(model: OnnxModel) -> tuple[Any, np.float32]:
+    """Return the loaded network, and the factor by which its input is multiplied first."""
     onnxruntime = load_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -213,7 +215,8 @@ def _open_session(model: OnnxModel) -> Any:
     try:
         content = model.onnx.read_bytes()
         check_onnx_file(content, name=str(model.onnx))
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        network, scale = prepare_network(content)
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"]), scale
     except ModelError:
         raise
     except Exception as error:  # the errors of ONNX Runtime have no common base class

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from digits.errors import ModelError
+from digits.model.protobuf import fields
 
 ALLOWED_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 """Members of a `.keras` archive. Keras 3 neither compresses nor encrypts them."""
@@ -71,12 +72,8 @@ _NODE.inner[5] = _Message({5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _
 _MODEL = _Message({7: _GRAPH}, {20: "a training graph", 25: "functions of its own"})
 """Message type of an ONNX file. The field numbers are those of onnx.proto (ONNX 1.23)."""
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-"""Wire types of protobuf fields."""
 _MAX_DEPTH = 16
 """Largest depth of nested messages."""
-_MAX_VARINT = 10
-"""Largest length of a variable-length integer in bytes."""
 
 
 def check_keras_file(content: bytes, *, name: str) -> None:
@@ -192,44 +189,8 @@ def _is_plain(dataset: Any) -> bool:
 def _check_message(content: memoryview, message: _Message, depth: int = 0) -> None:
     if depth > _MAX_DEPTH:
         raise ModelError(f"messages nested deeper than {_MAX_DEPTH} levels")
-    for number, value in _fields(content):
+    for number, value in fields(content):
         if number in message.forbidden and value:
             raise ModelError(message.forbidden[number])
         if number in message.inner and isinstance(value, memoryview):
             _check_message(value, message.inner[number], depth + 1)
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of each field of a protobuf message. Values other than integers are yielded as bytes."""
-    place = 0
-    while place < len(content):
-        tag, place = _varint(content, place)
-        kind = tag & 7
-        if kind == _VARINT:
-            value, place = _varint(content, place)
-            yield tag >> 3, value
-            continue
-        length, place = _length(content, place, kind)
-        if place + length > len(content):
-            raise ModelError("truncated content")
-        yield tag >> 3, content[place : place + length]
-        place += length
-
-
-def _length(content: memoryview, place: int, kind: int) -> tuple[int, int]:
-    """Return the number of bytes of a field's value, and the position at which the value begins."""
-    if kind == _LENGTH:
-        return _varint(content, place)
-    if kind not in (_FIXED32, _FIXED64):
-        raise ModelError("other content")
-    return (4 if kind == _FIXED32 else 8), place
-
-
-def _varint(content: memoryview, place: int) -> tuple[int, int]:
-    """Return the integer at a position, and the position after it."""
-    value = 0
-    for count, byte in enumerate(content[place : place + _MAX_VARINT]):
-        value |= (byte & 0x7F) << 7 * count
-        if byte < 0x80:  # noqa: PLR2004 - the highest bit is set if more bytes follow
-            return value, place + count + 1
-    raise ModelError("other content")
