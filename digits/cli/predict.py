@@ -156,7 +156,7 @@ def predict(
         typer.Option(
             "--force",
             help="Overwrite files in the place of the table that Digits did not write or that were changed since, and "
-            "with `incremental`, drop any number of rows.",
+            "drop any number of rows of a table.",
         ),
     ] = None,
     track: Annotated[bool, typer.Option("--track", help="Fail if no Prefect API can record the run.")] = False,

@@ -108,5 +108,5 @@ class PredictionConfig(Settings):
     force: bool = Field(
         False,
         description="Overwrite files in the place of the table that Digits did not write or that were changed since, "
-        "and with `incremental`, drop any number of rows.",
+        "and drop any number of rows of a table.",
     )

@@ -24,7 +24,7 @@ import json
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -40,6 +40,7 @@ from digits.images.file_list import FileList
 from digits.images.folder import MISSING_SIZE, DirectoryReader, Entry, LinkRule, unescape_path, update_escape
 from digits.images.source import Source
 from digits.model.onnx_model import OnnxModel
+from digits.outputs.skipped import describe_skipped
 from digits.outputs.summary import removed_rows_paths
 from digits.outputs.table import PAGE, TableFile, columns_of, read_table
 from digits.prediction.plan import KNOWN_FILE, FormerRows, IncrementalRows, Plan, decode_entry, encode_entry
@@ -184,8 +185,10 @@ class RowReuse:
         self.settled = ledger is not None
         """Whether no file is new, changed or gone, so that the new table and ledger would equal the existing ones."""
 
-    def entries_to_predict(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+    def entries_to_predict(self, entries: Iterable[Entry]) -> Generator[Entry, None, None]:
         """Write the file of known rows, and yield the entries to predict.
+
+        The caller closes the generator, since closing the file may fail.
 
         Args:
             entries: entries of the listing, sorted by path like the lines of the ledger.
@@ -231,42 +234,49 @@ class RowReuse:
         return line.text if same else b""
 
 
-def require_rows_kept(table: Path, ledger: Ledger | None, listed: Path, source: Path) -> None:
-    """Check that no incremental run drops most rows of a table, as it would for a folder that is not mounted.
+def require_rows_kept(
+    table: Path, ledger: Ledger | None, paths: Iterable[bytes], source: Path, skipped: Mapping[str, int]
+) -> None:
+    """Check that a run does not drop most rows of a table, as it would for a folder that is not mounted.
 
     Rows whose images the janitor has removed do not count: they are in a table of removed rows.
 
     Args:
         table: path of the table.
         ledger: ledger of the table; without one, the rows are read from the table, if it exists.
-        listed: file of known rows that `RowReuse` has written, with the files of the new listing.
+        paths: paths of the files that the run has found.
         source: folder or archive, for the message.
+        skipped: number of skipped files by reason, for the message.
 
     Raises:
-        UsageError: if more than half of at least `MIN_KNOWN_ROWS` rows would be dropped.
+        UsageError: if the rows that would be dropped are too many, see `drops_too_many`.
     """
-    found = _digests(_listed_paths(listed))
+    found = _digests(paths)
     known, gone = _count_gone(_last_rows(table, ledger), found)
-    if drops_too_many(known, gone):
+    if drops_too_many(known, gone, found.size):
         removed = {(row["path"], row["sha256"]) for path in removed_rows_paths(table) for row in read_table(path)}
         rows = (row for row in _last_rows(table, ledger) if (row["path"], row["sha256"]) not in removed)
         known, gone = _count_gone(rows, found)
-    if drops_too_many(known, gone):
+    if drops_too_many(known, gone, found.size):
+        others = f" (found: {describe_skipped(skipped)})" if any(skipped.values()) else ""
         raise UsageError(
-            f"{source}: {gone:,} of the {known:,} images in {table} are gone, so their rows were not "
-            "dropped and the table was kept; check that the folder is mounted and complete, or drop the rows with "
-            "--force (`force` among the options of a deployment)"
+            f"{source}: {gone:,} of the {known:,} images in {table} are gone, so their rows were not dropped and the "
+            f"table was kept; check that the folder is mounted and complete{others}, or drop the rows with --force "
+            "(`force` among the options of a deployment)"
         )
 
 
-def drops_too_many(known: int, gone: int) -> bool:
-    """Return whether a run drops more rows than usual: more than half of them, if they are not few.
+def drops_too_many(known: int, gone: int, found: int) -> bool:
+    """Return whether a run drops more rows than usual: all of them, or more than half if they are not few.
+
+    A run that finds files may drop all rows if they are few.
 
     Args:
         known: number of rows of the table.
         gone: number of those whose file is gone.
+        found: number of files that the run has found.
     """
-    return known >= MIN_KNOWN_ROWS and 2 * gone > known
+    return gone > 0 and (not found or (known >= MIN_KNOWN_ROWS and 2 * gone > known))
 
 
 def _last_rows(table: Path, ledger: Ledger | None) -> Iterator[Record]:
@@ -278,7 +288,8 @@ def _last_rows(table: Path, ledger: Ledger | None) -> Iterator[Record]:
     return (row for row in rows if row["status"] != "vanished")
 
 
-def _listed_paths(listed: Path) -> Iterator[bytes]:
+def found_paths(listed: Path) -> Iterator[bytes]:
+    """Yield the paths of the files that were found, from the file of known rows that `RowReuse` has written."""
     with listed.open("rb") as file:
         entries = (decode_entry(record) for record, _ in _pairs(file))
         yield from (entry.path for entry in entries if entry.size != MISSING_SIZE)
@@ -349,8 +360,10 @@ class NewLedger:
         self._plan, self._former = plan, former
         self._rows = plan.path / "rows"
 
-    def merged_rows(self, parts: Iterable[bytes]) -> Iterator[list[Record]]:
+    def merged_rows(self, parts: Iterable[bytes]) -> Generator[list[Record], None, None]:
         """Yield the rows of each file of the table in order, and write them to the ledger.
+
+        The caller closes the generator, since closing the file may fail.
 
         Args:
             parts: contents of the part files: predicted rows as JSON lines.
@@ -466,8 +479,10 @@ class Replacement:
         self._links = links
         self.rows = self.kept = 0
 
-    def entries_to_predict(self) -> Iterator[Entry]:
+    def entries_to_predict(self) -> Generator[Entry, None, None]:
         """Write the file of kept rows, and yield the entries to predict in the order of the table.
+
+        The caller closes the generator, since closing the file may fail.
 
         Raises:
             UsageError: if none of the files exists.

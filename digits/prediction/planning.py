@@ -9,7 +9,7 @@ import shutil
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from digits.errors import CorruptArtifactError, StoreError, UsageError, os_errors_as
 from digits.images.archive import Archive, ArchiveListing, Identity, is_archive
 from digits.images.file_list import FileList, read_file_list
-from digits.images.folder import Entry, Listing, entry_for, resolve_source
+from digits.images.folder import MISSING_SIZE, Entry, Listing, entry_for, resolve_source
 from digits.images.formats import EXTENSIONS, NAMING_BYTES, formats_to_read, name_unread
 from digits.images.normalize import SPEC
 from digits.images.patterns import Selection
@@ -34,6 +34,7 @@ from digits.prediction.incremental import (
     Replacement,
     RowReuse,
     find_ledger,
+    found_paths,
     ledger_directory,
     open_replaceable_table,
     require_rows_kept,
@@ -170,6 +171,8 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
             former = last.write(listing, path, options)
         else:
             listing.write(found.entries)
+            if not (listing.found or options.force):
+                require_rows_kept(out, None, (), found.place, found.skipped)
     skipped = dict(sorted(found.skipped.items()))
     size = _shard_size(listing.images, listing.bytes, options)
     offsets = listing.offsets(size)
@@ -230,9 +233,10 @@ class _LastRun(NamedTuple):
         known = path / KNOWN_FILE
         with open_source(self.found.place, self.found.archive, options.follow_links) as opened:
             reuse = RowReuse(known, ledger, opened, max_bytes=options.max_bytes, verify=options.verify)
-            listing.write(reuse.entries_to_predict(self.found.entries))
+            with closing(reuse.entries_to_predict(self.found.entries)) as entries:
+                listing.write(entries)
         if not (options.force or (ledger and 2 * reuse.unchanged >= reuse.known)):
-            require_rows_kept(self.out, last, known, self.found.place)
+            require_rows_kept(self.out, last, found_paths(known), self.found.place, self.found.skipped)
         return IncrementalRows(
             rows=reuse.rows,
             unchanged=reuse.unchanged,
@@ -261,7 +265,8 @@ def _write_replacement(
     version, before = options.replace_version or 0, hash_file(table.path)
     members = {entry.path: entry for entry in found.entries} if found.archive else None
     replacement = Replacement(known, table, version, found.place, members, options.follow_links)
-    listing.write(replacement.entries_to_predict())
+    with closing(replacement.entries_to_predict()) as entries:
+        listing.write(entries)
     return ReplacedRows(
         rows=replacement.rows,
         unchanged=replacement.kept,
@@ -356,7 +361,7 @@ class _ListingWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._starts = array("Q")
-        self._end = self.bytes = 0
+        self._end = self.bytes = self.found = 0
         self.digest = ""
 
     def write(self, entries: Iterable[Entry]) -> None:
@@ -367,6 +372,7 @@ class _ListingWriter:
                 self._starts.append(self._end)
                 self._end += file.write(record)
                 self.bytes += max(entry.size, 0)
+                self.found += entry.size != MISSING_SIZE
                 digest.update(record)
             file.flush()
             os.fsync(file.fileno())

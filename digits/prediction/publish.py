@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -237,8 +237,8 @@ def _write_incremental(plan: Plan, former: IncrementalRows, totals: "_Totals", f
     """Write the rows that are reused and those that were predicted; return the ledger of the table."""
     ledger = NewLedger(plan, former)
     totals.count_rows_only(former.least_certain)
-    rows = ledger.merged_rows(_verified_parts(plan, totals))
-    plan.table_format.join(_shards_of(plan, former, rows, totals), plan.columns, file)
+    with closing(ledger.merged_rows(_verified_parts(plan, totals))) as rows:
+        plan.table_format.join(_shards_of(plan, former, rows, totals), plan.columns, file)
     return ledger
 
 

@@ -228,8 +228,8 @@ def test_an_inbox_keeps_an_edited_table_and_the_rows_of_images_that_are_gone(
     """A run fails with the reason until it is forced to, or until the images are back."""
     inbox, away = system.root / "mounted inbox", system.root / "away"
 
-    def refuse(sentence: str) -> None:
-        runs = (system.run("predict/inbox", folder=str(inbox)) for _ in range(BUSY_RETRIES))
+    def refuse(sentence: str, deployment: str = "predict/inbox") -> None:
+        runs = (system.run(deployment, folder=str(inbox)) for _ in range(BUSY_RETRIES))
         ended = (system.wait_for_end(run, "FAILED", "CANCELLED") for run in runs)
         assert sentence in next(state["message"] for state in ended if state["type"] == "FAILED")
 
@@ -248,7 +248,8 @@ def test_an_inbox_keeps_an_edited_table_and_the_rows_of_images_that_are_gone(
     assert content != edited
     inbox.rename(away)
     inbox.mkdir()
-    refuse(f"{inbox}: 20 of the 20 images in {table} are gone")
+    for deployment in ("predict/inbox", "predict/folder"):
+        refuse(f"{inbox}: 20 of the 20 images in {table} are gone", deployment)
     assert table.read_bytes() == content
     inbox.rmdir()
     away.rename(inbox)

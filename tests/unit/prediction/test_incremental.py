@@ -1,11 +1,13 @@
 """Tests of incremental runs: only changes are predicted, and the table equals that of a full run, byte for byte."""
 
+import gc
 import os
 import random
 import shutil
 import tarfile
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits.errors import CorruptArtifactError, UsageError
+from digits.errors import CorruptArtifactError, StoreError, UsageError
 from digits.images import source
 from digits.images.decode import DecodeError
 from digits.model.onnx_model import OnnxModel
@@ -61,7 +63,7 @@ class Job:
 
     def full_run(self) -> PredictionSummary:
         """Predict all images into another table."""
-        arguments = self.arguments(incremental=False, verify=False)
+        arguments = self.arguments(incremental=False, verify=False, force=True)
         return predict_folder(self.folder, **{**arguments, "out": self.root / "whole" / self.out.name})
 
     def age(self) -> None:
@@ -391,21 +393,31 @@ def test_an_archive_is_predicted_again_only_if_it_was_written_again(job: Job) ->
         job.folder = whole
 
 
-def test_a_folder_that_becomes_empty_gives_an_empty_table(job: Job) -> None:
-    """Twice."""
+def test_a_folder_that_becomes_empty_gives_an_empty_table_if_it_is_forced(job: Job) -> None:
+    """After that, there are no rows to keep."""
     job.run()
-    shutil.rmtree(job.folder)
-    job.folder.mkdir()
-    assert job.run().images == 0
+    empty(job.folder)
+    refused(job, f"^{job.folder}: 11 of the 11 images in {job.out} are gone")
+    assert job.run(force=True).images == 0
     assert job.run().unchanged == 0
 
 
 @pytest.mark.parametrize(
-    ("known", "gone", "refused"), [(19, 19, False), (20, 10, False), (20, 11, True), (1000, 501, True), (0, 0, False)]
+    ("known", "gone", "found", "refused"),
+    [
+        (19, 19, 1, False),
+        (20, 10, 1, False),
+        (20, 11, 1, True),
+        (1000, 501, 1, True),
+        (1, 1, 0, True),
+        (0, 0, 0, False),
+    ],
 )
-def test_a_run_may_drop_half_of_the_rows_and_all_of_few(known: int, gone: int, refused: bool) -> None:
-    """More are probably on a disk that is not mounted."""
-    assert incremental.drops_too_many(known, gone) == refused
+def test_a_run_that_finds_files_may_drop_half_of_the_rows_or_all_of_few(
+    known: int, gone: int, found: int, refused: bool
+) -> None:
+    """Others are probably on a disk that is not mounted."""
+    assert incremental.drops_too_many(known, gone, found) == refused
 
 
 @pytest.fixture
@@ -415,6 +427,19 @@ def large(job: Job, make_pictures: MakePictures) -> Job:
     job.age()
     job.run()
     return job
+
+
+def listed(job: Job, *names: str) -> Path:
+    """Return a list of files."""
+    path = job.root / "list.txt"
+    path.write_text("".join(f"{name}\n" for name in names))
+    return path
+
+
+def empty(folder: Path) -> None:
+    """Remove everything in a folder."""
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def refused(job: Job, message: str, **options: Any) -> None:
@@ -437,10 +462,25 @@ def test_a_folder_that_is_not_mounted_does_not_empty_its_table(large: Job) -> No
     large.folder.rename(large.root / "other")
     (large.root / "elsewhere").rename(large.folder)
     assert large.run().unchanged == 31
-    shutil.rmtree(large.folder)
-    large.folder.mkdir()
+    empty(large.folder)
     assert large.run(force=True).images == 0
     assert large.run().images == 0
+
+
+def test_a_complete_run_that_finds_nothing_keeps_the_rows_of_the_table(large: Job) -> None:
+    """It names what it has skipped. Another folder, with one image, replaces all rows; so does `force`."""
+    complete: dict[str, Any] = {"incremental": False}
+    predict_folder(large.folder, **large.arguments(**complete))
+    empty(large.folder)
+    (large.folder / "a.txt").touch()
+    reason = r"complete \(found: 1 other file is no image\), or drop the rows with --force"
+    refused(large, f"^{large.folder}: 31 of the 31 images in {large.out} are gone, .*{reason}", **complete)
+    refused(large, "31 of the 31 images", **complete, files_from=listed(large, "0001.png"))
+    write(large.folder / "new.png", 70)
+    assert predict_folder(large.folder, **large.arguments(**complete)).images == 1
+    (large.folder / "new.png").unlink()
+    assert predict_folder(large.folder, **large.arguments(**complete, force=True)).images == 0
+    assert predict_folder(large.folder, **large.arguments(**complete)).images == 0
 
 
 def test_half_of_the_images_may_go(large: Job) -> None:
@@ -464,9 +504,9 @@ def test_rows_are_kept_too_if_all_images_are_predicted_again(large: Job, change:
     shutil.rmtree(large.folder / "more")
     refused(large, "20 of the 31 images", **options)
     assert predict_folder(large.folder, **large.arguments(force=True, **options)).images == 11
-    shutil.rmtree(large.folder)
-    large.folder.mkdir()
-    assert predict_folder(large.folder, **large.arguments(**options)).images == 0
+    empty(large.folder)
+    write(large.folder / "new.png", 70)
+    assert predict_folder(large.folder, **large.arguments(**options)).images == 1
 
 
 def test_listed_files_that_are_missing_count_as_gone(large: Job) -> None:
@@ -550,3 +590,33 @@ def test_a_plan_is_not_up_to_date_if_the_summary_is_missing_or_of_another_run(jo
 def test_a_full_run_is_never_up_to_date(job: Job) -> None:
     """It reuses nothing."""
     assert not plan_predictions(job.folder, **job.arguments(incremental=False)).is_up_to_date
+
+
+def fail_after_one(items: Iterable[Any]) -> None:
+    """Take one item, and fail as on a full disk."""
+    next(iter(items))
+    faults.no_space()
+
+
+def test_a_full_disk_is_reported_once(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the listing or the table cannot be written, neither can what is left of the files that are read from."""
+
+    def fail(act: Callable[[], object], message: str) -> None:
+        with faults.full_disk(0):
+            with pytest.raises(StoreError, match=message):
+                act()
+            gc.collect()
+
+    job.run()
+    write(job.folder / "0001.png", 50)
+    plan = job.plan()
+    run_worker(plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(planning._ListingWriter, "write", lambda _, entries: fail_after_one(entries))
+        fail(job.plan, "could not be planned")
+        version = job.model.version
+        fail(lambda: job.run(replace_version=version, incremental=False), "could not be planned")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(plan.table_format), "join", lambda _, parts, *__: fail_after_one(parts))
+        fail(lambda: merge_parts(plan), "could not be written")
+    assert job.run().unchanged == 10
