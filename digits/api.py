@@ -195,6 +195,7 @@ def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw
     out: str | Path | None = None,
     mode: "Mode" = "auto",
     page: int = 1,
+    force: bool = False,
     artifacts: str | Path | None = None,
 ) -> "tuple[Inspection, Path]":
     """Inspect how one image is predicted, and write a drawing of all steps.
@@ -205,20 +206,24 @@ def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw
         out: path of the drawing, a PNG; None for a path under the artifact root.
         mode: normalization of the image, as in `PredictionConfig.normalize`.
         page: number of the page of a file with several, as in the table.
+        force: whether `out` may overwrite a file that Digits did not write or that was changed since.
         artifacts: artifact root with the model.
 
     Returns:
         The inspection, and the path of the drawing.
 
     Raises:
-        UsageError: if the file cannot be read or decoded, or has no such page.
+        UsageError: if the file cannot be read or decoded, or has no such page, or if the drawing would overwrite a file
+            of somebody else.
         RegistryError: if there is no such model version.
         StoreError: if the disk is full or not writable.
     """
     from digits.review import inspection
 
     place = Path(out) if out else None
-    return inspection.inspect(_open_store(artifacts), Path(image), model=model, out=place, mode=mode, page=page)
+    return inspection.inspect(
+        _open_store(artifacts), Path(image), model=model, out=place, mode=mode, page=page, force=force
+    )
 
 
 def list_models(*, artifacts: str | Path | None = None) -> list[ModelVersion]:

@@ -11,7 +11,7 @@ from digits.pipeline.search import Dimension
 from digits.pipeline.study import TuningResult
 from flows.runs import HOOKS, with_final_message
 from tasks.training import download_dataset, prepare_arrays
-from tasks.tuning import begin_study, conclude_study, publish_study, run_trials
+from tasks.tuning import begin_study, conclude_study, publish_study, require_own_file, run_trials
 
 TIMEOUT_SECONDS = 7 * 24 * 3600
 TRIALS = 20
@@ -42,6 +42,7 @@ def tune(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     out: Path | None = None,
     artifacts: Path | None = None,
+    force: bool = False,
 ) -> tuple[TuningResult, str]:
     """Search for settings with a lower loss on the validation images, and write the best ones to a file.
 
@@ -59,12 +60,15 @@ def tune(
         out: Configuration file to write. Default: `studies/<study>/best.toml` under the artifact root.
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
             project.
+        force: Overwrite the file even if Digits did not write it, or if it was changed since.
     """
+    if out and not force:
+        require_own_file(out, artifacts)
     run = run.resolved()
     sources = [download_dataset(source, run.arrays.normalize, artifacts) for source in run.datasets]
     prepared = prepare_arrays(sources, run.arrays, artifacts)
     study = begin_study(run, space, prepared, seed, artifacts)
     run_trials(study, trials, minutes)
-    tuned = conclude_study(study, out)
+    tuned = conclude_study(study, out, force)
     publish_study(tuned, artifacts)
     return tuned, f"trial {tuned.best.number} of {len(tuned.trials)} is the best; its settings are in {tuned.config}"

@@ -13,9 +13,15 @@ from digits.pipeline.search import Dimension, Trial, TrialState
 from digits.pipeline.study import Budget, Study, TuningResult
 from digits.pipeline.study_report import trial_rows, values_text
 from digits.run_log import study_line, tuning_lines
+from digits.store import written
 from digits.store.artifacts import ArtifactRef
 from tasks.edge import artifact_key, log_lines, log_to_run, open_store, progress_for
 from tasks.reporting import BACKOFF, RETRIES
+
+
+def require_own_file(out: Path, root: Path | None) -> None:
+    """Check, before the search, that the configuration file overwrites no file that Digits did not write."""
+    written.require_own_file(open_store(root), out)
 
 
 @task(name="study", task_run_name="begin or find the study", cache_policy=NO_CACHE)
@@ -62,9 +68,9 @@ def run_trial(study: Study, trial: Trial, budget: Budget) -> State[Trial]:
 
 
 @task(name="conclude", task_run_name="write the best settings and the report", cache_policy=NO_CACHE)
-def conclude_study(study: Study, out: Path | None) -> TuningResult:
+def conclude_study(study: Study, out: Path | None, force: bool) -> TuningResult:
     """Write the best settings to a configuration file, and write the report of the study."""
-    tuned = study_module.conclude_study(study, out)
+    tuned = study_module.conclude_study(study, out, force=force)
     log_lines(tuning_lines(tuned))
     return tuned
 

@@ -24,6 +24,10 @@ State = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Overwrite the file even if Digits did not write it, or if it was changed since."),
+]
 File = Annotated[
     Path | None,
     typer.Option("--file", help="File that declares the deployments. Default: prefect.yaml of the project."),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from digits.cli.app import Artifacts, AsJson
+from digits.cli.app import Artifacts, AsJson, Force
 from digits.cli.predict import Model, Normalize
 
 CLASSES_SHOWN = 4
@@ -17,6 +17,7 @@ def inspect(
         Path | None, typer.Option(help="Picture to write, a `.png` file. Default: under the artifact root.")
     ] = None,
     page: Annotated[int, typer.Option(help="Page of a file with several, as in the table.")] = 1,
+    force: Force = False,
     model: Model = "champion",
     normalize: Normalize = None,
     artifacts: Artifacts = None,
@@ -30,7 +31,7 @@ def inspect(
 
     store = Store(artifact_root(artifacts))
     inspection, picture = inspection_module.inspect(
-        store, path.absolute(), model=model, out=out, mode=normalize or "auto", page=page
+        store, path.absolute(), model=model, out=out, mode=normalize or "auto", page=page, force=force
     )
     if json:
         chances = {chance.name: chance.share for chance in inspection.probabilities}

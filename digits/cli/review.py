@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from digits.cli.app import Artifacts, AsJson
+from digits.cli.app import Artifacts, AsJson, Force
 
 if TYPE_CHECKING:
     from digits.review.session import Review
@@ -26,6 +26,7 @@ def review(
     import_: Annotated[
         Path | None, typer.Option("--import", metavar="FILE.csv", help="Completed spreadsheet whose labels are saved.")
     ] = None,
+    force: Force = False,
     port: Annotated[int, typer.Option(help="Port of the page; 0: a free one.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     artifacts: Artifacts = None,
@@ -43,7 +44,7 @@ def review(
     with Review(Store(artifact_root(artifacts)), table, source=images, size=sample) as opened:
         title = f"{table.name} reviewed"
         if export:
-            count = opened.export_sheet(export)
+            count = opened.export_sheet(export, force=force)
             title = f"{count:,} images written to {export}; fill in the column label, then --import it"
         elif import_:
             done = opened.import_sheet(import_)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson
+from digits.cli.app import Artifacts, AsJson, Force
 
 if TYPE_CHECKING:
     from digits.pipeline.champion import Outcome
@@ -179,6 +179,7 @@ def tune(
         Path | None,
         typer.Option(help="Configuration file to write. Default: `studies/<study>/best.toml` under the artifact root."),
     ] = None,
+    force: Force = False,
     artifacts: Artifacts = None,
     json: AsJson = False,
 ) -> None:
@@ -204,6 +205,7 @@ def tune(
         seed=seed,
         out=out and out.absolute(),
         artifacts=artifacts,
+        force=force,
     )
     print_study(tuned, trials, json=json)
 

@@ -41,6 +41,7 @@ from digits.store.artifacts import ArtifactRef, Store, reading, writing
 from digits.store.code_version import code_version
 from digits.store.files import write_file
 from digits.store.records import create_record, digest_of, read_record, write_record
+from digits.store.written import write_own_file
 
 NAME_LENGTH = 12
 
@@ -355,15 +356,16 @@ class TuningResult:
         }
 
 
-def conclude_study(study: Study, out: Path | None = None) -> TuningResult:
+def conclude_study(study: Study, out: Path | None = None, *, force: bool = False) -> TuningResult:
     """Write the best settings as a configuration file, and the report of the study.
 
     Args:
         study: study with at least one complete trial.
         out: path of the configuration file; None for `best.toml` in the directory of the study.
+        force: whether `out` may overwrite a file that Digits did not write or that was changed since.
 
     Raises:
-        UsageError: if no trial was completed within the budget.
+        UsageError: if no trial was completed within the budget, or `out` is a file of somebody else.
         ModelError: if all trials diverged.
     """
     trials = study.trials()
@@ -375,7 +377,11 @@ def conclude_study(study: Study, out: Path | None = None) -> TuningResult:
     report = StudyReport(study.name, study.run, study.space, trials, best, _validation_images(study), study.seed)
     pictures = study_pictures(report)
     with writing(config.parent):
-        write_file(config, config_text(settings, study, trials, best).encode())
+        text = config_text(settings, study, trials, best).encode()
+        if out:
+            write_own_file(study.store, config, text, force=force)
+        else:
+            write_file(config, text)
     with writing(study.store.root):
         write_file(study.path / "report.html", as_html(report, pictures).encode())
         write_file(study.path / "report.md", as_markdown(report, pictures).encode())

@@ -22,8 +22,9 @@ from digits.outputs.summary import picture_path, summary_path
 from digits.outputs.table import read_table
 from digits.outputs.table_diff import shadow_path
 from digits.prediction.baselines import record_path
-from digits.store.files import hash_file, locked
+from digits.store.files import locked
 from digits.store.records import SEAL, Record, read_record, write_record
+from digits.store.written import describe_stranger, hash_of_regular
 
 FILES = "files"
 """Key of the recorded hashes in a summary: a list of hashes for each name of a file."""
@@ -55,12 +56,12 @@ class OwnFiles:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each table, picture or table of differences that Digits wrote and nobody changed, by name."""
         beside = (picture_path(self.out), shadow_path(self.out))
-        found = {self.out: self._table, **{path: _hash_of(path) for path in beside}}
+        found = {self.out: self._table, **{path: hash_of_regular(path) for path in beside}}
         return {path.name: digest for path, digest in found.items() if digest and self._is_own(path, digest)}
 
     @cached_property
     def _table(self) -> str:
-        return _hash_of(self.out)
+        return hash_of_regular(self.out)
 
     def _is_own(self, path: Path, digest: str) -> bool:
         if self.summary is None or (path == self.out and self._has_ledger):
@@ -85,21 +86,12 @@ class OwnFiles:
             yield f"{drift} was not written by Digits"
 
     def _reason(self, path: Path) -> str:
-        if path.is_symlink():
-            return "is a link"
-        if not path.is_file():
-            return "is no file"
-        if self.summary is None:
+        is_regular = path.is_file() and not path.is_symlink()
+        if is_regular and self.summary is None:
             return f"was not written by Digits, or has lost {summary_path(self.out).name}"
-        if FILES not in self.summary:
+        if is_regular and FILES not in (self.summary or {}):
             return f"does not match {summary_path(self.out).name}"
-        known = path.name in self.summary[FILES]
-        return "was changed after Digits wrote it" if known else "was not written by Digits"
-
-
-def _hash_of(path: Path) -> str:
-    """Return the SHA-256 of a regular file; empty if there is none, or a link in its place."""
-    return hash_file(path) if path.is_file() and not path.is_symlink() else ""
+        return describe_stranger(path, known=path.name in (self.summary or {}).get(FILES, ()))
 
 
 def is_as_summarized(out: Path, summary: Record) -> bool:

@@ -21,6 +21,7 @@ from digits.prediction.service import open_model
 from digits.status import Status, combine_novelty, prediction_status
 from digits.store.artifacts import Store
 from digits.store.files import write_file
+from digits.store.written import write_own_file
 
 TILE = 224
 """Side of a step in the drawing, in pixels."""
@@ -158,7 +159,14 @@ def draw_inspection(inspection: Inspection) -> bytes:
 
 
 def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw it
-    store: Store, image: Path, *, model: str = "champion", out: Path | None = None, mode: Mode = "auto", page: int = 1
+    store: Store,
+    image: Path,
+    *,
+    model: str = "champion",
+    out: Path | None = None,
+    mode: Mode = "auto",
+    page: int = 1,
+    force: bool = False,
 ) -> tuple[Inspection, Path]:
     """Inspect how one image is predicted, and write a drawing of it.
 
@@ -169,12 +177,14 @@ def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw
         out: path of the drawing, a PNG; None for a path below the artifact root.
         mode: normalization of the image, as in `PredictionConfig.normalize`.
         page: number of the page of a file with several, as in the table.
+        force: whether `out` may overwrite a file that Digits did not write or that was changed since.
 
     Returns:
         The inspection, and the path of the drawing.
 
     Raises:
-        UsageError: if the file cannot be read or decoded, or has no such page.
+        UsageError: if the file cannot be read or decoded, or has no such page, or if the drawing would overwrite a file
+            of somebody else.
         RegistryError: if there is no such model.
         StoreError: if the disk is full or not writable.
     """
@@ -189,5 +199,8 @@ def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw
         raise UsageError(f"{image}: {error}") from error
     place = out or store.inspections / f"{image.name}.png"
     with os_errors_as(StoreError, place, "the drawing could not be written", "choose another path with --out"):
-        write_file(place, draw_inspection(inspection))
+        if out:
+            write_own_file(store, out, draw_inspection(inspection), force=force)
+        else:
+            write_file(place, draw_inspection(inspection))
     return inspection, place

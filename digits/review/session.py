@@ -31,8 +31,9 @@ from digits.review.spreadsheet import read_sheet, write_sheet
 from digits.status import PREDICTED
 from digits.store.artifacts import Store
 from digits.store.author import this_author
-from digits.store.files import hash_file, write_file
+from digits.store.files import hash_file
 from digits.store.records import read_record
+from digits.store.written import write_own_file
 
 SAMPLE = 200
 """Default number of images in the random sample, enough to distinguish an accuracy of 99 % from one of 96 %."""
@@ -172,17 +173,22 @@ class Review:
         with self._lock:
             self.log.append([Undo(undo_id, _now(), answer_id, str(this_author()))])
 
-    def export_sheet(self, path: Path) -> int:
+    def export_sheet(self, path: Path, *, force: bool = False) -> int:
         """Write the queue with its labels so far as a spreadsheet, and return the number of rows.
 
+        Args:
+            path: file to write.
+            force: whether to overwrite a file that Digits did not write or that was changed since.
+
         Raises:
-            UsageError: if the name does not end in `.csv`.
+            UsageError: if the name does not end in `.csv`, or the file is one of somebody else.
             StoreError: if the file cannot be written.
         """
         if path.suffix.lower() != ".csv":
             raise UsageError(f"{path}: expected a name that ends in .csv, found {path.suffix!r}")
         with os_errors_as(StoreError, path, "the spreadsheet could not be written", "choose another path"):
-            write_file(path, write_sheet((queued, self._label_of(queued.image.id)) for queued in self.queue))
+            sheet = write_sheet((queued, self._label_of(queued.image.id)) for queued in self.queue)
+            write_own_file(self._store, path, sheet, force=force)
         return len(self.queue)
 
     def import_sheet(self, path: Path) -> ImportCounts:

@@ -8,4 +8,5 @@
 - `records`: JSON records that carry their own hash
 - `registry`: model versions, promotions and decisions
 - `sorting`: external merge sort
+- `written`: which files that a user named Digits may overwrite
 """

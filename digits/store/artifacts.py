@@ -172,6 +172,11 @@ class Store:
         return self.work / "predictions"
 
     @property
+    def written(self) -> Path:
+        """Directory of the records of files that users named, see `digits.store.written`."""
+        return self.work / "written"
+
+    @property
     def temporary(self) -> Path:
         """Directory of artifacts that are being written or deleted."""
         return self.root / "tmp"

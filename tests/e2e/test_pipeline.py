@@ -305,7 +305,15 @@ def test_inspect_shows_the_prediction_of_the_table(outcome: Outcome, root: Path,
     assert (root / "inspections" / "00000.png.png").read_bytes().startswith(b"\x89PNG")
     result = run_command("inspect", str(image), "--out", str(tmp_path / "seven.png"), "--json", *common)
     assert sum(json.loads(result.stdout)["probabilities"].values()) == pytest.approx(1, abs=1e-4)
-    assert (tmp_path / "seven.png").exists()
+    drawing = tmp_path / "seven.png"
+    again = ("inspect", str(image), "--out", str(drawing), *common)
+    assert run_command(*again).returncode == 0
+    drawing.write_bytes(b"edited")
+    kept = run_command(*again)
+    assert kept.returncode == 2
+    assert f"digits: {drawing} was changed after Digits wrote it" in kept.stderr
+    assert drawing.read_bytes() == b"edited"
+    assert run_command(*again, "--force").returncode == 0
     refused = run_command("inspect", str(table), *common)
     assert refused.returncode == 2
     assert "not-an-image" in refused.stderr

@@ -70,6 +70,16 @@ def test_an_invalid_search_space_fails_the_run(tuning_root: Path) -> None:
         tune(RUN, {"training.learning_rate": Range(low=1, high=11)}, 1, artifacts=tuning_root)
 
 
+def test_a_configuration_of_somebody_else_is_not_overwritten(tuning_root: Path) -> None:
+    """It is found before the search begins."""
+    out = tuning_root / "mine.toml"
+    out.write_text("[training]\n")
+    with pytest.raises(UsageError, match=r"mine\.toml was not written by Digits"):
+        tune(RUN, SPACE, 1000, None, SEED, out, tuning_root)
+    assert tune(RUN, SPACE, TRIALS, None, SEED, out, tuning_root, force=True).config == out
+    assert out.read_text() == (tuning_root / "best.toml").read_text()
+
+
 @pytest.mark.slow
 def test_an_interrupted_search_resumes(server: str, tmp_path: Path) -> None:
     """Ctrl-C in a trial prints one message without a traceback. The same command completes the search."""

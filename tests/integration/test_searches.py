@@ -161,6 +161,10 @@ def test_the_best_settings_are_written_as_a_configuration(searched: Study, tmp_p
     assert f"trial {tuned.best.number} of {TRIALS}, study {searched.name}" in text
     again = study_module.conclude_study(searched, tmp_path / "again.toml")
     assert again.config.read_bytes() == tuned.config.read_bytes()
+    again.config.write_text("edited = true\n")
+    with pytest.raises(UsageError, match=r"again\.toml was changed after Digits wrote it"):
+        study_module.conclude_study(searched, again.config)
+    assert study_module.conclude_study(searched, again.config, force=True).config.read_bytes() == text.encode()
     assert tuned.report.read_text("utf-8").count("<figure>") >= 4
     assert tuned.as_record()["trials"] == tuned.counts()
     assert sum(tuned.counts().values()) == TRIALS

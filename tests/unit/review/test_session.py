@@ -316,6 +316,9 @@ class TestSheets:
             assert review.import_sheet(sheet) == ImportCounts(4, 0)
             assert review.import_sheet(sheet) == ImportCounts(0, 4)
             assert sum(review.progress().done.values()) == 4
+            with pytest.raises(UsageError, match="was changed after Digits wrote it, so nothing was written; move it"):
+                review.export_sheet(sheet)
+            review.export_sheet(sheet, force=True)
             review.export_sheet(sheet)
         with sheet.open(encoding="utf-8", newline="") as file:
             assert [row["label"] for row in csv.DictReader(file)][:5] == ["3", "7", "not-a-digit", "skip", ""]
