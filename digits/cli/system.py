@@ -2,7 +2,9 @@
 
 import shlex
 import threading
+from collections.abc import Sequence
 from contextlib import chdir
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,7 +36,10 @@ def up(
     artifacts: Artifacts = None,
     json: AsJson = False,
 ) -> None:
-    """Start or find a Prefect server, deploy prefect.yaml, start a worker, and print the address of the UI."""
+    """Start or find a Prefect server, deploy prefect.yaml, start a worker, and print the address of the UI.
+
+    The worker is one of the work pool `digits`. None is started if all deployments use other work pools.
+    """
     from digits.cli.output import print_facts
 
     system, options = open_system(state, artifacts), take_options(prune=prune, yes=yes, notify=notify)
@@ -77,7 +82,7 @@ def start_system(system: "System", port: int, options: DeployOptions) -> dict[st
     from digits.cli.output import print_notice
     from digits.server.logs import rotate_logs
     from digits.server.prefect_settings import check_sources
-    from digits.server.services import ensure_server, ensure_worker
+    from digits.server.services import ensure_server
 
     project = runtime.require_flows()
     with chdir(project):  # where server and worker will run
@@ -90,17 +95,34 @@ def start_system(system: "System", port: int, options: DeployOptions) -> dict[st
         api, ours = ensure_server(system, port, project)
         use_api(system, api)
         deployed = deploy_project(api, project, options, ours=ours)
-        started = ensure_worker(system, api, project)
+        worker = _start_worker(system, api, project)
         crashed = _reap()
     return {
         **describe_access(system, api, ours=ours),
         "server": ("running already" if found else "started") + ("" if ours else ", not by digits"),
-        "worker": "started" if started else "running already",
+        "worker": worker,
         **deployed,
         **({"crashed": ", ".join(crashed)} if crashed else {}),
         "state": system.state,
         "artifacts": system.root,
     }
+
+
+def _start_worker(system: "System", api: str, project: Path) -> str:
+    """Start the worker of the work pool `digits`, if a deployment uses it; return its state."""
+    from digits.server.observation import find_pools
+    from digits.server.services import POOL, ensure_worker
+
+    pools = find_pools(project)
+    if POOL in pools or system.worker.record():
+        return "started" if ensure_worker(system, api, project) else "running already"
+    return describe_other_workers(pools)
+
+
+def describe_other_workers(pools: Sequence[str]) -> str:
+    """Return why no worker was started, if no deployment uses the work pool `digits`, and what executes the runs."""
+    names = f"work pool{'s' if len(pools) > 1 else ''} {', '.join(pools)}"
+    return f"none started: the runs are executed by workers of the {names}, which `digits status` shows"
 
 
 def describe_access(system: "System", api: str, *, ours: bool) -> dict[str, object]:

@@ -103,6 +103,19 @@ def pools_of(declared: Sequence[DeclaredDeployment], on_server: Mapping[str, str
     return sorted(filter(None, {on_server.get(one.name, one.pool) for one in declared})) or [POOL]
 
 
+def find_pools(project: Path) -> list[str]:
+    """Return the work pools of a project's deployments, see `pools_of`.
+
+    Args:
+        project: directory of the project. It has been deployed to the server that this process uses.
+    """
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        on_server = {name: one.work_pool_name for name, one in deployments_by_name(client).items()}
+    return pools_of(declared_deployments(project), on_server)
+
+
 def count_workers(heartbeats: Mapping[str, bool], own: str, *, alive: bool | None) -> int:
     """Return the number of workers online in a pool.
 
