@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from digits.outputs.skipped import describe_nothing, describe_skipped
 from digits.outputs.summary import PredictionSummary, count_failures, first_frames_line, join_counts, picture_path
 from digits.prediction.plan import IncrementalRows, Plan
+from digits.wording import FILES_OR_DIRECTORIES, count
 
 if TYPE_CHECKING:
     from digits.maintenance.retention import Removed
@@ -62,7 +63,8 @@ def prediction_message(summary: PredictionSummary) -> str:
     without = f", of which {failed:,} could not be read," if failed else ""
     if not summary.images:
         return f"{describe_nothing(summary.skipped)}; the empty table is {summary.out}"
-    message = f"{summary.images:,} images{without} are in {summary.out}"
+    images = count(summary.images, f"image{without} is", f"images{without} are")
+    message = f"{images} in {summary.out}"
     if shadow := summary.shadow:
         message += f"; version {shadow['version']} differs on {shadow['differing']:,}, which are in {shadow['table']}"
     return message
@@ -70,26 +72,26 @@ def prediction_message(summary: PredictionSummary) -> str:
 
 def plan_line(plan: Plan) -> str:
     """Return what was found in a folder, and which of its rows are reused from an earlier table."""
-    line = f"found {plan.rows:,} images in {plan.source}"
+    line = f"found {count(plan.rows, 'image')} in {plan.source}"
     if former := plan.former:
         kind = "new or changed" if isinstance(former, IncrementalRows) else "of the version to replace"
-        line += f": {plan.images:,} {kind}; {former.unchanged:,} rows are reused from {plan.out}"
+        line += f": {plan.images:,} {kind}; {count(former.unchanged, 'row is', 'rows are')} reused from {plan.out}"
     return line + (f"; {skipped}" if (skipped := describe_skipped(plan.skipped)) else "")
 
 
 def workers_line(plan: Plan, workers: int) -> str:
     """Return which model predicts, and in how many processes."""
-    processes = "1 process" if workers == 1 else f"{workers} processes"
-    return f"predicting {plan.images:,} images with model version {plan.model.version} in {processes}"
+    images, processes = count(plan.images, "image"), count(workers, "process", "processes")
+    return f"predicting {images} with model version {plan.model.version} in {processes}"
 
 
 def prediction_lines(summary: PredictionSummary) -> list[str]:
     """Return the result of a prediction: what was reused, counts, and places."""
     done = summary.images - summary.reused - summary.unchanged
     rate = f"{summary.images_per_second:,.0f} per second"
-    reused = f"; {summary.reused:,} were predicted by an interrupted run" if summary.reused else ""
+    reused = f"; {count(summary.reused, 'was', 'were')} predicted by an interrupted run" if summary.reused else ""
     return _applicable(
-        (f"predicted {done:,} images in {summary.seconds:,.1f} s, {rate}{reused}", True),
+        (f"predicted {count(done, 'image')} in {summary.seconds:,.1f} s, {rate}{reused}", True),
         (f"images by status: {join_counts(summary.statuses)}", summary.statuses),
         (f"images by class: {join_counts(summary.predictions)}", summary.predictions),
         (first_frames_line(summary), summary.more_frames),
@@ -104,24 +106,28 @@ def failure_line(summary: PredictionSummary) -> str | None:
     if not failed:
         return None
     named = [f"{one.name} ({one.status}: {one.error})" for one in summary.failures]
-    return f"{failed:,} of {summary.images:,} images could not be read: {join_some(named, failed)}"
+    return f"{failed:,} of {count(summary.images, 'image')} could not be read: {join_some(named, failed)}"
 
 
 def training_line(run: "TrainingRun") -> str:
     """Return which network is trained on which datasets."""
     names = " + ".join(Path(name).name for name in run.datasets)
-    return f"training {run.model.architecture} on {names} with preset {run.preset}, {run.training.epochs} epochs"
+    epochs = count(run.training.epochs or 0, "epoch")
+    return f"training {run.model.architecture} on {names} with preset {run.preset}, {epochs}"
 
 
 def outcome_lines(outcome: "Outcome") -> list[str]:
     """Return the result of a training: accuracy, decision and report."""
     facts = outcome.facts
-    own = f", of which {facts.own_images:,} are reviewed ones" if facts.own_images else ""
+    own = f", of which {count(facts.own_images, 'is a reviewed one', 'are reviewed ones')}" if facts.own_images else ""
     sets = ", ".join(f"{name}: {accuracy:.2%}" for name, accuracy in facts.test_sets.items())
     verdict = "promoted to champion" if outcome.promoted else "not promoted"
     return _applicable(
-        (f"model version {outcome.version} was trained on {facts.train_images:,} images{own}", facts.train_images),
-        (f"accuracy: {facts.accuracy:.2%} on {facts.test_images:,} test images", not isnan(facts.accuracy)),
+        (
+            f"model version {outcome.version} was trained on {count(facts.train_images, 'image')}{own}",
+            facts.train_images,
+        ),
+        (f"accuracy: {facts.accuracy:.2%} on {count(facts.test_images, 'test image')}", not isnan(facts.accuracy)),
         (f"accuracy by test set: {sets}", len(facts.test_sets) > 1),
         (f"{verdict}: {' '.join(outcome.reasons)}", outcome.new or outcome.promoted),
         (" ".join(outcome.reasons), not (outcome.new or outcome.promoted)),
@@ -168,7 +174,7 @@ def cleaning_lines(crashed: Sequence[str], removed: "Sequence[Removed]") -> list
     size = sum(one.bytes for one in removed) / 1e6
     return _applicable(
         (f"runs set to Crashed: {len(crashed):,}" + (f": {join_some(crashed)}" if crashed else ""), True),
-        (f"removed {len(removed):,} files and directories, {size:,.1f} MB", True),
+        (f"removed {count(len(removed), *FILES_OR_DIRECTORIES)}, {size:,.1f} MB", True),
         (f"reasons of removal: {join_counts(Counter(one.reason for one in removed))}", removed),
         (f"removed: {join_some([one.path for one in removed])}", removed),
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from digits.maintenance.retention import RetentionConfig
+from digits.wording import FILES_OR_DIRECTORIES, count
 from flows.runs import HOOKS, with_final_message
 from tasks.cleaning import sweep_runs, sweep_store
 from tasks.reporting import publish_cleaning
@@ -36,4 +37,5 @@ def clean_up(
     runs = sweep_runs()
     removed = sweep_store(retention, artifacts)
     publish_cleaning(runs, removed, artifacts)
-    return len(runs) + len(removed), f"{len(runs)} runs set to Crashed, {len(removed)} files and directories removed"
+    paths = count(len(removed), *FILES_OR_DIRECTORIES)
+    return len(runs) + len(removed), f"{count(len(runs), 'run')} set to Crashed, {paths} removed"

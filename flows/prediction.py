@@ -15,6 +15,7 @@ from digits.prediction.plan import Plan
 from digits.run_log import no_champion_message, prediction_message
 from digits.settings import artifact_root
 from digits.store.artifacts import Store
+from digits.wording import count
 from flows.runs import HOOKS, Skipped, short_path, with_final_message
 from tasks.prediction import (
     compare_tables,
@@ -137,7 +138,7 @@ def _predict(
 
 
 def _predict_plan(plan: Plan, folder: Path, artifacts: Path | None) -> PredictionSummary:
-    name_run(f"predict {short_path(folder)} {plan.images:,} images with model {plan.model.version}")
+    name_run(f"predict {short_path(folder)} {count(plan.images, 'image')} with model {plan.model.version}")
     return _carry_out(plan, artifacts)
 
 

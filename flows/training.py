@@ -9,6 +9,7 @@ from digits.pipeline.champion import Outcome
 from digits.pipeline.config import Preset, PromotionPolicy, TrainingRun
 from digits.run_log import outcome_lines, training_line
 from digits.training.config import ModelConfig, TrainingConfig
+from digits.wording import count
 from flows.runs import HOOKS, with_final_message
 from tasks.edge import log_lines
 from tasks.reporting import publish_training, publish_versions
@@ -40,7 +41,7 @@ def run_name() -> str:
     known = {name: values[name] for name in ("datasets", "preset", "model", "training") if name in values}
     run = TrainingRun.model_validate(known).resolved()
     names = " + ".join(Path(dataset).name for dataset in run.datasets)
-    return f"train {names} {run.model.architecture} {run.training.epochs} epochs"
+    return f"train {names} {run.model.architecture} {count(run.training.epochs or 0, 'epoch')}"
 
 
 @flow(

@@ -9,6 +9,7 @@ from pydantic import Field
 from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import Dimension
 from digits.pipeline.study import TuningResult
+from digits.wording import count
 from flows.runs import HOOKS, with_final_message
 from tasks.training import download_dataset, prepare_arrays
 from tasks.tuning import begin_study, conclude_study, publish_study, require_own_file, run_trials
@@ -24,7 +25,7 @@ def run_name() -> str:
     values = flow_run.parameters
     run = TrainingRun.model_validate(values.get("run", {})).resolved()
     names = " + ".join(Path(dataset).name for dataset in run.datasets)
-    return f"tune {names} {run.model.architecture} {values.get('trials', TRIALS)} trials"
+    return f"tune {names} {run.model.architecture} {count(values.get('trials', TRIALS), 'trial')}"
 
 
 @flow(

@@ -20,6 +20,7 @@ from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan, remove_plan
 from digits.prediction.pool import run_workers
 from digits.store.registry import CHAMPION, Registry
+from digits.wording import count
 from tasks.edge import emit, library_log, log_lines, log_to_run, open_store, progress_for
 
 
@@ -97,7 +98,7 @@ def name_run(name: str) -> None:
 
 def discard_plan(plan: Plan) -> str:
     """Remove the plan of an inbox without new images, and emit an event; return the final message of the run."""
-    sentence = f"nothing is new in {plan.source}: its {plan.rows:,} images are in {plan.out}"
+    sentence = f"nothing is new in {plan.source}: its {count(plan.rows, 'image is', 'images are')} in {plan.out}"
     remove_plan(plan.path)
     emit("digits.inbox.empty", f"digits.inbox.{plan.source.name}", str(plan.source), table=str(plan.out))
     return sentence

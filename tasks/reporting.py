@@ -21,6 +21,7 @@ from digits.pipeline.champion import Outcome
 from digits.run_log import cleaning_lines
 from digits.store.artifacts import ArtifactRef
 from digits.store.registry import Registry
+from digits.wording import count
 from tasks.edge import artifact_key, emit, library_log, log_lines, open_store
 
 MAX_ROWS = 50
@@ -149,5 +150,9 @@ def publish_cleaning(runs: Sequence[str], removed: Sequence[Removed], root: Path
         *({"what": "crashed", "which": run, "why": "nobody worked on it"} for run in runs),
         *({"what": "removed", "which": one.path, "why": one.reason} for one in removed),
     ]
-    create_table_artifact(rows[:MAX_ROWS], key=artifact_key("janitor", root), description=f"{len(rows)} runs and files")
+    create_table_artifact(
+        rows[:MAX_ROWS],
+        key=artifact_key("janitor", root),
+        description=count(len(rows), "run or file", "runs and files"),
+    )
     log_lines(cleaning_lines(runs, removed))

@@ -25,6 +25,7 @@ def init(
     from digits import project
     from digits.cli.output import print_json, print_notice, print_pairs
     from digits.errors import UsageError, os_errors_as
+    from digits.wording import count
 
     place = directory.expanduser().absolute()
     with os_errors_as(
@@ -34,7 +35,7 @@ def init(
     if json:
         print_json({"project": place, "version": project.installed_version(), **vars(changes)})
         return
-    facts = {"project": place, "version": project.installed_version(), "written": f"{len(changes.written)} files"}
+    facts = {"project": place, "version": project.installed_version(), "written": count(len(changes.written), "file")}
     removed = {"removed": ", ".join(changes.removed)} if changes.removed else {}
     kept = {"kept, because you changed or removed them": ", ".join(changes.kept)} if changes.kept else {}
     print_pairs("Upgraded" if upgrade else "Created", {**facts, **removed, **kept})

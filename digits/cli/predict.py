@@ -271,11 +271,12 @@ def predict_here(
 def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
     """Print the summary of a prediction, or with `json` all of its values."""
     from digits.cli.output import print_json, print_pairs
+    from digits.wording import count
 
     if json:
         print_json(summary.as_record())
     else:
-        title = f"{summary.images:,} images predicted with model version {summary.model_version}"
+        title = f"{count(summary.images, 'image')} predicted with model version {summary.model_version}"
         print_pairs(title, describe_summary(summary))
     exit_if_unread(summary)
 
@@ -315,15 +316,16 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     from digits.outputs.skipped import describe_skipped
     from digits.outputs.summary import first_frames_line, join_counts, picture_path
     from digits.run_log import failure_line
+    from digits.wording import count
 
     only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
     done = summary.images - summary.reused - summary.unchanged
+    unchanged = count(summary.unchanged, "image, whose row was", "images, whose rows were")
     counts = {
         "prediction": only and f"{only.prediction} ({only.confidence:.1%} confidence)",
-        "unchanged": summary.unchanged
-        and f"{summary.unchanged:,} images, whose rows were kept from the previous table",
-        "predicted": summary.images and f"{done:,} images, {summary.images_per_second:,.0f} per second",
-        "reused": summary.reused and f"{summary.reused:,} images that an interrupted run had predicted",
+        "unchanged": summary.unchanged and f"{unchanged} kept from the previous table",
+        "predicted": summary.images and f"{count(done, 'image')}, {summary.images_per_second:,.0f} per second",
+        "reused": summary.reused and f"{count(summary.reused, 'image')} that an interrupted run had predicted",
         "classes": summary.images and join_counts(summary.predictions),
         "statuses": join_counts(summary.statuses),
         "failures": failure_line(summary),

@@ -38,17 +38,19 @@ def review(
     from digits.review.session import Review
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
+    from digits.wording import count
 
     if export and import_:
         raise UsageError("--export and --import cannot be combined; choose one")
     with Review(Store(artifact_root(artifacts)), table, source=images, size=sample) as opened:
         title = f"{table.name} reviewed"
         if export:
-            count = opened.export_sheet(export, force=force)
-            title = f"{count:,} images written to {export}; fill in the column label, then --import it"
+            rows = opened.export_sheet(export, force=force)
+            title = f"{count(rows, 'image')} written to {export}; fill in the column label, then --import it"
         elif import_:
             done = opened.import_sheet(import_)
-            title = f"{done.new:,} labels imported from {import_}; {done.known:,} were imported or given before"
+            known = count(done.known, "was", "were")
+            title = f"{count(done.new, 'label')} imported from {import_}; {known} imported or given before"
         else:
             from digits.review import web
 
@@ -59,6 +61,7 @@ def review(
 
 def _print_review(title: str, review: "Review", *, json: bool) -> None:
     from digits.cli.output import print_json, print_pairs
+    from digits.wording import count
 
     progress = review.progress()
     if json:
@@ -68,7 +71,7 @@ def _print_review(title: str, review: "Review", *, json: bool) -> None:
     accuracies = {"accuracy of ok rows": progress.confident, "accuracy of all rows": progress.table}
     estimates = {
         name: f"{found.share:.2%}, {found.low:.2%} to {found.high:.2%} at 95 % confidence ({found.judged:,} of "
-        f"{found.population:,} images judged)"
+        f"{count(found.population, 'image')} judged)"
         for name, found in accuracies.items()
         if found
     }

@@ -121,7 +121,9 @@ def _start_worker(system: "System", api: str, project: Path) -> str:
 
 def describe_other_workers(pools: Sequence[str]) -> str:
     """Return why no worker was started, if no deployment uses the work pool `digits`, and what executes the runs."""
-    names = f"work pool{'s' if len(pools) > 1 else ''} {', '.join(pools)}"
+    from digits.wording import choose
+
+    names = f"{choose(len(pools), 'work pool', 'work pools')} {', '.join(pools)}"
     return f"none started: the runs are executed by workers of the {names}, which `digits status` shows"
 
 
@@ -194,6 +196,7 @@ def clean_system(system: "System", config: "RetentionConfig") -> dict[str, objec
     from digits.maintenance import retention
     from digits.server.logs import rotate_logs
     from digits.store.artifacts import Store
+    from digits.wording import FILES_OR_DIRECTORIES, count
 
     api, _ = system.api()
     crashed = "not checked, as there is no Prefect server"
@@ -204,7 +207,7 @@ def clean_system(system: "System", config: "RetentionConfig") -> dict[str, objec
     rotated = ", ".join(path.name for path in rotate_logs(system.state))
     return {
         "runs set to crashed": crashed,
-        "removed": f"{len(removed)} files and directories, {sum(one.bytes for one in removed) / 1e6:,.1f} MB",
+        "removed": f"{count(len(removed), *FILES_OR_DIRECTORIES)}, {sum(one.bytes for one in removed) / 1e6:,.1f} MB",
         "rotated": rotated or "no log",
         **{one.path: one.reason for one in removed},
     }

@@ -239,11 +239,13 @@ def print_outcome(outcome: "Outcome", *, json: bool) -> None:
 
 def describe_outcome(outcome: "Outcome") -> dict[str, object]:
     """Return the facts about a trained model by name."""
+    from digits.wording import count
+
     facts = outcome.facts
     return {
-        "dataset": f"{' + '.join(facts.datasets)} ({facts.train_images:,} training images, "
-        f"{facts.test_images:,} test images)",
-        "model": f"version {outcome.version}, {facts.architecture}, {facts.epochs} epochs",
+        "dataset": f"{' + '.join(facts.datasets)} ({count(facts.train_images, 'training image')}, "
+        f"{count(facts.test_images, 'test image')})",
+        "model": f"version {outcome.version}, {facts.architecture}, {count(facts.epochs, 'epoch')}",
         "test accuracy": f"{facts.accuracy:.2%} (loss {facts.loss:.4f}, calibration error {facts.ece:.2%})",
         "promotion": f"{'promoted' if outcome.promoted else 'not promoted'}: {' '.join(outcome.reasons)}",
         "champion": f"version {outcome.champion}" if outcome.champion else "none",

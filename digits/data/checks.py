@@ -18,6 +18,7 @@ from digits.data.arrays import (
 from digits.data.labels import DIGITS
 from digits.errors import DataError
 from digits.images.types import Labels, Pixels
+from digits.wording import choose, count
 
 if TYPE_CHECKING:  # otherwise the help texts of the settings would be part of the code version of every dataset
     from digits.data.config import ArraysConfig
@@ -63,7 +64,7 @@ def check_structure(data: LabelledArrays) -> Finding:
     """Check the shapes and dtypes of a dataset's arrays, and that every label is the index of a class."""
     faults = [*_structure_faults(data)]
     sizes = " by ".join(map(str, data.train_pixels.shape[1:]))
-    valid = f"{len(data.train_labels):,} training and {len(data.test_labels):,} test images of {sizes} pixels"
+    valid = f"{len(data.train_labels):,} training and {count(len(data.test_labels), 'test image')} of {sizes} pixels"
     return Finding("structure", "; ".join(faults) or valid, float(len(faults)), None, bool(faults))
 
 
@@ -88,7 +89,8 @@ def _split_faults(name: str, pixels: Pixels, labels: Labels, classes: int) -> It
     if labels.shape != pixels.shape[:1] or labels.dtype != np.uint8:
         yield f"{name} labels are {labels.shape} {labels.dtype}, expected {pixels.shape[:1]} uint8"
     elif outside := int(np.count_nonzero(labels >= classes)):
-        yield f"{outside} {name} labels have no class: the highest label is {labels.max()}, of {classes} classes"
+        wrong = count(outside, f"{name} label has", f"{name} labels have")
+        yield f"{wrong} no class: the highest label is {labels.max()}, of {classes} classes"
 
 
 def _check_balance(data: LabelledArrays, config: "ArraysConfig") -> Finding:
@@ -96,8 +98,8 @@ def _check_balance(data: LabelledArrays, config: "ArraysConfig") -> Finding:
     smallest, largest = int(counts.argmin()), int(counts.argmax())
     ratio = float(counts[largest] / max(counts[smallest], 1))
     message = (
-        f"the largest class, {data.class_names[largest]}, has {counts[largest]:,} training images and the smallest, "
-        f"{data.class_names[smallest]}, has {counts[smallest]:,}: {ratio:.2f} times as many"
+        f"the largest class, {data.class_names[largest]}, has {count(counts[largest], 'training image')} and the "
+        f"smallest, {data.class_names[smallest]}, has {counts[smallest]:,}: {ratio:.2f} times as many"
     )
     fatal = not counts[smallest] or ratio > config.max_imbalance
     return Finding("balance", message, ratio, config.max_imbalance, fatal)
@@ -111,23 +113,33 @@ def _check_duplicates(data: LabelledArrays, config: "ArraysConfig") -> list[Find
     return [
         _share_finding(
             "duplicates-across",
-            f"{shared:,} of {len(test):,} test images are identical to a training image",
+            f"{_share(shared, len(test), 'test image')} identical to a training image",
             shared / len(test),
             config.max_duplicates,
         ),
         _share_finding(
             "duplicates-in-training",
-            f"{repeated:,} of {len(train):,} training images are identical to an earlier one",
+            f"{_share(repeated, len(train), 'training image')} identical to an earlier one",
             repeated / len(train),
             None,
         ),
     ]
 
 
+def _share(number: int, total: int, noun: str) -> str:
+    """Return the start of a sentence: `1 of 20 images is`, `2 of 20 images are`."""
+    return f"{number:,} of {count(total, noun)} {choose(number, 'is', 'are')}"
+
+
 def _check_blank(data: LabelledArrays, config: "ArraysConfig") -> Finding:
     blank = sum(int(_is_blank(pixels).sum()) for pixels in (data.train_pixels, data.test_pixels))
     total = len(data.train_pixels) + len(data.test_pixels)
-    return _share_finding("blank", f"{blank:,} of {total:,} images are blank", blank / total, config.max_blank)
+    return _share_finding(
+        "blank",
+        f"{_share(blank, total, 'image')} blank",
+        blank / total,
+        config.max_blank,
+    )
 
 
 def _is_blank(pixels: Pixels) -> npt.NDArray[np.bool_]:

@@ -41,6 +41,7 @@ from digits.progress import SILENT, Progress
 from digits.status import FORMULA_STARTS
 from digits.store.files import hash_file
 from digits.store.records import Record, digest_of
+from digits.wording import choose, count
 
 Read = TypeVar("Read")
 
@@ -259,27 +260,29 @@ def _load_image_folder(root: Path, *, mode: Mode, progress: Progress) -> Labelle
     conflicts = [group for group in _group_equal(decoded) if len({files[index].class_name for index in group}) > 1]
     if conflicts:
         listed = _list_some(" equals ".join(files[index].relative for index in group[:_LISTED]) for group in conflicts)
-        raise DataError(f"{len(conflicts)} images have copies with other labels: {listed}; keep one copy of each")
+        images = count(len(conflicts), "image has", "images have")
+        raise DataError(f"{images} copies with other labels: {listed}; keep one copy of each")
     data = _split(files, decoded, class_names)
     further = _report_further_pages(files, decoded)
     return replace(data, findings=(*left_out, *further, *data.findings))
 
 
 def _report_system_files(names: Sequence[str]) -> list[Finding]:
-    message = f"left out {len(names):,} system files or folders: {_list_some(names)}"
+    message = f"left out {count(len(names), 'system file or folder', 'system files or folders')}: {_list_some(names)}"
     return [Finding(SYSTEM_FILES, message, float(len(names)), None, fatal=False)] if names else []
 
 
 def _report_unread(names: Sequence[str]) -> list[Finding]:
     """Return a finding about images that only an extra reads."""
     extras = sorted({str(extra_of(reason_of(os.fsencode(name)))) for name in names})
-    message = f"left out {len(names):,} images that need digits[{','.join(extras)}]: {_list_some(names)}"
+    images = count(len(names), "image that needs", "images that need")
+    message = f"left out {images} digits[{','.join(extras)}]: {_list_some(names)}"
     return [Finding(UNREAD_FILES, message, float(len(names)), None, fatal=False)] if names else []
 
 
 def _report_further_pages(files: Sequence[LabelledFile], decoded: Sequence[_DecodedFile]) -> list[Finding]:
     names = [file.relative for file, one in zip(files, decoded, strict=True) if one.more_frames]
-    message = f"read only the first page or frame of {len(names):,} files: {_list_some(names)}"
+    message = f"read only the first page or frame of {count(len(names), 'file')}: {_list_some(names)}"
     return [Finding("further-pages", message, float(len(names)), None, fatal=False)] if names else []
 
 
@@ -292,10 +295,9 @@ def _load_reviewed(reviewed: LabelSnapshot, *, mode: Mode, progress: Progress) -
     decoded = _decode_files(files, mode, progress)
     wrong = [file.path.name for file, one in zip(files, decoded, strict=True) if file.path.name != one.sha256]
     if wrong:
-        raise DataError(
-            f"{REVIEWED}: {len(wrong)} images were damaged after they were saved: {_list_some(wrong)}; restore them "
-            "from a backup"
-        )
+        damaged = count(len(wrong), "image was damaged after it was", "images were damaged after they were")
+        them = choose(len(wrong), "it", "them")
+        raise DataError(f"{REVIEWED}: {damaged} saved: {_list_some(wrong)}; restore {them} from a backup")
     data = _split(files, decoded, DIGITS)
     return replace(data, findings=(*_review_findings(reviewed), *data.findings))
 
@@ -403,7 +405,7 @@ def _describe_layout(root: Path, empty: Sequence[Path]) -> str:
     tables = [path.name for path in sorted(root.iterdir()) if path.suffix.lower() in _LABEL_TABLES]
     if not folders:
         beside = f" beside {_list_some(tables)}, which is not read as a list of labels" if tables else ""
-        return f"found {len(_direct_images(root)):,} images directly in the folder{beside}"
+        return f"found {count(len(_direct_images(root)), 'image')} directly in the folder{beside}"
     nested = [folder for folder in empty if _class_folders(folder)]
     if nested:
         return f"found folders in {_list_some(folder.name for folder in nested)} instead of images"
@@ -463,7 +465,7 @@ def _decode_files(files: Sequence[LabelledFile], mode: Mode, progress: Progress)
     bar.close()
     if faults:
         raise DataError(
-            f"{len(faults)} of {len(files)} images cannot be read: {_list_some(faults)}; repair or remove them"
+            f"{len(faults)} of {count(len(files), 'image')} cannot be read: {_list_some(faults)}; repair or remove them"
         )
     return decoded
 

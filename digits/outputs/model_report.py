@@ -35,6 +35,7 @@ from digits.outputs.page import (
     style,
 )
 from digits.store.decisions import ChangedImage
+from digits.wording import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -360,7 +361,7 @@ def _caption(title: str, report: ModelReport) -> str:
 def _describe_curves(report: ModelReport) -> str:
     last = report.history[-1] if report.history else {}
     end = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in last.items())
-    return f"Loss and accuracy of {len(report.history)} epochs; at the end: {end or 'nothing was recorded'}."
+    return f"Loss and accuracy of {count(len(report.history), 'epoch')}; at the end: {end or 'nothing was recorded'}."
 
 
 def _describe_confusion(report: ModelReport) -> str:
@@ -371,7 +372,7 @@ def _describe_confusion(report: ModelReport) -> str:
     true, predicted = (evaluation.class_names[int(index)] for index in np.unravel_index(wrong.argmax(), wrong.shape))
     return (
         f"Rows are the truth, columns predictions; {evaluation.correct:,} of {evaluation.count:,} images are correct. "
-        f"The most frequent mistake is {true} read as {predicted}, with {wrong.max():,} images."
+        f"The most frequent mistake is {true} read as {predicted}, with {count(int(wrong.max()), 'image')}."
     )
 
 

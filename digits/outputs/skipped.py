@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from digits.images.formats import extra_of
+from digits.wording import choose, count
 
 NOTHING_READ = 9
 """Exit code of a command that found no image, or none that can be read."""
@@ -51,15 +52,15 @@ def _parts(skipped: Mapping[str, int]) -> Iterator[str]:
     needing = {reason: count for reason, count in skipped.items() if extra_of(reason)}
     if needing:
         extras = sorted({str(extra_of(reason)) for reason in needing})
-        verb = "needs" if sum(needing.values()) == 1 else "need"
+        verb = choose(sum(needing.values()), "needs", "need")
         yield f"{_counted(needing, _KINDS)} {verb} digits[{','.join(extras)}]"
     if archives := {reason: count for reason, count in skipped.items() if reason in _ARCHIVES}:
-        verb = "archive was" if sum(archives.values()) == 1 else "archives were"
+        verb = choose(sum(archives.values()), "archive was", "archives were")
         yield f"{_counted(archives, _ARCHIVES)} {verb} not opened"
-    for reason, count in sorted(skipped.items(), key=lambda item: _RANK.get(item[0], len(_RANK))):
+    for reason, number in sorted(skipped.items(), key=lambda item: _RANK.get(item[0], len(_RANK))):
         if reason not in {**needing, **archives}:
             one, several = _REASONS.get(reason, (f"{_KINDS.get(reason, reason)} was skipped",) * 2)
-            yield f"{count:,} {one if count == 1 else several}"
+            yield count(number, one, several)
 
 
 _RANK = {reason: rank for rank, reason in enumerate(_REASONS)}

@@ -14,6 +14,7 @@ from digits.model.drift import FEATURE_NAMES, Drift
 from digits.outputs.drawing import Cell, contact_sheet, heat_map
 from digits.status import PREDICTED
 from digits.store.records import Record
+from digits.wording import count
 
 PICTURE_COLUMNS = 5
 
@@ -157,7 +158,8 @@ def join_counts(counts: Mapping[str, int]) -> str:
 
 def first_frames_line(summary: PredictionSummary) -> str:
     """Return of how many files only the first frame or page was read."""
-    return f"only the first frame or page was read of {summary.more_frames:,} images that have several"
+    images = count(summary.more_frames, "image that has", "images that have")
+    return f"only the first frame or page was read of {images} several"
 
 
 def count_failures(statuses: Mapping[str, int]) -> int:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from digits.pipeline.config import PromotionPolicy
 from digits.store.decisions import Check, Decision, SetRow
+from digits.wording import count
 
 TOLERANCE = 1e-6
 """Tolerance for rounding errors, in comparisons of shares and of numbers of images."""
@@ -209,7 +210,8 @@ def _is_better(row: SetRow, policy: PromotionPolicy) -> bool:
 
 
 def _changes(row: SetRow) -> str:
-    return f"correct on {row.gained:,} images that the champion gets wrong, wrong on {row.lost:,} that it gets right"
+    images = count(row.gained, "image")
+    return f"correct on {images} that the champion gets wrong, wrong on {row.lost:,} that it gets right"
 
 
 def _evidence(row: SetRow, sets: Sequence[SetRow]) -> str:

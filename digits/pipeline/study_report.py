@@ -32,6 +32,7 @@ from digits.outputs.page import (
 )
 from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import Dimension, Range, Space, Trial, TrialState, Values, importances
+from digits.wording import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -448,8 +449,8 @@ def _describe_importances(report: StudyReport) -> str:
 
 _CAPTIONS: Mapping[str, Callable[[StudyReport], str]] = {
     HISTORY: lambda report: (
-        f"{len(report.trials)} trials in order; trial 0 has the initial settings. Crosses are trials that were stopped "
-        "early, with the loss they had then."
+        f"{count(len(report.trials), 'trial')} in order; trial 0 has the initial settings. Crosses are trials that "
+        "were stopped early, with the loss they had then."
     ),
     IMPORTANCES: _describe_importances,
     SLICES: lambda _: "One point per trial. Crosses are trials that were stopped early, the ring marks the best trial.",
@@ -457,7 +458,7 @@ _CAPTIONS: Mapping[str, Callable[[StudyReport], str]] = {
         f"One line for each of {len(report.complete)} complete trials, darker for a lower loss. The best one, trial "
         f"{report.best.number}, is orange."
     ),
-    CURVES: lambda report: f"{len(_stopped_early(report))} of {len(report.trials)} trials were stopped early.",
+    CURVES: lambda report: f"Stopped early: {len(_stopped_early(report))} of {count(len(report.trials), 'trial')}.",
 }
 
 

@@ -16,6 +16,7 @@ from digits.model.baseline import MODEL_FEATURES, Baseline, Run, accept, join_pa
 from digits.model.drift import MIN_IMAGES, Bins, Drift, Reference, add_counts, bins_of, find_drift
 from digits.store.files import locked
 from digits.store.records import Record, read_record, write_record
+from digits.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def accept_last_run(out: Path, work: Path) -> DriftRecord:
         record = require_drift_record(out)
         if record.batch and record.batch.images < MIN_IMAGES:
             raise UsageError(
-                f"{out}: the last run measured {record.batch.images} images, but a baseline needs at least "
+                f"{out}: the last run measured {count(record.batch.images, 'image')}, but a baseline needs at least "
                 f"{MIN_IMAGES}; accept it after a run with more images"
             )
         accepted = record.accept()

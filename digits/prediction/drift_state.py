@@ -11,6 +11,7 @@ from digits.model.drift import FEATURE_NAMES, Shift
 from digits.outputs.summary import PredictionSummary, summary_path
 from digits.prediction.baselines import DriftRecord, require_drift_record
 from digits.store.records import Record, read_record
+from digits.wording import count
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def describe_baseline(baseline: Baseline, accepted_at: str) -> str:
     counts = sorted(baseline.images(name) for name in baseline.bins)
     if not counts:
         return "none"
-    collected = f"{counts[-1]:,} images"
+    collected = count(counts[-1], "image")
     if accepted_at:
         return f"{collected}, accepted at {accepted_at}"
     if counts[0] >= BASELINE_IMAGES:

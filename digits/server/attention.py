@@ -16,6 +16,7 @@ from digits.server.server_settings import HEARTBEAT_SECONDS, LEASE_SECONDS
 from digits.server.services import POOL
 from digits.status import PREDICTED
 from digits.store.registry import ModelVersion
+from digits.wording import choose, count
 
 LATE = timedelta(minutes=10)
 """Delay after which a scheduled run counts as late."""
@@ -319,7 +320,8 @@ def _judge_parts(found: Findings) -> Iterator[str]:
             yield from _judge_schedules(one, found.now)
             yield from _judge_results(one, reported, can_predict=found.champion is not None)
     if found.queue.late:
-        yield f"{found.queue.late} runs are more than {LATE.seconds // 60} minutes late; check the load of the worker"
+        runs = count(found.queue.late, "run is", "runs are")
+        yield f"{runs} more than {LATE.seconds // 60} minutes late; check the load of the worker"
     for crashed in found.crashed:
         yield f"{crashed.run.name} crashed at {crashed.run.when}; continue it with {crashed.command}"
 
@@ -431,8 +433,8 @@ def _describe_failures(name: str, table: Table) -> str:
     counts = ", ".join(f"{count:,} {status}" for status, count in table.failed.items())
     total = sum(table.failed.values())
     return (
-        f"{name}: {total:,} of {table.images:,} images in {table.path} have no prediction ({counts}); its column "
-        "`error` has the reasons"
+        f"{name}: {total:,} of {count(table.images, 'image')} in {table.path} {choose(total, 'has', 'have')} no "
+        f"prediction ({counts}); its column `error` has the reasons"
     )
 
 
