@@ -50,7 +50,7 @@ def test_images_that_could_not_be_read_are_named_with_their_errors() -> None:
         ONE, statuses={"unsupported": 1}, failures=(Failure("a.heic", "unsupported", "needs digits[heif]"),)
     )
     assert describe_summary(failed)["failures"] == (
-        "1 of 1 images could not be read: a.heic (unsupported: needs digits[heif])"
+        "1 of 1 image could not be read: a.heic (unsupported: needs digits[heif])"
     )
     assert "failures" not in describe_summary(ONE)
 
