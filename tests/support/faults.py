@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from digits.errors import StoreError
+
 NOBODY = 65534
 CALLS = ((os, "mkdir"), (os, "open"), (io, "open"), (os, "fsync"), (os, "rename"), (os, "replace"), (os, "link"))
 
@@ -101,6 +103,15 @@ def in_child(work: Callable[[], object]) -> int:
 def wait(child: int) -> int:
     """Return the exit status of a child, or the negative number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def failure_of(work: Callable[[], object]) -> str:
+    """Return the message of the `StoreError` that a function raises, or an empty string."""
+    try:
+        work()
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -59,12 +59,16 @@ def unmeasured() -> Iterator[None]:
 
 
 @contextmanager
-def api_with(code: int) -> Iterator[str]:
-    """Serve an API that answers each request with a status; yield its address."""
+def api_with(answer: int | Callable[[BaseHTTPRequestHandler], int]) -> Iterator[str]:
+    """Serve an API that answers each request with a status, or with the one that a function returns; yield its address.
+
+    Args:
+        answer: status, or function of a request.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(code)
+            self.send_response(answer if isinstance(answer, int) else answer(self))
             self.end_headers()
 
         def log_message(self, *args: object) -> None:

@@ -1,5 +1,6 @@
 """Fixtures of the unit tests: a tiny network as ONNX, and folders of images."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from digits.prediction import publish
 from digits.prediction.plan import Plan
 from digits.prediction.pool import WorkerPool
 from digits.prediction.worker import run_worker
+from tests.support import faults
 from tests.support.tiny_model import MakePictures, draw, write_model
 
 
@@ -38,6 +40,12 @@ def make_pictures() -> MakePictures:
         return folder
 
     return make
+
+
+@pytest.fixture
+def without_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip fsync, to save time."""
+    monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from digits import run_log
 from digits.maintenance.retention import Removed
 from digits.model.onnx_model import OnnxModel
-from digits.outputs.summary import Failure, LeastCertain, PredictionSummary
+from digits.outputs.summary import Failure, LeastCertain
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import Range, Trial, TrialState
@@ -16,21 +16,17 @@ from digits.pipeline.study import Study, TuningResult
 from digits.prediction.plan import IncrementalRows, Options, Plan, ReplacedRows
 from digits.store.artifacts import ArtifactRef, Store
 from digits.store.registry import ModelFacts, Promotion
+from tests.support.summaries import EMPTY
 
 TABLE = Path("/root/predictions.csv")
-SUMMARY = PredictionSummary(
-    source=Path("/scans"),
+SUMMARY = replace(
+    EMPTY,
     out=TABLE,
-    model_version=7,
-    model_digest="0" * 64,
     images=1_204,
-    reused=0,
     seconds=3.21,
     images_per_second=374.6,
     predictions={"0": 1_000, "1": 200},
     statuses={"ok": 1_190, "uncertain": 9, "not-a-digit": 1, "not-an-image": 3, "timeout": 1},
-    skipped={},
-    more_frames=0,
     failures=(Failure("a.png", "not-an-image", "it begins like text"), Failure("b.png", "timeout", "10 s")),
     least_certain=(LeastCertain("c.png", "7", 0.4),),
 )

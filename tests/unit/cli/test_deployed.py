@@ -9,25 +9,10 @@ import pytest
 from digits.cli.deployed import EndedRun, options_for_worker
 from digits.cli.predict import print_ended
 from digits.errors import UsageError
-from digits.outputs.summary import PredictionSummary
 from digits.prediction.config import PredictionConfig
+from tests.support.summaries import EMPTY
 
-SUMMARY = PredictionSummary(
-    source=Path("/scans"),
-    out=Path("/table.csv"),
-    model_version=7,
-    model_digest="0" * 64,
-    images=3,
-    reused=0,
-    seconds=1,
-    images_per_second=3,
-    predictions={"4": 2},
-    statuses={"ok": 2, "timeout": 1},
-    skipped={},
-    more_frames=0,
-    failures=(),
-    least_certain=(),
-)
+SUMMARY = replace(EMPTY, images=3, predictions={"4": 2}, statuses={"ok": 2, "timeout": 1})
 ENDED = EndedRun("predict scans", "Completed", "3 images are in /table.csv", "http://ui/run", SUMMARY)
 
 

@@ -1,38 +1,23 @@
 """Tests of what `digits predict` prints, and of its exit codes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from digits.cli.deployed import EndedRun
 from digits.cli.predict import describe_summary, print_ended, print_summary
 from digits.outputs.summary import Failure, PredictionSummary
+from tests.support.summaries import EMPTY
 
-EMPTY = PredictionSummary(
-    source=Path("/scans"),
-    out=Path("/scans.csv"),
-    model_version=1,
-    model_digest="0" * 64,
-    images=0,
-    reused=0,
-    seconds=0,
-    images_per_second=0,
-    predictions={"0": 0},
-    statuses={},
-    skipped={"heic-file": 2, "link": 5},
-    more_frames=0,
-    failures=(),
-    least_certain=(),
-)
-ONE = replace(EMPTY, images=1, statuses={"ok": 1})
+NOTHING = replace(EMPTY, skipped={"heic-file": 2, "link": 5})
+ONE = replace(NOTHING, images=1, statuses={"ok": 1})
 
 
 @pytest.mark.parametrize("json", [True, False])
 def test_a_run_without_an_image_says_why_and_exits_with_9(json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """The message is on standard error, also beside JSON."""
     with pytest.raises(SystemExit) as ended:
-        print_summary(EMPTY, json=json)
+        print_summary(NOTHING, json=json)
     assert ended.value.code == 9
     message = "digits: 0 images; 2 HEIC need digits[heif]; 5 links were not followed\n"
     assert capsys.readouterr().err == message
@@ -70,7 +55,7 @@ def test_a_run_that_can_read_none_of_its_images_says_why_and_exits_with_9(capsys
 
 
 @pytest.mark.parametrize(
-    ("state", "summary", "code"), [("Completed", EMPTY, 9), ("Failed", EMPTY, 1), ("Failed", None, 1)]
+    ("state", "summary", "code"), [("Completed", NOTHING, 9), ("Failed", NOTHING, 1), ("Failed", None, 1)]
 )
 def test_a_run_of_a_deployment_exits_with_the_same_codes(
     state: str, summary: PredictionSummary | None, code: int

@@ -1,5 +1,6 @@
 """Interrupted runs at `digits down` without a usable Prefect API, and without a Prefect server."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,11 +40,12 @@ def test_runs_are_not_checked_if_prefect_cannot_read_its_settings(tmp_path: Path
     assert "nested too deeply" in str(found["runs"])
 
 
-def test_a_check_of_the_runs_that_takes_too_long_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denying: str
-) -> None:
+def test_a_check_of_the_runs_that_takes_too_long_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server accepts connections and does not answer."""
     monkeypatch.setattr(commands, "REAP_SECONDS", 0)
-    found = commands._reap_briefly(System(tmp_path / "state", tmp_path), denying)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        api = f"http://127.0.0.1:{server.getsockname()[1]}/api"
+        found = commands._reap_briefly(System(tmp_path / "state", tmp_path), api)
     assert found == {"runs": "not checked, as the server did not answer within 0 s"}
 
 

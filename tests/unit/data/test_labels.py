@@ -15,19 +15,9 @@ import pytest
 from digits.data.labels import Answer, LabelLog, Undo
 from digits.errors import CorruptArtifactError, StoreError
 from tests.support import faults
+from tests.support.labels import ANSWER
 
-ANSWER = Answer(
-    id="0" * 32,
-    when="2026-11-25T20:00:00+00:00",
-    sha256="a" * 64,
-    label="7",
-    prediction="1",
-    confidence=0.52,
-    status="uncertain",
-    model_version=3,
-    selection="uncertain",
-    table="b" * 64,
-)
+pytestmark = pytest.mark.usefixtures("without_sync")
 
 
 def make_answer(label: str, image: str = "a", name: str | None = None) -> Answer:
@@ -38,11 +28,6 @@ def make_answer(label: str, image: str = "a", name: str | None = None) -> Answer
 def make_undo(name: str) -> Undo:
     """Return the entry that cancels an answer."""
     return Undo(f"undo {name}", ANSWER.when, name)
-
-
-@pytest.fixture(autouse=True)
-def _without_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture

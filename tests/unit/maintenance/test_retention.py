@@ -11,16 +11,11 @@ from digits.maintenance.retention import DAY, HOUR, RetentionConfig, sweep_store
 from digits.store.artifacts import MANIFEST, ArtifactRef, Recipe, Store
 from digits.store.records import write_record
 from digits.store.registry import ModelFacts, Registry
-from tests.support import faults
+
+pytestmark = pytest.mark.usefixtures("without_sync")
 
 CONFIG = RetentionConfig()
 OLD = 31 * DAY
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync."""
-    monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from PIL import Image
 
 from digits.data.config import ArraysConfig
-from digits.data.labels import Answer, LabelLog, Undo
+from digits.data.labels import LabelLog, Undo
 from digits.errors import DataError
 from digits.pipeline.config import TrainingRun
 from digits.pipeline.lineage import Lineage, own_facts
@@ -22,28 +21,12 @@ from digits.pipeline.steps import download_dataset, drop_empty_reviewed, own_hea
 from digits.settings import parse
 from digits.store.artifacts import Artifact, ArtifactRef, Store
 from digits.store.registry import ModelFacts
-from tests.support import faults
+from tests.support.labels import ANSWER
 from tests.support.tiny_model import draw
 
+pytestmark = pytest.mark.usefixtures("without_sync")
+
 CONFIG = ArraysConfig(validation_fraction=0.2, own_share=0.25)
-ANSWER = Answer(
-    id="",
-    when="2026-11-25T20:00:00+00:00",
-    sha256="",
-    label="",
-    prediction="1",
-    confidence=0.52,
-    status="uncertain",
-    model_version=3,
-    selection="uncertain",
-    table="b" * 64,
-)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync."""
-    monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture

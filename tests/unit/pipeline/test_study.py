@@ -15,19 +15,14 @@ from digits.pipeline.search import OBJECTIVE, Choice, Range, Space, Trial, Trial
 from digits.pipeline.study import Study
 from digits.store.artifacts import ArtifactRef, Store
 from digits.training.config import ModelConfig, TrainingConfig
-from tests.support import faults
+
+pytestmark = pytest.mark.usefixtures("without_sync")
 
 RUN = TrainingRun(model=ModelConfig(architecture="mlp")).resolved()
 SPACE: Space = {
     "model.hidden": Choice(choices=([64], [128])),
     "training.learning_rate": Range(low=1e-4, high=1e-1, log=True),
 }
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync."""
-    monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture

@@ -18,15 +18,16 @@ from digits.maintenance import expiry
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import PredictionSummary
 from digits.outputs.table import FIXED_COLUMNS, Row, TableFile, format_of, read_table
-from digits.prediction import pool as pool_module
 from digits.prediction import service
 from digits.prediction.config import PredictionConfig
+from digits.prediction.limits import Position
 from digits.prediction.plan import Plan
 from digits.prediction.planning import plan_predictions
 from digits.prediction.pool import WorkerPool, run_workers
 from digits.prediction.publish import merge_parts, predict_folder
 from digits.prediction.worker import run_worker
 from digits.store.artifacts import Store
+from tests.support.deadly_workers import DECODE, FAULTS, disturb, kill_once
 from tests.support.tiny_model import MakePictures, draw, write_model
 
 PAGES = 5
@@ -218,7 +219,7 @@ def test_a_page_with_a_passing_fault_is_predicted_again_with_its_file(job: Job) 
     plan = plan_predictions(job.folder, **job.arguments(incremental=True))
     shard = next(number for number in plan.shards if b"0001a.tif" in {entry.path for entry in plan.entries(number)})
     place = [entry.path for entry in plan.entries(shard)].index(b"0001a.tif")
-    plan.record_failure(shard, pool_module.Position(place, page=3), "timeout")
+    plan.record_failure(shard, Position(place, page=3), "timeout")
     run_worker(plan)
     merge_parts(plan)
     assert [row["status"] for row in job.rows()] == ["ok"] * 4 + ["timeout"] + ["ok"] * 3
@@ -299,29 +300,9 @@ def test_removed_images_keep_the_rows_of_all_pages(job: Job) -> None:
     assert [row["page"] for row in read_table(kept)] == [1, 2, 3]
 
 
-def die_at(monkeypatch: pytest.MonkeyPatch, level: int, what: str) -> None:
-    """Make workers run a statement instead of decoding a page whose first bright pixel has a level."""
-    program = f"""
-import os, sys, signal
-sys.path.append(sys.argv[1])
-from digits.prediction import worker
-real = worker.decode
-def decode(content, **options):
-    found = real(content, **options)
-    if found.pixels[5, 9] == {level}:
-        {what}
-    return found
-worker.decode = decode
-sys.exit(worker.main(sys.argv[2:]))
-"""
-    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
-
-
-FAULTS = {
-    "crashed": "os.abort()",
-    "timeout": "[None for _ in iter(int, 1)]",
-    "too-large": "bytearray(600 * 2**20)",
-}
+def shows(number: int) -> str:
+    """Return the condition that a certain page is decoded, known by its first bright pixel."""
+    return f"result.pixels[5, 9] == {draw(number)[5, 9]}"
 
 
 @pytest.mark.parametrize("status", FAULTS)
@@ -331,7 +312,7 @@ def test_a_deadly_page_costs_its_own_row(job: Job, monkeypatch: pytest.MonkeyPat
     run_worker(plan := job.plan())
     merge_parts(plan)
     expected = job.rows()
-    die_at(monkeypatch, int(draw(12)[5, 9]), FAULTS[status])
+    disturb(monkeypatch, DECODE, shows(12), FAULTS[status])
     with WorkerPool(2) as pool:
         run_workers(plan := job.plan(), pool)
         merge_parts(plan)
@@ -350,11 +331,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_file_is_replaced(
     merge_parts(plan)
     expected = job.out.read_bytes()
     once = job.root / "once"
-    die_at(
-        monkeypatch,
-        int(draw(13)[5, 9]),
-        f"os.path.exists({str(once)!r}) or (open({str(once)!r}, 'w'), os.kill(os.getpid(), 9))",
-    )
+    disturb(monkeypatch, DECODE, shows(13), kill_once(once))
     with WorkerPool(1) as pool:
         run_workers(plan := job.plan(), pool)
         merge_parts(plan)

@@ -29,6 +29,7 @@ from digits.prediction.pool import WorkerPool, WorkerProcess, run_workers, usabl
 from digits.prediction.worker import main, preload, run_worker
 from digits.store.files import Lock, locked
 from tests.support import faults
+from tests.support.deadly_workers import DECODE, FAULTS, READ, disturb, has_content_of, kill_once
 from tests.support.tiny_model import MakePictures, write_model
 
 CPUS = len(os.sched_getaffinity(0))
@@ -249,30 +250,6 @@ def test_a_worker_that_cannot_start_is_an_error(plan: Plan, pool: WorkerPool, mo
         run_workers(plan, pool)
 
 
-def deadly(monkeypatch: pytest.MonkeyPatch, path: Path, what: str) -> None:
-    """Make workers run a statement instead of decoding a certain file."""
-    program = f"""
-import os, sys, time, signal, pathlib
-sys.path.append(sys.argv[1])
-from digits.prediction import worker
-real, bad = worker.decode, pathlib.Path({str(path)!r}).read_bytes()
-def decode(content, **options):
-    if content == bad:
-        {what}
-    return real(content, **options)
-worker.decode = decode
-sys.exit(worker.main(sys.argv[2:]))
-"""
-    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
-
-
-DEADLY = {
-    "crashed": "os.abort()",
-    "timeout": "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); [None for _ in iter(int, 1)]",
-    "too-large": "bytearray(600 * 2**20)",
-}
-
-
 def predict_undisturbed(plan: Plan) -> list[list[str]]:
     """Return the rows of each shard, predicted without a fault; make all shards pending again, with short limits."""
     run_worker(plan)
@@ -284,13 +261,13 @@ def predict_undisturbed(plan: Plan) -> list[list[str]]:
     return expected
 
 
-@pytest.mark.parametrize("status", DEADLY)
+@pytest.mark.parametrize("status", FAULTS)
 def test_a_deadly_image_gets_a_status_and_leaves_all_other_rows_unchanged(
     plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, status: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It crashes its process, never ends, or allocates too much memory."""
     expected = predict_undisturbed(plan)
-    deadly(monkeypatch, plan.source / "0004.png", DEADLY[status])
+    disturb(monkeypatch, DECODE, has_content_of(plan.source / "0004.png"), FAULTS[status])
     steps = Steps()
     run_workers(plan, pool, progress=steps)
     found = [plan.part_path(shard, ".part").read_text().splitlines() for shard in plan.shards]
@@ -316,20 +293,7 @@ def test_a_file_that_cannot_even_be_read_gets_a_status(
 ) -> None:
     """Its hash is unknown, and no worker reads it again. The other rows are those of an undisturbed run."""
     expected = predict_undisturbed(plan)
-    program = f"""
-import os, sys, signal
-sys.path.append(sys.argv[1])
-from digits.images import source
-from digits.prediction import worker
-real = source.read_entry
-def read(reader, entry, **options):
-    if entry.path == b"0004.png":
-        {DEADLY[status]}
-    return real(reader, entry, **options)
-source.read_entry = read
-sys.exit(worker.main(sys.argv[2:]))
-"""
-    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
+    disturb(monkeypatch, READ, "arguments[1].path == b'0004.png'", FAULTS[status])
     run_workers(plan, pool)
     found = [plan.part_path(shard, ".part").read_text().splitlines() for shard in plan.shards]
     path, prediction, confidence, found_status, error, *_, digest, _, version, page = found[1].pop(1).split(",")
@@ -345,11 +309,7 @@ def test_an_image_is_predicted_after_one_death_of_a_worker(
 ) -> None:
     """Another program may have killed the worker."""
     once = plan.path / "once"
-    deadly(
-        monkeypatch,
-        plan.source / "0004.png",
-        f"os.path.exists({str(once)!r}) or (open({str(once)!r}, 'w'), os.kill(os.getpid(), 9))",
-    )
+    disturb(monkeypatch, DECODE, has_content_of(plan.source / "0004.png"), kill_once(once))
     run_workers(plan, pool)
     assert all(
         ",ok," in line for shard in plan.shards for line in plan.part_path(shard, ".part").read_text().splitlines()

@@ -5,10 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -280,24 +279,13 @@ def test_access_is_absent_without_a_server_or_for_an_invalid_address() -> None:
 def test_access_to_a_server_with_a_password_depends_on_the_configured_one() -> None:
     """Prefect Cloud, which uses keys, only has to answer."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = "Basic " + base64.b64encode(b"me:secret").decode()
-            health = self.path.endswith("/health")
-            self.send_response(200 if health or self.headers.get("Authorization") == wanted else 401)
-            self.end_headers()
+    def answer(request: BaseHTTPRequestHandler) -> int:
+        wanted = "Basic " + base64.b64encode(b"me:secret").decode()
+        return 200 if request.path.endswith("/health") or request.headers.get("Authorization") == wanted else 401
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/api"
+    with api_with(answer) as url:
         assert check_access(url, {}) is Access.DENIED
         assert check_access(url, {"PREFECT_API_AUTH_STRING": "me:wrong"}) is Access.DENIED
         assert check_access(url, {"PREFECT_API_AUTH_STRING": "me:secret"}) is Access.OPEN
         assert check_access(url, {"PREFECT_SERVER_API_AUTH_STRING": "me:secret"}) is Access.OPEN
         assert check_access(f"{url}/accounts/1/workspaces/2", {}) is Access.OPEN
-        server.shutdown()
-        thread.join()

@@ -22,6 +22,8 @@ from digits.store.artifacts import MANIFEST, Artifact, ArtifactRef, Recipe, Stor
 from digits.store.code_version import library_versions
 from tests.support import faults
 
+pytestmark = pytest.mark.usefixtures("without_sync")
+
 PARENT = ArtifactRef("dataset", "ab" * 32)
 RECIPE = Recipe("arrays", {"fraction": 0.2, "seed": 7}, (PARENT,), "the-code")
 NAMES = ["labels.npy", "notes/about.json", MANIFEST]
@@ -32,12 +34,6 @@ def write(directory: Path) -> None:
     np.save(directory / "labels.npy", np.arange(50, dtype=np.uint8))
     (directory / "notes").mkdir()
     (directory / "notes" / "about.json").write_text("{}")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync, to save time."""
-    monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @pytest.fixture
@@ -266,7 +262,7 @@ def test_an_artifact_is_whole_or_absent_whichever_write_fails(tmp_path: Path) ->
     for at in range(1, 60):
         store = Store(tmp_path / str(at))
         with faults.fault(store.root, at, faults.no_space) as fault:
-            failures.append(failure_of(lambda store=store: store.produce(RECIPE, write)))
+            failures.append(faults.failure_of(lambda store=store: store.produce(RECIPE, write)))
         if failures[-1] and not store.has(RECIPE.ref):
             assert_empty(store)
         store.open(store.produce(RECIPE, write))
@@ -276,15 +272,6 @@ def test_an_artifact_is_whole_or_absent_whichever_write_fails(tmp_path: Path) ->
     assert not failures[-1]
     assert len(messages) > 10
     assert all("No space left on device" in message and str(tmp_path) in message for message in messages)
-
-
-def failure_of(work: Callable[[], object]) -> str:
-    """Return the message of the `StoreError` that a function raises, or an empty string."""
-    try:
-        work()
-    except StoreError as error:
-        return str(error)
-    return ""
 
 
 @pytest.mark.parametrize("size", [10_000, 3_000_000])

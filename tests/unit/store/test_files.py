@@ -12,11 +12,7 @@ from digits.store.files import hash_file, replacing, write_file
 from digits.store.records import create_record
 from tests.support import faults
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync, to save time."""
-    monkeypatch.setattr(os, "fsync", faults.no_sync)
+pytestmark = pytest.mark.usefixtures("without_sync")
 
 
 def test_an_exception_while_writing_keeps_the_old_file(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,8 @@ from digits.store.records import (
     repair_flipped_bit,
     write_record,
 )
-from tests.support import faults
+
+pytestmark = pytest.mark.usefixtures("without_sync")
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -31,12 +31,6 @@ VALUES = st.recursive(
 )
 RECORDS = st.dictionaries(st.text().filter(lambda key: key != SEAL), VALUES, max_size=4)
 RECORD = {"kind": "arrays", "files": {"a.npy": {"bytes": 12, "sha256": "00ff"}}, "share": 0.25, "name": "Zürich \n"}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync, to save time."""
-    monkeypatch.setattr(os, "fsync", faults.no_sync)
 
 
 @settings(max_examples=50)

@@ -1,6 +1,5 @@
 """Model registry: versions, promotions, decisions, rollbacks, damage and concurrency."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +14,7 @@ from digits.store.decisions import ChangedImage, Check, Decision, SetRow
 from digits.store.registry import ModelFacts, ModelVersion, Promotion, RecordedDecision, Registry, champion_stack
 from tests.support import faults
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip fsync, to save time."""
-    monkeypatch.setattr(os, "fsync", faults.no_sync)
+pytestmark = pytest.mark.usefixtures("without_sync")
 
 
 @pytest.fixture
@@ -416,7 +411,7 @@ def test_a_promotion_happens_or_does_not_whichever_write_fails(tmp_path: Path) -
     for at in range(1, 40):
         registry = two_versions(tmp_path / str(at))
         with faults.fault(tmp_path, at, faults.no_space) as fault:
-            failures.append(_failure_of(lambda registry=registry: registry.promote(2, reasons=["better"])))
+            failures.append(faults.failure_of(lambda registry=registry: registry.promote(2, reasons=["better"])))
         assert champion_number(registry) in ([1, 2] if failures[-1] else [2])
         _promote_and_roll_back(registry)
         if not fault.happened:
@@ -431,14 +426,6 @@ def _promote_and_roll_back(registry: Registry) -> None:
     if champion_number(registry) == 1:
         registry.promote(2, reasons=["again"])
     assert registry.roll_back().version == 1
-
-
-def _failure_of(work: Callable[[], object]) -> str:
-    try:
-        work()
-    except StoreError as error:
-        return str(error)
-    return ""
 
 
 def test_a_registration_that_fails_leaves_no_version(registry: Registry) -> None:
