@@ -56,8 +56,8 @@ def predict(
         bool | None,
         typer.Option(
             "--system-files",
-            help="Take the files and folders of operating systems, storage devices and version control, too, such as "
-            "`._a.png`, `__MACOSX`, `@eaDir` and `.git`.",
+            help="Also take the files and folders that operating systems, storage devices and version control create, "
+            "such as `._a.png`, `__MACOSX`, `@eaDir` and `.git`. By default, they are left out and counted.",
         ),
     ] = None,
     include: Annotated[
@@ -109,8 +109,8 @@ def predict(
     pages: Annotated[
         Literal["all", "first"] | None,
         typer.Option(
-            help="Pages to read of a TIFF or PDF with several: `all`, one row each, or only the `first`. Of "
-            "animations, only the first frame is read. Default: all."
+            help="Pages to read of a TIFF or PDF: `all`, with one row per page, or only the `first`. Of animations, "
+            "only the first frame is read. Default: all."
         ),
     ] = None,
     max_pixels: Annotated[
@@ -155,8 +155,8 @@ def predict(
         bool | None,
         typer.Option(
             "--force",
-            help="Overwrite files in the place of the table that Digits did not write or that were changed since, and "
-            "drop any number of rows of a table.",
+            help="Overwrite the table and the files beside it even if Digits did not write them, or if they were "
+            "changed since. Also drop the rows of images that are gone, however many.",
         ),
     ] = None,
     track: Annotated[bool, typer.Option("--track", help="Fail if no Prefect API can record the run.")] = False,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from digits.cli.app import Artifacts, AsJson, Force
+from digits.cli.app import Artifacts, AsJson
 
 if TYPE_CHECKING:
     from digits.review.session import Review
@@ -26,7 +26,13 @@ def review(
     import_: Annotated[
         Path | None, typer.Option("--import", metavar="FILE.csv", help="Completed spreadsheet whose labels are saved.")
     ] = None,
-    force: Force = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="With `--export`: overwrite the file even if Digits did not write it, or if it was changed since.",
+        ),
+    ] = False,
     port: Annotated[int, typer.Option(help="Port of the page; 0: a free one.", min=0, max=65535)] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     artifacts: Artifacts = None,

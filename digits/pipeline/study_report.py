@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 HISTORY = "Course of the search"
 IMPORTANCES = "Importance of the settings"
 PARALLEL = "All settings side by side"
-SLICES = "Each setting by itself"
+SLICES = "Each setting alone"
 CURVES = "Learning curves"
 
 LEAST_LOSS = 1e-6

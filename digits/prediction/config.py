@@ -77,8 +77,8 @@ class PredictionConfig(Settings):
     )
     system_files: bool = Field(
         False,
-        description="Take the files and folders of operating systems, storage devices and version control, too, such "
-        "as `._a.png`, `__MACOSX`, `@eaDir` and `.git`. By default, they are left out and counted.",
+        description="Also take the files and folders that operating systems, storage devices and version control "
+        "create, such as `._a.png`, `__MACOSX`, `@eaDir` and `.git`. By default, they are left out and counted.",
     )
     other_formats: tuple[OtherFormat, ...] = Field(
         (),
@@ -86,8 +86,8 @@ class PredictionConfig(Settings):
     )
     pages: PageChoice = Field(
         "all",
-        description="Pages to read of a TIFF or PDF with several: `all`, one row each, or only the `first`. Of "
-        "animations, only the first frame is read.",
+        description="Pages to read of a TIFF or PDF: `all`, with one row per page, or only the `first`. Of animations, "
+        "only the first frame is read.",
     )
     max_seconds: float = Field(10, gt=0, le=3600, description="Time limit for reading an image or a page, in seconds.")
     max_bytes: int = Field(
@@ -107,6 +107,6 @@ class PredictionConfig(Settings):
     )
     force: bool = Field(
         False,
-        description="Overwrite files in the place of the table that Digits did not write or that were changed since, "
-        "and drop any number of rows of a table.",
+        description="Overwrite the table and the files beside it even if Digits did not write them, or if they were "
+        "changed since. Also drop the rows of images that are gone, however many.",
     )

@@ -133,7 +133,7 @@ def test_a_backup_has_the_database_of_the_running_server_and_no_password(system:
 
 
 def test_the_janitor_rotates_the_log_of_the_running_worker(system: RunningSystem) -> None:
-    """The worker goes on writing to the log that was emptied."""
+    """The worker continues to write to the log that was emptied."""
     log, former = system.state / "worker.log", system.state / "worker.log.1"
     with log.open("ab") as file:
         file.write(b"a long line " * 10**6 + b"\n")

@@ -113,7 +113,7 @@ def check_champion(place: Path, store: Store, new: Store, champion: int) -> None
     *_, former, _ = champion_stack(Registry(new).promotions())
     assert Registry(new).roll_back().version == former
     assert digits.predict(place / "scans", options=OPTIONS, artifacts=new.root).model_version == former
-    Registry(new).promote(champion, reasons=["the test goes on"])
+    Registry(new).promote(champion, reasons=["the test continues"])
 
 
 def check_inbox(store: Store, new: Store) -> None:
