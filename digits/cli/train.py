@@ -108,10 +108,9 @@ def train(
         ),
     ] = None,
     start: Annotated[
-        Literal["anew", "champion"] | None,
+        Literal["random", "champion"] | None,
         typer.Option(
-            help="Initial weights: `anew` for random weights, `champion` for the weights of the current champion. "
-            "Default: anew."
+            help="Initial weights: `random`, or `champion` for the weights of the current champion. Default: random."
         ),
     ] = None,
     seed: Annotated[

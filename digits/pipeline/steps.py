@@ -181,7 +181,7 @@ def starting_point(store: Store, config: TrainingConfig) -> ArtifactRef | None:
 
     If the training should start from the champion but there is none, log a warning and return None.
     """
-    if config.start == "anew":
+    if config.start == "random":
         return None
     champion = Registry(store).champion()
     if champion is None:

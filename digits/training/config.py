@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from digits.settings import Fraction, Settings
 
@@ -54,6 +54,11 @@ class AugmentationConfig(Settings):
         description="Strength of the change of contrast: clipping of the grey levels at both ends, and gamma.",
     )
     lines: Fraction = Field(0.05, description="Share of the images to which a line along an edge is added.")
+
+
+def _present_name(start: object) -> object:
+    """Return the present name of a value of `start`; it may have that of earlier releases, as in a recorded study."""
+    return "random" if start == "anew" else start
 
 
 class TrainingConfig(Settings):
@@ -141,9 +146,9 @@ class TrainingConfig(Settings):
         description="Random seed of the initial weights, the order of the images, dropout and augmentation. The same "
         "seed gives the same weights.",
     )
-    start: Literal["anew", "champion"] = Field(
-        "anew",
-        description="Initial weights: `anew` for random weights, `champion` for the weights of the current champion. "
-        "The network must then be the champion's, and fewer epochs at a lower learning rate are enough, such as 5 at "
-        "0.001 for `compact`.",
+    start: Annotated[Literal["random", "champion"], BeforeValidator(_present_name)] = Field(
+        "random",
+        description="Initial weights: `random`, or `champion` for the weights of the current champion. The network "
+        "must then be the champion's, and fewer epochs at a lower learning rate are enough, such as 5 at 0.001 for "
+        "`compact`.",
     )

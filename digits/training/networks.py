@@ -173,7 +173,7 @@ def copy_fitted_weights(network: Network, fitted: Network) -> None:
         raise ModelError(
             f"cannot continue training from the champion: its network is {fitted.name} with {fitted.count_params():,} "
             f"weights, but {network.name} with {network.count_params():,} weights is to be trained; train the "
-            "champion's network with the same layer sizes, image size and classes, or set `start` to `anew`"
+            "champion's network with the same layer sizes, image size and classes, or set `start` to `random`"
         )
     for variable, value in zip(network.weights, fitted.weights, strict=True):
         variable.assign(value)

@@ -102,7 +102,7 @@ def test_a_repeated_start_from_the_champion_gives_the_same_weights(folders: dict
     first, second = (train(store, folders["true"], **START) for store in stores)
     digests = [Registry(store).version(first.version).weights_sha256 for store in stores]
     assert digests[0] == digests[1]
-    scratch = train(stores[0], folders["true"], training={**START["training"], "start": "anew"})
+    scratch = train(stores[0], folders["true"], training={**START["training"], "start": "random"})
     assert scratch.facts.accuracy < 0.6 < first.facts.accuracy == second.facts.accuracy
 
 

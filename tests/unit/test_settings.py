@@ -221,6 +221,13 @@ def test_no_old_name_is_a_setting(old: str) -> None:
     assert settings & set(re.findall(r"\w+", RENAMED.get(old, REMOVED.get(old, ""))))
 
 
+def test_the_old_name_of_random_weights_is_read() -> None:
+    """As in the record of a study."""
+    assert parse(TrainingConfig, {"start": "anew"}, source="a.toml") == TrainingConfig(start="random")
+    with pytest.raises(UsageError, match="input should be 'random' or 'champion', found 'new'"):
+        parse(TrainingConfig, {"start": "new"}, source="a.toml")
+
+
 def test_settings_are_immutable() -> None:
     """A run ends with the settings that it was started with."""
     with pytest.raises(ValidationError, match="frozen"):
