@@ -42,6 +42,7 @@ from digits.store.code_version import code_version
 from digits.store.files import write_file
 from digits.store.records import create_record, digest_of, read_record, write_record
 from digits.store.written import write_own_file
+from digits.wording import choose
 
 NAME_LENGTH = 12
 
@@ -391,7 +392,8 @@ def conclude_study(study: Study, out: Path | None = None, *, force: bool = False
 def _nothing_found(trials: Sequence[Trial]) -> UsageError | ModelError:
     if any(trial.state is TrialState.UNFINISHED for trial in trials) or not trials:
         return UsageError("no trial was completed within the budget; run the same command again with more minutes")
-    return ModelError(f"all {len(trials)} trials diverged; search lower learning rates")
+    diverged = choose(len(trials), "the only trial", f"all {len(trials)} trials")
+    return ModelError(f"{diverged} diverged; search lower learning rates")
 
 
 def _validation_images(study: Study) -> int:

@@ -73,7 +73,7 @@ def test_a_class_that_is_missing_is_reported(tmp_path: Path) -> None:
     outcome = train(str(tmp_path / "digits"), tmp_path / "artifacts")
     assert outcome.warnings == (
         "no class for the digit 4: the model takes every image of it for another",
-        "left out 1 system files or folders: 0/._0.png",
+        "left out 1 system file or folder: 0/._0.png",
     )
     assert describe_outcome(outcome)["warning"] == "; ".join(outcome.warnings)
     report = outcome.report.with_suffix(".md").read_text("utf-8")

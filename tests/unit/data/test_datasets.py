@@ -609,7 +609,7 @@ class TestReviewed:
         reviewed = LabelSnapshot(tmp_path, labels)
         (tmp_path / first).write_bytes((tmp_path / second).read_bytes())
         message = message_of(load, "reviewed", downloads=tmp_path, reviewed=reviewed)
-        assert "1 images were damaged after they were saved" in message
+        assert "1 image was damaged after it was saved" in message
         (tmp_path / first).unlink()
         assert f"1 of 4 images cannot be read: {labels[first]}/{first}" in message_of(
             load, "reviewed", downloads=tmp_path, reviewed=reviewed
