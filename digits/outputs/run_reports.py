@@ -54,14 +54,15 @@ def prediction_markdown(summary: Mapping[str, Any], picture: bytes | None) -> st
 
     Args:
         summary: values by name, in the order in which they are shown; `_` in names is shown as a space. A plain value
-            becomes a row of the first table (`source`, `out`, `images`, ...). A mapping of counts becomes a table of
-            its own (`statuses`, `predictions`, `skipped`). A list of mappings becomes a table of at most 20 rows, with
-            the keys of the first mapping as columns (`failures`: `path`, `status`, `error`).
+            becomes a row of the first table (`source`, `out`, `images`, ...), unless it is None. A mapping of counts
+            becomes a table of its own (`statuses`, `predictions`, `skipped`). A list of mappings becomes a table of at
+            most 20 rows, with the keys of the first mapping as columns (`failures`: `path`, `status`, `error`), without
+            those that have no value in any row, such as `page`.
         picture: PNG of the least certain images, or None; it follows their table if `least_certain` is the last entry
             of the summary.
     """
     plain = {key: value for key, value in summary.items() if not _is_section(value)}
-    parts = [markdown_table(facts_table({_spaced(key): value for key, value in plain.items()}))]
+    parts = [markdown_table(facts_table({_spaced(key): value for key, value in plain.items() if value is not None}))]
     for key, value in summary.items():
         if key not in plain and value:
             parts += [f"## {markdown_text(_spaced(key).capitalize())}", _section(value)]
@@ -93,7 +94,8 @@ def _spaced(name: str) -> str:
 def _section(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     if isinstance(value, Mapping):
         return markdown_table((("", "count"), [(str(name), in_words(count)) for name, count in value.items()]))
-    columns = list(value[0])
-    shown = [[in_words(row.get(column, "")) for column in columns] for row in value[:MAX_ROWS]]
+    rows = value[:MAX_ROWS]
+    columns = [column for column in value[0] if any(row.get(column) is not None for row in rows)]
+    shown = [["" if row.get(column) is None else in_words(row[column]) for column in columns] for row in rows]
     more = f"\n\nOnly the first {MAX_ROWS} are shown." if len(value) > MAX_ROWS else ""
     return markdown_table((columns, shown)) + more

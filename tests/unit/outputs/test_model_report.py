@@ -429,6 +429,17 @@ def test_at_most_twenty_failures_are_listed():
     assert "Only" not in prediction_markdown({"failures": [FAILURE] * 20}, None)
 
 
+def test_values_that_no_image_has_are_left_out():
+    """Here the page and the second version."""
+    markdown = prediction_markdown({"shadow": None, "failures": [{**FAILURE, "page": None}] * 2}, None)
+    assert "shadow" not in markdown
+    assert "| path | status | error |" in markdown
+    paged = prediction_markdown({"failures": [{**FAILURE, "page": page} for page in (None, 2)]}, None)
+    assert "| path | status | error | page |" in paged
+    assert "| it is cut off |  |" in paged
+    assert "| it is cut off | 2 |" in paged
+
+
 def test_markup_in_file_names_stays_in_its_table_cell():
     bad = {
         "folder": HOSTILE,
