@@ -93,7 +93,7 @@ def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_pa
     inspection, drawing = digits.inspect(folder / str(rows[0]["path"]), out=tmp_path / "drawing.png", artifacts=root)
     assert drawing.is_file()
     drawing.write_bytes(b"")
-    with pytest.raises(digits.UsageError, match="was changed after Digits wrote it"):
+    with pytest.raises(digits.DigitsError, match="was changed after Digits wrote it"):
         digits.inspect(folder / str(rows[0]["path"]), out=drawing, artifacts=root)
     assert inspection.best.name == str(rows[0]["prediction"])
     model = digits.load_model(artifacts=root)
