@@ -182,7 +182,7 @@ def test_images_without_a_prediction_are_counted_by_status(system: RunningSystem
     out = tmp_path / "table.csv"
     system.complete("predict/folder", folder=str(folder), out=str(out))
     images = len(list(folder.iterdir()))
-    sentence = f"predict/folder: 1 of {images} images in {out} have no prediction (1 not-an-image)"
+    sentence = f"predict/folder: 1 of {images} images in {out} has no prediction (1 not-an-image)"
     assert sentence in attention(system)
     (table,) = [one for one in system.status()["tables"] if one["path"] == str(out)]
     assert table["statuses"]["not-an-image"] == 1
