@@ -10,9 +10,10 @@ the ink's centre of mass is at the centre of the image.
 3. Subtract the paper with its shadows, and binarize by Otsu's threshold.
 4. Choose the connected parts that are the digit, without frames and specks.
 5. Cut these parts out of the page, and stretch their levels so that paper is 0 and full ink 255.
+6. Fill hollow strokes and gaps.
 
-`place_ink` reduces a strong slant, scales the ink's box and centres it. OpenCV is loaded for the first image that needs
-one of these steps.
+`place_ink` reduces a strong slant, broadens thin lines, scales the ink's box and centres it. OpenCV is loaded for the
+first image that needs one of these steps.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,6 @@ from digits.images.ink.paper import (
     estimate_paper,
     factor_of,
     find_polarity,
-    has_glare,
     has_plain_border,
     is_even,
     measure_strength,
@@ -44,6 +44,7 @@ from digits.images.ink.paper import (
     window,
 )
 from digits.images.ink.parts import Box, Choice, Sheet, choose, erase_edge_lines, find_sheet, has_only_frame
+from digits.images.ink.reflections import draw_bridge, find_reflection
 from digits.images.ink.regions import find_box, find_enclosed, find_hollow_strokes
 from digits.images.types import Pixels
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.images.formats import Mode
 
 SHAPE = (28, 28)
-SPEC: Mapping[str, Any] = {"recipe": "mnist", "version": 4, "box": 20, "field": 28, "mode": "auto"}
+SPEC: Mapping[str, Any] = {"recipe": "mnist", "version": 5, "box": 20, "field": 28, "mode": "auto"}
 """Normalization that is stored with a model, so that images are always converted to the form it was trained on."""
 
 _MOMENTS = np.stack([np.ones((28, 28)), *np.indices((28, 28))]).reshape(3, 784).astype(np.float32)
@@ -81,7 +82,8 @@ class _Constants:
         thin_floor: level of the box up to which a pixel counts as paper in this step.
         thin_quantile: quantile of the other levels that is taken for their strength.
         thin_ink: strength below which strokes are thin.
-        thin_full: strength that thin strokes get when they are broadened.
+        pen: width by which thin strokes are broadened, as a share of the longer side of the ink's box.
+        soft: deviation of the blur of their edges, as a share of this width.
     """
 
     box: tuple[int, int] = (18, 20)
@@ -102,7 +104,8 @@ class _Constants:
     thin_floor: int = 16
     thin_quantile: float = 0.8
     thin_ink: int = 150
-    thin_full: int = 220
+    pen: float = 0.16
+    soft: float = 0.15
 
 
 _C = _Constants()
@@ -212,6 +215,10 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
     mask = otsu(strength)
     if sheet:
         mask &= sheet.inside
+    reflection = find_reflection(coarse, paper, mask) if dark_on_light and not smooth else None
+    bridge = reflection and reflection.bridge
+    if bridge:
+        mask = draw_bridge(mask, bridge, full=1)
     cleaned = _Cleaned(mask) if even else _clean(mask, may_have_frame=not (smooth or sheet))
     choice = cleaned and choose(cleaned.mask, strength, may_have_frame=not smooth)
     if cleaned is None or choice is None:
@@ -223,9 +230,11 @@ def find_ink(pixels: Pixels, *, even: bool = False) -> Ink | None:
         return None
     levels, box = found
     levels = _filled(levels, cleaned.hollow, choice, factor)
+    if bridge:
+        levels = draw_bridge(levels, bridge, factor, full=255)
     tight = box == (0, 0, *page.shape) and page.shape[0] == page.shape[1]
     others = tuple(_scaled_box(other, factor) for other in choice.others)
-    glare = dark_on_light and not smooth and has_glare(coarse, paper, choice.kept)
+    glare = reflection is not None and reflection.hides_strokes(choice.kept)
     return Ink(page, paper, levels, box, dark_on_light, others, tight, glare)
 
 
@@ -250,10 +259,11 @@ def _clean(mask: Pixels, *, may_have_frame: bool) -> _Cleaned | None:
 
 
 def _filled(levels: Pixels, hollow: Pixels | None, choice: Choice, factor: int) -> Pixels:
-    """Return the ink with its hollow strokes and the gaps between its pieces filled."""
+    """Return the ink with its hollow strokes, including their lines, and the gaps between its pieces filled."""
     cv2 = opencv()
     if hollow is not None:
-        levels[cv2.resize(hollow & choice.kept, levels.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0] = 255
+        inner = cv2.dilate(hollow, window(3)) & choice.kept
+        levels[cv2.resize(inner, levels.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0] = 255
     return _closed(levels, choice.bridge * factor) if choice.bridge and max(levels.shape) > _C.large_side else levels
 
 
@@ -354,13 +364,10 @@ def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     cv2 = opencv()
     top, left, bottom, right = ink.box
     cut = _upright(ink.levels[top:bottom, left:right])
-    scale = min(shape) * SPEC["box"] / SPEC["field"] / max(cut.shape)
-    height = max(1, round(cut.shape[0] * scale))
-    width = max(1, round(cut.shape[1] * scale * (_usual_width(cut) if ink.tight else 1)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    box = cv2.resize(cut, (width, height), interpolation=how)
-    if scale <= _C.thinning:
-        box = _broaden(box)
+    box = _scaled_to_box(cut, shape, tight=ink.tight)
+    if max(cut.shape) * _C.thinning >= max(box.shape) and _is_thin(box):
+        box = _scaled_to_box(_broadened(cut), shape, tight=ink.tight)
+    height, width = box.shape
     centre = cv2.moments(box)
     top, left = _offset(centre, "m01", height, shape[0]), _offset(centre, "m10", width, shape[1])
     field = np.zeros(shape, np.uint8)
@@ -368,16 +375,33 @@ def place_ink(ink: Ink, shape: tuple[int, int] = SHAPE) -> Pixels:
     return field
 
 
-def _broaden(box: Pixels) -> Pixels:
-    """Return ink whose strokes are thinner than a pixel with broader strokes at full strength."""
+def _scaled_to_box(cut: Pixels, shape: tuple[int, int], *, tight: bool) -> Pixels:
+    """Scale the ink's box to MNIST's size."""
     cv2 = opencv()
-    full = quantile(box, cv2.threshold(box, _C.thin_floor, 1, cv2.THRESH_BINARY)[1], _C.thin_quantile)
-    if full >= _C.thin_ink or full == 0:
-        return box
-    broad = cv2.GaussianBlur(box, (3, 3), 0)
-    full = quantile(broad, cv2.threshold(broad, _C.thin_floor, 1, cv2.THRESH_BINARY)[1], _C.thin_quantile)
-    stretched: Pixels = cv2.multiply(broad, 1, scale=_C.thin_full / max(full, 1))
-    return stretched
+    scale = min(shape) * SPEC["box"] / SPEC["field"] / max(cut.shape)
+    height = max(1, round(cut.shape[0] * scale))
+    width = max(1, round(cut.shape[1] * scale * (_usual_width(cut) if tight else 1)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    box: Pixels = cv2.resize(cut, (width, height), interpolation=how)
+    return box
+
+
+def _is_thin(box: Pixels) -> bool:
+    """Return whether the strokes in a box of MNIST's size are thinner than a pixel."""
+    full = quantile(box, opencv().threshold(box, _C.thin_floor, 1, opencv().THRESH_BINARY)[1], _C.thin_quantile)
+    return 0 < full < _C.thin_ink
+
+
+def _broadened(cut: Pixels) -> Pixels:
+    """Return ink whose thin strokes are as broad as a pen's."""
+    cv2 = opencv()
+    width = odd(_C.pen * max(cut.shape))
+    padded = cv2.copyMakeBorder(cut, width, width, width, width, cv2.BORDER_CONSTANT)
+    broad = cv2.dilate(padded, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+    broad = cv2.GaussianBlur(broad, (0, 0), _C.soft * width)
+    top, left, bottom, right = _box_of(broad)
+    inked: Pixels = broad[top:bottom, left:right]
+    return inked
 
 
 def _upright(levels: Pixels) -> Pixels:

@@ -35,12 +35,6 @@ class _Constants:
         stroke: side of the wide window for morphology, as a share of the longer side; wider than any stroke.
         narrow_stroke: side of the narrow window for morphology, as a share of the longer side.
         neighbourhood: side of the window of the paper's median, as a share of the longer side.
-        glare: least difference of a reflection's level from the paper's.
-        smallest_glare: least area of a reflection, in pixels.
-        largest_glare: largest share of the image that a reflection covers.
-        glaring: least level of the brightest pixel in a reflection.
-        around_glare: width of the window that reaches from a reflection to the ink, in pixels.
-        ends: least number of ends of ink at a reflection that interrupts a stroke.
         surroundings: side of the window of the mean for the polarity, as a share of the longer side.
     """
 
@@ -59,12 +53,6 @@ class _Constants:
     stroke: float = 0.3
     narrow_stroke: float = 0.2
     neighbourhood: float = 0.6
-    glare: int = 30
-    smallest_glare: int = 4
-    largest_glare: float = 0.1
-    glaring: int = 240
-    around_glare: int = 5
-    ends: int = 2
     surroundings: float = 0.35
 
 
@@ -289,14 +277,3 @@ def measure_strength(page: Pixels, paper: Pixels, *, dark_on_light: bool) -> Pix
     usual = cv2.mean(paper)[0]
     lit: Pixels = cv2.divide(cv2.subtract(paper, page), np.maximum(paper, _C.darkest_paper), scale=usual)
     return lit
-
-
-def has_glare(page: Pixels, paper: Pixels, ink: Pixels) -> bool:
-    """Return whether a spot that is much brighter than the paper around it touches the ink."""
-    cv2 = opencv()
-    spot = cv2.threshold(cv2.subtract(page, paper), _C.glare, 1, cv2.THRESH_BINARY)[1]
-    area = cv2.countNonZero(spot)
-    if not _C.smallest_glare <= area <= _C.largest_glare * spot.size or (page[spot > 0]).max() < _C.glaring:
-        return False
-    ends, _ = cv2.connectedComponents(cv2.dilate(spot, window(_C.around_glare)) & ink, connectivity=8)
-    return bool(ends - 1 >= _C.ends)

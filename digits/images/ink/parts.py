@@ -49,6 +49,7 @@ class _Constants:
         on_sheet: least side of the ink on a sheet, as a share of the sheet's longer side.
         in_frame: least side of the ink in a frame, as a share of the frame's shorter side.
         ring_ink: largest share that a line around a digit covers of its hull.
+        on_hull: least share of the edge of its hull that a line around a digit follows.
         frame_ink: largest share that the lines of an empty frame cover of its box.
         frame_side: least side of an empty frame, as a share of the image's side.
         frame_line: largest width of the lines of an empty frame, as a share of its shorter side.
@@ -94,6 +95,7 @@ class _Constants:
     on_sheet: float = 0.2
     in_frame: float = 0.3
     ring_ink: float = 0.65
+    on_hull: float = 0.9
     frame_ink: float = 0.5
     frame_side: float = 0.7
     frame_line: float = 0.15
@@ -435,9 +437,17 @@ def _encloses_another(ring: _Part, parts: list[_Part], labels: Components) -> bo
     inner = [part for part in parts if _is_inside(part.box, ring.box) and part.side >= least]
     if not inner:
         return False
-    filled = fill_hull(_mask_of([ring], labels))
-    is_line = ring.area <= _C.ring_ink * np.count_nonzero(filled)
-    return bool(is_line) and any(filled[labels == part.label].all() for part in inner)
+    line = _mask_of([ring], labels)
+    filled = fill_hull(line)
+    is_line = bool(ring.area <= _C.ring_ink * np.count_nonzero(filled))
+    return is_line and any(filled[labels == part.label].all() for part in inner) and _follows_hull(line, filled)
+
+
+def _follows_hull(line: Pixels, filled: Pixels) -> bool:
+    """Return whether a line is nearly everywhere on the edge of its hull, as a frame or a circle is, but no 8."""
+    cv2 = opencv()
+    edge = filled & cv2.dilate(1 - filled, window(3), borderType=cv2.BORDER_CONSTANT, borderValue=1)
+    return bool(np.count_nonzero(edge & cv2.dilate(line, window(3))) >= _C.on_hull * np.count_nonzero(edge))
 
 
 def fill_hull(mask: Pixels) -> Pixels:

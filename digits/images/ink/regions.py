@@ -14,20 +14,6 @@ from digits.images.ink.parts import fill_hull, fills_rectangle
 from digits.images.types import Pixels
 
 
-class _Strip(NamedTuple):
-    """Limits of an area that is a strip.
-
-    Args:
-        width: largest width, as a share of the longer side of the area's box.
-        length: least area, in squares of the width.
-        evenness: least mean distance from the edges, as a share of the largest; 1/2 in a strip of one width.
-    """
-
-    width: float
-    length: float
-    evenness: float
-
-
 @dataclass(frozen=True, slots=True)
 class _Constants:
     """Constants of the search for regions.
@@ -37,7 +23,11 @@ class _Constants:
         no_regions: number of labels of an image whose paper is in one piece.
         least_area: least area of a region, in pixels.
         least_stroke: least width of a hollow stroke, in pixels.
-        thin_line: width of an area from which the lines around it are thin, in widths of the lines.
+        long_strip: area, in squares of the width, from which a hollow stroke may be narrower than the lines around it.
+        width: largest width of a hollow stroke, as a share of the longer side of its box.
+        length: least area of a hollow stroke, in squares of its width.
+        evenness: least mean distance from its edges, as a share of the largest; 1/2 in a strip of one width.
+        convex: share of its hull from which the outline of an area around other ink is a ring, and no stroke.
         compact: share of its box above which an area is no hollow stroke, unless the box is long.
         long_box: least ratio of the sides of a long box.
         box_side: least side of a box, as a share of the image's side.
@@ -52,7 +42,11 @@ class _Constants:
     no_regions: int = 2
     least_area: int = 12
     least_stroke: float = 2.0
-    thin_line: float = 2.5
+    long_strip: float = 14.0
+    width: float = 0.34
+    length: float = 3.2
+    evenness: float = 0.36
+    convex: float = 0.95
     compact: float = 0.65
     long_box: float = 3.0
     box_side: float = 0.3
@@ -64,10 +58,6 @@ class _Constants:
 
 
 _C = _Constants()
-_THIN = _Strip(width=0.34, length=3.2, evenness=0.36)
-"""Limits of hollow strokes between thin lines."""
-_BROAD = _Strip(width=0.28, length=4.0, evenness=0.43)
-"""Limits of hollow strokes between broader lines, such as those of a ring around a digit."""
 
 
 class Enclosed(NamedTuple):
@@ -101,6 +91,7 @@ def find_hollow_strokes(mask: Pixels, enclosed: Enclosed) -> Pixels | None:
     depth = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
     sides = {number: max(enclosed.stats[number, 2:4]) for number in numbers}
     hollow = [number for number in numbers if _is_strip(depth[enclosed.labels == number], line, sides[number])]
+    hollow = [number for number in hollow if not _is_ring((enclosed.labels == number).view(np.uint8))]
     return np.isin(enclosed.labels, hollow).view(np.uint8) if hollow else None
 
 
@@ -120,13 +111,20 @@ def _is_strip(depth: npt.NDArray[np.float32], line: float, side: int) -> bool:
     """
     deepest = float(depth.max())
     width, evenness = 2 * deepest - 1, float(depth.mean()) / deepest
-    limits = _THIN if width >= _C.thin_line * line else _BROAD
     return bool(
-        width >= max(_C.least_stroke, line)
-        and width <= limits.width * side
-        and len(depth) >= limits.length * width**2
-        and evenness >= limits.evenness
+        (width >= max(_C.least_stroke, line) or len(depth) >= _C.long_strip * width**2)
+        and width <= _C.width * side
+        and len(depth) >= _C.length * width**2
+        and evenness >= _C.evenness
     )
+
+
+def _is_ring(area: Pixels) -> bool:
+    """Return whether an area lies around other ink in a convex line, such as a circle around a digit."""
+    cv2 = opencv()
+    outlines, levels = cv2.findContours(area, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    outline, has_ink = max(outlines, key=cv2.contourArea), len(levels[0]) > 1
+    return has_ink and cv2.contourArea(outline) >= _C.convex * cv2.contourArea(cv2.convexHull(outline))
 
 
 def find_box(mask: Pixels, enclosed: Enclosed) -> Pixels | None:

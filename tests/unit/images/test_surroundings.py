@@ -168,13 +168,6 @@ def test_the_gaps_of_a_dotted_digit_are_filled() -> None:
     assert (rows.max(axis=1) > 100).all()
 
 
-def test_a_line_of_one_pixel_keeps_its_strength() -> None:
-    """Scaled to 20 pixels, it would be a tenth as strong."""
-    page = Image.new("L", (300, 300), 255)
-    ImageDraw.Draw(page).line([(105, 45), (231, 45), (168, 140), (147, 255)], fill=0)
-    assert np.median(normalize(np.asarray(page)).max(axis=1)[5:23]) > 150
-
-
 def test_an_image_of_nothing_but_noise_keeps_its_grain() -> None:
     """Without its grain, it looks like a scribble, of which networks are more certain."""
     page = np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8)
@@ -232,21 +225,6 @@ def test_a_thin_zero_is_not_filled() -> None:
     page = Image.new("L", (150, 200), 255)
     ImageDraw.Draw(page).ellipse((30, 20, 120, 180), outline=0, width=5)
     assert normalize(np.asarray(page))[14, 14] == 0
-
-
-def test_a_reflection_that_interrupts_a_stroke_is_flagged() -> None:
-    """A part of the digit cannot be seen. Beside the digit, a reflection does no harm."""
-    light = np.add.outer(np.linspace(150, 180, 120), np.linspace(0, 15, 100))
-    stroke = light.copy()
-    stroke[15:105, 45:55] = 40
-    rows, columns = np.indices(stroke.shape)
-
-    def reflect(row: int, column: int) -> Pixels:
-        spot = np.clip(1.6 * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 100), 0, 1)
-        return (stroke * (1 - spot) + 253 * spot).astype(np.uint8)
-
-    assert screen(reflect(60, 50)).screening_score >= NOT_A_DIGIT
-    assert screen(reflect(60, 84)).screening_score == 0
 
 
 @pytest.mark.parametrize("strips", [(slice(0, 9),), (slice(0, 9), slice(193, None))])
