@@ -18,9 +18,8 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +81,7 @@ _JFIF = b"\xe0\0\x10JFIF\0"
 _WARNINGS_LOCK = threading.Lock()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """Decoded image: its first frame or one page, upright, with white where it is transparent.
 
     Args:

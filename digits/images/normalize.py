@@ -22,6 +22,7 @@ from math import ceil, copysign
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from digits.images.ink.paper import (
@@ -170,6 +171,24 @@ def has_mnist_form(pixels: Pixels) -> bool:
         return False
     mass, row, column = map(float, _MOMENTS @ pixels.ravel().astype(np.float32))
     return max(abs(row / mass - SHAPE[0] / 2), abs(column / mass - SHAPE[1] / 2)) <= _C.off_centre
+
+
+def have_mnist_form(images: Pixels) -> npt.NDArray[np.bool_]:
+    """Return `has_mnist_form` of each image: (N, 28, 28) uint8 -> (N,). Many together take a third of the time."""
+    least, greatest = _C.box
+    longest = np.maximum(_spans(images.max(axis=2)), _spans(images.max(axis=1)))
+    moments = images.reshape(-1, _MOMENTS.shape[1]).astype(np.float32) @ _MOMENTS.T
+    mass, row, column = np.maximum(moments, 1).T.astype(np.float64)
+    off_centre = np.maximum(abs(row / mass - SHAPE[0] / 2), abs(column / mass - SHAPE[1] / 2))
+    found: npt.NDArray[np.bool_] = (least <= longest) & (longest <= greatest) & (off_centre <= _C.off_centre)
+    return found
+
+
+def _spans(levels: Pixels) -> npt.NDArray[np.int64]:
+    """Return the numbers of lines from the first to the last above 0: (N, lines) -> (N,); all lines if none is."""
+    inked = levels > 0
+    spans: npt.NDArray[np.int64] = inked.shape[1] - inked.argmax(axis=1) - inked[:, ::-1].argmax(axis=1)
+    return spans
 
 
 def _span(content: bytes) -> int:

@@ -11,6 +11,7 @@ import signal
 import struct
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -22,6 +23,8 @@ _NUMBER = struct.Struct("=q")
 _NONE = -1
 _PAGES = 1 << 12
 """Factor of a file's number in the position of a page; pages have smaller numbers."""
+_SLACK = 0.05
+"""Share of the time limit by which an image may exceed it."""
 READING = -1
 """In place of the number of a page: the file is read, and its pages are not known yet."""
 
@@ -70,6 +73,7 @@ class ImageLimits(NoLimits):
     def __init__(self, descriptor: int) -> None:
         self._position = mmap.mmap(descriptor, _NUMBER.size)
         self._limited = False
+        self._renewal = self._seconds = 0.0
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def limit_memory(self) -> None:
@@ -84,8 +88,15 @@ class ImageLimits(NoLimits):
         self._limited = True
 
     def begin_image(self, number: int, seconds: float, page: int = READING) -> None:
-        """Note the position of an image, and start the timer; SIGALRM ends the process when the time is over."""
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        """Note the position of an image, and start the timer; SIGALRM ends the process when the time is over.
+
+        A timer that was started a short while ago continues, because starting it takes longer than reading some files.
+        """
+        now = time.monotonic()
+        if now > self._renewal or seconds != self._seconds:
+            slack = seconds * _SLACK
+            signal.setitimer(signal.ITIMER_REAL, seconds + slack)
+            self._renewal, self._seconds = now + slack, seconds
         self._note(number, page)
 
     def begin_decoding(self, number: int) -> None:
@@ -98,6 +109,7 @@ class ImageLimits(NoLimits):
     def end_images(self) -> None:
         """Stop the timer, and note that no image is being read."""
         signal.setitimer(signal.ITIMER_REAL, 0)
+        self._renewal = 0.0
         _NUMBER.pack_into(self._position, 0, _NONE)
 
 

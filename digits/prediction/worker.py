@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import DigitsError, ModelError, StoreError, os_errors_as
-from digits.images.decode import MIN_SIDE, Decoded, DecodeError, decode
+from digits.images.decode import MIN_SIDE, DecodeError, decode
 from digits.images.folder import Entry, escape_path
 from digits.images.ink.paper import opencv
+from digits.images.normalize import SHAPE, have_mnist_form
 from digits.images.pages import NO_PAGES, PageList, list_pages
 from digits.images.screening import ScreenedImage, screen
 from digits.images.source import Source, open_source
@@ -62,6 +63,8 @@ _FAILED_ERRORS: Mapping[Status, str] = {
 }
 """Errors in the table for images that must not be decoded again, with a place for the time limit."""
 _OUT_OF_MEMORY = DecodeError("too-large", "it needs more memory than is allowed")
+_IN_FORM = ScreenedImage(np.zeros(SHAPE, np.uint8), 0.0)
+"""Result of the screening for each image in MNIST's form, but for the pixels."""
 Tick = Callable[[int], None]
 
 
@@ -110,7 +113,12 @@ def _open_worker(plan: Plan, limits: NoLimits, tick: Tick) -> Iterator["_Worker"
 
 
 class _ReadImage(NamedTuple):
-    """Image or page before its prediction. If it could not be read, `pixels` is None, and there is an error."""
+    """Image or page before its prediction. If it could not be read, `pixels` is None, and there is an error.
+
+    Args:
+        number: number of its file in the shard.
+        screened: result of the screening; None for an image in MNIST's form, and for one that could not be read.
+    """
 
     path: str
     sha256: str | None
@@ -120,8 +128,9 @@ class _ReadImage(NamedTuple):
     status: Status = "ok"
     error: str | None = None
     more_frames: bool = False
-    screened: ScreenedImage | None = None
     page: int | None = None
+    number: int = -1
+    screened: ScreenedImage | None = None
 
 
 class _File(NamedTuple):
@@ -209,7 +218,7 @@ class _Worker:
         for number, entry in enumerate(entries, 1):
             images += self._read(number - 1, entry, failed)
             if len(images) >= SLICE or number == len(entries):
-                yield images, number - first
+                yield self._screen_small(images), number - first
                 images, first = [], number
 
     def _read(self, number: int, entry: Entry, failed: Mapping[Position, Status]) -> Sequence[_ReadImage]:
@@ -248,21 +257,47 @@ class _Worker:
         try:
             limit, others = options.max_pixels, options.others
             picture = decode(file.content, max_pixels=limit, min_side=MIN_SIDE, others=others, place=place)
-            screened = self._screen(picture)
         except DecodeError as fault:
             return _unread(file.path, file.sha256, fault)
         except MemoryError:
             return _unread(file.path, file.sha256, _OUT_OF_MEMORY)
-        more, size = picture.more_frames, (picture.width, picture.height)
-        return _ReadImage(file.path, file.sha256, screened.pixels, *size, more_frames=more, screened=screened)
+        pixels, width, height, more = picture
+        image = _ReadImage(file.path, file.sha256, pixels, width, height, "ok", None, more, None, file.number)
+        return image if self._is_small(pixels) else self._screen(image)
 
     def _failure(self, status: Status) -> DecodeError:
         """Return the error for an image that ended two worker processes."""
         return DecodeError(status, _FAILED_ERRORS[status].format(self._plan.options.max_seconds))
 
-    def _screen(self, picture: Decoded) -> ScreenedImage:
+    def _is_small(self, pixels: Pixels) -> bool:
+        """Return whether an image may have MNIST's form, which is faster to find out for many images together."""
+        options, shape = self._plan.options, self._plan.model.input_shape
+        return options.normalize == "auto" and pixels.shape == shape == SHAPE
+
+    def _screen_small(self, images: list[_ReadImage]) -> list[_ReadImage]:
+        """Screen the images that were read but not screened, except those in MNIST's form."""
+        small = [place for place, image in enumerate(images) if image.pixels is not None and image.screened is None]
+        if small:
+            forms = have_mnist_form(np.stack([np.asarray(images[place].pixels) for place in small]))
+            for place in (place for place, form in zip(small, forms.tolist(), strict=True) if not form):
+                image = images[place]
+                self._limits.begin_image(image.number, self._plan.options.max_seconds, image.page or 0)
+                images[place] = self._screen(image)
+        return images
+
+    def _screen(self, image: _ReadImage) -> _ReadImage:
+        """Return an image with its normalized pixels, or with the error if it cannot be normalized."""
         try:
-            return screen(picture.pixels, self._plan.options.normalize, shape=self._plan.model.input_shape)
+            screened = self._normalize(np.asarray(image.pixels))
+        except DecodeError as fault:
+            return _unread(image.path, image.sha256, fault)._replace(page=image.page)
+        except MemoryError:
+            return _unread(image.path, image.sha256, _OUT_OF_MEMORY)._replace(page=image.page)
+        return image._replace(pixels=screened.pixels, screened=screened)
+
+    def _normalize(self, pixels: Pixels) -> ScreenedImage:
+        try:
+            return screen(pixels, self._plan.options.normalize, shape=self._plan.model.input_shape)
         except MemoryError:
             raise
         except Exception as error:  # one image must not fail the other images of its shard
@@ -289,10 +324,9 @@ class _Worker:
         probabilities, novelty = predictor.predict_with_novelty(pixels)
         if not np.isfinite(probabilities).all():
             raise ModelError(f"{self._plan.model.onnx}: the network returns NaN or infinite values; train it again")
-        ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, : self._plan.options.top_k].tolist()
+        ranked = _rank(probabilities, self._plan.options.top_k)
         rounded = probabilities.astype(np.float64).round(DECIMALS).tolist()
-        screened = [image.screened for image in images if image.screened]
-        novelties = combine_novelty(novelty, [image.screening_score for image in screened])
+        novelties = combine_novelty(novelty, [(image.screened or _IN_FORM).screening_score for image in images])
         answers = [self._answer(*answer) for answer in zip(rounded, ranked, novelties, strict=True)]
         tally.count_predictions(images, [str(a[1]) for a in answers], [float(a[2] or 0) for a in answers])
         if self._plan.bins:
@@ -310,6 +344,14 @@ class _Worker:
         return (status, name, confidence, novelty, *added, *(value for other in others for value in other))
 
 
+def _rank(probabilities: npt.NDArray[np.float32], count: int) -> list[list[int]]:
+    """Return the most likely classes of each image, the first of equally likely ones first: (N, classes) -> N lists."""
+    if count == 1:
+        return [[index] for index in probabilities.argmax(axis=1).tolist()]
+    ranked: list[list[int]] = np.argsort(-probabilities, axis=1, kind="stable")[:, :count].tolist()
+    return ranked
+
+
 def _drift_counts(
     images: Sequence[_ReadImage],
     pixels: Pixels,
@@ -317,7 +359,7 @@ def _drift_counts(
     novelty: Sequence[float | None] | None,
     bins: Bins,
 ) -> Counts:
-    screened = [image.screened for image in images if image.screened]
+    screened = [image.screened or _IN_FORM for image in images]
     values = measure_images(pixels, probabilities, None if novelty is None else np.array(novelty, np.float64))
     levels = pixels.reshape(len(pixels), -1).max(axis=1).tolist()
     files = measure_files(

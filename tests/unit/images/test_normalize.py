@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from digits.images.formats import Mode
-from digits.images.normalize import SPEC, find_ink, has_mnist_form, normalize
+from digits.images.normalize import SPEC, find_ink, has_mnist_form, have_mnist_form, normalize
 from digits.images.types import Pixels
 
 
@@ -152,6 +152,18 @@ def test_an_image_that_fails_one_condition_does_not_have_mnists_form() -> None:
     for other in (255 - centred, np.roll(centred, 2, 0), np.roll(centred, 2, 1), wide, thin, centred[:27]):
         assert not has_mnist_form(other)
     assert not has_mnist_form(np.zeros_like(centred))
+
+
+def test_many_images_are_found_to_have_mnists_form_as_single_ones_are(digits: Pixels) -> None:
+    """They are digits, shifted, inverted and cropped ones, blank images, and a single pixel in every place."""
+    moved = [np.roll(digits[:100], (down, right), (1, 2)) for down, right in ((0, 1), (1, 0), (-1, 1), (0, 3))]
+    cropped = [np.where(np.arange(28) < width, digits[:100], 0) for width in (18, 20, 22, 24)]
+    dots = np.eye(784, dtype=np.uint8).reshape(-1, 28, 28)
+    images = np.concatenate([digits, 255 - digits[:100], *moved, *cropped, dots, np.zeros((1, 28, 28), np.uint8)])
+    found = have_mnist_form(images)
+    assert found.tolist() == [has_mnist_form(image) for image in images]
+    assert found.any()
+    assert not found.all()
 
 
 def test_the_spec_can_be_stored_as_json() -> None:
