@@ -5,7 +5,8 @@ python -m benchmarks photos [--images 2000] [--rounds 3]
 The photos are synthetic: real digits in dark ink on paper of some tone, with a gradient of light, a shadow and noise,
 the same ones in each run. `digits predict` also hashes, predicts and writes; a decoder alone only reads and decodes to
 grey, in as many processes. The labels are compared with those of the same network for images that Pillow decodes in
-full. The exit code is 1 if more than 1 in 1,000 differ. Needs a champion in the artifact root.
+full. The exit code is 1 if more than 1 in 1,000 differ. Needs a champion in the artifact root. At the end, a table
+shows the CPU time that each step of a prediction takes (`benchmarks/ceiling.py`).
 """
 
 import argparse
@@ -28,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.prediction import measure_steps
 from digits.images.normalize import normalize
 from digits.images.types import Pixels
 from digits.model.onnx_model import Predictor
@@ -170,7 +172,11 @@ def main(arguments: list[str] | None = None) -> int:
         paths = _write(folder, options.images, pool)
         rounds = [dict(_measure(folder, table, root, paths, pool)) for _ in range(options.rounds)]
         labels, expected = read_labels(table), full_size_labels(paths, root)
+        steps = measure_steps(folder, root, "--detail")
     _report(rounds, processes)
+    for name, time_taken in steps.items():
+        print(f"  {name:<28} {time_taken:8.1f} microseconds per image")
+    print(f"  {'all':<28} {sum(steps.values()):8.1f} microseconds per image")
     changed = sum(label != full for label, full in zip(labels, expected, strict=True)) / len(labels)
     print(f"{changed:.2%} of the labels differ from those of full-size decoding (at most {MAX_CHANGED:.1%})")
     return int(changed > MAX_CHANGED)

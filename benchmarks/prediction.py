@@ -11,8 +11,8 @@ machine and the hour, so compare the ratios. What the figures count:
   reports them: from the start of the first shard to the rename of the table;
 - to first row: seconds from the start of the process until the first shard is committed, with its rows on the disk;
 - whole: seconds from the start of the process to its end;
-- ceiling: the number of processes divided by the sum of the minimum costs of the steps. One process per CPU measures
-  them at the same time (`benchmarks/ceiling.py`);
+- ceiling: the rate at which the steps of the engine alone would be done, by their CPU time. One process per CPU
+  measures them at the same time (`benchmarks/ceiling.py`);
 - the tutorial's loop: `model.predict` for each image in turn, for 200 images;
 - timm: its loader with two workers and `test_resnet` at 32x32 pixels. `working` counts from the creation of the loader
   to the end of the table, `whole` from the start of the process to its end.
@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
+from benchmarks.ceiling import highest_rate
 from digits.prediction.pool import usable_cpus
 from digits.settings import artifact_root
 from tests.support.command import DIGITS
@@ -82,9 +83,9 @@ def run_predict(images: Path, root: Path, environment: Mapping[str, str]) -> Run
     return Run(json.loads((root / "stdout").read_bytes())["images_per_second"], first_row, whole)
 
 
-def measure_steps(images: Path, root: Path) -> dict[str, float]:
+def measure_steps(images: Path, root: Path, *options: str) -> dict[str, float]:
     """Return the microseconds per image of each step, averaged over one new process per CPU, all at the same time."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ceiling", str(images), str(root)]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.ceiling", str(images), str(root), *options]
     with ThreadPoolExecutor() as pool:
         running = [pool.submit(_output, command, {**os.environ, **_SINGLE_THREAD}) for _ in range(usable_cpus())]
         found: list[dict[str, float]] = [json.loads(process.result()) for process in running]
@@ -157,15 +158,15 @@ class Comparison:
                 print(f"  {network}, {route:<8} {ratio:9.1f}")
 
     def _report_network(self, network: str) -> None:
-        ceilings = [usable_cpus() * 1e6 / sum(steps.values()) for steps in self.steps[network]]
+        ceilings = [highest_rate(steps, usable_cpus()) for steps in self.steps[network]]
         for name in self.steps[network][0]:
-            print(f"  {name:<14} {median(steps[name] for steps in self.steps[network]):8.1f} microseconds per image")
-        print(f"  {'ceiling':<14} {median(ceilings):8,.0f} images per second with {usable_cpus()} processes")
+            print(f"  {name:<20} {median(steps[name] for steps in self.steps[network]):8.1f} microseconds per image")
+        print(f"  {'ceiling':<20} {median(ceilings):8,.0f} images per second with {usable_cpus()} processes")
         for (measured, route), runs in self.runs.items():
             if measured == network:
                 share = median(run.rate / ceiling for run, ceiling in zip(runs, ceilings, strict=True))
                 rate, first_row = median(run.rate for run in runs), median(run.first_row for run in runs)
-                print(f"  {route:<14} {rate:8,.0f} images per second, {share:.0%} of the ceiling", end="")
+                print(f"  {route:<20} {rate:8,.0f} images per second, {share:.0%} of the ceiling", end="")
                 print(f", {first_row:.2f} s to first row, whole {median(run.whole for run in runs):.2f} s")
 
 
