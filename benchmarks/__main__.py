@@ -21,6 +21,7 @@ SLOW = (
     "determinism",
     "drift",
     "endurance",
+    "export",
     "heif",
     "kinds",
     "learning",

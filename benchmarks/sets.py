@@ -82,7 +82,7 @@ def main() -> None:
         if samples:
             shares = np.mean([_measure(predictor, samples) for predictor in predictors], axis=0)
             print(f"{name:<16}{len(samples):>7}" + "".join(f"{share:10.2%}" for share in shares), flush=True)
-    for name, images in _others(options.others):
+    for name, images in read_others(options.others):
         rejected = float(np.mean([predict(predictor, images).rejected for predictor in predictors]))
         print(f"{name:<38}{len(images):>7} images, rejected{rejected:10.2%}", flush=True)
 
@@ -109,7 +109,7 @@ def _sets(folder: Path | None, mnist: LabelledArrays) -> Iterator[tuple[str, Lab
     yield "~printed", list(lookalikes.draw_printed(COUNT))
 
 
-def _others(folder: Path | None) -> Iterator[tuple[str, list[Pixels]]]:
+def read_others(folder: Path | None) -> Iterator[tuple[str, list[Pixels]]]:
     """Yield the name of each kind in `<set>/<kind>/` below a folder, with its images."""
     for directory in sorted(folder.glob("*/*/")) if folder else ():
         files = [file for file in sorted(directory.iterdir()) if file.is_file()]

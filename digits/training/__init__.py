@@ -5,6 +5,7 @@
 - `config`: settings of networks and of their training
 - `export`: export of a trained network as an ONNX file
 - `fit`: mini-batch training, checkpoints and resuming
+- `heads`: the fit of the out-of-distribution score
 - `networks`: the network architectures, and their files
 - `novelty`: the out-of-distribution score, added to the exported model
 """

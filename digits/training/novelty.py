@@ -2,18 +2,18 @@
 
 The softmax output cannot measure this: it is as confident about a shoe as about a seven. Distances in the penultimate
 layer do not work either, if the network was trained on strongly augmented digits. So small networks (heads) with one
-hidden layer of `UNITS` units are fitted to separate augmented digits from the images of `digits.data.non_digits`. The
+hidden layer are fitted to separate augmented digits from the images of `digits.data.non_digits`. The
 classifier stays as it is. The features of the heads are the input of the last layer, and the mean and maximum of each
 channel of the earlier layers.
 """
 
-import warnings
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from digits.data.non_digits import draw_non_digits
 from digits.data.synthetic_digits import are_digits, draw_handwritten_digits, render_printed_digits
@@ -22,14 +22,12 @@ from digits.images.types import Pixels
 from digits.training.augmentation import distort
 from digits.training.config import AugmentationConfig
 from digits.training.fit import draw_transforms
+from digits.training.heads import Floats, Head, fit_head
 
-Floats = npt.NDArray[np.float32]
 Random = np.random.Generator
 
 OUTPUT = "novelty"
 """Name of the output in the ONNX file."""
-UNITS = 32
-"""Units in the hidden layer of a head."""
 HEADS = 8
 """Number of heads, whose scores are averaged."""
 REJECTED_SHARE = 0.008
@@ -49,25 +47,8 @@ _STRONG = AugmentationConfig(stroke=1, blur=2.5, contrast=0.9)
 """Augmentation that makes digits thicker, softer and paler than the training images, but leaves them digits."""
 _BATCH = 512
 """Images per batch when features are computed."""
-EPOCHS = 20
+EPOCHS = 8
 """Number of epochs of the fit."""
-_DECAY = 0.1
-"""L2 regularization of the fit."""
-
-
-class Head(NamedTuple):
-    """Weights of the score `relu(features @ hidden + hidden_bias) @ out + out_bias`. An image above 0 is rejected."""
-
-    hidden: Floats
-    hidden_bias: Floats
-    out: Floats
-    out_bias: Floats
-
-    def scores(self, features: Floats) -> Floats:
-        """Compute the scores of features: (N, F) float32 -> (N,) float32."""
-        hidden = np.maximum(features @ self.hidden + self.hidden_bias, 0)
-        scores: Floats = (hidden @ self.out + self.out_bias)[:, 0]
-        return scores
 
 
 def add_novelty_output(
@@ -96,7 +77,8 @@ def add_novelty_output(
     digits = _draw_digits(random, train, class_names, seed=seed)
     others = draw_non_digits(train, NON_DIGITS, seed=seed, shape=shape)
     others = np.concatenate([others, _augment(random, others, _NORMAL)])
-    head = fit_head(network.features(digits), network.features(others), seed=seed)
+    shown = network.features(digits), network.features(others)
+    head = fit_head(*shown, heads=HEADS, epochs=EPOCHS, seed=seed)
     limit = float(np.quantile(head.scores(network.features(validation)), 1 - REJECTED_SHARE))
     network.write(onnx, head._replace(out_bias=head.out_bias - np.float32(limit)))
     return True
@@ -126,37 +108,6 @@ def _augment(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixe
     )
 
 
-def fit_head(digits: Floats, others: Floats, *, seed: int) -> Head:
-    """Fit `HEADS` heads with scikit-learn, and return one head whose score is the mean of theirs.
-
-    Args:
-        digits: (N, F) float32, features of digits.
-        others: (M, F) float32, features of non-digits.
-        seed: random seed of the fit.
-    """
-    features = np.concatenate([digits, others])
-    labels = np.repeat([0, 1], [len(digits), len(others)])
-    mean, spread = features.mean(axis=0), features.std(axis=0) + np.float32(0.01)
-    fitted = [_fit_one((features - mean) / spread, labels, seed=HEADS * seed + number) for number in range(HEADS)]
-    hidden = np.concatenate([one.coefs_[0] for one in fitted], axis=1) / spread[:, np.newaxis]
-    bias = np.concatenate([one.intercepts_[0] for one in fitted]) - mean @ hidden
-    out = np.concatenate([one.coefs_[1] for one in fitted]) / HEADS
-    out_bias = np.mean([one.intercepts_[1] for one in fitted], axis=0)
-    return Head(*(part.astype(np.float32) for part in (hidden, bias, out, out_bias)))
-
-
-def _fit_one(features: Floats, labels: npt.NDArray[np.int_], *, seed: int) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPClassifier
-    from threadpoolctl import threadpool_limits
-
-    head = MLPClassifier((UNITS,), batch_size=256, max_iter=EPOCHS, alpha=_DECAY, random_state=seed)
-    # The matrices are small: BLAS threads that wait for each other take several times as long, for the same result.
-    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return head.fit(features, labels)
-
-
 class _FeatureExtractor:
     """Exported network that outputs the features for the head.
 
@@ -171,7 +122,7 @@ class _FeatureExtractor:
         self._nodes = _feature_nodes(self._model.graph)
 
     def features(self, pixels: Pixels) -> Floats:
-        """Compute the features of images: (N, height, width) uint8 -> (N, F) float32."""
+        """Compute the features of images, on all cores: (N, height, width) uint8 -> (N, F) float32."""
         import onnxruntime
 
         model = self._extend(self._nodes, "features")
@@ -180,8 +131,14 @@ class _FeatureExtractor:
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        batches = (pixels[start : start + _BATCH, ..., np.newaxis] for start in range(0, len(pixels), _BATCH))
-        return np.concatenate([session.run(["features"], {name: batch.astype(np.float32)})[0] for batch in batches])
+
+        def compute(start: int) -> Floats:
+            batch = pixels[start : start + _BATCH, ..., np.newaxis].astype(np.float32)
+            features: Floats = session.run(["features"], {name: batch})[0]
+            return features
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return np.concatenate(list(pool.map(compute, range(0, len(pixels), _BATCH))))
 
     def write(self, path: Path, head: Head) -> None:
         """Write the network with the head to an ONNX file."""
