@@ -148,15 +148,17 @@ def train(  # noqa: PLR0913 - the settings of a training run
         steps.download_dataset(store, source, normalize=run.arrays.normalize, progress=progress)
         for source in run.datasets
     ]
-    prepared = steps.prepare_arrays(store, sources, run.arrays)
+    prepared = steps.prepare_arrays(store, sources, run.arrays, progress=progress)
     parent = steps.starting_point(store, run.training)
     members = []
     for config in run.members():
-        network = steps.build_network(store, prepared, run.model, seed=config.seed, parent=parent)
+        network = steps.build_network(store, prepared, run.model, seed=config.seed, parent=parent, progress=progress)
         members.append(steps.train_network(store, network, prepared, config, progress=progress))
     trained = steps.average_models(store, members, prepared, run.training)
-    evaluation = steps.evaluate_model(store, steps.export_model(store, trained, prepared), prepared)
-    version, new = steps.register_model(store, evaluation, steps.report_model(store, evaluation))
+    exported = steps.export_model(store, trained, prepared, progress=progress)
+    evaluation = steps.evaluate_model(store, exported, prepared, progress=progress)
+    report = steps.report_model(store, evaluation, progress=progress)
+    version, new = steps.register_model(store, evaluation, report)
     return champion.promote_model(store, version, prepared, run, new=new)
 
 

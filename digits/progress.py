@@ -1,5 +1,7 @@
 """Progress: interface through which long operations report their progress."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -52,6 +54,24 @@ class _Silent:
 
 SILENT: Progress = _Silent()
 """Receiver that discards all reports."""
+
+
+@contextmanager
+def shown(progress: Progress, label: str, total: int = 1) -> Iterator[Bar]:
+    """Show an operation as long as the block runs; its steps are complete when the block ends without an error.
+
+    Args:
+        progress: receiver of the progress.
+        label: name of the operation.
+        total: number of steps. The block reports all but the last.
+    """
+    bar = progress.start(label, total)
+    try:
+        yield bar
+        bar.advance()
+    finally:
+        bar.close()
+
 
 current_progress: ContextVar[Progress | None] = ContextVar("progress", default=None)
 """Receiver of the progress of a flow's tasks; None for the Prefect UI. The command line sets it to the terminal."""

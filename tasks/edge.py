@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.logging.handlers import APILogHandler
 
-from digits.progress import Bar, Progress, current_progress
+from digits.progress import SILENT, Bar, Progress, current_progress
 from digits.run_log import is_part_shown
 from digits.settings import artifact_root, root_name
 from digits.store.artifacts import Store
@@ -74,6 +74,11 @@ def artifact_key(kind: str, root: Path | None) -> str:
 def progress_for(kind: str, root: Path | None) -> Progress:
     """Return the progress to which a task reports: `current_progress` if it is set, else a progress artifact."""
     return current_progress.get() or PublishedProgress(artifact_key(kind, root))
+
+
+def terminal_progress() -> Progress:
+    """Return `current_progress`, which the command line sets; without it, short steps report no progress."""
+    return current_progress.get() or SILENT
 
 
 def log_to_run() -> None:

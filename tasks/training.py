@@ -14,11 +14,10 @@ from digits.images.formats import Mode
 from digits.pipeline import champion, steps
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import TrainingRun
-from digits.progress import SILENT, current_progress
 from digits.store.artifacts import ArtifactRef
 from digits.store.registry import ModelVersion
 from digits.training.config import ModelConfig, TrainingConfig
-from tasks.edge import open_store, progress_for
+from tasks.edge import open_store, progress_for, terminal_progress
 
 RETRY_AFTER_SECONDS: list[float] = [60, 300, 900]
 """Waiting times between attempts to download a dataset: a mirror that is down is often available after 15 minutes."""
@@ -50,15 +49,13 @@ def drop_empty_reviewed(run: TrainingRun, root: Path | None) -> TrainingRun:
 )
 def download_dataset(source: str, normalize: Mode, root: Path | None) -> ArtifactRef:
     """Download or read a dataset and store it; if all its routes fail, a run of a deployment retries later."""
-    return steps.download_dataset(
-        open_store(root), source, normalize=normalize, progress=current_progress.get() or SILENT
-    )
+    return steps.download_dataset(open_store(root), source, normalize=normalize, progress=terminal_progress())
 
 
 @task(name="preprocess", task_run_name="preprocess", cache_policy=NO_CACHE)
 def prepare_arrays(datasets: list[ArtifactRef], config: ArraysConfig, root: Path | None) -> ArtifactRef:
     """Check the images, split them into training, validation and test images, and store them as arrays."""
-    return steps.prepare_arrays(open_store(root), datasets, config)
+    return steps.prepare_arrays(open_store(root), datasets, config, progress=terminal_progress())
 
 
 @task(name="start", task_run_name="start from {config.start}", cache_policy=NO_CACHE)
@@ -72,7 +69,7 @@ def build_network(
     arrays: ArtifactRef, config: ModelConfig, seed: int, parent: ArtifactRef | None, root: Path | None
 ) -> ArtifactRef:
     """Build the network, with random weights or those of the model `parent`."""
-    return steps.build_network(open_store(root), arrays, config, seed=seed, parent=parent)
+    return steps.build_network(open_store(root), arrays, config, seed=seed, parent=parent, progress=terminal_progress())
 
 
 @task(name="train", task_run_name="train {config.epochs} epochs", cache_policy=NO_CACHE)
@@ -93,19 +90,19 @@ def average_models(
 @task(name="export", task_run_name="export to ONNX", cache_policy=NO_CACHE)
 def export_model(model: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Export the model to ONNX, and check the export on the test images."""
-    return steps.export_model(open_store(root), model, arrays)
+    return steps.export_model(open_store(root), model, arrays, progress=terminal_progress())
 
 
 @task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate_model(exported: ArtifactRef, arrays: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Evaluate the exported model on the test images."""
-    return steps.evaluate_model(open_store(root), exported, arrays)
+    return steps.evaluate_model(open_store(root), exported, arrays, progress=terminal_progress())
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def report_model(evaluation: ArtifactRef, root: Path | None) -> ArtifactRef:
     """Write the report of the model."""
-    return steps.report_model(open_store(root), evaluation)
+    return steps.report_model(open_store(root), evaluation, progress=terminal_progress())
 
 
 @task(name="register", task_run_name="register", cache_policy=NO_CACHE)

@@ -5,6 +5,8 @@ Results go to standard output, notices and bars to standard error.
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +29,9 @@ from digits.progress import Bar
 
 FILE_WIDTH = 160
 """Characters per line if the output is not a terminal, so that nothing is cut off in a log."""
+
+LOG_SECONDS = 25.0
+"""Seconds between the lines of a bar if the output is not a terminal."""
 
 MIN_RATE_SHOWN = 10
 """Smallest rate, in steps per second, that a bar shows."""
@@ -60,11 +65,43 @@ class _TerminalBar:
         self._drawing.stop()
 
 
+class _LoggedBar:
+    """Bar that also prints a line every `seconds`, for a log. A thread prints it, because a step may take longer."""
+
+    def __init__(self, bar: _TerminalBar, label: str, total: int, seconds: float) -> None:
+        self._bar, self._label, self._total, self._seconds = bar, label, total, seconds
+        self._done, self._note, self._began = 0, "", time.monotonic()
+        self._closed = threading.Event()
+        threading.Thread(target=self._print_lines, daemon=True).start()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done, self._note = self._done + steps, note
+        self._bar.advance(steps, note)
+
+    def close(self, note: str = "") -> None:
+        self._closed.set()
+        self._bar.close(note)
+
+    def _print_lines(self) -> None:
+        while not self._closed.wait(self._seconds):
+            seconds = time.monotonic() - self._began
+            print_notice(describe_state(self._label, self._done, self._total, self._note, seconds))
+
+
+def describe_state(label: str, done: int, total: int, note: str, seconds: float) -> str:
+    """Return the state of a bar as a line of a log: `export: 2 of 6 after 30 s, drawing digits`."""
+    return f"{label}: {done:,} of {total:,} after {seconds:.0f} s" + (f", {note}" if note else "")
+
+
 class TerminalProgress:
     """Progress bars on standard error, one per call of `start`.
 
-    If standard error is not a terminal, only the last state of each bar is printed.
+    If standard error is not a terminal, the last state of each bar is printed, and before that a line every
+    `LOG_SECONDS`.
     """
+
+    def __init__(self, log_seconds: float = LOG_SECONDS) -> None:
+        self._log_seconds = log_seconds
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - a bar per part
         """Start a bar."""
@@ -79,7 +116,8 @@ class TerminalProgress:
         )
         task = drawing.add_task(label, total=total, note="")
         drawing.start()
-        return _TerminalBar(drawing, task)
+        bar = _TerminalBar(drawing, task)
+        return bar if err.is_terminal else _LoggedBar(bar, label, total, self._log_seconds)
 
 
 def print_notice(text: str) -> None:

@@ -37,7 +37,7 @@ from digits.images.formats import (
 )
 from digits.images.patterns import is_system_file
 from digits.images.types import Labels, Pixels
-from digits.progress import SILENT, Progress
+from digits.progress import SILENT, Progress, shown
 from digits.status import FORMULA_STARTS
 from digits.store.files import hash_file
 from digits.store.records import Record, digest_of
@@ -124,25 +124,26 @@ def load(  # noqa: PLR0913 - the source, the tables that resolve its name, and h
         DataError: if a local dataset cannot be read or is invalid.
     """
     if source in published:
-        return _normalize_arrays(fetch(published[source], downloads=downloads, progress=progress), normalize)
+        return _normalize_arrays(fetch(published[source], downloads=downloads, progress=progress), normalize, progress)
     if source == SAMPLE:
-        return _normalize_arrays(_load_sample(), normalize)
+        return _normalize_arrays(_load_sample(), normalize, progress)
     if source == REVIEWED and reviewed:
         return _load_reviewed(reviewed, mode=normalize, progress=progress)
     kind, path = _classify(source)
     if kind == "images":
         return _read_local(path, partial(_load_image_folder, mode=normalize, progress=progress))
-    return _normalize_arrays(_read_local(path, _load_npz if kind == "npz" else _load_idx_folder), normalize)
+    return _normalize_arrays(_read_local(path, _load_npz if kind == "npz" else _load_idx_folder), normalize, progress)
 
 
-def _normalize_arrays(data: LabelledArrays, mode: Mode) -> LabelledArrays:
+def _normalize_arrays(data: LabelledArrays, mode: Mode, progress: Progress) -> LabelledArrays:
     if mode == "none":
         return data
     from digits.images.normalize import normalize
 
-    train, test = (
-        np.stack([normalize(image, mode) for image in pixels]) for pixels in (data.train_pixels, data.test_pixels)
-    )
+    with shown(progress, "normalize"):
+        train, test = (
+            np.stack([normalize(image, mode) for image in pixels]) for pixels in (data.train_pixels, data.test_pixels)
+        )
     return replace(data, train_pixels=train, test_pixels=test)
 
 

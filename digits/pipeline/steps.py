@@ -45,7 +45,7 @@ from digits.pipeline.lineage import (
     read_json,
     trace_lineage,
 )
-from digits.progress import SILENT, Progress
+from digits.progress import SILENT, Bar, Progress, shown
 from digits.store.artifacts import Artifact, ArtifactRef, Recipe, Store
 from digits.store.files import write_file
 from digits.store.records import Record
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 MAX_EXPORT_DIFFERENCE = 1e-4
 """Largest allowed difference between a probability of the ONNX model and of the Keras model. Another order of float32
 additions already causes differences of 1e-6."""
+EXPORT_STEPS = 6
+"""Steps of an export that its bar counts: conversion, comparison, and four of the out-of-distribution score."""
 logger = logging.getLogger(__name__)
 NOVELTY_FILE = "novelty.npy"
 """File of an evaluation with the out-of-distribution score of each test image, if the model computes scores."""
@@ -112,7 +114,9 @@ def identify(store: Store, source: str) -> Record:
     return datasets.identify(source, reviewed=_reviewed(store, source))
 
 
-def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysConfig) -> ArtifactRef:
+def prepare_arrays(
+    store: Store, sources: Sequence[ArtifactRef], config: ArraysConfig, *, progress: Progress = SILENT
+) -> ArtifactRef:
     """Join datasets, check them, split off validation images, and store memory-mappable arrays.
 
     For each of `train`, `validation` and `test` there are `pixels`, (N, height, width) uint8, and `labels`, (N,) uint8.
@@ -156,7 +160,7 @@ def prepare_arrays(store: Store, sources: Sequence[ArtifactRef], config: ArraysC
         }
         _write_json(directory / "arrays.json", about)
 
-    return store.produce(recipes.arrays(sources, config), write)
+    return store.produce(recipes.arrays(sources, config), _shown(progress, "preprocess", write))
 
 
 def _own_parts(data: LabelledArrays, rows: Mapping[str, Indices]) -> dict[str, list[tuple[str, str]]]:
@@ -191,17 +195,24 @@ def starting_point(store: Store, config: TrainingConfig) -> ArtifactRef | None:
     return champion.artifact("model")
 
 
-def build_network(
-    store: Store, arrays: ArtifactRef, config: ModelConfig, *, seed: int, parent: ArtifactRef | None = None
+def build_network(  # noqa: PLR0913 - the arrays, the settings, and the receiver of progress
+    store: Store,
+    arrays: ArtifactRef,
+    config: ModelConfig,
+    *,
+    seed: int,
+    parent: ArtifactRef | None = None,
+    progress: Progress = SILENT,
 ) -> ArtifactRef:
     """Build a network for the arrays, untrained or with the weights of `parent`, and store it with its summary.
 
     Raises:
         ModelError: if `parent` has another architecture or other sizes.
     """
-    from digits.training import networks
 
     def write(directory: Path) -> None:
+        from digits.training import networks
+
         opened = store.open(arrays)
         shape = np.load(opened.file("test_pixels.npy"), mmap_mode="r").shape[1:]
         classes = len(read_json(opened.file("arrays.json"))["class_names"])
@@ -211,7 +222,8 @@ def build_network(
         networks.save(network, directory / "network.keras")
         write_file(directory / "summary.txt", networks.summary(network).encode())
 
-    return store.produce(recipes.network(arrays, config, seed=seed, parent=parent), write)
+    recipe = recipes.network(arrays, config, seed=seed, parent=parent)
+    return store.produce(recipe, _shown(progress, "build", write))
 
 
 def train_network(  # noqa: PLR0913 - network, data, settings and callbacks
@@ -285,7 +297,7 @@ def average_models(
     return store.produce(recipes.average(members, arrays, config), write)
 
 
-def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
+def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef, *, progress: Progress = SILENT) -> ArtifactRef:
     """Export a model to ONNX, with a calibration and a novelty head fitted on the validation images.
 
     The exported model is compared with the Keras model on all test images. See `digits.model.calibration` and
@@ -295,39 +307,41 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef) -> Artif
         ModelError: if the class of any test image differs, or a probability differs by more than
             `MAX_EXPORT_DIFFERENCE`.
     """
+
+    def write(directory: Path) -> None:
+        with shown(progress, "export", EXPORT_STEPS) as bar:
+            _write_export(store, store.open(model), store.open(arrays), directory, bar)
+
+    return store.produce(recipes.onnx(model, arrays), write)
+
+
+def _write_export(store: Store, trained: Artifact, arrays: Artifact, directory: Path, bar: Bar) -> None:
     from digits.images.normalize import SPEC
     from digits.model.onnx_model import ONNX_FILE, load_predictor
     from digits.training import export, networks, novelty
 
-    def write(directory: Path) -> None:
-        opened, trained = store.open(arrays), store.open(model)
-        network = networks.load(trained.file("model.keras"))
-        export.export_onnx(network, directory / "model.onnx")
-        test = load_samples(opened, "test").pixels
-        spec = {
-            "class_names": read_json(opened.file("arrays.json"))["class_names"],
-            "input_shape": list(test.shape[1:]),
-            "normalization": {**SPEC, "mode": opened.config["normalize"]},
-            "weights_sha256": read_json(trained.file("model.json"))["weights_sha256"],
-        }
-        _write_json(directory / "spec.json", spec)
-        predictor = load_predictor(directory)
-        expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
-        check_export(expected, predictor.predict(test))
-        validation = load_samples(opened, "validation")
-        measured = _calibration(predictor.predict(validation.pixels), validation.labels)
-        spec |= {"calibration": measured}
-        _write_json(directory / "spec.json", spec)
-        train = load_samples(opened, "train")
-        seed = trained.config["seed"]
-        novelty.add_novelty_output(
-            directory / ONNX_FILE, train.pixels, validation.pixels, spec["class_names"], seed=seed
-        )
-        named = all(datasets.is_named(store.open(parent).config["source"]) for parent in opened.parents)
-        reference = _reference(load_predictor(directory), test, files_are_known=named)
-        _write_json(directory / "spec.json", {**spec, "reference": reference})
-
-    return store.produce(recipes.onnx(model, arrays), write)
+    network = networks.load(trained.file("model.keras"))
+    export.export_onnx(network, directory / ONNX_FILE)
+    bar.advance(note="comparing predictions")
+    test = load_samples(arrays, "test").pixels
+    spec = {
+        "class_names": read_json(arrays.file("arrays.json"))["class_names"],
+        "input_shape": list(test.shape[1:]),
+        "normalization": {**SPEC, "mode": arrays.config["normalize"]},
+        "weights_sha256": read_json(trained.file("model.json"))["weights_sha256"],
+    }
+    _write_json(directory / "spec.json", spec)
+    predictor = load_predictor(directory)
+    expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
+    check_export(expected, predictor.predict(test))
+    validation = load_samples(arrays, "validation")
+    spec |= {"calibration": _calibration(predictor.predict(validation.pixels), validation.labels)}
+    _write_json(directory / "spec.json", spec)
+    train, seed = load_samples(arrays, "train").pixels, trained.config["seed"]
+    novelty.add_novelty_output(directory / ONNX_FILE, train, validation.pixels, spec["class_names"], seed=seed, bar=bar)
+    named = all(datasets.is_named(store.open(parent).config["source"]) for parent in arrays.parents)
+    reference = _reference(load_predictor(directory), test, files_are_known=named)
+    _write_json(directory / "spec.json", {**spec, "reference": reference})
 
 
 def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> dict[str, Any]:
@@ -373,7 +387,9 @@ def check_export(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float3
         )
 
 
-def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> ArtifactRef:
+def evaluate_model(
+    store: Store, exported: ArtifactRef, arrays: ArtifactRef, *, progress: Progress = SILENT
+) -> ArtifactRef:
     """Evaluate an exported model on the test images; predictions use the exported model, too.
 
     Raises:
@@ -391,7 +407,7 @@ def evaluate_model(store: Store, exported: ArtifactRef, arrays: ArtifactRef) -> 
         if output.novelty is not None:
             np.save(directory / NOVELTY_FILE, output.novelty, allow_pickle=False)
 
-    return store.produce(recipes.evaluation(exported, arrays), write)
+    return store.produce(recipes.evaluation(exported, arrays), _shown(progress, "evaluate", write))
 
 
 def measure_model(
@@ -417,6 +433,16 @@ def measure_model(
         )
     output = predictor.predict_with_novelty(pixels)
     return evaluate(labels, output.probabilities, class_names=class_names, novelty=output.novelty), output
+
+
+def _shown(progress: Progress, label: str, write: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Return the function that writes an artifact with a progress bar, which is not shown if the artifact exists."""
+
+    def write_shown(directory: Path) -> None:
+        with shown(progress, label):
+            write(directory)
+
+    return write_shown
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -450,7 +476,7 @@ def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -
     )
 
 
-def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
+def report_model(store: Store, evaluation: ArtifactRef, *, progress: Progress = SILENT) -> ArtifactRef:
     """Write the report of an evaluated model as a web page and as markdown."""
     from digits.outputs import model_report
 
@@ -459,7 +485,7 @@ def report_model(store: Store, evaluation: ArtifactRef) -> ArtifactRef:
         write_file(directory / "report.html", model_report.as_html(report).encode())
         write_file(directory / "report.md", model_report.as_markdown(report).encode())
 
-    return store.produce(recipes.report(evaluation), write)
+    return store.produce(recipes.report(evaluation), _shown(progress, "report", write))
 
 
 def _model_report(lineage: Lineage) -> "ModelReport":

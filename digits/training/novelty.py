@@ -19,6 +19,7 @@ from digits.data.non_digits import draw_non_digits
 from digits.data.synthetic_digits import are_digits, draw_handwritten_digits, render_printed_digits
 from digits.errors import ModelError
 from digits.images.types import Pixels
+from digits.progress import SILENT, Bar
 from digits.training.augmentation import distort
 from digits.training.config import AugmentationConfig
 from digits.training.fit import draw_transforms
@@ -51,8 +52,14 @@ EPOCHS = 8
 """Number of epochs of the fit."""
 
 
-def add_novelty_output(
-    onnx: Path, train: Pixels, validation: Pixels, class_names: Sequence[str], *, seed: int = 42
+def add_novelty_output(  # noqa: PLR0913 - the network, the images, the seed, and the receiver of progress
+    onnx: Path,
+    train: Pixels,
+    validation: Pixels,
+    class_names: Sequence[str],
+    *,
+    seed: int = 42,
+    bar: Bar | None = None,
 ) -> bool:
     """Add the output `novelty`, (N, 1) float32, to an exported network whose classes are digits.
 
@@ -62,6 +69,7 @@ def add_novelty_output(
         validation: (M, height, width) uint8, images that were not used for training, to set the threshold.
         class_names: names of the network's classes.
         seed: random seed of the synthetic images and of the fit.
+        bar: receiver of the progress, in four steps.
 
     Returns:
         Whether the output was added; False if the classes are not digits.
@@ -71,13 +79,18 @@ def add_novelty_output(
     """
     if not are_digits(class_names):
         return False
+    bar = bar or SILENT.start("export", 4)
+    bar.advance(note="drawing digits")
     network = _FeatureExtractor(onnx)
     random = np.random.default_rng([seed, 254])
     shape = (train.shape[1], train.shape[2])
     digits = _draw_digits(random, train, class_names, seed=seed)
+    bar.advance(note="drawing non-digits")
     others = draw_non_digits(train, NON_DIGITS, seed=seed, shape=shape)
     others = np.concatenate([others, _augment(random, others, _NORMAL)])
+    bar.advance(note="computing features")
     shown = network.features(digits), network.features(others)
+    bar.advance(note="fitting heads")
     head = fit_head(*shown, heads=HEADS, epochs=EPOCHS, seed=seed)
     limit = float(np.quantile(head.scores(network.features(validation)), 1 - REJECTED_SHARE))
     network.write(onnx, head._replace(out_bias=head.out_bias - np.float32(limit)))

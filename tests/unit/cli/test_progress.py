@@ -1,0 +1,66 @@
+"""Tests of the progress bars, in a process whose standard error is a pseudo-terminal or a pipe."""
+
+import os
+import pty
+import subprocess
+import sys
+
+from digits.cli.output import describe_state
+
+PROGRAM = """
+import time
+from digits.cli.output import TerminalProgress
+from digits.progress import shown
+with shown(TerminalProgress(log_seconds=0.2), "export", 3) as bar:
+    bar.advance(note="drawing digits")
+    time.sleep(0.7)
+    bar.advance(note="fitting heads")
+"""
+
+
+def test_a_log_gets_lines_while_a_step_takes_long_and_one_at_its_end() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], stderr=subprocess.PIPE, text=True, check=True)
+    *before, last = done.stderr.splitlines()
+    assert len(before) >= 2
+    assert before[0] == "export: 1 of 3 after 0 s, drawing digits"
+    assert "export" in last
+    assert "3/3" in last
+
+
+def test_a_terminal_shows_the_name_and_the_state_of_a_step() -> None:
+    shown = _run_in_terminal(PROGRAM)
+    assert "export" in shown
+    assert "drawing digits" in shown
+    assert "3/3" in shown
+    assert "after" not in shown
+
+
+def test_an_error_leaves_the_bar_at_the_step_that_failed() -> None:
+    failing = PROGRAM + "    raise SystemExit(5)\n"
+    done = subprocess.run([sys.executable, "-c", failing], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 5
+    assert "2/3" in done.stderr.splitlines()[-1]
+
+
+def test_a_line_of_a_log_names_the_step_and_its_state() -> None:
+    assert describe_state("images", 1_200, 5_000, "", 29.6) == "images: 1,200 of 5,000 after 30 s"
+
+
+def _run_in_terminal(program: str) -> str:
+    """Return what a program prints to standard error, which is a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", program], stderr=theirs, env=os.environ | {"TERM": "xterm"}):
+        os.close(theirs)
+        found = b""
+        while part := _read(ours):
+            found += part
+    os.close(ours)
+    return found.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    """Return the next bytes; none at the end, which a pseudo-terminal reports as an error."""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
