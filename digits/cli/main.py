@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 unexpected failure; 2 usage; 3 dataset; 4 artifact store; 5 registry; 6 model; 7 no Prefect
 server, worker or deployment where one is needed; 8 something needs attention (`digits status`); 9 no image was read
-(`digits predict`); 130 interrupted.
+(`digits predict`); 130 interrupted (Ctrl-C, SIGTERM, or a closed terminal).
 `digits/errors.py` has the errors behind 2 to 7.
 """
 
@@ -11,11 +11,11 @@ import sys
 from typing import Any, NoReturn
 
 from digits.cli.runtime import STARTUP_VARIABLE
+from digits.cli.signals import INTERRUPTED, is_interrupted, report_interruption
 from digits.errors import DigitsError
 
 UNEXPECTED = 1
 NO_API = 7
-INTERRUPTED = 130
 ALLOCATIONS = 50_000
 """Number of allocations between garbage collections. With Python's default of 700, garbage collection takes a tenth of
 the time of importing Prefect."""
@@ -34,10 +34,14 @@ def main() -> None:
     try:
         app()
     except Interrupted:
-        _fail("interrupted; the same command resumes from what is finished", INTERRUPTED)
+        _end_interrupted()
     except DigitsError as error:
         _fail(str(error), error.exit_code)
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if is_interrupted():  # such as an error about a server that ended first
+            _end_interrupted()
         if message := server_error_message(error):
             _fail(message, NO_API)
         if is_out_of_memory(error):
@@ -61,7 +65,7 @@ def _report_thread_error(about: Any) -> None:
         threading.__excepthook__(about)
 
 
-def server_error_message(error: Exception) -> str | None:
+def server_error_message(error: BaseException) -> str | None:
     """Return a message for an error of Prefect's client that concerns the server, None for any other error.
 
     The client's own message may contain the server's address with a password.
@@ -83,6 +87,11 @@ def bypass_proxy_locally() -> None:
     hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     excluded = ",".join(filter(None, (hosts, "127.0.0.1", "localhost")))
     os.environ.update(no_proxy=excluded, NO_PROXY=excluded)
+
+
+def _end_interrupted() -> NoReturn:
+    report_interruption()
+    sys.exit(INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from digits.cli.signals import interrupt_on_signals, interruptible
 from digits.errors import OperationsError, UsageError
 
 STARTUP_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
@@ -70,8 +71,11 @@ def load_flow(entrypoint: str) -> Callable[..., Any]:
     prepare_prefect()
     if str(project) not in sys.path:
         sys.path.insert(0, str(project))
-    flow: Callable[..., Any] = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
-    return flow
+    flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+    if hasattr(flow, "fn"):
+        flow.fn = interruptible(flow.fn)
+    loaded: Callable[..., Any] = flow
+    return loaded
 
 
 def prepare_prefect() -> None:
@@ -153,7 +157,7 @@ def is_tracked(*, required: bool) -> bool:
 
 
 def begin_flow() -> None:
-    """Prepare for a flow run: check that a Prefect API can record it, and show its progress on the terminal.
+    """Prepare for a flow run: signals interrupt it, a Prefect API can record it, the terminal shows its progress.
 
     Raises:
         UsageError: if there is no project.
@@ -163,6 +167,7 @@ def begin_flow() -> None:
     from digits.progress import current_progress
 
     require_flows()
+    interrupt_on_signals()
     api, problem = find_api()
     if api and problem:
         raise OperationsError(
