@@ -6,6 +6,7 @@ installed with the training libraries, and are the same on every machine.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,7 @@ def render_printed_digits(
     return pixels, np.array([label for _, label in drawn], np.uint8)
 
 
+@cache
 def list_fonts() -> list[Path | None]:
     """Return the font files, in the same order on every machine; None stands for Pillow's default font."""
     import matplotlib as mpl
@@ -105,6 +107,7 @@ def render_text(text: str, file: Path | None, random: np.random.Generator) -> Pi
     return np.array(image.filter(ImageFilter.GaussianBlur(random.uniform(0, 1))))
 
 
+@cache
 def _load_font(file: Path | None, size: int) -> "Font":
     from PIL import ImageFont
 

@@ -18,9 +18,9 @@ Random = np.random.Generator
 
 UNITS = 32
 """Units in the hidden layer of a head."""
-BATCH = 1024
+BATCH = 512
 """Images per step of the fit."""
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 2e-3
 """Learning rate of the first step; it falls to 0 by half a cosine."""
 DECAY = 4e-4
 """L2 regularization of the fit."""
