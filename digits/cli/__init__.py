@@ -3,8 +3,7 @@
 - `main`: entry point, exit codes and error messages
 - `commands`: the application with all commands
 - `app`: option types that several commands share
-- `signals`: interruption of a command that runs a flow
-- `runtime`: project, flows and Prefect API of a command
+- `runtime`: project, flows, Prefect API and interruption of a command
 - `output`: text, tables, JSON and progress bars on the terminal
 - `train`: commands `train` and `tune`
 - `models`: commands `models`, `promote` and `rollback`

@@ -10,8 +10,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from digits.cli.runtime import STARTUP_VARIABLE
-from digits.cli.signals import INTERRUPTED, is_interrupted, report_interruption
+from digits.cli.runtime import INTERRUPTED, STARTUP_VARIABLE, is_interrupted, report_interruption
 from digits.errors import DigitsError
 
 UNEXPECTED = 1

@@ -8,15 +8,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from digits.cli.signals import INTERRUPTED, MESSAGE
+from digits.cli.runtime import INTERRUPTED, MESSAGE
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 START = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
-from digits.cli import signals
-signals.GRACE_SECONDS = 0.5
-signals.interrupt_on_signals()
+from digits.cli import runtime
+runtime.GRACE_SECONDS = 0.5
+runtime.interrupt_on_signals()
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 def wait():
     print(child.pid, flush=True)
@@ -27,7 +27,7 @@ try:
     wait()
 except KeyboardInterrupt:
     child.kill()
-    signals.report_interruption()
+    runtime.report_interruption()
     sys.exit(7)
 """
 HANGING = """
@@ -39,7 +39,7 @@ except KeyboardInterrupt:
 REPLACED = """
 signal.signal(signal.SIGTERM, lambda *_: print("replaced", flush=True))
 try:
-    signals.interruptible(wait)()
+    runtime.interruptible(wait)()
 except KeyboardInterrupt:
     child.kill()
     print(signal.getsignal(signal.SIGTERM).__name__, flush=True)
