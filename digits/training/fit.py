@@ -120,12 +120,15 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
     for epoch in range(len(history), config.epochs or 0):
         if before_epoch:
             before_epoch(history)
-        bar = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps, part=(epoch, config.epochs or 1))
-        metrics = _fit_epoch(fitted, samples, config, epoch, bar) | _measure(fitted, validation)
-        _require_finite(metrics, epoch, config)
-        history.append(metrics)
-        save_checkpoint(fitted, history, checkpoint)
-        bar.close(_describe_metrics(metrics))
+        bar, note = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps, part=(epoch, config.epochs or 1)), ""
+        try:
+            metrics = _fit_epoch(fitted, samples, config, epoch, bar) | _measure(fitted, validation)
+            _require_finite(metrics, epoch, config)
+            history.append(metrics)
+            save_checkpoint(fitted, history, checkpoint)
+            note = _describe_metrics(metrics)
+        finally:
+            bar.close(note)
     if config.weight_average:
         fitted.optimizer.finalize_variable_values(fitted.trainable_variables)
     if fitted is not network:

@@ -16,6 +16,7 @@ import pytest
 from digits.data.synthetic_digits import render_printed_digits
 from digits.errors import ModelError
 from digits.pipeline.config import Preset, TrainingRun
+from digits.progress import Bar
 from digits.training import backend, export, fit, networks
 from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
 from tests.support import small_fits
@@ -69,6 +70,23 @@ def fitted(keras: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tu
 def digests(fitted: dict[str, Any]) -> dict[str, str]:
     """Return the digests of the weights of the uninterrupted fits."""
     return {name: networks.weights_digest(network) for name, (network, _, _) in fitted.items()}
+
+
+class _ClosedBar:
+    """Progress with one bar, which records whether it was closed."""
+
+    is_closed = False
+
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
+        """Return the bar."""
+        return self
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Do nothing."""
+
+    def close(self, note: str = "") -> None:
+        """Record the end."""
+        self.is_closed = True
 
 
 class Highest:
@@ -163,10 +181,12 @@ def test_a_callback_before_each_epoch_may_stop_a_fit(
 
 
 def test_a_diverging_fit_is_an_error(tmp_path: Path) -> None:
-    """The checkpoint contains no NaN."""
+    """The checkpoint contains no NaN, and the bar of the epoch is closed."""
+    bar = _ClosedBar()
     run = small_fits.run_of("mlp-2", optimizer="sgd", learning_rate=10.0, loss="mean-squared-error", weight_decay=1.0)
     with pytest.raises(ModelError, match=r"diverged: .* after epoch \d; try a lower learning rate than 10$"):
-        small_fits.fit(run, tmp_path / "c")
+        small_fits.fit(run, tmp_path / "c", bar)
+    assert bar.is_closed
     assert not (tmp_path / "c").exists() or b"NaN" not in (tmp_path / "c").read_bytes()
 
 
