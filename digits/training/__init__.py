@@ -3,6 +3,7 @@
 - `augmentation`: random changes of stroke width, blur, contrast and lines
 - `backend`: import and configuration of TensorFlow
 - `config`: settings of networks and of their training
+- `devices`: the device that TensorFlow trains on, and the check that one build of it is installed
 - `export`: export of a trained network as an ONNX file
 - `fit`: mini-batch training, checkpoints and resuming
 - `heads`: the fit of the out-of-distribution score

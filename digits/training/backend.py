@@ -1,6 +1,7 @@
 """TensorFlow backend: import of Keras and TensorFlow without start-up messages, and memory allocator settings."""
 
 import ctypes
+import logging
 import os
 import re
 import sys
@@ -12,16 +13,21 @@ from functools import cache
 from types import ModuleType
 
 from digits.errors import ModelError
+from digits.store.code_version import library_versions
+from digits.training.devices import find_conflict, use_gpus
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Option numbers of glibc's `mallopt`, from `malloc.h`."""
 _STARTUP_MESSAGE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|I\d{4} ")
 """Beginning of the lines that TensorFlow prints before its log level applies, such as the one about oneDNN."""
+logger = logging.getLogger(__name__)
 
 
 @cache
 def load_keras() -> ModuleType:
     """Import Keras with TensorFlow as backend, which takes 5 to 18 s and 700 MB, and return the `keras` module.
+
+    GPUs are configured for training; see `digits.training.devices`.
 
     Raises:
         ModelError: if the `train` extra is not installed.
@@ -29,11 +35,15 @@ def load_keras() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     keep_freed_memory()
+    if conflict := find_conflict(library_versions()):
+        logger.warning("%s", conflict)
     try:
         with suppress_startup_messages(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import keras
             import tensorflow as tf
+
+            use_gpus(tf)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"{error.name} is not installed, but training needs it; install Digits with its 'train' extra"

@@ -26,6 +26,7 @@ from digits.store.files import replacing
 from digits.training.augmentation import distort
 from digits.training.backend import load_keras
 from digits.training.config import AugmentationConfig, TrainingConfig
+from digits.training.devices import training_device
 from digits.training.networks import Network, copy_variables, fuse_batch_normalization
 
 Batch = tuple[npt.NDArray[Any], ...]
@@ -117,6 +118,7 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
     fitted = fuse_batch_normalization(network)
     compile_network(fitted, config, steps)
     history = resume(fitted, checkpoint)
+    logger.info("training on the %s", training_device())
     for epoch in range(len(history), config.epochs or 0):
         if before_epoch:
             before_epoch(history)

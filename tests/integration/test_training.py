@@ -17,6 +17,7 @@ from digits.data.synthetic_digits import render_printed_digits
 from digits.errors import ModelError
 from digits.pipeline.config import Preset, TrainingRun
 from digits.progress import Bar
+from digits.store.code_version import library_versions
 from digits.training import backend, export, fit, networks
 from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
 from tests.support import small_fits
@@ -142,6 +143,7 @@ def test_a_killed_fit_resumes_and_ends_with_the_same_weights(
     with caplog.at_level(logging.INFO):
         assert small_fits.digest(small_fits.run_of("cnn"), other_process[1]) == digests["cnn"]
     assert "resumed after epoch 1" in caplog.text
+    assert "training on the CPU" in caplog.text
 
 
 def test_an_interrupted_fit_resumes_and_ends_with_the_same_weights_and_history(
@@ -599,6 +601,21 @@ def test_an_average_of_networks_has_their_mean_probabilities(keras: Any, tmp_pat
 def test_settings_that_are_not_resolved_are_refused(keras: Any) -> None:
     with pytest.raises(ModelError, match="the settings name no architecture"):
         networks.build(ModelConfig(), input_shape=SHAPE, classes=10, seed=1)
+
+
+def test_two_builds_of_tensorflow_are_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Both distributions are found as pip leaves them."""
+    for name in ("tensorflow", "tensorflow_cpu"):
+        (tmp_path / f"{name}-2.dist-info").mkdir()
+        (tmp_path / f"{name}-2.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for cached in (library_versions, backend.load_keras):
+        cached.cache_clear()
+    backend.load_keras()
+    assert "tensorflow and tensorflow-cpu are both installed, expected one" in caplog.text
+    library_versions.cache_clear()
 
 
 def test_without_keras_the_error_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

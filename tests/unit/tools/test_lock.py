@@ -46,6 +46,21 @@ def test_the_wheel_has_every_package() -> None:
     assert found <= set(declared)
 
 
+def test_each_build_of_tensorflow_has_an_extra_of_its_own() -> None:
+    """Where both are installed, each has overwritten files of the other."""
+    settings = tomllib.loads((HERE / "pyproject.toml").read_text())
+    extras = settings["project"]["optional-dependencies"]
+    assert all("digits[keras]" in extras[name] for name in ("train", "gpu"))
+    assert not any("tensorflow" in one for one in extras["keras"])
+    linux = {"sys_platform": "linux", "platform_machine": "x86_64"}
+    builds = {name: [one for one in map(Requirement, extras[name]) if one.marker] for name in ("train", "gpu")}
+    chosen = {
+        name: [str(one).split(">")[0] for one in found if one.marker.evaluate(linux)] for name, found in builds.items()
+    }
+    assert chosen == {"train": ["tensorflow-cpu"], "gpu": ["tensorflow[and-cuda]"]}
+    assert settings["tool"]["uv"]["conflicts"] == [[{"extra": "train"}, {"extra": "gpu"}]]
+
+
 def test_the_lock_meets_the_dependencies_of_the_project_on_every_platform() -> None:
     """Two bounds keep the server of Prefect working."""
     wanted = dependencies()
@@ -68,7 +83,7 @@ def test_the_documentation_gives_a_reason_for_each_dependency_and_for_no_other()
     documented = {name for row in rows for name in re.findall(r"[a-z][\w-]+", re.sub(r"\(.*?\)", "", row))} - {
         "package"
     }
-    expected = {Requirement(one).name for one in dependencies()} - {"tensorflow"}
+    expected = {Requirement(one).name for one in dependencies()} - {"digits", "tensorflow"}
     assert documented == expected
 
 
