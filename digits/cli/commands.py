@@ -4,7 +4,7 @@ The modules of the commands import Prefect, TensorFlow, NumPy and pydantic insid
 fast.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -60,6 +60,26 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 dataset, 4 artifact store, 5 registry, 6 model, "
     "7 no Prefect server, 8 something needs attention, 9 no image was read, 130 interrupted.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"digits {version('digits')}")
+        raise typer.Exit
+
+
+@app.callback()
+def digits(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Declare the options of `digits` itself."""
+
+
 app.add_typer(models.app, name="models")
 app.add_typer(drift.app, name="drift")
 for _command in (

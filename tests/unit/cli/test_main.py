@@ -8,6 +8,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+import digits
 from digits.cli.commands import app
 from digits.cli.main import bypass_proxy_locally, is_out_of_memory, server_error_message
 from digits.errors import UsageError
@@ -41,6 +42,11 @@ def test_every_command_has_help(command: list[str]) -> None:
     result = CliRunner().invoke(app, [*command, "--help"])
     assert result.exit_code == 0, result.output
     assert "Usage" in result.output
+
+
+def test_the_version_is_printed_without_a_command() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"digits {digits.__version__}\n")
 
 
 def test_help_and_the_server_package_import_nothing_that_is_slow() -> None:

@@ -8,6 +8,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -44,6 +45,21 @@ def test_the_wheel_has_every_package() -> None:
     declared = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {".".join(path.parent.relative_to(HERE).parts) for path in (HERE / "digits").rglob("__init__.py")}
     assert found <= set(declared)
+
+
+def test_the_citation_has_the_version_and_the_licence_of_the_project() -> None:
+    project = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((HERE / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert citation["keywords"] == project["keywords"]
+
+
+def test_the_package_declares_that_it_has_types() -> None:
+    assert (
+        "py.typed"
+        in tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["digits"]
+    )
+    assert (HERE / "digits" / "py.typed").is_file()
 
 
 def test_each_build_of_tensorflow_has_an_extra_of_its_own() -> None:
