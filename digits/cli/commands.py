@@ -4,6 +4,8 @@ The modules of the commands import Prefect, TensorFlow, NumPy and pydantic insid
 fast.
 """
 
+import sys
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -30,12 +32,42 @@ RENAMED_OPTIONS = {"--recipe": "--preset"}
 """Options of earlier releases, and their present names; see `digits.settings` for settings in files."""
 
 
+HELP_OPTIONS = ("-h", "--help")
+_UNUSED_FOR_HELP = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+"""Modules that Typer imports for a page of help, with the class it takes from each, and that this command never uses:
+its texts are not Markdown, and Typer formats no exceptions."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error
     """Interruption of a command by the user; Typer would print its own message for a `KeyboardInterrupt`."""
 
 
+def import_help() -> None:
+    """Import Typer's pages of help without `_UNUSED_FOR_HELP`, which takes longer than the rest."""
+    added = [name for name in _UNUSED_FOR_HELP if name not in sys.modules]
+    for name in added:
+        sys.modules[name] = ModuleType(name)
+        setattr(sys.modules[name], _UNUSED_FOR_HELP[name], type(_UNUSED_FOR_HELP[name], (), {}))
+    try:
+        import typer.rich_utils  # noqa: F401 - the import is the purpose
+    finally:
+        for name in added:
+            del sys.modules[name]
+
+
 class CommandGroup(TyperGroup):
     """Group of commands that replaces two errors: those of an interruption, and of an option that was renamed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, after the import of the pages of help or the start of a worker process if they need it.
+
+        Typer needs 0.1 s for parsing.
+        """
+        if not args or {*HELP_OPTIONS} & {*args}:
+            import_help()
+        elif args[0] == "predict" and "--deploy" not in args:
+            ctx.with_resource(predict.start_early())
+        return super().parse_args(ctx, args)
 
     def invoke(self, context: Any) -> Any:
         """Run the command."""
@@ -50,39 +82,7 @@ class CommandGroup(TyperGroup):
             raise
 
 
-app = typer.Typer(
-    name="digits",
-    cls=CommandGroup,
-    help="Turn folders of handwritten-digit images into tables you can trust, and keep the model up to date.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 dataset, 4 artifact store, 5 registry, 6 model, "
-    "7 no Prefect server, 8 something needs attention, 9 no image was read, 130 interrupted.",
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"digits {version('digits')}")
-        raise typer.Exit
-
-
-@app.callback()
-def digits(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
-    ] = False,
-) -> None:
-    """Declare the options of `digits` itself."""
-
-
-app.add_typer(models.app, name="models")
-app.add_typer(drift.app, name="drift")
-for _command in (
+COMMANDS = (
     train.train,
     train.tune,
     models.promote,
@@ -101,5 +101,51 @@ for _command in (
     backup.restore,
     demo.demo,
     init.init,
-):
-    app.command()(_command)
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"digits {version('digits')}")
+        raise typer.Exit
+
+
+def digits(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Declare the options of `digits` itself."""
+
+
+def create_app(command: str = "") -> typer.Typer:
+    """Return the application.
+
+    Args:
+        command: name of the only command that is needed, because Typer prepares the options of each command that it
+            has; all commands and groups are included if no command has this name.
+    """
+    created = typer.Typer(
+        name="digits",
+        cls=CommandGroup,
+        callback=digits,
+        help="Turn folders of handwritten-digit images into tables you can trust, and keep the model up to date.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": [*HELP_OPTIONS]},
+        epilog="Exit codes: 0 done, 1 unexpected failure, 2 usage, 3 dataset, 4 artifact store, 5 registry, 6 model, "
+        "7 no Prefect server, 8 something needs attention, 9 no image was read, 130 interrupted.",
+    )
+    named = [one for one in COMMANDS if one.__name__ == command]
+    for function in named or COMMANDS:
+        created.command()(function)
+    if not named:
+        created.add_typer(models.app, name="models")
+        created.add_typer(drift.app, name="drift")
+    return created
+
+
+app = create_app()

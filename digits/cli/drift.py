@@ -8,7 +8,7 @@ import typer
 from digits.cli.app import Artifacts, AsJson
 
 if TYPE_CHECKING:
-    from digits.prediction.drift_state import DriftState
+    from digits.prediction.baselines import DriftState
 
 app = typer.Typer(help="Show how the images of a table have drifted, or accept the last ones.", no_args_is_help=True)
 Table = Annotated[Path, typer.Argument(help="Table of predictions, as written by `digits predict`.")]
@@ -17,7 +17,7 @@ Table = Annotated[Path, typer.Argument(help="Table of predictions, as written by
 @app.command("show")
 def show(table: Table, json: AsJson = False) -> None:
     """Show the baseline of a table, and how the images of the last run differ from it."""
-    from digits.prediction.drift_state import drift_state
+    from digits.prediction.baselines import drift_state
 
     _print(drift_state(table), json=json)
 
@@ -25,8 +25,7 @@ def show(table: Table, json: AsJson = False) -> None:
 @app.command("accept")
 def accept(table: Table, artifacts: Artifacts = None, json: AsJson = False) -> None:
     """Accept the images of the last run as normal: later runs into the table are compared with them."""
-    from digits.prediction.baselines import accept_last_run
-    from digits.prediction.drift_state import drift_state
+    from digits.prediction.baselines import accept_last_run, drift_state
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
 

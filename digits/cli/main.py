@@ -15,7 +15,7 @@ from digits.errors import DigitsError
 
 UNEXPECTED = 1
 NO_API = 7
-ALLOCATIONS = 50_000
+ALLOCATIONS = 200_000
 """Number of allocations between garbage collections. With Python's default of 700, garbage collection takes a tenth of
 the time of importing Prefect."""
 
@@ -26,12 +26,12 @@ def main() -> None:
     import threading
 
     gc.set_threshold(ALLOCATIONS)
-    from digits.cli.commands import Interrupted, app
+    from digits.cli.commands import Interrupted, create_app
 
     threading.excepthook = _report_thread_error
     bypass_proxy_locally()
     try:
-        app()
+        create_app(sys.argv[1] if len(sys.argv) > 1 else "")()
     except Interrupted:
         _end_interrupted()
     except DigitsError as error:

@@ -1,6 +1,8 @@
 """Command `predict`."""
 
+import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -204,6 +206,18 @@ def predict(
         return
     run = predict_tracked if runtime.is_tracked(required=track) else predict_here
     print_summary(run(path, model, out, options, artifacts, shadow), json=json)
+
+
+def start_early() -> AbstractContextManager[None]:
+    """Start the first worker process of a prediction, which loads its modules while this process imports its own.
+
+    OpenBLAS gets one thread. It starts one per CPU when NumPy is imported, which takes longer than the import, and this
+    process multiplies no matrices.
+    """
+    from digits.prediction.process import early_worker
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return early_worker()
 
 
 def read_options(**options: Any) -> "PredictionConfig":

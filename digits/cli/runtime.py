@@ -108,9 +108,8 @@ def prepare_prefect() -> None:
     Raises:
         UsageError: if Prefect cannot read one of its sources of settings.
     """
-    from digits.server.api import configured_api, configured_password
     from digits.server.password import VARIABLES, random_password
-    from digits.server.prefect_settings import check_sources, prefect_setting
+    from digits.server.prefect_settings import check_sources, configured_api, configured_password, prefect_setting
 
     check_sources()
     if password := configured_password():
@@ -129,11 +128,13 @@ def find_api() -> tuple[str | None, str | None]:
     Raises:
         UsageError: if Prefect cannot read one of its sources of settings.
     """
-    from digits.server.api import Access, check_access, configured_api, hide_secrets
+    from digits.server.prefect_settings import configured_api
 
     api = configured_api()
     if api is None:
         return None, "no Prefect API is configured"
+    from digits.server.api import Access, check_access, hide_secrets  # loads the libraries for requests
+
     problem = {
         Access.OPEN: None,
         Access.DENIED: "requires another password (PREFECT_API_AUTH_STRING)",

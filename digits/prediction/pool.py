@@ -4,30 +4,27 @@ An image that crashes its decoder ends one worker process, not the program. When
 image, its row gets the status `crashed` or `timeout`, and no worker decodes it again.
 """
 
-import json
 import logging
 import os
 import selectors
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from math import ceil
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Self
 
-from digits.errors import DigitsError, StoreError, error_class_for, os_errors_as
+from digits.errors import DigitsError, StoreError, error_class_for
 from digits.images.folder import escape_path
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import name_page
-from digits.prediction.limits import Position, open_position_file, read_position
+from digits.prediction.limits import Position
 from digits.prediction.plan import Plan
+from digits.prediction.process import WorkerProcess, take_worker
 from digits.prediction.worker import DONE, TAKEN
 from digits.progress import SILENT, Bar, Progress
 
@@ -39,10 +36,6 @@ _MAX_FAILED_ATTEMPTS = 4
 """Number of deaths at a shard, since the last image that was recorded as failed, that end the prediction."""
 _POLL_SECONDS = 0.1
 _PHOTO_EXTENSIONS = (".jpg", ".jpeg")
-WORKER_PROGRAM = (
-    "import sys; sys.path.append(sys.argv[1]); from digits.prediction.worker import main; sys.exit(main(sys.argv[2:]))"
-)
-"""Program of a worker process; its arguments are the directory of the package and a file descriptor."""
 logger = logging.getLogger(__name__)
 
 
@@ -84,70 +77,6 @@ def _quota(group: Path) -> float | None:
         return None
 
 
-class WorkerProcess:
-    """Worker process: an interpreter that predicts one shard after another until its standard input is closed."""
-
-    def __init__(self) -> None:
-        self.shard = -1
-        with ExitStack() as files:
-            self._position = files.enter_context(open_position_file())
-            self._errors = files.enter_context(tempfile.TemporaryFile())
-            position = self._position.fileno()
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", WORKER_PROGRAM, Path(__file__).parents[2], str(position)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                pass_fds=(position,),
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            )
-            self._files = files.pop_all()
-
-    def fileno(self) -> int:
-        """Return the descriptor of the pipe on which the worker reports its progress."""
-        return self._process.stdout.fileno()  # type: ignore[union-attr]
-
-    def start_shard(self, plan: Plan, shard: int) -> None:
-        """Send the worker a shard to predict. If the worker has died, the next read from its pipe shows it."""
-        self.shard = shard
-        self._send({"plan": str(plan.path), "shard": shard})
-
-    def preload(self, model: OnnxModel, *, photos: bool) -> None:
-        """Send the worker a model to load before there is a plan.
-
-        Args:
-            model: exported model.
-            photos: whether to load the libraries that photos need, too.
-        """
-        self._send({"model": [str(model.directory), model.version, model.digest], "photos": photos})
-
-    def _send(self, request: Mapping[str, object]) -> None:
-        with suppress(BrokenPipeError):
-            os.write(self._process.stdin.fileno(), json.dumps(request).encode() + b"\n")  # type: ignore[union-attr]
-
-    def collect_exit(self) -> tuple[int, Position | None, str]:
-        """Return the exit code of a dead worker, the position of its image, and the end of its stderr."""
-        code, position = self._process.wait(), read_position(self._position)
-        self._errors.seek(0)
-        output = self._errors.read().decode(errors="replace").strip()[-2000:]
-        return code, position, output
-
-    @property
-    def exit_code(self) -> int | None:
-        """Exit code of the process; None while it runs, the negative number of the signal that killed it."""
-        return self._process.poll()
-
-    def kill(self) -> None:
-        """Kill the process; the thread that reads from its pipe notices."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """Kill the process, wait for its end and close its files."""
-        self._process.kill()
-        self._process.communicate()
-        self._files.close()
-
-
 class WorkerPool:
     """Pool of worker processes that are reused from one job to the next. Thread-safe.
 
@@ -177,7 +106,7 @@ class WorkerPool:
             names = [entry.name.lower() for entry in islice(entries, self.size * IMAGES_PER_PROCESS)]
             photos = any(name.endswith(_PHOTO_EXTENSIONS) for name in names)
             for _ in range(max(1, len(names) // IMAGES_PER_PROCESS) - len(self._idle)):
-                self._idle.append(start_worker())
+                self._idle.append(take_worker())
                 self._idle[-1].preload(model, photos=photos)
 
     def acquire(self, *, wait: bool = True) -> WorkerProcess | None:
@@ -203,7 +132,7 @@ class WorkerPool:
     def _take(self) -> WorkerProcess:
         if self.closed:
             raise StoreError("the prediction was stopped; run the same command again to resume it")
-        return self._idle.popleft() if self._idle else start_worker()
+        return self._idle.popleft() if self._idle else take_worker()
 
     def release(self, worker: WorkerProcess) -> None:
         """Put a worker that is alive and has nothing to do back into the pool."""
@@ -224,17 +153,6 @@ class WorkerPool:
             worker.kill()
         while self._idle:
             self._idle.pop().close()
-
-
-def start_worker() -> WorkerProcess:
-    """Start a worker process.
-
-    Raises:
-        StoreError: if no process can be started.
-    """
-    remedy = "fix that and run the same command again to resume the prediction"
-    with os_errors_as(StoreError, "worker process", "could not be started", remedy):
-        return WorkerProcess()
 
 
 def run_workers(

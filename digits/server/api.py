@@ -1,4 +1,4 @@
-"""Prefect API: its configured address, whether it answers, and reading all objects in pages.
+"""Prefect API: whether it answers, and reading all objects in pages.
 
 This module does not import Prefect, which takes 1.5 to 2 s.
 """
@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from digits.server.prefect_settings import prefect_setting
+from digits.server.prefect_settings import configured_key, configured_password, prefect_setting
 
 HIDDEN = "***"
 PAGE = 200
@@ -27,34 +27,6 @@ class Access(Enum):
     OPEN = "open"
     DENIED = "denied"
     ABSENT = "absent"
-
-
-def configured_api(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the address of the API that Prefect would use (`PREFECT_API_URL`), None if there is none.
-
-    Raises:
-        UsageError: if Prefect cannot read one of its sources of settings.
-    """
-    return prefect_setting("api", "url", environment=environment) or None
-
-
-def configured_password(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the password of the API as `USER:PASSWORD`: the client's, else the server's, else None.
-
-    Raises:
-        UsageError: if Prefect cannot read one of its sources of settings.
-    """
-    paths = ("api", "auth_string"), ("server", "api", "auth_string")
-    return next(filter(None, (prefect_setting(*path, environment=environment) for path in paths)), None)
-
-
-def configured_key(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the key of the API (`PREFECT_API_KEY`), which Prefect Cloud requires, None if there is none.
-
-    Raises:
-        UsageError: if Prefect cannot read one of its sources of settings.
-    """
-    return prefect_setting("api", "key", environment=environment) or None
 
 
 def hide_secrets(url: str) -> str:

@@ -43,6 +43,34 @@ def prefect_setting(*path: str, environment: Mapping[str, str] = os.environ) -> 
     return value
 
 
+def configured_api(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the address of the API that Prefect would use (`PREFECT_API_URL`), None if there is none.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
+    """
+    return prefect_setting("api", "url", environment=environment) or None
+
+
+def configured_password(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the password of the API as `USER:PASSWORD`: the client's, else the server's, else None.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
+    """
+    paths = ("api", "auth_string"), ("server", "api", "auth_string")
+    return next(filter(None, (prefect_setting(*path, environment=environment) for path in paths)), None)
+
+
+def configured_key(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the key of the API (`PREFECT_API_KEY`), which Prefect Cloud requires, None if there is none.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
+    """
+    return prefect_setting("api", "key", environment=environment) or None
+
+
 def check_sources(environment: Mapping[str, str] = os.environ) -> None:
     """Check that Prefect can read all its sources of settings; otherwise importing it fails.
 

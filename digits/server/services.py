@@ -31,14 +31,11 @@ from digits.maintenance.processes import descendants, is_running, is_stopped, pr
 from digits.server.api import (
     Access,
     check_access,
-    configured_api,
-    configured_key,
-    configured_password,
     hide_secrets,
     is_open_to_all,
 )
 from digits.server.password import ensure_password, password_file, private_files, read_password
-from digits.server.prefect_settings import prefect_setting
+from digits.server.prefect_settings import configured_api, configured_key, configured_password, prefect_setting
 from digits.server.server_settings import server_environment
 from digits.store.artifacts import create_root
 from digits.store.files import locked

@@ -3,10 +3,14 @@
 import dis
 import hashlib
 import importlib.metadata
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from importlib.machinery import SourceFileLoader
+from itertools import takewhile
 from pathlib import Path
 from types import CodeType
+from typing import cast
 
 from digits.errors import StoreError
 from digits.store.records import digest_of
@@ -57,23 +61,23 @@ def find_sources(modules: Iterable[str]) -> dict[str, bytes]:
     while waiting:
         name = waiting.pop()
         if name not in found:
-            source = _source_of(name)
-            found[name] = source, _compile(source)
+            file = _require_file(name)
+            found[name] = file.read_bytes(), _bytecode_of(name, file)
             waiting += [*_imports_from_package(found[name][1]), *_packages_around(name)]
     return {name: source for name, (source, code) in found.items() if not _is_docstring(code)}
 
 
-def _source_of(module: str) -> bytes:
+def _require_file(module: str) -> Path:
     file = _file_of(module)
     if file is None:
         raise StoreError(f"{module}: no source found, so its code version cannot be computed; reinstall the package")
-    return file.read_bytes()
+    return file
 
 
 def _file_of(module: str) -> Path | None:
     """Return the source file of a module or a subpackage, None if the name is neither."""
-    place = PACKAGE.joinpath(*module.split(".")[1:])
-    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+    place = os.path.join(PACKAGE, *module.split(".")[1:])  # noqa: PTH118 - called for hundreds of names
+    return next((Path(file) for file in (f"{place}.py", f"{place}/__init__.py") if os.path.isfile(file)), None)  # noqa: PTH113
 
 
 def _packages_around(module: str) -> list[str]:
@@ -88,13 +92,14 @@ def _imports_from_package(code: CodeType) -> list[str]:
     return [module for module in imported if module.partition(".")[0] == PACKAGE.name]
 
 
-def _compile(source: bytes) -> CodeType:
-    """Compile a source to bytecode.
+def _bytecode_of(module: str, file: Path) -> CodeType:
+    """Return the bytecode of a source, from the cache of the interpreter (`__pycache__`) if it is there.
 
     The imports are found in bytecode, because `ast.parse` can fail while another thread uses it: Python before 3.11.8
     counts the depth of recursion once for all threads (python/cpython gh-106905).
     """
-    return compile(source, "<source>", "exec", dont_inherit=True)
+    code = SourceFileLoader(module, str(file)).get_code(module)
+    return cast("CodeType", code)  # None for modules of another kind only
 
 
 def _all_code(code: CodeType) -> Iterator[CodeType]:
@@ -107,9 +112,8 @@ def _all_code(code: CodeType) -> Iterator[CodeType]:
 
 def _imports_of(code: CodeType) -> Iterator[str]:
     """Yield the modules that bytecode imports, without functions and classes in it."""
-    if _IMPORT not in code.co_code[::2]:
-        return
-    instructions = list(dis.get_instructions(code))
+    last = 2 * code.co_code[::2].rfind(_IMPORT)
+    instructions = list(takewhile(lambda one: one.offset <= last, dis.get_instructions(code) if last >= 0 else ()))
     resume = 0
     for number, one in enumerate(instructions):
         if one.argval == "TYPE_CHECKING" and (end := _end_of_condition(instructions[number + 1 : number + 3])):

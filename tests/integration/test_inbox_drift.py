@@ -16,9 +16,8 @@ from digits.images.types import Pixels
 from digits.model.drift import fit_reference, measure_files, measure_images
 from digits.model.onnx_model import OnnxModel, Predictor
 from digits.outputs.summary import PredictionSummary
-from digits.prediction.baselines import accept_last_run, read_drift_record
+from digits.prediction.baselines import accept_last_run, drift_state, read_drift_record
 from digits.prediction.config import PredictionConfig
-from digits.prediction.drift_state import drift_state
 from digits.prediction.planning import plan_predictions
 from digits.prediction.publish import merge_parts
 from digits.prediction.worker import run_worker

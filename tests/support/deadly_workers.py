@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from digits.prediction import pool
+from digits.prediction import process
 
 FAULTS = {
     "crashed": "os.abort()",
@@ -39,7 +39,7 @@ def disturbed(*arguments, **options):
 {function} = disturbed
 sys.exit(worker.main(sys.argv[2:]))
 """
-    monkeypatch.setattr(pool, "WORKER_PROGRAM", program)
+    monkeypatch.setattr(process, "WORKER_PROGRAM", program)
 
 
 def kill_once(path: Path) -> str:

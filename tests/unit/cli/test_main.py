@@ -6,10 +6,11 @@ import sys
 
 import httpx
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import digits
-from digits.cli.commands import app
+from digits.cli.commands import app, create_app
 from digits.cli.main import bypass_proxy_locally, is_out_of_memory, server_error_message
 from digits.errors import UsageError
 
@@ -61,6 +62,32 @@ print(sorted(slow & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["predict", "-h"]])
+def test_a_page_of_help_does_without_what_other_styles_of_help_need(arguments: list[str]) -> None:
+    """Typer imports a parser of Markdown and a formatter of source code for each. Later imports get the real ones."""
+    code = """
+import atexit, sys
+from digits.cli import main
+def report():
+    loaded = {"attr", "markdown_it", "pygments"} & set(sys.modules)
+    from rich.traceback import Traceback
+    print(sorted(loaded), Traceback.from_exception.__name__)
+atexit.register(report)
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert "Usage" in done.stdout
+    assert done.stdout.endswith("[] from_exception\n")
+
+
+def test_the_application_has_only_the_command_that_is_needed() -> None:
+    """With its options; it has all commands if there is none of that name."""
+    only, whole = (typer.main.get_command(create_app(name)) for name in ("predict", "unknown"))
+    assert {"predict"} == set(only.commands) < set(whole.commands)  # type: ignore[attr-defined]
+    names = [[one.name for one in group.commands["predict"].params] for group in (only, whole)]  # type: ignore[attr-defined]
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("command", ["train", "tune"])

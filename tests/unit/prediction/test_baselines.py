@@ -13,11 +13,11 @@ from digits.prediction.baselines import (
     DriftRecord,
     accept_last_run,
     bins_for,
+    drift_state,
     read_drift_record,
     record_path,
     record_run,
 )
-from digits.prediction.drift_state import drift_state
 from digits.store.records import read_record
 
 REFERENCE: Reference = fit_reference(

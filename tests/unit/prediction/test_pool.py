@@ -21,11 +21,13 @@ import pytest
 from digits.errors import DigitsError, ModelError, StoreError
 from digits.model.onnx_model import OnnxModel
 from digits.prediction import pool as pool_module
+from digits.prediction import process as process_module
 from digits.prediction.config import PredictionConfig
 from digits.prediction.limits import Position, open_position_file, read_position
 from digits.prediction.plan import Plan
 from digits.prediction.planning import plan_predictions
-from digits.prediction.pool import WorkerPool, WorkerProcess, run_workers, usable_cpus
+from digits.prediction.pool import WorkerPool, run_workers, usable_cpus
+from digits.prediction.process import WorkerProcess
 from digits.prediction.worker import main, preload, run_worker
 from digits.store.files import Lock, locked
 from tests.support import faults
@@ -210,13 +212,13 @@ def test_preload_imports_opencv_only_for_photos(photos: bool) -> None:
 def count_starts(monkeypatch: pytest.MonkeyPatch) -> list[WorkerProcess]:
     """Return a list to which every worker that starts from now on is added."""
     started: list[WorkerProcess] = []
-    real = pool_module.start_worker
+    real = process_module.start_worker
 
     def start() -> WorkerProcess:
         started.append(real())
         return started[-1]
 
-    monkeypatch.setattr(pool_module, "start_worker", start)
+    monkeypatch.setattr(process_module, "start_worker", start)
     return started
 
 
@@ -245,7 +247,7 @@ def test_the_error_of_a_worker_is_raised_with_its_message(plan: Plan, pool: Work
 
 def test_a_worker_that_cannot_start_is_an_error(plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message has the system's reason."""
-    monkeypatch.setattr(pool_module.sys, "executable", str(plan.path / "no-python"))  # type: ignore[attr-defined]
+    monkeypatch.setattr(process_module.sys, "executable", str(plan.path / "no-python"))  # type: ignore[attr-defined]
     with pytest.raises(StoreError, match=r"worker process: could not be started \(No such file"):
         run_workers(plan, pool)
 
@@ -323,7 +325,7 @@ def test_workers_that_keep_dying_between_images_are_an_error(
 ) -> None:
     """No image is recorded as failed, and the number of attempts is limited."""
     program = f"import os, sys\nfor line in sys.stdin:\n    os.write(1, b'.' * 30)\n    {code}"
-    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
+    monkeypatch.setattr(process_module, "WORKER_PROGRAM", program)
     with pytest.raises(
         DigitsError, match=r"a worker process (was killed by signal 9|failed \(1\)).*; 4 workers have died"
     ):
@@ -392,7 +394,7 @@ def test_closing_the_pool_from_another_thread_stops_run_workers(
     plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It raises an error that says how to resume; no shard is committed."""
-    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", "import time; time.sleep(60)")
+    monkeypatch.setattr(process_module, "WORKER_PROGRAM", "import time; time.sleep(60)")
     started = count_starts(monkeypatch)
     errors: list[str] = []
 
@@ -429,7 +431,7 @@ def test_a_plan_that_is_removed_during_run_workers_is_no_error(
     """Neither in the worker nor in the parent."""
     gone = plan.path.with_name("gone")
     program = f"import os, sys; sys.stdin.readline(); os.rename({str(plan.path)!r}, {str(gone)!r})"
-    monkeypatch.setattr(pool_module, "WORKER_PROGRAM", program)
+    monkeypatch.setattr(process_module, "WORKER_PROGRAM", program)
     run_workers(plan, pool)
 
 

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from digits.server.api import PAGE, answers, configured_api, hide_secrets, read_pages, ui_answers
+from digits.server.api import PAGE, answers, hide_secrets, read_pages, ui_answers
+from digits.server.prefect_settings import configured_api
 
 PROFILES = """
 active = "local"

@@ -47,6 +47,7 @@ def test_the_error_names_the_file_and_the_reason(name: str, content: str, reason
 
 def test_prefect_is_not_imported() -> None:
     """It takes 1.5 to 4 s."""
-    code = "import sys; from digits.server.api import configured_api; configured_api(); print('prefect' in sys.modules)"
+    program = "from digits.server.prefect_settings import configured_api; configured_api()"
+    code = f"import sys; {program}; print('prefect' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -1,6 +1,7 @@
 """Code versions: hashes over the sources and libraries that a step uses."""
 
 import ast
+import compileall
 import gc
 import importlib.metadata
 import json
@@ -70,6 +71,16 @@ def test_a_change_in_any_imported_module_changes_the_version(package: Path, modu
 def test_a_change_in_code_that_is_not_imported_keeps_the_version(package: Path, module: str) -> None:
     """Such code is in lazily loaded names, in imports for type checking, and in other modules of a package."""
     assert code_version("digits.a") == version_after(package / f"{module}.py", "y = 2\n")
+
+
+def test_bytecode_that_python_has_cached_changes_nothing(package: Path) -> None:
+    """The cache is used while it is that of the source."""
+    before = code_version("digits.a")
+    compileall.compile_dir(package, quiet=1)
+    assert (package / "__pycache__").exists()
+    assert version_after(package / "a.py", "") == before
+    after = version_after(package / "c.py", "import digits.unrelated\n")
+    assert version_after(package / "unrelated.py", "x = 2\n") != after
 
 
 def test_a_package_is_part_of_the_version_only_if_it_has_code(package: Path) -> None:
