@@ -5,6 +5,7 @@
 - `code_version`: hash over the sources and libraries that a stage uses
 - `decisions`: promotion decisions as they are recorded
 - `files`: atomic writes, temporary names, hashes, and the file lock
+- `processor`: vector instructions, and the use of oneDNN
 - `records`: JSON records that carry their own hash
 - `registry`: model versions, promotions and decisions
 - `sorting`: external merge sort

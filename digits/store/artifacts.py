@@ -22,6 +22,7 @@ from typing import Any
 from digits.errors import CorruptArtifactError, MissingArtifactError, StoreError, os_errors_as
 from digits.store.code_version import library_versions
 from digits.store.files import hash_file, locked, sync_directory
+from digits.store.processor import describe_processor
 from digits.store.records import Record, digest_of, read_record, write_record
 
 MANIFEST = "manifest.json"
@@ -386,7 +387,13 @@ class Store:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         write_record(
             temporary / MANIFEST,
-            {"recipe": recipe.as_record(), "files": files, "created_at": created, "versions": library_versions()},
+            {
+                "recipe": recipe.as_record(),
+                "files": files,
+                "created_at": created,
+                "versions": library_versions(),
+                "processor": describe_processor(),
+            },
         )
         for directory in (temporary, *(path for path in temporary.rglob("*") if path.is_dir())):
             sync_directory(directory)

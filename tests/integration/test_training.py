@@ -472,6 +472,23 @@ def test_fused_batch_normalization_equals_that_of_keras(keras: Any) -> None:
     assert np.allclose(*still, atol=0.02)
 
 
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
+def test_pooling_before_the_activation_changes_nothing_in_training(keras: Any, activation: str) -> None:
+    """Outputs and gradients are the same; only the copy for training has another order of layers."""
+    layers = keras.layers
+    images = keras.Input((*SHAPE, 1))
+    hidden = layers.BatchNormalization()(layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(images)))
+    pooled = layers.MaxPooling2D()(layers.Activation(activation)(hidden))
+    network = keras.Model(images, layers.Dense(10, activation="softmax")(layers.Flatten()(pooled)))
+    copy = networks.fuse_batch_normalization(network)
+    for model, expected in ((network, ["Activation", "MaxPooling2D"]), (copy, ["MaxPooling2D", "Activation"])):
+        kinds = [type(layer).__name__ for layer in model.layers]
+        assert [kind for kind in kinds if kind in expected] == expected
+    (first, gradients), (second, copied) = trained_once(network), trained_once(copy)
+    assert np.allclose(first, second, rtol=1e-3)
+    assert all(np.allclose(*pair, rtol=1e-2, atol=1e-2) for pair in zip(gradients, copied, strict=True))
+
+
 def trained_once(network: Any) -> tuple[Any, list[Any]]:
     """Return the output of a network for 100 digits in training, and the gradients of a loss."""
     import tensorflow as tf

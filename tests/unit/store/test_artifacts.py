@@ -20,6 +20,7 @@ from digits.prediction.service import inbox_lock
 from digits.server.services import System
 from digits.store.artifacts import MANIFEST, Artifact, ArtifactRef, Recipe, Store
 from digits.store.code_version import library_versions
+from digits.store.processor import describe_processor
 from tests.support import faults
 
 pytestmark = pytest.mark.usefixtures("without_sync")
@@ -105,6 +106,7 @@ def test_an_artifact_is_opened_with_its_files_config_and_parents(store: Store) -
     assert artifact.config == {"fraction": 0.2, "seed": 7}
     assert artifact.parents == [PARENT]
     assert artifact.manifest["versions"] == library_versions()
+    assert artifact.manifest["processor"] == describe_processor()
 
 
 def test_an_artifact_is_made_once_per_recipe(store: Store) -> None:
