@@ -41,7 +41,7 @@ STEPS = {
     "read": ["digits.images.source.read_entry"],
     "hash": [f"{WORKER}.hashlib.sha256"],
     "find pages": [f"{WORKER}.list_pages"],
-    "decode": [f"{WORKER}.decode"],
+    "decode": [f"{WORKER}.decode", *(f"digits.images.decode.SmallPngs.{name}" for name in ("add", "decode"))],
     "normalize and screen": [f"{WORKER}.have_mnist_form", f"{WORKER}.screen"],
     "network": ["digits.model.onnx_model.Predictor.predict_with_novelty"],
     "drift": [f"{WORKER}._drift_counts"],

@@ -7,6 +7,7 @@ turn, which takes a third of the time needed for a small PNG, and hides what is 
 Two kinds of files are decoded by faster libraries. libspng decodes a greyscale PNG without metadata, such as MNIST's
 digits, to the same pixels as Pillow. libjpeg-turbo decodes a large JPEG at a half, a quarter or an eighth of its size.
 If they fail, Pillow decodes the file or reports what is wrong with it.
+`SmallPngs` decodes many small PNG files at once.
 """
 
 import io
@@ -71,7 +72,15 @@ _TRANSPARENT_SCALE = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 _UINT = struct.Struct(">I").unpack_from
 _GREY = (b"\1\0", b"\2\0", b"\4\0", b"\x08\0")
 """Depth (1, 2, 4 or 8 bit) and colour type (grey) in the header of a PNG."""
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER = struct.Struct(">IIBBBBB").pack
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_DATA_START = 41
+"""Where the data begin in a PNG without metadata: after the start, the chunk of the header, and length and type."""
+_ROOM = 64
+"""Number of bytes that the compressed data may have beyond twice their size. So few cannot be decompressed to many."""
+_FILTERS = b"\0\1\2\3\4"
+"""First bytes of the rows of a PNG: how each was made from its neighbours."""
 _SEGMENT = struct.Struct(">BBHBHHB")
 _MARK, _SCAN, _FRAME = 0xFF, 0xDA, 0xC0
 """First byte of each JPEG marker, and the second bytes of the markers of a scan and of a baseline frame."""
@@ -217,6 +226,74 @@ def decode_plain_png(content: bytes, max_pixels: int) -> Decoded | None:
     except (ValueError, RuntimeError, zlib.error):
         return None
     return Decoded(pixels, width, height) if data.eof else None
+
+
+class SmallPngs:
+    """Plain PNG files of 8 bit and one size that are decoded together, which takes half the time.
+
+    Each file is decompressed and checked alone. Then libspng decodes one tall image of the rows of all of them. A black
+    row is above each image, as the format assumes, so that no pixel depends on the other images.
+
+    Args:
+        shape: height and width of the images.
+        most: largest number of images.
+    """
+
+    def __init__(self, shape: tuple[int, int], most: int) -> None:
+        height, width = shape
+        self._start = _PNG_START + _chunk(b"IHDR", _PNG_HEADER(width, height, 8, 0, 0, 0, 0))
+        self._shape, self._most = (height, width + 1), most
+        self._rows = list[bytes]()
+        self._pixels = np.zeros((most, height, width), np.uint8)
+
+    def add(self, content: bytes) -> Pixels | None:
+        """Add a file, and return the array in which `decode` will put its pixels; return None for any other file."""
+        if not content.startswith(self._start) or len(self._rows) == self._most:
+            return None
+        rows = _read_rows(content, self._shape)
+        if rows is None:
+            return None
+        self._rows.append(rows)
+        pixels: Pixels = self._pixels[len(self._rows) - 1]
+        return pixels
+
+    def decode(self) -> None:
+        """Decode the files that were added, and forget them."""
+        count, (height, width) = len(self._rows), self._shape
+        if not count:
+            return
+        tall = np.zeros((count, height + 1, width), np.uint8)
+        tall[:, 1:] = np.frombuffer(b"".join(self._rows), np.uint8).reshape(count, height, width)
+        header = _PNG_HEADER(width - 1, count * (height + 1), 8, 0, 0, 0, 0)
+        chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(tall.tobytes(), 0))
+        found = _png_reader()(b"".join((_PNG_START, *chunks, _PNG_END)))
+        self._pixels[:count] = found.reshape(count, height + 1, width - 1)[:, 1:]
+        self._rows, self._pixels = [], np.zeros_like(self._pixels)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
+
+
+def _read_rows(content: bytes, shape: tuple[int, int]) -> bytes | None:
+    """Return the rows of an intact plain PNG as they are before unfiltering; None for any other file.
+
+    Args:
+        content: content of a file with the header of a PNG.
+        shape: number of rows, and of bytes per row, with the one that names its filter.
+    """
+    height, width = shape
+    size, end = height * width, len(content) - 16
+    data = content[_DATA_START - 4 : end]
+    if len(data) > 2 * size + _ROOM or not data.startswith(b"IDAT") or not content.endswith(_PNG_END):
+        return None
+    if _UINT(content, 33)[0] != len(data) - 4 or _UINT(content, end)[0] != zlib.crc32(data):
+        return None
+    try:
+        rows = zlib.decompress(data[4:], bufsize=size)
+    except zlib.error:
+        return None
+    return rows if len(rows) == size and not rows[::width].translate(None, _FILTERS) else None
 
 
 def _check(data: bytes, checksum: bytes) -> None:

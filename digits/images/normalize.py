@@ -174,9 +174,14 @@ def has_mnist_form(pixels: Pixels) -> bool:
 
 
 def have_mnist_form(images: Pixels) -> npt.NDArray[np.bool_]:
-    """Return `has_mnist_form` of each image: (N, 28, 28) uint8 -> (N,). Many together take a third of the time."""
+    """Return `has_mnist_form` of each image: (N, 28, 28) uint8 -> (N,). Many together take a third of the time.
+
+    The array must be contiguous.
+    """
     least, greatest = _C.box
-    longest = np.maximum(_spans(images.max(axis=2)), _spans(images.max(axis=1)))
+    fours = images.view(np.uint32)  # four pixels at once
+    rows, columns = np.bitwise_or.reduce(fours, axis=2), np.bitwise_or.reduce(fours, axis=1).view(np.uint8)
+    longest = np.maximum(_spans(rows), _spans(columns))
     moments = images.reshape(-1, _MOMENTS.shape[1]).astype(np.float32) @ _MOMENTS.T
     mass, row, column = np.maximum(moments, 1).T.astype(np.float64)
     off_centre = np.maximum(abs(row / mass - SHAPE[0] / 2), abs(column / mass - SHAPE[1] / 2))
@@ -184,7 +189,7 @@ def have_mnist_form(images: Pixels) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _spans(levels: Pixels) -> npt.NDArray[np.int64]:
+def _spans(levels: npt.NDArray[np.unsignedinteger[Any]]) -> npt.NDArray[np.int64]:
     """Return the numbers of lines from the first to the last above 0: (N, lines) -> (N,); all lines if none is."""
     inked = levels > 0
     spans: npt.NDArray[np.int64] = inked.shape[1] - inked.argmax(axis=1) - inked[:, ::-1].argmax(axis=1)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import prod
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import DigitsError, ModelError, StoreError, os_errors_as
-from digits.images.decode import MIN_SIDE, DecodeError, decode
+from digits.images.decode import MIN_SIDE, DecodeError, SmallPngs, decode
 from digits.images.folder import Entry, escape_path
 from digits.images.ink.paper import opencv
 from digits.images.normalize import SHAPE, have_mnist_form
@@ -63,6 +64,7 @@ _FAILED_ERRORS: Mapping[Status, str] = {
 }
 """Errors in the table for images that must not be decoded again, with a place for the time limit."""
 _OUT_OF_MEMORY = DecodeError("too-large", "it needs more memory than is allowed")
+_WIDTH_HEIGHT = SHAPE[::-1]
 _IN_FORM = ScreenedImage(np.zeros(SHAPE, np.uint8), 0.0)
 """Result of the screening for each image in MNIST's form, but for the pixels."""
 Tick = Callable[[int], None]
@@ -188,6 +190,9 @@ class _Worker:
         self._tick = tick
         self._columns = plan.columns
         self._every = max(1, plan.images // MAX_SAMPLED_IMAGES)
+        self._finds_form = plan.options.normalize == "auto" and plan.model.input_shape == SHAPE
+        may_read = self._finds_form and plan.options.max_pixels >= prod(SHAPE)
+        self._pngs = SmallPngs(SHAPE, SLICE if may_read else 0)
 
     def run_if_free(self, shard: int) -> bool:
         """Predict a shard unless it is committed or claimed by a living process; return whether it was predicted."""
@@ -255,6 +260,8 @@ class _Worker:
         if failed:
             return _unread(file.path, file.sha256, self._failure(failed))
         try:
+            if (small := self._pngs.add(file.content)) is not None:
+                return _ReadImage(file.path, file.sha256, small, *_WIDTH_HEIGHT, "ok", None, False, None, file.number)
             limit, others = options.max_pixels, options.others
             picture = decode(file.content, max_pixels=limit, min_side=MIN_SIDE, others=others, place=place)
         except DecodeError as fault:
@@ -263,19 +270,15 @@ class _Worker:
             return _unread(file.path, file.sha256, _OUT_OF_MEMORY)
         pixels, width, height, more = picture
         image = _ReadImage(file.path, file.sha256, pixels, width, height, "ok", None, more, None, file.number)
-        return image if self._is_small(pixels) else self._screen(image)
+        return image if self._finds_form and pixels.shape == SHAPE else self._screen(image)
 
     def _failure(self, status: Status) -> DecodeError:
         """Return the error for an image that ended two worker processes."""
         return DecodeError(status, _FAILED_ERRORS[status].format(self._plan.options.max_seconds))
 
-    def _is_small(self, pixels: Pixels) -> bool:
-        """Return whether an image may have MNIST's form, which is faster to find out for many images together."""
-        options, shape = self._plan.options, self._plan.model.input_shape
-        return options.normalize == "auto" and pixels.shape == shape == SHAPE
-
     def _screen_small(self, images: list[_ReadImage]) -> list[_ReadImage]:
-        """Screen the images that were read but not screened, except those in MNIST's form."""
+        """Decode the small PNG files, and screen the images that were not screened, except those in MNIST's form."""
+        self._pngs.decode()
         small = [place for place, image in enumerate(images) if image.pixels is not None and image.screened is None]
         if small:
             forms = have_mnist_form(np.stack([np.asarray(images[place].pixels) for place in small]))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from digits.images import decode as decode_module
-from digits.images.decode import Decoded, DecodeError, decode
+from digits.images.decode import Decoded, DecodeError, SmallPngs, decode
 from digits.images.formats import FORMATS, HEAD_BYTES, OTHER_EXTENSIONS, OTHER_READERS, OtherFormat, has_signature
 from digits.status import PREDICTED, STATUSES
 from tests.support import data, faults
@@ -431,9 +431,11 @@ def is_decoded_without_pillow(content: bytes) -> bool:
         return not isinstance(outcome(content)[0], str)  # type: ignore[index]
 
 
-@pytest.mark.parametrize("damage", ["adler", "no-adler", "crc", "header-crc", "short", "few-rows", "filter", "width"])
-def test_a_damaged_plain_png_is_refused_as_by_pillow(damage: str) -> None:
-    """Libspng alone would read some of the damaged files."""
+DAMAGES = ["adler", "no-adler", "crc", "header-crc", "short", "few-rows", "filter", "width"]
+
+
+def damaged_png(damage: str) -> bytes:
+    """Return a grey PNG of 9 by 9 pixels with a kind of damage; it is intact if there is no such kind."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 9), dtype=np.uint8)
     rows = [b"\0" + row.tobytes() for row in noise]
     data = zlib.compress(b"".join(rows))
@@ -448,7 +450,71 @@ def test_a_damaged_plain_png_is_refused_as_by_pillow(damage: str) -> None:
     content = bytearray(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", changed) + chunk(b"IEND", b""))
     if damage.endswith("crc"):
         content[30 if damage == "header-crc" else -14] ^= 1
-    assert outcome(bytes(content)) == outcome_with_pillow(bytes(content))
+    return bytes(content)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_plain_png_is_refused_as_by_pillow(damage: str) -> None:
+    """Libspng alone would read some of the damaged files."""
+    content = damaged_png(damage)
+    assert outcome(content) == outcome_with_pillow(content)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_small_pngs_have_the_same_pixels_when_decoded_together(
+    width: int, height: int, count: int, random: Any
+) -> None:
+    """Each filter is among them. More files than there is room for are left to `decode`."""
+    pngs = SmallPngs((height, width), most=count)
+    for _ in range(2):
+        files = [
+            png(
+                8,
+                0,
+                [bytes([random.randrange(5)]) + random.randbytes(width) for _ in range(height)],
+                width,
+                filtered=True,
+            )
+            for _ in range(count)
+        ]
+        pixels = [pngs.add(content) for content in files]
+        assert pngs.add(files[0]) is None
+        pngs.decode()
+        assert [found.tolist() for found in pixels if found is not None] == [decode(f).pixels.tolist() for f in files]
+
+
+def test_a_png_of_another_kind_is_not_decoded_together_with_others() -> None:
+    """It has another size, depth, order of rows or form, metadata, or more data than rows."""
+    rows = [bytes(9)] * 9
+    others = [
+        png(8, 0, rows[:8], 9),
+        png(4, 0, rows, 9),
+        png(8, 3, rows, 9, (b"PLTE", bytes(768))),
+        png(8, 0, rows, 9, (b"tEXt", b"a\0b")),
+        png(8, 0, [*rows[:8], bytes(500)], 9),
+        png(8, 0, rows, 9) + b" ",
+        encoded(Image.new("L", (9, 9)), "GIF"),
+        b"",
+    ]
+    pngs = SmallPngs((9, 9), most=9)
+    assert [pngs.add(content) for content in others] == [None] * len(others)
+    assert pngs.add(png(8, 0, rows, 9)) is not None
+    pngs.decode()
+    pngs.decode()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_png_is_not_decoded_together_with_others(damage: str) -> None:
+    pngs = SmallPngs((9, 9), most=2)
+    assert pngs.add(damaged_png(damage)) is None
+    assert pngs.add(damaged_png("none")) is not None
+
+
+def test_a_small_png_is_not_decompressed_beyond_its_size() -> None:
+    content = damaged_png("none")
+    bomb = content.replace(content[33:-12], chunk(b"IDAT", zlib.compress(bytes(100_000_000))))
+    with faults.memory_below(10_000_000):
+        assert SmallPngs((9, 9), most=2).add(bomb) is None
 
 
 @pytest.mark.parametrize(("size", "scale"), [((895, 900), 4), ((896, 900), 8), ((640, 480), 4), ((224, 300), 2)])
