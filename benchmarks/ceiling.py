@@ -23,7 +23,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +40,7 @@ STEPS = {
     "read": ["digits.images.source.read_entry"],
     "hash": [f"{WORKER}.hashlib.sha256"],
     "find pages": [f"{WORKER}.list_pages"],
-    "decode": [f"{WORKER}.decode", *(f"digits.images.decode.SmallPngs.{name}" for name in ("add", "decode"))],
+    "decode": [f"{WORKER}._Worker._decode_content", "digits.images.decode.SmallPngs.decode"],
     "normalize and screen": [f"{WORKER}.have_mnist_form", f"{WORKER}.screen"],
     "network": ["digits.model.onnx_model.Predictor.predict_with_novelty"],
     "drift": [f"{WORKER}._drift_counts"],
@@ -52,7 +51,7 @@ STEPS = {
 }
 """Functions of the engine by step."""
 _NORMALIZE = (
-    "border_of choose denoise estimate_paper find_polarity find_sheet has_glare has_plain_border is_even "
+    "border_of choose denoise estimate_paper find_polarity find_reflection find_sheet has_plain_border is_even "
     "measure_strength otsu shrink _clean _fine_levels"
 )
 DETAILS = {
@@ -118,7 +117,8 @@ def measure_steps(folder: Path, root: Path, *, detail: bool) -> dict[str, float]
     vars(worker)["hashlib"] = SimpleNamespace(sha256=hashlib.sha256)
     for name, paths in {**STEPS, **(DETAILS if detail else {})}.items():
         for path in paths:
-            _replace(path, partial(clock.timed, name))
+            place, function = find_function(path)
+            setattr(place, function, clock.timed(name, getattr(place, function)))
     with tempfile.TemporaryDirectory() as place, open_position_file() as position:
         plan = plan_predictions(
             Store(root), folder, model="champion", out=Path(place) / "table.csv", options=PredictionConfig()
@@ -136,15 +136,14 @@ def measure_steps(folder: Path, root: Path, *, detail: bool) -> dict[str, float]
     return {name: steps[name] / plan.images * 1e6 for name in sorted(steps, key=order.index)}
 
 
-def _replace(path: str, change: Callable[[Any], Any]) -> None:
-    """Replace a function by what is made of it; the path is that of its module, and maybe its class."""
+def find_function(path: str) -> tuple[Any, str]:
+    """Return the module or class that has a function, and the function's name."""
     owner, _, name = path.rpartition(".")
     module, _, inner = owner.rpartition(".")
     try:
-        place: Any = importlib.import_module(owner)
+        return importlib.import_module(owner), name
     except ModuleNotFoundError:  # a class, or a module in the module
-        place = getattr(importlib.import_module(module), inner)
-    setattr(place, name, change(getattr(place, name)))
+        return getattr(importlib.import_module(module), inner), name
 
 
 def _run_worker(position: int, *requests: dict[str, Any]) -> None:

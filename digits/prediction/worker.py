@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from digits.errors import DigitsError, ModelError, StoreError, os_errors_as
-from digits.images.decode import MIN_SIDE, DecodeError, SmallPngs, decode
+from digits.images.decode import MIN_SIDE, Decoded, DecodeError, SmallPngs, decode
 from digits.images.folder import Entry, escape_path
 from digits.images.ink.paper import opencv
 from digits.images.normalize import SHAPE, have_mnist_form
@@ -256,21 +256,24 @@ class _Worker:
             yield _unread(file.path, file.sha256, fault)._replace(page=len(pages.places) + 1)
 
     def _decode(self, file: _File, place: int | None, failed: Status | None) -> _ReadImage:
-        options = self._plan.options
         if failed:
             return _unread(file.path, file.sha256, self._failure(failed))
         try:
-            if (small := self._pngs.add(file.content)) is not None:
-                return _ReadImage(file.path, file.sha256, small, *_WIDTH_HEIGHT, "ok", None, False, None, file.number)
-            limit, others = options.max_pixels, options.others
-            picture = decode(file.content, max_pixels=limit, min_side=MIN_SIDE, others=others, place=place)
+            pixels, width, height, more = self._decode_content(file.content, place)
         except DecodeError as fault:
             return _unread(file.path, file.sha256, fault)
         except MemoryError:
             return _unread(file.path, file.sha256, _OUT_OF_MEMORY)
-        pixels, width, height, more = picture
         image = _ReadImage(file.path, file.sha256, pixels, width, height, "ok", None, more, None, file.number)
         return image if self._finds_form and pixels.shape == SHAPE else self._screen(image)
+
+    def _decode_content(self, content: bytes, place: int | None) -> Decoded:
+        """Decode an image. Those of small PNG files get their pixels in `_screen_small`."""
+        small = self._pngs.add(content)
+        if small is not None:
+            return Decoded(small, *_WIDTH_HEIGHT)
+        limit, others = self._plan.options.max_pixels, self._plan.options.others
+        return decode(content, max_pixels=limit, min_side=MIN_SIDE, others=others, place=place)
 
     def _failure(self, status: Status) -> DecodeError:
         """Return the error for an image that ended two worker processes."""

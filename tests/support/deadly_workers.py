@@ -12,7 +12,7 @@ FAULTS = {
     "too-large": "bytearray(600 * 2**20)",
 }
 """Statement that costs an image its row, by the status of the row. The endless one can only be ended by a kill."""
-DECODE, READ = "worker.decode", "source.read_entry"
+DECODE, READ = "worker._Worker._decode_content", "source.read_entry"
 """Functions of a worker that can be disturbed."""
 
 
@@ -49,4 +49,4 @@ def kill_once(path: Path) -> str:
 
 def has_content_of(path: Path) -> str:
     """Return the condition that the content of a certain file is decoded."""
-    return f"arguments[0] == pathlib.Path({str(path)!r}).read_bytes()"
+    return f"arguments[1] == pathlib.Path({str(path)!r}).read_bytes()"
