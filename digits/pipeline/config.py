@@ -161,7 +161,7 @@ NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
         "arrays": {"validation_fraction": 0.1},
     },
     "cropped": {
-        "model": {"hidden": (16, 32, 32, 64), "dropout": 0.0},
+        "model": {"hidden": (16, 32, 48, 64), "dropout": 0.0},
         "training": {
             **_CNN_TRAINING,
             "epochs": 3,

@@ -17,7 +17,7 @@ class ModelConfig(Settings):
         None,
         description="Network architecture; overrides the preset's and brings its own defaults. `compact` is "
         "recommended. `cnn` has five times as many weights, and its predictions take more than three times as long. "
-        "`cropped` is `compact` on the middle of the images, and trains in seconds. `mlp` and `mlp-2` are dense "
+        "`cropped` is a fast one for the middle of the images, and trains in seconds. `mlp` and `mlp-2` are dense "
         "networks.",
     )
     hidden: tuple[Units, ...] | None = Field(
@@ -25,8 +25,8 @@ class ModelConfig(Settings):
         min_length=1,
         max_length=8,
         description="Size of each hidden layer, once for each layer: units of the dense layers of `mlp` (default: "
-        "128) and `mlp-2` (128, 128), channels of the convolutions of `cnn` (24, 48, 64, 96, 128), `compact` and "
-        "`cropped` (16, 32, 32, 64).",
+        "128) and `mlp-2` (128, 128), channels of the convolutions of `cnn` (24, 48, 64, 96, 128), `compact` (16, 32, "
+        "32, 64) and `cropped` (16, 32, 48, 64).",
     )
     activation: Literal["relu", "sigmoid", "tanh"] = Field(
         "relu", description="Activation function after each hidden layer."

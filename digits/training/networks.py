@@ -112,20 +112,26 @@ def _compact(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: i
 
 
 def _cropped(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: int, seed: int) -> Network:
-    """Build `compact` for fast training: the outer two pixels are cropped, and pooling precedes normalization."""
+    """Build four convolutions for fast training: 3.3 MFLOP per image at the default sizes.
+
+    The outer two pixels are cropped, the first convolution has a stride of two, and the second one is pooled before its
+    normalization. So most channels are computed on a quarter of the pixels of `compact`.
+    """
     layers = keras.layers
     first, second, third, fourth = _sizes(config, 4)
 
-    def convolve(x: Any, channels: int, padding: str, pool: int = 1) -> Any:
-        x = layers.Conv2D(channels, 3, padding=padding, use_bias=False)(x)
-        x = layers.MaxPooling2D(pool)(x) if pool > 1 else x
+    def normalize(x: Any) -> Any:
         return layers.Activation(config.activation)(layers.BatchNormalization(momentum=0.9)(x))
+
+    def convolve(x: Any, channels: int, width: int, padding: str, stride: int = 1) -> Any:
+        return layers.Conv2D(channels, width, strides=stride, padding=padding, use_bias=False)(x)
 
     images = keras.Input((*shape, 1), name="images")
     x = layers.Cropping2D(2)(layers.Rescaling(1 / 255)(images))
-    x = convolve(x, first, "same", pool=2)
-    x = convolve(convolve(x, second, "same"), third, "same", pool=2)
-    x = convolve(x, fourth, "valid")
+    x = normalize(convolve(x, first, 5, "same", stride=2))
+    x = normalize(layers.MaxPooling2D()(convolve(x, second, 3, "same")))
+    x = normalize(convolve(x, third, 3, "same"))
+    x = normalize(convolve(x, fourth, 3, "valid"))
     x = layers.Dropout(config.dropout, seed=seed)(layers.Flatten()(x))
     return keras.Model(images, layers.Dense(classes, activation="softmax")(x), name="cropped")
 

@@ -444,7 +444,7 @@ def test_a_constant_learning_rate_is_a_number(keras: Any) -> None:
         (ModelConfig(architecture="mlp-2", hidden=(8, 8, 8), dropout=0.5, activation="tanh"), 6_514),
         (ModelConfig(architecture="cnn", hidden=(24, 48, 64, 96, 128), dropout=0.3), 226_434),
         (ModelConfig(architecture="compact", hidden=(16, 32, 32, 64), dropout=0.2), 43_226),
-        (ModelConfig(architecture="cropped", hidden=(16, 32, 32, 64), dropout=0), 43_226),
+        (ModelConfig(architecture="cropped", hidden=(16, 32, 48, 64), dropout=0), 57_370),
     ],
 )
 def test_each_architecture_maps_raw_pixels_to_probabilities(keras: Any, config: ModelConfig, weights: int) -> None:
