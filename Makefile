@@ -2,6 +2,7 @@
 # make demo    trains, evaluates, promotes, predicts a folder, says where everything is
 # make test    the tests, with branch coverage;  make check  lint, types, import layers and these tests
 # make test-rest  what `make test` leaves out: browser, PostgreSQL, campaigns of faults and concurrency;  make test-all  both
+# make wheel   dist/digits-VERSION-py3-none-any.whl, with the files of `digits init`
 # make bench   the measurements behind the numbers in the README
 # make lock    resolves what pyproject.toml asks for, and keeps the versions that still fit; make upgrade takes the newest
 # make audit   known vulnerabilities of what is locked;  make licences  writes docs/licences.md
@@ -13,7 +14,7 @@ READY := .venv/.ready
 LOCK := requirements.lock
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header pyproject.toml
 
-.PHONY: setup demo test test-rest test-all lint check bench lock upgrade audit licences clean
+.PHONY: setup demo test test-rest test-all lint check wheel bench lock upgrade audit licences clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -48,14 +49,18 @@ lint: setup
 
 check: lint test
 
+wheel: setup
+	@rm -rf build
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
 bench: setup
 	@$(RUN) benchmarks
 
 lock upgrade: setup
-	@$(RESOLVE) $(if $(filter upgrade,$@),--upgrade) --extra train --extra pdf --extra dev -o $(LOCK)
-	@$(RESOLVE) --no-annotate -c $(LOCK) -o $(dir $(LOCK))requirements-predict.lock
-	@$(RESOLVE) --no-annotate -c $(LOCK) --extra train -o $(dir $(LOCK))requirements-train.lock
-	@$(RESOLVE) --no-annotate -c $(LOCK) --extra heif --extra pdf -o $(dir $(LOCK))requirements-formats.lock
+	@$(RESOLVE) $(if $(filter upgrade,$@),--upgrade) --extra train --extra flows --extra parquet --extra pdf --extra dev -o $(LOCK)
+	@$(RESOLVE) --no-annotate -c $(LOCK) --extra flows --extra parquet -o $(dir $(LOCK))requirements-predict.lock
+	@$(RESOLVE) --no-annotate -c $(LOCK) --extra flows --extra parquet --extra train -o $(dir $(LOCK))requirements-train.lock
+	@$(RESOLVE) --no-annotate -c $(LOCK) --extra flows --extra parquet --extra heif --extra pdf -o $(dir $(LOCK))requirements-formats.lock
 
 # What does not concern Digits is passed over by --ignore-vuln ID, with the reason and the date here.
 audit: setup

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from digits.errors import ModelError
+from digits.extras import require_extra
 from digits.outputs.summary import PredictionSummary
 from digits.prediction import publish
 from digits.prediction.config import PredictionConfig
@@ -130,12 +132,14 @@ def train(  # noqa: PLR0913 - the settings of a training run
     Raises:
         UsageError: if a setting or a dataset is invalid.
         DataError: if a dataset is unavailable or unsuitable for training.
-        ModelError: if the training diverged, or the exported model differs from the trained one.
+        ModelError: if the extra `train` is not installed, the training diverged, or the exported model differs from the
+            trained one.
         StoreError: if the disk is full or not writable.
     """
     from digits.pipeline import champion, steps
     from digits.pipeline.config import TrainingRun
     from digits.settings import parse
+    from digits.training.backend import require_training
 
     store = _open_store(artifacts)
     settings = {"model": model, "training": training, "arrays": arrays, "promotion": promotion}
@@ -144,6 +148,7 @@ def train(  # noqa: PLR0913 - the settings of a training run
     run = steps.drop_empty_reviewed(store, run)
     if outcome := champion.find_unchanged_run(store, run):
         return outcome
+    require_training()
     sources = [
         steps.download_dataset(store, source, normalize=run.arrays.normalize, progress=progress)
         for source in run.datasets
@@ -176,12 +181,13 @@ def evaluate(
     Raises:
         UsageError: if there is no such dataset.
         DataError: if the dataset is unavailable.
-        ModelError: if the classes of the dataset are not those of the model.
+        ModelError: if the classes of the dataset are not those of the model, or the extra `train` is not installed.
         RegistryError: if there is no such model version.
     """
     from digits.model.onnx_model import Predictor
     from digits.pipeline import steps
 
+    require_extra("sklearn", "an evaluation", error=ModelError)
     store = _open_store(artifacts)
     predictor = Predictor(open_model(store, model))
     mode = predictor.model.resolve_mode("auto")

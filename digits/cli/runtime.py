@@ -7,7 +7,6 @@ example because the server has ended first, all processes are killed. What was f
 """
 
 import importlib
-import importlib.util
 import os
 import signal
 import sys
@@ -20,12 +19,12 @@ from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 from digits.errors import OperationsError, UsageError
+from digits.extras import require_extra
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 STARTUP_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
-PREFECT_MISSING = "Prefect, which runs the flows, is not installed; install Digits with its dependencies"
 INTERRUPTED = 130
 MESSAGE = "interrupted; the same command resumes from what is finished"
 GRACE_SECONDS = 6.0
@@ -63,8 +62,7 @@ def require_flows() -> Path:
         OperationsError: if Prefect is not installed.
     """
     project = require_project()
-    if importlib.util.find_spec("prefect") is None:
-        raise OperationsError(PREFECT_MISSING)
+    require_extra("prefect", "a flow", error=OperationsError)
     return project
 
 
@@ -178,16 +176,19 @@ def is_tracked(*, required: bool) -> bool:
 
 
 def begin_flow() -> None:
-    """Prepare for a flow run: signals interrupt it, a Prefect API can record it, the terminal shows its progress.
+    """Prepare a run that trains: signals interrupt it, a Prefect API can record it, the terminal shows its progress.
 
     Raises:
         UsageError: if there is no project.
         OperationsError: if Prefect is not installed, or a configured API cannot be used.
+        ModelError: if the extra `train` is not installed.
     """
     from digits.cli.output import TerminalProgress, print_notice
     from digits.progress import current_progress
+    from digits.training.backend import require_training
 
     require_flows()
+    require_training()
     interrupt_on_signals()
     api, problem = find_api()
     if api and problem:

@@ -4,12 +4,13 @@ Only the formats of `FORMATS`, and others on request, are passed to Pillow, each
 file therefore cannot start a rarely used reader or Ghostscript. `Image.open` is not used: it tries every reader in
 turn, which takes a third of the time needed for a small PNG, and hides what is wrong with a damaged file.
 
-Two kinds of files are decoded by faster libraries. libspng decodes a greyscale PNG without metadata, such as MNIST's
-digits, to the same pixels as Pillow. libjpeg-turbo decodes a large JPEG at a half, a quarter or an eighth of its size.
-If they fail, Pillow decodes the file or reports what is wrong with it.
+Two kinds of files are decoded by faster libraries, if they are installed. libspng decodes a greyscale PNG without
+metadata, such as MNIST's digits, to the same pixels as Pillow. libjpeg-turbo decodes a large JPEG at a half, a quarter
+or an eighth of its size. If they fail, Pillow decodes the file or reports what is wrong with it.
 `SmallPngs` decodes many small PNG files at once.
 """
 
+import importlib
 import io
 import re
 import struct
@@ -20,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -210,7 +211,7 @@ def decode_plain_png(content: bytes, max_pixels: int) -> Decoded | None:
 
     The checksums are verified here, since libspng does not verify them.
     """
-    if content[24:26] not in _GREY or content[37:41] != b"IDAT":
+    if content[24:26] not in _GREY or content[37:41] != b"IDAT" or (reader := _faster_library("pyspng")) is None:
         return None
     width, height, length = _UINT(content, 16)[0], _UINT(content, 20)[0], _UINT(content, 33)[0]
     end = 41 + length
@@ -222,7 +223,7 @@ def decode_plain_png(content: bytes, max_pixels: int) -> Decoded | None:
         data = zlib.decompressobj()
         # The limit is more than the rows with their filter bytes take, also when interlaced.
         data.decompress(content[41:end], 2 * (width + 8) * (height + 8))
-        pixels: Pixels = _png_reader()(content)
+        pixels: Pixels = reader.load(content)
     except (ValueError, RuntimeError, zlib.error):
         return None
     return Decoded(pixels, width, height) if data.eof else None
@@ -232,7 +233,8 @@ class SmallPngs:
     """Plain PNG files of 8 bit and one size that are decoded together, which takes half the time.
 
     Each file is decompressed and checked alone. Then libspng decodes one tall image of the rows of all of them. A black
-    row is above each image, as the format assumes, so that no pixel depends on the other images.
+    row is above each image, as the format assumes, so that no pixel depends on the other images. No file is accepted
+    if pyspng is not installed.
 
     Args:
         shape: height and width of the images.
@@ -242,7 +244,8 @@ class SmallPngs:
     def __init__(self, shape: tuple[int, int], most: int) -> None:
         height, width = shape
         self._start = _PNG_START + _chunk(b"IHDR", _PNG_HEADER(width, height, 8, 0, 0, 0, 0))
-        self._shape, self._most = (height, width + 1), most
+        self._reader = _faster_library("pyspng")
+        self._shape, self._most = (height, width + 1), most if self._reader else 0
         self._rows = list[bytes]()
         self._pixels = np.zeros((most, height, width), np.uint8)
 
@@ -266,7 +269,7 @@ class SmallPngs:
         tall[:, 1:] = np.frombuffer(b"".join(self._rows), np.uint8).reshape(count, height, width)
         header = _PNG_HEADER(width - 1, count * (height + 1), 8, 0, 0, 0, 0)
         chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(tall.tobytes(), 0))
-        found = _png_reader()(b"".join((_PNG_START, *chunks, _PNG_END)))
+        found = self._reader.load(b"".join((_PNG_START, *chunks, _PNG_END)))
         self._pixels[:count] = found.reshape(count, height + 1, width - 1)[:, 1:]
         self._rows, self._pixels = [], np.zeros_like(self._pixels)
 
@@ -302,16 +305,17 @@ def _check(data: bytes, checksum: bytes) -> None:
 
 
 @cache
-def _png_reader() -> Callable[[bytes], Pixels]:
-    import pyspng
-
-    read: Callable[[bytes], Pixels] = pyspng.load
-    return read
+def _faster_library(name: str) -> Any:
+    """Import a library that decodes some files faster than Pillow; return None if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
 
 
 def decode_plain_jpeg(content: bytes, max_pixels: int, min_side: int) -> Decoded | None:
     """Decode a large baseline JPEG without metadata at a fraction of its size; return None for any other file."""
-    size = _size_of_plain_jpeg(content)
+    size = _size_of_plain_jpeg(content) if _faster_library("simplejpeg") else None
     if size is None or size[0] * size[1] > min(max_pixels, DEFAULT_MAX_PIXELS):
         return None
     pixels = _reduced(content, size, min_side)
@@ -373,23 +377,33 @@ def _reduced(content: bytes, size: tuple[int, int], min_side: int) -> Pixels | N
     scale = next((scale for scale in _SCALES if min(size) >= min_side * scale), 1)
     if scale == 1:
         return None
-    import simplejpeg
-
-    width, height = (-(-side // scale) for side in size)
     try:
-        pixels = _read_reduced(content, "GRAY", width, height)[:, :, 0]
-        if has_clear_contrast(pixels) or simplejpeg.decode_jpeg_header(content)[2] == "Gray":
+        pixels = _read_reduced(content, "L", size, scale)
+        if has_clear_contrast(pixels) or _is_grey_jpeg(content):
             return pixels
-        return find_contrast(Image.fromarray(pixels), Image.fromarray(_read_reduced(content, "RGB", width, height)))
-    except ValueError:
+        return find_contrast(Image.fromarray(pixels), Image.fromarray(_read_reduced(content, "RGB", size, scale)))
+    except (ValueError, OSError):
         return None
 
 
-def _read_reduced(content: bytes, space: str, width: int, height: int) -> Pixels:
-    import simplejpeg
+def _read_reduced(content: bytes, mode: Literal["L", "RGB"], size: tuple[int, int], scale: int) -> Pixels:
+    """Decode a JPEG at a fraction of its size: (H, W) uint8 in grey, (H, W, 3) uint8 in colour."""
+    faster = _faster_library("simplejpeg")
+    if faster is None:
+        image = _open(content, "JPEG", None)
+        image.draft(mode, (size[0] // scale, size[1] // scale))
+        return np.asarray(image.convert(mode))
+    width, height = (-(-side // scale) for side in size)
+    space = "GRAY" if mode == "L" else mode
+    pixels: Pixels = faster.decode_jpeg(content, space, fastdct=True, min_width=width, min_height=height)
+    return pixels[:, :, 0] if mode == "L" else pixels
 
-    pixels: Pixels = simplejpeg.decode_jpeg(content, space, fastdct=True, min_width=width, min_height=height)
-    return pixels
+
+def _is_grey_jpeg(content: bytes) -> bool:
+    faster = _faster_library("simplejpeg")
+    if faster is None:
+        return _open(content, "JPEG", None).mode == "L"
+    return bool(faster.decode_jpeg_header(content)[2] == "Gray")
 
 
 def _upright_reduced(pixels: Pixels, image: ImageFile) -> Decoded:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from digits.errors import CorruptArtifactError, StoreError, UsageError, os_errors_as
+from digits.extras import require_extra
 from digits.progress import Bar
 from digits.store.records import Record, decode_record, encode_record
 
@@ -40,6 +41,7 @@ class ArchiveWriter:
     """
 
     def __init__(self, file: BinaryIO) -> None:
+        require_extra("pyarrow", "a backup")
         import pyarrow as pa
 
         self._stream = pa.CompressedOutputStream(pa.PythonFile(_NeverClosed(file), "w"), "zstd")
@@ -122,6 +124,7 @@ class ArchiveReader:
         self._reported = 0
 
     def __enter__(self) -> Self:
+        require_extra("pyarrow", "a backup")
         import pyarrow as pa
 
         with os_errors_as(UsageError, self.path, "the backup could not be read", "name a file of `digits backup`"):

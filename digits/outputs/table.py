@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
 from digits.errors import UsageError, os_errors_as
+from digits.extras import require_extra
 from digits.store.files import hash_file
 from digits.store.records import Record
 
@@ -87,8 +88,10 @@ def format_of(path: Path) -> Format:
     """Return the format of a table by the extension of its file.
 
     Raises:
-        UsageError: if no format has this extension.
+        UsageError: if no format has this extension, or its library is not installed.
     """
+    if path.suffix.lower() == ".parquet":
+        require_extra("pyarrow", f"{path}: Parquet")
     try:
         return FORMATS[path.suffix.lower()]
     except KeyError:

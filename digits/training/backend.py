@@ -13,6 +13,7 @@ from functools import cache
 from types import ModuleType
 
 from digits.errors import ModelError
+from digits.extras import require_extra
 from digits.store.code_version import library_versions
 from digits.store.processor import ONEDNN_VARIABLE, vector_instructions
 from digits.training.devices import find_conflict, use_gpus
@@ -31,8 +32,9 @@ def load_keras() -> ModuleType:
     GPUs are configured for training; see `digits.training.devices`.
 
     Raises:
-        ModelError: if the `train` extra is not installed.
+        ModelError: if the extra `train` is not installed.
     """
+    require_training()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if prefers_onednn(vector_instructions()):
@@ -40,17 +42,12 @@ def load_keras() -> ModuleType:
     keep_freed_memory()
     if conflict := find_conflict(library_versions()):
         logger.warning("%s", conflict)
-    try:
-        with suppress_startup_messages(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import keras
-            import tensorflow as tf
+    with suppress_startup_messages(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras
+        import tensorflow as tf
 
-            use_gpus(tf)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"{error.name} is not installed, but training needs it; install Digits with its 'train' extra"
-        ) from error
+        use_gpus(tf)
     tf.get_logger().setLevel("ERROR")
     module: ModuleType = keras
     return module
@@ -63,6 +60,16 @@ def prefers_onednn(instructions: Collection[str]) -> bool:
     choice depends on nothing but the instructions, so that a machine always computes the same weights.
     """
     return {"avx2", "fma"} <= set(instructions)
+
+
+def require_training() -> None:
+    """Check that the libraries of training are installed, without importing them.
+
+    Raises:
+        ModelError: if the extra `train` is not installed.
+    """
+    for library in ("keras", "tensorflow"):
+        require_extra(library, "training", error=ModelError)
 
 
 @contextmanager

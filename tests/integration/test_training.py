@@ -639,7 +639,9 @@ def test_without_keras_the_error_names_the_extra_to_install(monkeypatch: pytest.
     """Training may be started in an environment for predictions."""
     monkeypatch.setitem(sys.modules, "keras", None)
     backend.load_keras.cache_clear()
-    with pytest.raises(ModelError, match=r"keras is not installed, .* 'train' extra"):
+    with pytest.raises(
+        ModelError, match=r"training needs keras, which is not installed: pip install 'digits\[train\]'"
+    ):
         backend.load_keras()
     monkeypatch.undo()
     backend.load_keras()

@@ -75,7 +75,9 @@ def test_outside_a_project_no_flow_is_loaded(tmp_path: Path, monkeypatch: pytest
 
 def test_without_prefect_no_flow_is_loaded(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prefect", None)  # as if it could not be found
-    with pytest.raises(OperationsError, match="Prefect, which runs the flows, is not installed"):
+    with pytest.raises(
+        OperationsError, match=r"a flow needs prefect, which is not installed: pip install 'digits\[flows\]'"
+    ):
         runtime.load_flow("flows/sums.py:total")
 
 

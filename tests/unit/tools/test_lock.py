@@ -74,7 +74,13 @@ def test_each_build_of_tensorflow_has_an_extra_of_its_own() -> None:
         name: [str(one).split(">")[0] for one in found if one.marker.evaluate(linux)] for name, found in builds.items()
     }
     assert chosen == {"train": ["tensorflow-cpu"], "gpu": ["tensorflow[and-cuda]"]}
-    assert settings["tool"]["uv"]["conflicts"] == [[{"extra": "train"}, {"extra": "gpu"}]]
+    assert settings["tool"]["uv"]["conflicts"] == [[{"extra": name}, {"extra": "gpu"}] for name in ("train", "all")]
+
+
+def test_all_has_every_extra_that_users_install_except_the_one_for_gpus() -> None:
+    extras = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (everything,) = map(Requirement, extras["all"])
+    assert everything.extras == extras.keys() - {"all", "dev", "gpu", "keras"}
 
 
 def test_the_lock_meets_the_dependencies_of_the_project_on_every_platform() -> None:
