@@ -1,5 +1,6 @@
 """Runs: the final message of each flow run, and events about failed, crashed and recovered runs."""
 
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ R = TypeVar("R")
 FIRST_SECONDS = 120
 """Seconds within which an unexpected error does not end a run, but starts it once more. A client of Prefect repeats a
 request to a busy server for one minute."""
+ALARM_SECONDS = 10.0
+"""Seconds between the alarms of a run that has exceeded its time limit."""
 NAME_PARTS = 2
 """Number of parts of a path in the name of a run."""
 
@@ -74,11 +77,23 @@ def with_final_message(function: Callable[P, tuple[R, str] | Skipped]) -> Callab
 
 def _begin_run(parameters: Mapping[str, Any]) -> None:
     """Check the project and the paths of a run with these parameters, and record its process and its ID."""
+    repeat_alarm()
     check_version(Path(__file__).parents[1])
     label_run()
     current_run.set(str(flow_run.id or ""))
     if deployment.id is not None:
         check_deployed_paths(dict(paths_among(parameters)), Path.cwd())
+
+
+def repeat_alarm() -> None:
+    """Let the alarm that ends a run at its time limit sound again and again until the run ends.
+
+    Prefect's alarm sounds once. Its exception is lost if a library that is just running discards every exception. Then
+    the run would have no limit.
+    """
+    remaining, interval = signal.getitimer(signal.ITIMER_REAL)
+    if remaining and not interval:
+        signal.setitimer(signal.ITIMER_REAL, remaining, ALARM_SECONDS)
 
 
 def start_again_once(work: Callable[[], R]) -> R:

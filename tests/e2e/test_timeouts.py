@@ -1,15 +1,18 @@
 """Tests of runs that exceed their time limit."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from prefect import flow
 
 from digits.pipeline.champion import Outcome
 from digits.prediction.config import PredictionConfig
 from digits.training.config import ModelConfig, TrainingConfig
+from flows import runs
 from flows.prediction import predict_folder
 from flows.training import train
 
@@ -45,6 +48,28 @@ def test_a_training_that_exceeds_its_time_limit_stops_and_keeps_its_checkpoint(o
     changed = checkpoint.stat().st_mtime
     time.sleep(1)
     assert checkpoint.stat().st_mtime == changed
+
+
+def test_the_alarm_sounds_again_if_its_exception_was_lost(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "ALARM_SECONDS", 0.5)
+    lost = []
+
+    @flow(timeout_seconds=2)
+    @runs.with_final_message
+    def train_for_ever() -> tuple[None, str]:
+        for _ in range(300):
+            try:
+                time.sleep(0.1)
+            except BaseException as error:
+                if lost:
+                    raise
+                lost.append(error)
+        return None, "the end was reached"
+
+    state = train_for_ever(return_state=True)
+    assert lost
+    assert (state.name, state.type.value) == ("TimedOut", "FAILED")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_a_prediction_that_exceeds_its_time_limit_stops_with_its_workers(
