@@ -27,18 +27,24 @@ def test_a_signal_ends_a_training_with_its_server_and_the_training_resumes(tmp_p
 
 def _interrupt_training(home: Path, interrupt: Callable[[int], None]) -> str:
     """Interrupt a training after an epoch, check that no process is left, and return its standard error."""
-    command = [str(Path(sys.executable).with_name("digits")), "train", *OPTIONS, "--artifacts", str(home / "root")]
+    digits = str(Path(sys.executable).with_name("digits"))
+    # The tests may run in a process that ignores SIGHUP, as after `nohup`.
+    command = ["env", "--default-signal=HUP", digits, "train", *OPTIONS, "--artifacts", str(home / "root")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment["PREFECT_HOME"] = str(home / "prefect")
     before = _checkpoints(home)
     process = subprocess.Popen(
         command, env=environment, cwd=HERE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while _checkpoints(home) <= before:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    interrupt(process.pid)
-    _, errors = process.communicate(timeout=MAX_SECONDS)
+    try:
+        while _checkpoints(home) <= before:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.05)
+        interrupt(process.pid)
+        _, errors = process.communicate(timeout=MAX_SECONDS)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert process.returncode == 130, errors
     assert errors.count(MESSAGE) == 1
     assert "Traceback" not in errors

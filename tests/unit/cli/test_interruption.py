@@ -11,9 +11,13 @@ import pytest
 from digits.cli.runtime import INTERRUPTED, MESSAGE
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+DEFAULTS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # after nohup it is ignored
+"""
 START = """
 import signal, subprocess, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
 from digits.cli import runtime
 runtime.GRACE_SECONDS = 0.5
 runtime.interrupt_on_signals()
@@ -80,7 +84,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 def _send(program: str, *numbers: signal.Signals) -> tuple[int, int, str, str]:
     """Send signals to a program that waits; return its exit code, its child, and what it printed after that."""
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-c", DEFAULTS + program]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path.cwd()
     ) as process:
