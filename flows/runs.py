@@ -31,7 +31,7 @@ FIRST_SECONDS = 120
 """Seconds within which an unexpected error does not end a run, but starts it once more. A client of Prefect repeats a
 request to a busy server for one minute."""
 ALARM_SECONDS = 10.0
-"""Seconds between the alarms of a run that has exceeded its time limit."""
+"""Seconds between two signals to a run that has exceeded its time limit."""
 NAME_PARTS = 2
 """Number of parts of a path in the name of a run."""
 
@@ -86,10 +86,10 @@ def _begin_run(parameters: Mapping[str, Any]) -> None:
 
 
 def repeat_alarm() -> None:
-    """Let the alarm that ends a run at its time limit sound again and again until the run ends.
+    """Repeat the signal that ends a run at its time limit, every `ALARM_SECONDS` until the run ends.
 
-    Prefect's alarm sounds once. Its exception is lost if a library that is just running discards every exception. Then
-    the run would have no limit.
+    Prefect lets SIGALRM raise an exception, once. The exception is lost if the code that runs at this moment discards
+    every exception. Then the run would have no limit.
     """
     remaining, interval = signal.getitimer(signal.ITIMER_REAL)
     if remaining and not interval:

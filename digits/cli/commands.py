@@ -5,6 +5,7 @@ fast.
 """
 
 import sys
+from contextlib import suppress
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -43,13 +44,17 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 
 def import_help() -> None:
-    """Import Typer's pages of help without `_UNUSED_FOR_HELP`, which takes longer than the rest."""
+    """Import Typer's pages of help without `_UNUSED_FOR_HELP`, which takes longer than the rest.
+
+    A version of Typer that needs more of these modules imports all of them itself, when it prints the page.
+    """
     added = [name for name in _UNUSED_FOR_HELP if name not in sys.modules]
     for name in added:
         sys.modules[name] = ModuleType(name)
         setattr(sys.modules[name], _UNUSED_FOR_HELP[name], type(_UNUSED_FOR_HELP[name], (), {}))
     try:
-        import typer.rich_utils  # noqa: F401 - the import is the purpose
+        with suppress(ImportError):
+            import typer.rich_utils  # noqa: F401 - the import is the purpose
     finally:
         for name in added:
             del sys.modules[name]

@@ -50,7 +50,9 @@ def test_a_training_that_exceeds_its_time_limit_stops_and_keeps_its_checkpoint(o
     assert checkpoint.stat().st_mtime == changed
 
 
-def test_the_alarm_sounds_again_if_its_exception_was_lost(outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_interrupted_again_if_the_first_exception_was_lost(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runs, "ALARM_SECONDS", 0.5)
     lost = []
 

@@ -144,3 +144,16 @@ def test_this_machine_is_excluded_from_the_proxy(
     monkeypatch.setattr(os, "environ", environment)
     bypass_proxy_locally()
     assert environment["no_proxy"] == environment["NO_PROXY"] == after
+
+
+def test_the_help_appears_with_a_version_of_typer_that_needs_more_of_its_modules() -> None:
+    program = """
+import sys
+from digits.cli import commands, main
+commands._UNUSED_FOR_HELP = {"rich.markdown": "SomethingElse"}
+sys.argv = ["digits", "--help"]
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "predict" in done.stdout

@@ -32,6 +32,7 @@ from digits.prediction.worker import main, preload, run_worker
 from digits.store.files import Lock, locked
 from tests.support import faults
 from tests.support.deadly_workers import DECODE, FAULTS, READ, disturb, has_content_of, kill_once
+from tests.support.started_workers import count_starts
 from tests.support.tiny_model import MakePictures, write_model
 
 CPUS = len(os.sched_getaffinity(0))
@@ -207,19 +208,6 @@ def test_preload_imports_opencv_only_for_photos(photos: bool) -> None:
         [sys.executable, "-c", f"{program}; print('cv2' in sys.modules)"], check=True, capture_output=True, text=True
     )
     assert found.stdout == f"{photos}\n"
-
-
-def count_starts(monkeypatch: pytest.MonkeyPatch) -> list[WorkerProcess]:
-    """Return a list to which every worker that starts from now on is added."""
-    started: list[WorkerProcess] = []
-    real = process_module.start_worker
-
-    def start() -> WorkerProcess:
-        started.append(real())
-        return started[-1]
-
-    monkeypatch.setattr(process_module, "start_worker", start)
-    return started
 
 
 def test_one_worker_serves_several_plans(

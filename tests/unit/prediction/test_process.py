@@ -6,23 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from digits.prediction import process
 from digits.prediction.pool import WorkerPool
 from digits.prediction.process import WorkerProcess, early_worker
+from tests.support.started_workers import count_starts
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[WorkerProcess]:
     """Return a list to which every worker that starts is added."""
-    workers: list[WorkerProcess] = []
-    real = process.start_worker
-
-    def start() -> WorkerProcess:
-        workers.append(real())
-        return workers[-1]
-
-    monkeypatch.setattr(process, "start_worker", start)
-    return workers
+    return count_starts(monkeypatch)
 
 
 def test_the_pool_takes_the_early_worker_first(started: list[WorkerProcess]) -> None:
