@@ -132,7 +132,7 @@ def print_json(value: Any) -> None:
 
 def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
     """Print a title, and below it one line per name and value."""
-    out.print(f"[bold]{title}[/bold]")
+    out.print(f"[bold]{escape(title)}[/bold]")
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         out.print(f"  {name:<{width}}  {value}", markup=False)

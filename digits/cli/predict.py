@@ -283,14 +283,15 @@ def predict_here(
 
 
 def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
-    """Print the summary of a prediction, or with `json` all of its values."""
+    """Print the summary of a prediction, the result of a single image first, or with `json` all of its values."""
     from digits.cli.output import print_json, print_pairs
     from digits.wording import count
 
     if json:
-        print_json(summary.as_record())
+        print_json(summary_values(summary))
     else:
         title = f"{count(summary.images, 'image')} predicted with model version {summary.model_version}"
+        print_single(summary)
         print_pairs(title, describe_summary(summary))
     exit_if_unread(summary)
 
@@ -300,15 +301,30 @@ def print_ended(ended: "EndedRun", *, json: bool) -> None:
     from digits.cli.output import print_json, print_pairs
 
     if json:
-        values = ended.summary.as_record() if ended.summary else {}
+        values = summary_values(ended.summary) if ended.summary else {}
         print_json({**values, "name": ended.name, "state": ended.state, "message": ended.message, "run": ended.place})
     else:
+        if ended.summary:
+            print_single(ended.summary)
         counts = describe_summary(ended.summary) if ended.summary else {}
         print_pairs(ended.name, {"state": ended.state, "result": ended.message, **counts, "run": ended.place})
     if ended.state != "Completed":
         sys.exit(1)
     if ended.summary:
         exit_if_unread(ended.summary)
+
+
+def summary_values(summary: "PredictionSummary") -> dict[str, Any]:
+    """Return the values of `--json`: those of the summary, after the result of a single image if there is one."""
+    return {**(vars(summary.single) if summary.single else {}), **summary.as_record()}
+
+
+def print_single(summary: "PredictionSummary") -> None:
+    """Print the result of a single image; nothing for several images."""
+    from digits.cli.output import print_pairs
+
+    if summary.single:
+        print_pairs(summary.single.sentence, {})
 
 
 def exit_if_unread(summary: "PredictionSummary") -> None:
@@ -332,11 +348,9 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     from digits.run_log import failure_line
     from digits.wording import count
 
-    only = summary.least_certain[0] if summary.images == 1 and summary.least_certain else None
     done = summary.images - summary.reused - summary.unchanged
     unchanged = count(summary.unchanged, "image, whose row was", "images, whose rows were")
     counts = {
-        "prediction": only and f"{only.prediction} ({only.confidence:.1%} confidence)",
         "unchanged": summary.unchanged and f"{unchanged} kept from the previous table",
         "predicted": summary.images and f"{count(done, 'image')}, {summary.images_per_second:,.0f} per second",
         "reused": summary.reused and f"{count(summary.reused, 'image')} that an interrupted run had predicted",

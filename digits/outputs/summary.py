@@ -69,6 +69,30 @@ class LeastCertain:
         return {**self.as_record(), "shape": list(pixels.shape), "pixels": encoded}
 
 
+@dataclass(frozen=True)
+class SingleResult:
+    """Result of a run with one row.
+
+    Args:
+        label: name of the predicted class; None without a prediction.
+        confidence: probability of the predicted class, in 0..1; None without a prediction.
+        status: status of the row.
+        error: why there is no prediction; None with one.
+    """
+
+    label: str | None
+    confidence: float | None
+    status: str
+    error: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The result for people: `7 (99.8% confidence), ok`."""
+        if self.label is None or self.confidence is None:
+            return f"no prediction, {self.status}: {self.error}"
+        return f"{self.label} ({self.confidence:.1%} confidence), {self.status}"
+
+
 @dataclass(frozen=True, eq=False)
 class PredictionSummary:
     """Summary of a prediction run.
@@ -118,6 +142,16 @@ class PredictionSummary:
     drift: Drift | None = None
     trend: tuple[Record, ...] = ()
     follow_links: str = "no"
+
+    @property
+    def single(self) -> SingleResult | None:
+        """The result of the only image; None if the table has several rows or none."""
+        if self.images != 1:
+            return None
+        status = next(iter(self.statuses))
+        for image in self.least_certain:
+            return SingleResult(image.prediction, image.confidence, status)
+        return SingleResult(None, None, status, next((failure.error for failure in self.failures), None))
 
     def as_record(self) -> Record:
         """Return the summary as JSON values."""

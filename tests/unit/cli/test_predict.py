@@ -1,12 +1,13 @@
 """Tests of what `digits predict` prints, and of its exit codes."""
 
+import json as jsonlib
 from dataclasses import replace
 
 import pytest
 
 from digits.cli.deployed import EndedRun
-from digits.cli.predict import describe_summary, print_ended, print_summary
-from digits.outputs.summary import Failure, PredictionSummary
+from digits.cli.predict import describe_summary, print_ended, print_summary, summary_values
+from digits.outputs.summary import Failure, LeastCertain, PredictionSummary
 from tests.support.summaries import EMPTY
 
 NOTHING = replace(EMPTY, skipped={"heic-file": 2, "link": 5})
@@ -65,3 +66,37 @@ def test_a_run_of_a_deployment_exits_with_the_same_codes(
         print_ended(EndedRun("run", state, "", "here", summary), json=False)
     assert ended.value.code == code
     print_ended(EndedRun("run", "Completed", "", "here", ONE), json=True)
+
+
+def test_the_result_of_a_single_image_is_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """Label, confidence and status; also for a folder of one image, whatever the class is named."""
+    one = replace(ONE, statuses={"uncertain": 1}, least_certain=(LeastCertain("a.png", "[b]7", 0.8124, None),))
+    print_summary(one, json=False)
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "[b]7 (81.2% confidence), uncertain",
+        "1 image predicted with model version 7",
+    ]
+    print_summary(one, json=True)
+    values = jsonlib.loads(capsys.readouterr().out)
+    assert list(values.items())[:4] == [
+        ("label", "[b]7"),
+        ("confidence", 0.8124),
+        ("status", "uncertain"),
+        ("error", None),
+    ]
+    assert values.keys() >= one.as_record().keys()
+    print_ended(EndedRun("run", "Completed", "", "here", one), json=False)
+    assert capsys.readouterr().out.startswith("[b]7 (81.2% confidence), uncertain\nrun\n")
+
+
+def test_a_single_image_without_a_prediction_has_its_error_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """Several images have no single result."""
+    failed = replace(ONE, statuses={"unreadable": 1}, failures=(Failure("a.png", "unreadable", "it is truncated"),))
+    with pytest.raises(SystemExit):
+        print_summary(failed, json=False)
+    assert capsys.readouterr().out.startswith("no prediction, unreadable: it is truncated\n")
+    with pytest.raises(SystemExit):
+        print_summary(failed, json=True)
+    values = jsonlib.loads(capsys.readouterr().out)
+    assert (values["label"], values["confidence"], values["error"]) == (None, None, "it is truncated")
+    assert "label" not in summary_values(replace(failed, images=2))
