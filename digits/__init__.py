@@ -4,7 +4,7 @@
 
     digits.train(["mnist-sample"], preset="quick")
     summary = digits.predict("scans", out="scans.csv")
-    rows = list(digits.read_table(summary.out))
+    df = digits.read_table(summary.out)
 
 The names below are the public API. Each is loaded on first use, so that a worker process loads only what it needs.
 """
@@ -13,11 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from digits.api import evaluate, inspect, list_models, load_model, predict, train
+    from digits.api import evaluate, inspect, list_models, load_model, predict, read_table, train
     from digits.data.config import ArraysConfig
     from digits.errors import DigitsError
     from digits.maintenance.retention import RetentionConfig
-    from digits.outputs.table import read_table
     from digits.pipeline.config import PromotionPolicy
     from digits.prediction.config import PredictionConfig
     from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
@@ -57,7 +56,7 @@ _MODULES = {
     "list_models": "digits.api",
     "load_model": "digits.api",
     "predict": "digits.api",
-    "read_table": "digits.outputs.table",
+    "read_table": "digits.api",
     "train": "digits.api",
 }
 """Module of each public name."""

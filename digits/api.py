@@ -6,10 +6,11 @@ use; see `digits.settings.artifact_root`.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from digits.errors import ModelError
 from digits.extras import require_extra
+from digits.outputs import frame, table
 from digits.outputs.summary import PredictionSummary
 from digits.prediction import publish
 from digits.prediction.config import PredictionConfig
@@ -18,9 +19,12 @@ from digits.prediction.service import compare_tables, default_table, open_model,
 from digits.progress import SILENT, Progress
 from digits.settings import artifact_root
 from digits.store.artifacts import Store
+from digits.store.records import Record
 from digits.store.registry import ModelVersion, Registry
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from digits.data.config import ArraysConfig
     from digits.images.formats import Mode
     from digits.model.metrics import Evaluation
@@ -98,6 +102,36 @@ def predict_shadow(  # noqa: PLR0913 - input, models and options
         plan = plan_shadow(store, Path(source), shadow=shadow, out=summary.out, options=options)
         run_workers(plan, pool, progress=progress)
         return compare_tables(store, summary, publish.merge_predictions(plan, pool), force=options.force)
+
+
+@overload
+def read_table(path: str | Path, *, as_records: Literal[False] = False) -> "pd.DataFrame": ...
+@overload
+def read_table(path: str | Path, *, as_records: Literal[True]) -> list[Record]: ...
+def read_table(path: str | Path, *, as_records: bool = False) -> "pd.DataFrame | list[Record]":
+    """Read a prediction table as a DataFrame in which each column has the type of its values.
+
+    Text is `string`; `prediction`, `status`, `top2` ... are `category`; probabilities and `novelty` are `float64`;
+    `width`, `height`, `model_version` and `page` are `Int64`. Empty cells are missing values.
+
+    Example:
+        >>> df = digits.read_table("scans.csv")
+        >>> df[df.confidence < 0.9]
+        >>> df.attrs["summary"]["statuses"]
+        {'ok': 98, 'not-an-image': 2}
+
+    Args:
+        path: table that Digits wrote, in any of its formats; it may have been edited.
+        as_records: whether to return a list of dictionaries, which needs no pandas; an empty value is None.
+
+    Returns:
+        One row per image or page. `attrs["summary"]` holds the summary beside the table, if there is one.
+
+    Raises:
+        UsageError: if the file cannot be read or is no prediction table, or if pandas is not installed.
+    """
+    path = Path(path)
+    return list(table.read_table(path)) if as_records else frame.read_frame(path)
 
 
 def train(  # noqa: PLR0913 - the settings of a training run

@@ -6,6 +6,7 @@ from digits.errors import DigitsError, UsageError
 
 EXTRAS = {
     "keras": "train",
+    "pandas": "pandas",
     "prefect": "flows",
     "pyarrow": "parquet",
     "sklearn": "train",

@@ -1,6 +1,7 @@
 """Outputs: tables, summaries, pages and reports.
 
 - `drawing`: contact sheets, bars and heat maps, drawn with Pillow
+- `frame`: tables as pandas DataFrames
 - `model_report`: the report of a model version
 - `page`: building blocks of HTML pages, markdown and figures
 - `run_reports`: markdown reports of decisions and predicted folders

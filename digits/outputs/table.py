@@ -108,14 +108,21 @@ def read_table(path: str | Path) -> Iterator[Record]:
         UsageError: if the file cannot be read, or lacks a column of the prediction table.
     """
     path = Path(path)
+    columns = columns_in(path)
+    for row in _rows(path, columns if PAGE.name in _names(path) else columns[:-1]):
+        row.setdefault(PAGE.name, None)
+        yield row
+
+
+def columns_in(path: Path) -> list[Column]:
+    """Return the columns of the rows of `read_table`, in order; its errors are the same."""
     names = _names(path)
     if missing := [column.name for column in FIXED_COLUMNS if column.name not in names]:
         raise UsageError(
             f"{path}: expected a table of `digits predict`, but it has no column {missing[0]}; restore the column"
         )
-    for row in _rows(path, [Column(name, _kind_of(name)) for name in names]):
-        row.setdefault(PAGE.name, None)
-        yield row
+    page = [] if PAGE.name in names else [PAGE.name]
+    return [Column(name, _kind_of(name)) for name in (*names, *page)]
 
 
 def _names(path: Path) -> list[str]:

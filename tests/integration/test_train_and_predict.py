@@ -88,7 +88,7 @@ def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_pa
     folder = digits.api.write_test_images(1, tmp_path / "scans", artifacts=root)
     options = digits.PredictionConfig(processes=1)
     summary = digits.predict(folder, out=tmp_path / "scans.csv", options=options, artifacts=root)
-    rows = list(digits.read_table(summary.out))
+    rows = digits.read_table(summary.out, as_records=True)
     assert len(rows) == summary.images == 100
     inspection, drawing = digits.inspect(folder / str(rows[0]["path"]), out=tmp_path / "drawing.png", artifacts=root)
     assert drawing.is_file()

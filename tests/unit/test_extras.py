@@ -17,7 +17,7 @@ from digits.store.registry import ModelFacts, Registry
 from tests.support.missing import HERE, run_without
 from tests.support.tiny_model import draw, write_model
 
-EXTRA_LIBRARIES = ["matplotlib", "optuna", "pandas", "pyspng", "scipy", "simplejpeg", *EXTRAS]
+EXTRA_LIBRARIES = ["matplotlib", "optuna", "pyspng", "scipy", "simplejpeg", *EXTRAS]
 COMMAND = "from digits.cli.main import main; main()"
 DECODE = """
 import sys
@@ -109,9 +109,14 @@ def test_without_the_faster_decoders_pillow_decodes_the_same_files(tmp_path: Pat
             "training needs keras, which is not installed: pip install 'digits[train]'",
         ),
         (
-            "import digits; list(digits.read_table('t.parquet'))",
+            "import digits; digits.read_table('t.parquet', as_records=True)",
             UsageError,
             "t.parquet: Parquet needs pyarrow, which is not installed: pip install 'digits[parquet]'",
+        ),
+        (
+            "import digits; digits.read_table('t.csv')",
+            UsageError,
+            "a DataFrame needs pandas, which is not installed: pip install 'digits[pandas]'",
         ),
         (
             "from digits.maintenance.archives import ArchiveWriter; ArchiveWriter(None)",

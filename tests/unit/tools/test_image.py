@@ -10,7 +10,7 @@ from tools.locked import LOCK, read_lock
 
 HERE = Path(__file__).resolve().parents[3]
 LOCKS = {"predict": HERE / "requirements-predict.lock", "train": HERE / "requirements-train.lock"}
-TOOLS = {"mypy", "pytest", "ruff", "selenium", "pandas", "uv", "pip-audit", "hypothesis"}
+TOOLS = {"mypy", "pytest", "ruff", "selenium", "uv", "pip-audit", "hypothesis"}
 TRAINING = {"tensorflow", "tensorflow-cpu", "keras", "scipy", "scikit-learn", "matplotlib", "optuna"}
 
 
