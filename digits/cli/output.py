@@ -125,17 +125,17 @@ def print_notice(text: str) -> None:
     err.print(text, markup=False)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, console: Console = out) -> None:
     """Print a result as JSON; values of other types than JSON's are written as strings."""
-    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+    console.file.write(json.dumps(value, indent=1, default=str) + "\n")
 
 
-def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
+def print_pairs(title: str, pairs: Mapping[str, Any], console: Console = out) -> None:
     """Print a title, and below it one line per name and value."""
-    out.print(f"[bold]{escape(title)}[/bold]")
+    console.print(f"[bold]{escape(title)}[/bold]")
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
-        out.print(f"  {name:<{width}}  {value}", markup=False)
+        console.print(f"  {name:<{width}}  {value}", markup=False)
 
 
 def print_facts(title: str, facts: Mapping[str, Any], *, json: bool) -> None:

@@ -1,10 +1,13 @@
 """Command `predict`."""
 
 import os
+import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import typer
 
@@ -12,11 +15,17 @@ from digits.cli import runtime
 from digits.cli.app import Artifacts, AsJson, State
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from digits.cli.deployed import EndedRun
     from digits.outputs.summary import PredictionSummary
     from digits.prediction.config import PredictionConfig
 
 Model = Annotated[str, typer.Option(help="Model version: `champion`, or the number of a version.")]
+OUTPUT = Path("-")
+"""Path of a table on standard output."""
+BROKEN_PIPE = 141
+"""Exit code if the program that reads the table has ended, as of a process that SIGPIPE ended."""
 Normalize = Annotated[
     Literal["auto", "mnist", "none"] | None,
     typer.Option(
@@ -32,8 +41,13 @@ def predict(
         Path | None,
         typer.Option(
             help="Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default: "
-            "`predictions/<folder>-<digest>/predictions.csv` under the artifact root."
+            "`predictions/<folder>-<digest>/predictions.csv` under the artifact root. `-` writes the table to standard "
+            "output, and the summary to standard error."
         ),
+    ] = None,
+    form: Annotated[
+        Literal["csv", "jsonl"] | None,
+        typer.Option("--format", help="Format of a table on standard output (`--out -`). Default: csv."),
     ] = None,
     model: Model = "champion",
     recursive: Annotated[bool | None, typer.Option(help="Include files in subfolders. Default: yes.")] = None,
@@ -108,6 +122,13 @@ def predict(
             "Default: flag none."
         ),
     ] = None,
+    csv_dialect: Annotated[
+        Literal["standard", "excel"] | None,
+        typer.Option(
+            help="Dialect of a CSV table: `standard` has commas, `excel` has semicolons, decimal commas and a byte "
+            "order mark, for Excel on a system that writes decimal commas. Default: standard."
+        ),
+    ] = None,
     pages: Annotated[
         Literal["all", "first"] | None,
         typer.Option(
@@ -171,6 +192,15 @@ def predict(
     json: AsJson = False,
 ) -> None:
     """Predict every image of a folder, and write a table with one row per image."""
+    unsupported: dict[str, object] = {
+        "--incremental": incremental,
+        "--replace-version": replace_version,
+        "--shadow": shadow,
+        "--track": track,
+        "--deploy": deploy,
+        "--csv-dialect with --format jsonl": form == "jsonl" and csv_dialect,
+    }
+    require_output(out, form, unsupported)
     options = read_options(
         recursive=recursive,
         all_files=all_files,
@@ -185,6 +215,7 @@ def predict(
         probabilities=probabilities,
         top_k=top_k,
         max_error=max_error,
+        csv_dialect=csv_dialect,
         pages=pages,
         max_pixels=max_pixels,
         max_bytes=max_bytes,
@@ -195,7 +226,11 @@ def predict(
         processes=processes,
         force=force,
     )
-    path, out = path.absolute(), out and out.absolute()
+    path = path.absolute()
+    if out == OUTPUT:
+        print_summary(predict_to_output(path, model, options, artifacts, f".{form or 'csv'}"), json=json)
+        return
+    out = out and out.absolute()
     if deploy:
         from digits.cli import connection, deployed
 
@@ -282,30 +317,93 @@ def predict_here(
     return api.predict_shadow(path, summary, shadow=shadow, options=options, artifacts=artifacts, progress=progress)
 
 
+def predict_to_output(
+    path: Path, model: str, options: "PredictionConfig", artifacts: Path | None, ending: str
+) -> "PredictionSummary":
+    """Predict with the library alone, and write the complete table to standard output.
+
+    The table is written to a temporary file first, so that a prediction that fails writes nothing.
+
+    Args:
+        path: folder, archive or single image.
+        model: model version.
+        options: settings of the prediction.
+        artifacts: artifact root.
+        ending: extension of the format.
+    """
+    from digits.prediction import service
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
+
+    with service.temporary_table(Store(artifact_root(artifacts)), path, ending) as table:
+        summary = predict_here(path, model, table, options, artifacts)
+        with table.open("rb") as file:
+            write_output(file)
+    return replace(summary, out=OUTPUT)
+
+
+def write_output(file: BinaryIO) -> None:
+    """Write a file to standard output; exit quietly if the program that reads it has ended."""
+    try:
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
+        sys.exit(BROKEN_PIPE)
+
+
+def require_output(out: Path | None, ending: str | None, options: Mapping[str, object]) -> None:
+    """Check that the options suit the place of the table: a file, or standard output.
+
+    Args:
+        out: path of the table, `OUTPUT` for standard output.
+        ending: format that was asked for.
+        options: options that standard output does not support, by name, and whether they are given.
+
+    Raises:
+        UsageError: if they do not.
+    """
+    from digits.errors import UsageError
+
+    given = [name for name, value in options.items() if value]
+    if out == OUTPUT and given:
+        raise UsageError(
+            f"--out -: found {', '.join(given)}, which standard output does not support; leave it out, or name a file"
+        )
+    if out != OUTPUT and ending:
+        raise UsageError(
+            f"--format: found {ending}, which is for standard output (--out -); a file has the format of its extension"
+        )
+
+
 def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
-    """Print the summary of a prediction, the result of a single image first, or with `json` all of its values."""
-    from digits.cli.output import print_json, print_pairs
+    """Print the summary of a prediction, the result of a single image first, or with `json` all of its values.
+
+    If the table is on standard output, the summary goes to standard error.
+    """
+    from digits.cli import output
     from digits.wording import count
 
+    console = output.err if summary.out == OUTPUT else output.out
     if json:
-        print_json(summary_values(summary))
+        output.print_json(summary_values(summary), console)
     else:
         title = f"{count(summary.images, 'image')} predicted with model version {summary.model_version}"
-        print_single(summary)
-        print_pairs(title, describe_summary(summary))
+        print_single(summary, console)
+        output.print_pairs(title, describe_summary(summary), console)
     exit_if_unread(summary)
 
 
 def print_ended(ended: "EndedRun", *, json: bool) -> None:
     """Print the end of a run of a deployment and the summary of its table; exit with 1 unless it completed."""
-    from digits.cli.output import print_json, print_pairs
+    from digits.cli.output import out, print_json, print_pairs
 
     if json:
         values = summary_values(ended.summary) if ended.summary else {}
         print_json({**values, "name": ended.name, "state": ended.state, "message": ended.message, "run": ended.place})
     else:
         if ended.summary:
-            print_single(ended.summary)
+            print_single(ended.summary, out)
         counts = describe_summary(ended.summary) if ended.summary else {}
         print_pairs(ended.name, {"state": ended.state, "result": ended.message, **counts, "run": ended.place})
     if ended.state != "Completed":
@@ -319,12 +417,12 @@ def summary_values(summary: "PredictionSummary") -> dict[str, Any]:
     return {**(vars(summary.single) if summary.single else {}), **summary.as_record()}
 
 
-def print_single(summary: "PredictionSummary") -> None:
+def print_single(summary: "PredictionSummary", console: "Console") -> None:
     """Print the result of a single image; nothing for several images."""
     from digits.cli.output import print_pairs
 
     if summary.single:
-        print_pairs(summary.single.sentence, {})
+        print_pairs(summary.single.sentence, {}, console)
 
 
 def exit_if_unread(summary: "PredictionSummary") -> None:
@@ -363,9 +461,10 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
         and summary.drift.sentence,
     }
     shadow = summary.shadow
+    is_file = summary.out != OUTPUT
     places = {
         "shadow": shadow and f"version {shadow['version']} differs on {shadow['differing']:,}: {shadow['table']}",
-        "table": summary.out,
-        "least certain": picture_path(summary.out) if summary.least_certain else "",
+        "table": is_file and summary.out,
+        "least certain": is_file and summary.least_certain and picture_path(summary.out),
     }
     return {name: value for name, value in (counts | places).items() if value}

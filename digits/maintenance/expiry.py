@@ -18,7 +18,7 @@ from digits.errors import CorruptArtifactError
 from digits.maintenance.locks import wait_for
 from digits.maintenance.tables import PublishedTable, read_table_of, summaries
 from digits.outputs.summary import removed_rows_path, removed_rows_paths
-from digits.outputs.table import ROWS_AT_ONCE, TableFile, format_of, read_table
+from digits.outputs.table import ROWS_AT_ONCE, TableFile, read_table
 from digits.prediction.incremental import KEEP, LEDGERS, Ledger, LedgerLine, ledger_directory, read_ledger
 from digits.prediction.own_files import OwnFiles
 from digits.prediction.service import inbox_lock
@@ -149,7 +149,8 @@ def _keep_rows(out: Path, rows: Mapping[Key, LedgerLine], today: str) -> set[Key
     target = removed_rows_path(out, today)
     if not new or target.exists():
         return kept
-    columns, form = TableFile.open(out).columns, format_of(out)
+    table = TableFile.open(out)
+    columns, form = table.columns, table.format
     parts = (new[start : start + ROWS_AT_ONCE] for start in range(0, len(new), ROWS_AT_ONCE))
     with replacing(target) as file:
         form.join((form.encode([tuple(row.values()) for row in part], columns) for part in parts), columns, file)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 
@@ -24,10 +24,10 @@ Value = str | int | float | None
 Row = Sequence[Value]
 Kind = Literal["text", "integer", "number"]
 Rows = Generator[Record, None, None]
+CsvDialect = Literal["standard", "excel"]
 
 DECIMALS = 6
 ROWS_AT_ONCE = 2_000
-_QUOTED = re.compile(r'[",\r\n]')
 
 
 class Column(NamedTuple):
@@ -84,12 +84,23 @@ class Format(Protocol):
         """Return the number of rows per part of a table; a default if the file does not show it."""
 
 
-def format_of(path: Path) -> Format:
+def format_of(path: Path, dialect: CsvDialect = "standard") -> Format:
     """Return the format of a table by the extension of its file.
 
+    Args:
+        path: path of the table.
+        dialect: dialect of a CSV table; other tables have none but the default.
+
     Raises:
-        UsageError: if no format has this extension, or its library is not installed.
+        UsageError: if no format has this extension, or its library is not installed, or it has no dialects.
     """
+    if dialect != "standard":
+        if path.suffix.lower() != ".csv":
+            raise UsageError(
+                f"{path}: found csv_dialect {dialect}, which only a table whose name ends in .csv can have; "
+                "name such a table, or leave csv_dialect out"
+            )
+        return Csv(dialect)
     if path.suffix.lower() == ".parquet":
         require_extra("pyarrow", f"{path}: Parquet")
     try:
@@ -136,6 +147,18 @@ def _rows(path: Path, columns: Sequence[Column]) -> Iterator[Record]:
         yield from rows
 
 
+def _dialect_of(path: Path) -> CsvDialect:
+    if path.suffix.lower() != ".csv":
+        return "standard"
+    with _reading(path), path.open("rb") as file, _as_text(file) as text:
+        return dialect_of_header(text.readline())
+
+
+def dialect_of_header(header: str) -> CsvDialect:
+    """Return the dialect of a CSV file by its first line. No column of the table has a separator in its name."""
+    return "excel" if header.count(";") > header.count(",") else "standard"
+
+
 def _kind_of(name: str) -> Kind:
     if re.fullmatch(r"p\d+|top\d+_confidence", name):
         return "number"
@@ -162,12 +185,14 @@ class TableFile:
         columns: columns in order; those of an old table lack `PAGE`.
         probabilities: whether the table has one probability column per class.
         top_k: rank of the least likely class that has a column.
+        dialect: dialect of a CSV table.
     """
 
     path: Path
     columns: tuple[Column, ...]
     probabilities: bool
     top_k: int
+    dialect: CsvDialect = "standard"
 
     @classmethod
     def open(cls, path: Path) -> "TableFile":
@@ -183,7 +208,12 @@ class TableFile:
         expected = [column.name for column in columns]
         if names not in (expected, expected[:-1]):
             raise UsageError(f"{path}: expected the columns that `digits predict` writes, found {', '.join(names)}")
-        return cls(path, columns[: len(names)], bool(classes), top_k)
+        return cls(path, columns[: len(names)], bool(classes), top_k, _dialect_of(path))
+
+    @property
+    def format(self) -> Format:
+        """Format in which the table is written."""
+        return format_of(self.path, self.dialect)
 
     def rows(self) -> Iterator[Record]:
         """Return the rows in order; an empty value is None.
@@ -204,7 +234,7 @@ class TableFile:
         Raises:
             UsageError: if the bytes differ, so the table was edited.
         """
-        form = format_of(self.path)
+        form = self.format
         if isinstance(form, Parquet):
             return
         digest, rows = _Hash(), self.rows()
@@ -241,31 +271,40 @@ def _by_column(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[tuple
 
 
 class Csv:
-    """CSV format: RFC 4180, but with LF line ends; UTF-8, commas, double quotes where needed, six decimals."""
+    """CSV format: RFC 4180, but with LF line ends; UTF-8, double quotes where needed, six decimals.
+
+    Args:
+        dialect: `standard` has commas. `excel` has semicolons, decimal commas and a byte order mark: the form that
+            Excel opens by a double click, on a system that writes decimal commas. Either is read, whatever this is.
+    """
+
+    def __init__(self, dialect: CsvDialect = "standard") -> None:
+        self._separator, self._point, self._start = _MARKS[dialect]
+        self._quoted = re.compile(rf'["{self._separator}\r\n]')
 
     def encode(self, rows: Sequence[Row], columns: Sequence[Column]) -> bytes:
         """Return the rows as lines."""
-        cells = [_CSV_CELLS[column.kind](values) for column, values in _by_column(rows, columns)]
-        return "".join([line + "\n" for line in map(",".join, zip(*cells, strict=True))]).encode()
+        cells = [self._cells(column.kind, values) for column, values in _by_column(rows, columns)]
+        return "".join([line + "\n" for line in map(self._separator.join, zip(*cells, strict=True))]).encode()
 
     def join(self, parts: Iterable[bytes], columns: Sequence[Column], file: BinaryIO) -> None:
         """Write the header and the parts."""
-        file.write(",".join(column.name for column in columns).encode() + b"\n")
+        file.write((self._start + self._separator.join(column.name for column in columns)).encode() + b"\n")
         file.writelines(parts)
 
     def names(self, file: BinaryIO) -> list[str]:
         """Return the cells of the header."""
         with _as_text(file) as text:
-            return next(csv.reader(text, strict=True), [])
+            return next(_reader(text)[0], [])
 
     def read(self, file: BinaryIO, columns: Sequence[Column]) -> Rows:
         """Yield the rows below the header; empty lines are skipped."""
         with _as_text(file) as text:
-            cells = csv.reader(text, strict=True)
+            cells, point = _reader(text)
             next(cells)
             for row in filter(None, cells):
                 try:
-                    values = _read_cells(row, columns)
+                    values = _read_cells(row, columns, point)
                 except ValueError as error:
                     raise ValueError(f"line {cells.line_num}: {error}") from error
                 yield values
@@ -273,6 +312,50 @@ class Csv:
     def part_size(self, file: BinaryIO) -> int:  # noqa: ARG002
         """Return the default, because the bytes of the file do not depend on its parts."""
         return ROWS_AT_ONCE
+
+    def _cells(self, kind: Kind, values: Sequence[Any]) -> list[str]:
+        if kind == "text":
+            return self._text_cells(values)
+        if kind == "integer":
+            return ["" if value is None else str(value) for value in values]
+        cells = ["" if value is None else f"{value:.{DECIMALS}f}" for value in values]
+        return cells if self._point == "." else [cell.replace(".", self._point) for cell in cells]
+
+    def _text_cells(self, values: Sequence[Any]) -> list[str]:
+        """Return the cells of a text column, quoted where needed.
+
+        The whole column is searched at once, because hardly any column needs quotes.
+        """
+        texts = ["" if value is None else value for value in values]
+        return [self._quote(text) for text in texts] if self._quoted.search("".join(texts)) else texts
+
+    def _quote(self, text: str) -> str:
+        return '"' + text.replace('"', '""') + '"' if self._quoted.search(text) else text
+
+
+_MARKS: dict[CsvDialect, tuple[str, str, str]] = {"standard": (",", ".", ""), "excel": (";", ",", "\ufeff")}
+"""Separator, decimal point and start of the file, by dialect."""
+
+
+def _reader(text: io.TextIOWrapper) -> tuple[Any, str]:
+    """Return a reader of the lines of a CSV file, and its decimal point."""
+    header = text.readline()
+    separator, point, _ = _MARKS[dialect_of_header(header)]
+    return csv.reader(chain([header], text), delimiter=separator, strict=True), point
+
+
+def _read_cells(row: Sequence[str], columns: Sequence[Column], point: str) -> Record:
+    if len(row) != len(columns):
+        raise ValueError(f"expected {len(columns)} values, found {len(row)}")
+    return {
+        column.name: _READ_CELLS[column.kind](cell.replace(point, ".") if column.kind == "number" else cell)
+        if cell
+        else None
+        for column, cell in zip(columns, row, strict=True)
+    }
+
+
+_READ_CELLS: dict[Kind, Callable[[str], Value]] = {"text": str, "integer": int, "number": float}
 
 
 @contextmanager
@@ -282,45 +365,6 @@ def _as_text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
         yield text
     finally:
         text.detach()
-
-
-def _text_cells(values: Sequence[Any]) -> list[str]:
-    """Return the cells of a text column, quoted where needed.
-
-    The whole column is searched at once, because hardly any column needs quotes.
-    """
-    texts = ["" if value is None else value for value in values]
-    return [_quoted(text) for text in texts] if _QUOTED.search("".join(texts)) else texts
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
-
-
-def _integer_cells(values: Sequence[Any]) -> list[str]:
-    return ["" if value is None else str(value) for value in values]
-
-
-def _number_cells(values: Sequence[Any]) -> list[str]:
-    return ["" if value is None else f"{value:.{DECIMALS}f}" for value in values]
-
-
-_CSV_CELLS: dict[Kind, Callable[[Sequence[Any]], list[str]]] = {
-    "text": _text_cells,
-    "integer": _integer_cells,
-    "number": _number_cells,
-}
-
-
-def _read_cells(row: Sequence[str], columns: Sequence[Column]) -> Record:
-    if len(row) != len(columns):
-        raise ValueError(f"expected {len(columns)} values, found {len(row)}")
-    return {
-        column.name: _READ_CELLS[column.kind](cell) if cell else None for column, cell in zip(columns, row, strict=True)
-    }
-
-
-_READ_CELLS: dict[Kind, Callable[[str], Value]] = {"text": str, "integer": int, "number": float}
 
 
 class JsonLines:

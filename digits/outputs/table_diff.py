@@ -35,7 +35,7 @@ def write_differences(table: TableFile, other: TableFile, file: BinaryIO) -> int
         other: table of the other version.
         file: open file to write.
     """
-    form, count = Csv(), 0
+    form, count = Csv(table.dialect), 0
 
     def parts() -> Iterator[bytes]:
         nonlocal count

@@ -8,6 +8,7 @@ from pydantic import Field
 from digits.images.folder import LinkRule
 from digits.images.formats import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS, Mode, OtherFormat
 from digits.images.pages import PageChoice
+from digits.outputs.table import CsvDialect
 from digits.settings import Settings
 
 Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -38,6 +39,11 @@ class PredictionConfig(Settings):
         1, ge=1, le=100, description="Number of most likely classes in the table, with their probabilities."
     )
     probabilities: bool = Field(False, description="Add one column per class with its probability.")
+    csv_dialect: CsvDialect = Field(
+        "standard",
+        description="Dialect of a CSV table: `standard` has commas, `excel` has semicolons, decimal commas and a byte "
+        "order mark, for Excel on a system that writes decimal commas.",
+    )
     incremental: bool = Field(
         False,
         description="Predict only files that are new or changed since the last incremental run into the same table. A "

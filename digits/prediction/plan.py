@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # a worker process must not load pydantic
     from digits.images.folder import LinkRule
     from digits.images.formats import Mode, OtherFormat
     from digits.images.pages import PageChoice
+    from digits.outputs.table import CsvDialect
     from digits.status import Status
 
 PLAN_FILE = "plan.json"
@@ -53,7 +54,7 @@ class Options(NamedTuple):
 
     `others` are the additional formats to read (`PredictionConfig.other_formats`). A prediction with a confidence below
     `threshold` gets the status `uncertain`. `pages` are the pages to read of a file with several,
-    and `links` the links to follow.
+    and `links` the links to follow. `dialect` is that of a CSV table.
     """
 
     normalize: "Mode"
@@ -66,6 +67,7 @@ class Options(NamedTuple):
     threshold: float = 0
     pages: "PageChoice" = "all"
     links: "LinkRule" = "no"
+    dialect: "CsvDialect" = "standard"
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ class Plan:
     @property
     def table_format(self) -> Format:
         """Format of the table."""
-        return format_of(self.out)
+        return format_of(self.out, self.options.dialect)
 
     @property
     def rows(self) -> int:

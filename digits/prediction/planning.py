@@ -81,7 +81,7 @@ def plan_predictions(source: Path, *, model: OnnxModel, options: PredictionConfi
             without `force`, the run would overwrite a file of somebody else or drop most rows of a table.
         StoreError: if the plan cannot be written.
     """
-    format_of(out)
+    format_of(out, options.csv_dialect)
     if options.replace_version is not None and (options.incremental or options.files_from is not None):
         raise UsageError(
             "replace_version: the table determines which files are predicted, so neither incremental nor files_from "
@@ -153,7 +153,7 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
     table = None
     if options.replace_version is not None:
         table = open_replaceable_table(out, options.replace_version, model)
-        kept = {"probabilities": table.probabilities, "top_k": table.top_k}
+        kept = {"probabilities": table.probabilities, "top_k": table.top_k, "csv_dialect": table.dialect}
         every = {"all_files": True, "system_files": True, "recursive": True, "include": (), "exclude": ()}
         options = options.model_copy(update=kept | every)
     chosen = _options_for(model, options)
@@ -403,6 +403,7 @@ def _options_for(model: OnnxModel, options: PredictionConfig) -> Options:
         0 if options.max_error is None else threshold_for(model.risk_steps, options.max_error),
         options.pages,
         options.follow_links,
+        options.csv_dialect,
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,27 @@ def inbox_lock(store: Store, folder: Path) -> Iterator[bool]:
         yield free
 
 
+@contextmanager
+def temporary_table(store: Store, source: Path, ending: str) -> Iterator[Path]:
+    """Yield the path of a table that is removed at the end, with the files beside it.
+
+    The path is the same for each run of a folder, so that an interrupted run is resumed; only a run beside another one
+    has a path of its own.
+
+    Args:
+        store: artifact store.
+        source: folder, archive or single image.
+        ending: extension of the table.
+    """
+    name = f"table-{digest_of(ascii(str(source.absolute())))[:32]}"
+    with store.try_lock(name) as free:
+        place = store.temporary / (name if free else f"{name}-{secrets.token_hex(8)}")
+        try:
+            yield place / f"predictions{ending}"
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
 def plan_predictions(store: Store, source: Path, *, model: str, out: Path | None, options: PredictionConfig) -> Plan:
     """Plan the prediction of a folder with a registered model; see `digits.prediction.planning.plan_predictions`."""
     return planning.plan_predictions(
@@ -149,7 +171,7 @@ def plan_shadow(store: Store, source: Path, *, shadow: str, out: Path, options: 
         raise UsageError(
             "files_from: found standard input, which cannot be read for two model versions; name a file instead"
         )
-    changes = {"incremental": False, "verify": False, "replace_version": None}
+    changes = {"incremental": False, "verify": False, "replace_version": None, "csv_dialect": "standard"}
     table = store.temporary / f"shadow-{digest_of(ascii(str(out.absolute())))[:32]}" / "predictions.jsonl"
     return plan_predictions(store, source, model=shadow, out=table, options=options.model_copy(update=changes))
 

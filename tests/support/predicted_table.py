@@ -22,7 +22,14 @@ class Table(NamedTuple):
     images: Path
 
 
-def predict(place: Path, make_pictures: MakePictures, *, name: str = "table.csv", version: int = 1) -> Table:
+def predict(
+    place: Path,
+    make_pictures: MakePictures,
+    *,
+    name: str = "table.csv",
+    version: int = 1,
+    options: PredictionConfig = OPTIONS,
+) -> Table:
     """Predict a folder of images, some of which are uncertain and some rejected."""
     images = make_pictures(place / "scans", IMAGES)
     directory = place / "model"
@@ -30,7 +37,7 @@ def predict(place: Path, make_pictures: MakePictures, *, name: str = "table.csv"
         add_novelty_output(write_model(directory), above=2.43, temperature=1.0, steps=[[0.36, 100, 1, 0.04]])
     model = OnnxModel.load(directory, version=version)
     out = place / name
-    publish.predict_folder(images, model=model, options=OPTIONS, out=out, work=place / "work")
+    publish.predict_folder(images, model=model, options=options, out=out, work=place / "work")
     return Table(Store(place / "artifacts"), out, images)
 
 

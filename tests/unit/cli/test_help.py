@@ -22,8 +22,11 @@ FLOWS = {"train": train, "tune": tune, "predict": predict_folder}
 FIELDS = {"dataset": "datasets", "other_format": "other_formats"}
 """Names of settings that differ from their options, which may be repeated."""
 PARAMETERS = {"path": "folder"}
-OWN = {"artifacts", "json", "config", "space", "state", "deploy", "track", "help"}
-"""Options whose text is not compared: they are no setting, or they name the file or directory that has the setting."""
+OWN = {"artifacts", "json", "config", "space", "state", "deploy", "track", "help", "form"}
+"""Options whose text is not compared: they are no setting, or they name the file or directory that has the setting.
+
+`form` is the format of standard output, which a flow has not.
+"""
 
 
 def options_of(command: str) -> dict[str, Any]:

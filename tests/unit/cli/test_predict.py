@@ -1,14 +1,25 @@
 """Tests of what `digits predict` prints, and of its exit codes."""
 
 import json as jsonlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from digits.cli.deployed import EndedRun
-from digits.cli.predict import describe_summary, print_ended, print_summary, summary_values
+from digits.cli.predict import BROKEN_PIPE, describe_summary, predict, print_ended, print_summary, summary_values
+from digits.errors import UsageError
 from digits.outputs.summary import Failure, LeastCertain, PredictionSummary
+from digits.store.artifacts import Store
+from tests.support import faults
+from tests.support.networks import tiny_store
 from tests.support.summaries import EMPTY
+from tests.support.tiny_model import MakePictures
 
 NOTHING = replace(EMPTY, skipped={"heic-file": 2, "link": 5})
 ONE = replace(NOTHING, images=1, statuses={"ok": 1})
@@ -100,3 +111,66 @@ def test_a_single_image_without_a_prediction_has_its_error_first(capsys: pytest.
     values = jsonlib.loads(capsys.readouterr().out)
     assert (values["label"], values["confidence"], values["error"]) == (None, None, "it is truncated")
     assert "label" not in summary_values(replace(failed, images=2))
+
+
+def run(*arguments: object) -> tuple[str, str]:
+    """Run the command `predict` in this process; return its standard output and standard error."""
+    app = typer.Typer()
+    app.command()(predict)
+    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    return done.stdout, done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of images beside the artifact root `root`."""
+    monkeypatch.setattr(os, "fsync", faults.no_sync)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    tiny_store(tmp_path / "root")
+    return make_pictures(tmp_path / "in", 3)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("options", "ending"), [((), ".csv"), (("--format", "jsonl"), ".jsonl"), (("--csv-dialect", "excel"), ".csv")]
+)
+def test_standard_output_has_the_bytes_of_the_file_and_nothing_else(
+    folder: Path, options: tuple[str, ...], ending: str
+) -> None:
+    """The summary is on standard error, also as JSON; no temporary file is left."""
+    root, table = folder.parent / "root", folder.parent / f"t{ending}"
+    given = (folder, "--artifacts", root)
+    shown = run(*given, "--out", table, *(() if "--format" in options else options))
+    out, err = run(*given, "--out", "-", *options)
+    assert out.encode() == table.read_bytes()
+    assert "3 images predicted with model version 1" in shown[0]
+    assert "3 images predicted with model version 1" in err
+    assert "table" not in err
+    assert run(*given, "--out", "-", "--json", *options)[0] == out
+    assert not any(Store(root).temporary.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--out", "-", "--incremental", "--track"), "--out -: found --incremental, --track, which standard output"),
+        (("--out", "-", "--shadow", "1"), "found --shadow"),
+        (("--out", "-", "--format", "jsonl", "--csv-dialect", "excel"), "found --csv-dialect with --format jsonl"),
+        (("--out", "x.csv", "--format", "csv"), "--format: found csv, which is for standard output"),
+        (("--format", "jsonl"), "--format: found jsonl, which is for standard output"),
+    ],
+)
+def test_options_that_do_not_suit_the_place_of_the_table_are_refused(options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run("scans", *options)
+
+
+def test_a_broken_pipe_ends_the_command_quietly() -> None:
+    """With the exit code of a process that SIGPIPE ended."""
+    code = "import io; from digits.cli.predict import write_output; write_output(io.BytesIO(bytes(1_000_000)))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == BROKEN_PIPE

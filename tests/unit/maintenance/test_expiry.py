@@ -68,6 +68,16 @@ def test_nothing_is_removed_unless_asked_for(store: Store) -> None:
     assert [path for path in before if not path.exists()] == []
 
 
+def test_the_table_of_removed_rows_has_the_form_of_the_table(store: Store, tmp_path: Path) -> None:
+    """Also that for Excel."""
+    options = PredictionConfig(incremental=True, processes=1, csv_dialect="excel")
+    table = default_table(store, store.inbox)
+    api.predict(store.inbox, options=options, artifacts=store.root, out=table)
+    before = table.read_bytes()
+    assert len(remove_images(store, today="2026-11-28")) == IMAGES
+    assert table.with_name("predictions.removed-2026-11-28.csv").read_bytes() == before
+
+
 def test_each_row_is_in_the_table_or_in_a_table_of_removed_rows(store: Store, make_pictures: MakePictures) -> None:
     """Also when images arrive between two removals. Other files stay in the inbox."""
     table = default_table(store, store.inbox)

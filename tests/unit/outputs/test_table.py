@@ -54,6 +54,42 @@ def test_csv_has_exactly_the_documented_bytes() -> None:
     )
 
 
+EXCEL = (
+    b"\xef\xbb\xbfpath;prediction;confidence;status;error;width;height;sha256;novelty;model_version;page\n"
+    b'"comma, ""quote"".png";NA;1,000000;ok;;1;1;' + b"cd" * 32 + b";0,250000;3;12\n"
+    b"007.png;;;denied;no permission, none;;;;;3;\n"
+)
+
+
+def test_csv_for_excel_has_exactly_the_documented_bytes_and_is_read_back(tmp_path: Path) -> None:
+    """It counts as unedited; pandas reads it with the documented arguments. A semicolon in a text is quoted."""
+    kind, path = format_of(Path("x.CSV"), "excel"), tmp_path / "x.csv"
+    with path.open("wb") as file:
+        kind.join([kind.encode(ROWS[1:], COLUMNS)], COLUMNS, file)
+    assert path.read_bytes() == EXCEL
+    assert [tuple(row.values()) for row in read_table(path)] == ROWS[1:]
+    found = TableFile.open(path)
+    assert found.dialect == "excel"
+    found.require_unedited()
+    frame = pd.read_csv(path, sep=";", decimal=",", dtype={"prediction": str}, keep_default_na=False, na_values=[""])
+    assert frame["confidence"].tolist()[0] == 1.0
+    assert kind.encode([("a", *ROWS[2][1:4], "no; none", *ROWS[2][5:])], COLUMNS) == b'a;;;denied;"no; none";;;;;3;\n'
+
+
+def test_a_table_that_excel_has_saved_is_read(tmp_path: Path) -> None:
+    """With semicolons, decimal commas and other line ends, as on a system with decimal commas."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(EXCEL.replace(b"1,000000", b"1").replace(b"0,250000", b"0,25").replace(b"\n", b"\r\n"))
+    assert [tuple(row.values()) for row in read_table(path)] == ROWS[1:]
+    with pytest.raises(UsageError, match="predict the folder again"):
+        TableFile.open(path).require_unedited()
+
+
+def test_only_csv_has_dialects() -> None:
+    with pytest.raises(UsageError, match=r"found csv_dialect excel, which only a table whose name ends in \.csv"):
+        format_of(Path("x.jsonl"), "excel")
+
+
 def test_csv_is_read_back_by_python_and_by_pandas() -> None:
     content = table("x.csv", ROWS[:1], [], ROWS[1:])
     assert list(csv.reader(io.StringIO(content.decode(), newline="")))[1:] == CELLS

@@ -118,6 +118,17 @@ def test_only_new_changed_and_renamed_files_are_predicted(job: Job, ending: str)
     assert job.run().images == 11
 
 
+def test_a_table_for_excel_is_updated(job: Job) -> None:
+    """Its rows are reused. A change of the dialect predicts all images, so that the table has one dialect."""
+    job.options["csv_dialect"] = "excel"
+    job.run()
+    write(job.folder / "new.png", 50)
+    assert job.run().unchanged == 11
+    assert job.out.read_bytes().startswith(b"\xef\xbb\xbfpath;prediction;")
+    del job.options["csv_dialect"]
+    assert job.run().unchanged == 0
+
+
 def test_unchanged_files_are_not_opened(job: Job, opened: list[bytes]) -> None:
     """Size, modification time and inode are enough; rows without a prediction are reused too."""
     first = predict_folder(job.folder, **job.arguments())

@@ -14,7 +14,7 @@ from PIL import Image
 from digits.errors import StoreError, UsageError
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import PredictionSummary, summary_path
-from digits.outputs.table import TableFile, format_of
+from digits.outputs.table import TableFile
 from digits.prediction.config import PredictionConfig
 from digits.prediction.planning import plan_predictions
 from digits.prediction.publish import merge_parts, predict_folder
@@ -65,7 +65,7 @@ class Job:
 
     def write(self, table: TableFile, rows: list[dict[str, Any]]) -> None:
         """Write rows as a table, in parts of four."""
-        form = format_of(self.out)
+        form = table.format
         encoded = [tuple(row.values()) for row in rows]
         with self.out.open("wb") as file:
             parts = [form.encode(encoded[first : first + 4], table.columns) for first in range(0, len(rows), 4)]
@@ -115,6 +115,15 @@ def test_a_table_by_one_version_becomes_the_table_of_the_other(job: Job, ending:
     expected = job.out.read_bytes()
     job.predict(job.old, probabilities=True, top_k=3)
     assert job.out.read_bytes() != expected
+    job.replace()
+    assert job.out.read_bytes() == expected
+
+
+def test_a_table_for_excel_stays_one(job: Job) -> None:
+    """Whatever the options say."""
+    job.predict(job.new, csv_dialect="excel")
+    expected = job.out.read_bytes()
+    job.predict(job.old, csv_dialect="excel")
     job.replace()
     assert job.out.read_bytes() == expected
 

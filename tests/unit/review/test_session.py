@@ -63,6 +63,13 @@ class TestQueue:
         with opened(table) as first, opened(other) as second:
             assert first.queue == second.queue
 
+    def test_reads_a_table_for_excel(self, table: Table, make_pictures: MakePictures) -> None:
+        """The same images in the same order."""
+        options = predicted_table.OPTIONS.model_copy(update={"csv_dialect": "excel"})
+        other = predicted_table.predict(table.path.parent, make_pictures, name="excel.csv", options=options)
+        with opened(table) as first, opened(other) as second:
+            assert first.queue == second.queue
+
     def test_shows_the_image_and_the_network_input(self, table: Table) -> None:
         """Both pictures are encoded from the decoded pixels."""
         with opened(table) as review:
