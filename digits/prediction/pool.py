@@ -127,6 +127,8 @@ class WorkerPool:
             self._free.release()
             raise
         self._acquired.add(worker)
+        if self.closed:  # while the worker was being started
+            worker.kill()
         return worker
 
     def _take(self) -> WorkerProcess:

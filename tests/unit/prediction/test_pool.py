@@ -145,7 +145,7 @@ def acquired(pool: WorkerPool) -> WorkerProcess:
 def test_tasks_that_share_a_pool_do_not_deadlock(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each asks for both workers, and there are more tasks than workers."""
     monkeypatch.setattr(pool_module, "IMAGES_PER_PROCESS", 1)
-    with faults.at_most(60), WorkerPool(2) as pool, ThreadPoolExecutor(3) as threads:
+    with faults.at_most(300), WorkerPool(2) as pool, ThreadPoolExecutor(3) as threads:
         for _ in range(5):
             for job in [threads.submit(run_workers, plan, pool, shards=group) for group in ([0, 1], [2], [3])]:
                 job.result()
@@ -240,13 +240,16 @@ def test_a_worker_that_cannot_start_is_an_error(plan: Plan, pool: WorkerPool, mo
         run_workers(plan, pool)
 
 
-def predict_undisturbed(plan: Plan) -> list[list[str]]:
-    """Return the rows of each shard, predicted without a fault; make all shards pending again, with short limits."""
+def predict_undisturbed(plan: Plan, status: str) -> list[list[str]]:
+    """Return the rows of each shard, predicted without a fault; make all shards pending again.
+
+    The time limit is short where an image is to exceed it.
+    """
     run_worker(plan)
     expected = [plan.part_path(shard, ".part").read_text().splitlines() for shard in plan.shards]
     for shard in plan.shards:
         plan.uncommit(shard)
-    object.__setattr__(plan, "options", plan.options._replace(max_seconds=0.4))
+    object.__setattr__(plan, "options", plan.options._replace(max_seconds=1.5 if status == "timeout" else 600))
     plan.write()
     return expected
 
@@ -256,7 +259,7 @@ def test_a_deadly_image_gets_a_status_and_leaves_all_other_rows_unchanged(
     plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, status: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It crashes its process, never ends, or allocates too much memory."""
-    expected = predict_undisturbed(plan)
+    expected = predict_undisturbed(plan, status)
     disturb(monkeypatch, DECODE, has_content_of(plan.source / "0004.png"), FAULTS[status])
     steps = Steps()
     run_workers(plan, pool, progress=steps)
@@ -282,7 +285,7 @@ def test_a_file_that_cannot_even_be_read_gets_a_status(
     plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch, status: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its hash is unknown, and no worker reads it again. The other rows are those of an undisturbed run."""
-    expected = predict_undisturbed(plan)
+    expected = predict_undisturbed(plan, status)
     disturb(monkeypatch, READ, "arguments[1].path == b'0004.png'", FAULTS[status])
     run_workers(plan, pool)
     found = [plan.part_path(shard, ".part").read_text().splitlines() for shard in plan.shards]
@@ -382,7 +385,7 @@ def test_closing_the_pool_from_another_thread_stops_run_workers(
     plan: Plan, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It raises an error that says how to resume; no shard is committed."""
-    monkeypatch.setattr(process_module, "WORKER_PROGRAM", "import time; time.sleep(60)")
+    monkeypatch.setattr(process_module, "WORKER_PROGRAM", "import time; time.sleep(600)")
     started = count_starts(monkeypatch)
     errors: list[str] = []
 
@@ -397,9 +400,26 @@ def test_closing_the_pool_from_another_thread_stops_run_workers(
     while not started:
         time.sleep(0.01)
     pool.close()
-    thread.join(20)
+    thread.join(120)
     assert errors == ["the prediction was stopped; run the same command again to resume it"]
     assert plan.pending_shards() == [0, 1, 2, 3]
+
+
+def test_a_worker_that_starts_while_the_pool_is_closed_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise its job would go on after Ctrl-C."""
+    pool, real = WorkerPool(1), pool_module.take_worker
+
+    def take_late() -> WorkerProcess:
+        worker = real()
+        pool.close()
+        return worker
+
+    monkeypatch.setattr(process_module, "WORKER_PROGRAM", "import time; time.sleep(600)")
+    monkeypatch.setattr(pool_module, "take_worker", take_late)
+    worker = acquired(pool)
+    with faults.at_most(120):
+        assert worker.collect_exit()[0] == -signal.SIGKILL
+    pool.discard(worker)
 
 
 def test_a_removed_plan_is_no_work_and_no_error(plan: Plan, pool: WorkerPool) -> None:
