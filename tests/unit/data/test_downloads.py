@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import socket
 import tarfile
 import threading
@@ -288,23 +289,23 @@ class TestMisbehaviour:
         start = time.monotonic()
         limits = Limits(timeout=5, deadline=0.3, max_bytes=100_000)
         assert "stopped at the time limit of 0.3 s" in failure(make_dataset(npz_route(server), limits=limits), tmp_path)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 15
         assert files_under(tmp_path) == []
 
     def test_the_time_limit_applies_to_the_whole_route(self, server, tmp_path):
-        """Four files with retries and pauses have the time of one route."""
+        """Four files with retries and pauses have the time of one route: the second pause would exceed it."""
         serve_idx(server)
         server.answers[f"idx/{TRAIN_LABELS}.gz"] = 500
         start = time.monotonic()
-        limits = Limits(deadline=0.3, attempts=9, pause=0.1)
+        limits = Limits(deadline=4, attempts=9, pause=2.1)
         assert "HTTP 500" in failure(make_dataset(idx_route(server), limits=limits), tmp_path)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 15
         assert len(server.requests) <= 4
 
     def test_a_server_that_sends_nothing_times_out(self, server, tmp_path):
         """A timeout is a temporary failure, and retried."""
         server.answers["all.npz"] = send_nothing
-        limits = Limits(timeout=0.1, attempts=2, pause=0.01)
+        limits = Limits(timeout=1, attempts=2, pause=0.01)
         message = failure(make_dataset(npz_route(server), limits=limits), tmp_path)
         assert "the server did not respond in time" in message
         assert server.requests == ["all.npz"] * 2
@@ -487,9 +488,9 @@ class TestNpm:
         script = 'sleep 60 & echo $! > "$here/child"; wait'
         start = time.monotonic()
         with self.program(tmp_path, script) as route:
-            message = failure(make_dataset(route, limits=Limits(deadline=0.5)), tmp_path / "downloads")
-        assert "stopped at the time limit of 0 s" in message or "stopped at the time limit of 1 s" in message
-        assert time.monotonic() - start < 5
+            message = failure(make_dataset(route, limits=Limits(deadline=3)), tmp_path / "downloads")
+        assert re.search(r"stopped at the time limit of [0-3] s", message)
+        assert time.monotonic() - start < 30
         assert wait_until_gone(int((tmp_path / "child").read_text()))
 
 
@@ -505,7 +506,7 @@ def pack(path, members):
             archive.addfile(entry, io.BytesIO(content or b""))
 
 
-def wait_until_gone(process, seconds=5):
+def wait_until_gone(process, seconds=60):
     """Return whether a process ends, or becomes a zombie, within some seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

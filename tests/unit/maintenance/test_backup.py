@@ -562,7 +562,7 @@ def test_the_database_is_copied_while_it_is_written(store: Store, database: Path
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        assert started.wait(30)
+        assert started.wait(120)
         for number in range(3):
             new = tmp_path / f"new{number}"
             restore(back_up(store, tmp_path / f"{number}.tar.zst", database=database).path, Store(new))

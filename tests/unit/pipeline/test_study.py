@@ -134,7 +134,7 @@ def test_the_trial_of_a_killed_process_can_be_claimed(study: Study) -> None:
     ready = context.Event()
     process = context.Process(target=hold, args=(study, ready))
     process.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     with study.claim_trial(1) as held:
         assert held is None
     os.kill(process.pid or 0, signal.SIGKILL)

@@ -122,7 +122,7 @@ def test_a_silent_server_is_waited_for_only_a_limited_time() -> None:
         silent.listen()
         begun = time.monotonic()
         assert not answers(f"http://127.0.0.1:{silent.getsockname()[1]}/api", seconds=0.1)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 30
 
 
 def test_a_server_of_another_protocol_does_not_answer() -> None:

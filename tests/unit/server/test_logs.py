@@ -46,7 +46,7 @@ def test_a_process_goes_on_writing_to_the_rotated_log(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "for _ in range(2): print('x' * 20, flush=True); input()"]
     with log.open("ab") as out, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out) as process:
         assert process.stdin
-        assert wait_until(lambda: log.stat().st_size > 0, 30)
+        assert wait_until(lambda: log.stat().st_size > 0, 120)
         assert rotate_logs(tmp_path) == [log]
         process.stdin.write(b"\n\n")
         process.stdin.close()

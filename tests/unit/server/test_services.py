@@ -118,7 +118,7 @@ def test_a_process_that_ignores_sigterm_is_killed_with_its_descendants(
     command = f"{deaf}subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True); time.sleep(60)"
     service = Service(tmp_path, "worker")
     process = service.start([sys.executable, "-c", command], {}, directory=tmp_path, api="http://x")
-    assert wait_until(lambda: "began" in service.log.read_text(), 20)
+    assert wait_until(lambda: "began" in service.log.read_text(), 120)
     (started,) = descendants(process.pid)
     assert is_running(started)
     assert service.stop()
@@ -201,7 +201,7 @@ def test_a_process_that_a_signal_has_stopped_ends_at_once(tmp_path: Path) -> Non
     service = Service(tmp_path, "server")
     process = start(service)
     process.send_signal(signal.SIGSTOP)
-    assert wait_until(lambda: is_stopped(process.pid), 20)
+    assert wait_until(lambda: is_stopped(process.pid), 120)
     assert service.stop()
     assert process.wait() == -signal.SIGTERM
 
