@@ -65,12 +65,13 @@ def predict_folder(
     A run with the same parameters as an interrupted one resumes it. Paths are those of the worker's machine.
 
     Args:
-        folder: Folder of images, zip or tar archive of images, or one image file.
-        model: Model version: `champion`, or the number of a version.
-        out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
+        folder: Folder or archive of images, or an image file. Archives are zip and tar files.
+        model: Model version: `champion` or a number.
+        out: Table to write: `.csv`, `.parquet` or `.jsonl`. Its extension is its format. Default:
             `predictions/<folder>-<digest>/predictions.csv` under the artifact root.
-        shadow: Second model version, a number or `challenger` (the newest version), that predicts the folder too. The
-            images on which the two versions differ are written beside the table, to `<table>.shadow.csv`.
+        shadow: Second model version, to compare with. It is a number or `challenger` (the newest version), and predicts
+            the folder too. The images on which the two versions differ are written beside the table, to
+            `<table>.shadow.csv`.
         options: Settings of the prediction: files, limits, and columns of the table.
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the
             project.
@@ -106,8 +107,8 @@ def predict_inbox(
 
     Args:
         folder: Inbox: an existing folder. Empty: `inbox/` under the artifact root, which is created if it is missing.
-        model: Model version: `champion`, or the number of a version. All images are predicted again when it changes.
-        out: Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default:
+        model: Model version: `champion` or a number. All images are predicted again when it changes.
+        out: Table to write: `.csv`, `.parquet` or `.jsonl`. Its extension is its format. Default:
             `predictions/<folder>-<digest>/predictions.csv` under the artifact root.
         options: Settings of the prediction: files, limits, and columns of the table. `incremental` is always on.
         artifacts: Artifact root on the worker. Empty: the worker's `DIGITS_ARTIFACTS`, else `artifacts/` of the

@@ -1,29 +1,55 @@
-"""Option types that several commands share."""
+"""Option types that several commands share, and the page of help of a command.
 
+An option that is a setting has no text of its own. Its help is taken from the description of the field, in the source
+of the settings: importing them would import pydantic, which takes longer than the page of help.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 NOTIFY_VARIABLE = "DIGITS_NOTIFY"
+LIBRARY = Path(__file__).parents[1]
+_TRAINING = ("pipeline/config.py", "training/config.py", "data/config.py")
+SETTINGS = {
+    "predict": ("prediction/config.py",),
+    "inspect": ("prediction/config.py",),
+    "train": _TRAINING,
+    "tune": _TRAINING,
+    "janitor": ("maintenance/retention.py",),
+}
+"""Sources of the settings that are options of each command, relative to `LIBRARY`."""
+FIELDS = {"dataset": "datasets", "other_format": "other_formats"}
+"""Names of settings that differ from their options, which may be repeated."""
+_FIRST = re.compile(r".*?\.(?= |$)")
+_DEFAULT = re.compile(r" Default: .*?\.(?= |$)")
 
 Artifacts = Annotated[
     Path | None,
     typer.Option(
         "--artifacts",
-        help="Artifact root. Default: the variable DIGITS_ARTIFACTS, else `artifacts/` of the project, else of the "
-        "current directory.",
+        metavar="DIR",
+        help="Artifact root. Default: DIGITS_ARTIFACTS.",
     ),
 ]
 State = Annotated[
     Path | None,
     typer.Option(
         "--state",
-        help="Directory with the database, password, logs and locks of the local Prefect server. Default: the variable "
-        "DIGITS_STATE, else `system/` under the artifact root.",
+        metavar="DIR",
+        rich_help_panel="Prefect",
+        help="State of the local server. Default: DIGITS_STATE.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, and JSON with --json.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print the log on standard error.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress bars.")]
 Force = Annotated[
     bool,
     typer.Option("--force", help="Overwrite the file even if Digits did not write it, or if it was changed since."),
@@ -56,3 +82,62 @@ Notify = Annotated[
         f"{NOTIFY_VARIABLE} to keep it out of the list of processes.",
     ),
 ]
+
+
+class Command(TyperCommand):
+    """Command whose options take their help from the settings that they set."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the page of help."""
+        describe_options(self.name or "", self.get_params(ctx))
+        hide_types_of_flags(self.get_params(ctx))
+        super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Return the completions of a word, with the help of the options."""
+        describe_options(self.name or "", self.get_params(ctx))
+        return super().shell_complete(ctx, incomplete)
+
+
+def describe_options(command: str, options: Any) -> None:
+    """Set the help of the options of a command that have none: the short text of the setting of the same name."""
+    texts = {name: text for file in SETTINGS.get(command, ()) for name, text in read_texts(LIBRARY / file).items()}
+    for option in options:
+        option.help = option.help or texts.get(FIELDS.get(option.name, option.name))
+
+
+def hide_types_of_flags(options: Any) -> None:
+    """Leave out the type of each flag on a page of help."""
+    for option in options:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+
+
+def read_texts(source: Path) -> Mapping[str, str]:
+    """Return the short texts of the described settings in a source, by name."""
+    return {name: shorten(text, default) for name, text, default in _described_fields(ast.parse(source.read_text()))}
+
+
+def _described_fields(tree: ast.AST) -> Iterator[tuple[str, str, object]]:
+    """Yield name, description and default of the fields in a source; the default is None if it is no literal."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)):
+            continue
+        texts = [one.value for one in node.value.keywords if one.arg == "description"]
+        if texts and isinstance(texts[0], ast.Constant):
+            yield ast.unparse(node.target), str(texts[0].value), _literal(node.value.args)
+
+
+def _literal(arguments: list[ast.expr]) -> object:
+    try:
+        return ast.literal_eval(arguments[0])
+    except (IndexError, ValueError):
+        return None
+
+
+def shorten(description: str, default: object) -> str:
+    """Return the first sentence of a description, and the default: as the description states it, else the value."""
+    first, stated = _FIRST.match(description), _DEFAULT.search(description)
+    value = ", ".join(default) if isinstance(default, tuple) else "yes" if default is True else str(default or "")
+    text = first.group() if first else description
+    return text + (stated.group() if stated else f" Default: {value}." if value else "")

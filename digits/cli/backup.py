@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from digits.cli.app import Artifacts, AsJson, State
+from digits.cli import runtime
+from digits.cli.app import Artifacts, AsJson, NoProgress, Quiet, State, Verbose
 
 CONNECTION_VARIABLES = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 
@@ -23,12 +24,16 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Replace the archive if it exists.")] = False,
     state: State = None,
     artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
     json: AsJson = False,
 ) -> None:
     """Back up the registry with its artifacts, labels, studies and ledgers, while runs are at work.
 
     The archive is read again to check it. Passwords in the state directory are not part of it.
     """
+    runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
     from digits.cli.output import TerminalProgress, print_json, print_pairs
     from digits.maintenance.backup import back_up
     from digits.server.services import state_directory
@@ -52,12 +57,16 @@ def restore(
     check: Annotated[bool, typer.Option("--check", help="Check the archive only; write nothing.")] = False,
     max_gb: Annotated[float, typer.Option(help="Largest size of the unpacked files, in GB.", min=0)] = 100,
     artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
     json: AsJson = False,
 ) -> None:
     """Restore a backup into an artifact root without model versions. No file is overwritten.
 
     The archive is checked completely before anything is visible. If the command is interrupted, run it again.
     """
+    runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
     from digits.cli.output import TerminalProgress, print_json, print_pairs
     from digits.maintenance.backup import check_archive
     from digits.maintenance.restore import describe

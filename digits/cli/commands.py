@@ -5,6 +5,7 @@ fast.
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ from digits.cli import (
     system,
     train,
 )
+from digits.cli.app import Command, hide_types_of_flags
 from digits.errors import UsageError
 
 RENAMED_OPTIONS = {"--recipe": "--preset"}
@@ -54,7 +56,9 @@ def import_help() -> None:
         setattr(sys.modules[name], _UNUSED_FOR_HELP[name], type(_UNUSED_FOR_HELP[name], (), {}))
     try:
         with suppress(ImportError):
-            import typer.rich_utils  # noqa: F401 - the import is the purpose
+            import typer.rich_utils
+
+            typer.rich_utils.STYLE_OPTIONS_TABLE_PADDING = (0, 1, 0, 0)  # type: ignore[assignment]
     finally:
         for name in added:
             del sys.modules[name]
@@ -74,6 +78,11 @@ class CommandGroup(TyperGroup):
             ctx.with_resource(predict.start_early())
         return super().parse_args(ctx, args)
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the page of help."""
+        hide_types_of_flags(self.get_params(ctx))
+        super().format_help(ctx, formatter)
+
     def invoke(self, context: Any) -> Any:
         """Run the command."""
         try:
@@ -87,26 +96,28 @@ class CommandGroup(TyperGroup):
             raise
 
 
-COMMANDS = (
-    train.train,
-    train.tune,
-    models.promote,
-    models.rollback,
-    predict.predict,
-    inspect.inspect,
-    review.review,
-    system.up,
-    deploy.deploy,
-    system.down,
-    status.status,
-    system.janitor,
-    maintenance.verify,
-    maintenance.repair,
-    backup.backup,
-    backup.restore,
-    demo.demo,
-    init.init,
-)
+PREDICT, MODELS, REVIEW, SYSTEM, UPKEEP = "Predict", "Models", "Review", "System", "Upkeep"
+COMMANDS: dict[Callable[..., None], str] = {
+    predict.predict: PREDICT,
+    inspect.inspect: PREDICT,
+    demo.demo: PREDICT,
+    train.train: MODELS,
+    train.tune: MODELS,
+    models.promote: MODELS,
+    models.rollback: MODELS,
+    review.review: REVIEW,
+    init.init: SYSTEM,
+    system.up: SYSTEM,
+    system.down: SYSTEM,
+    status.status: SYSTEM,
+    deploy.deploy: SYSTEM,
+    system.janitor: UPKEEP,
+    maintenance.verify: UPKEEP,
+    maintenance.repair: UPKEEP,
+    backup.backup: UPKEEP,
+    backup.restore: UPKEEP,
+}
+"""Panel of each command on the page of help of `digits`."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -146,10 +157,10 @@ def create_app(command: str = "") -> typer.Typer:
     )
     named = [one for one in COMMANDS if one.__name__ == command]
     for function in named or COMMANDS:
-        created.command()(function)
+        created.command(cls=Command, rich_help_panel=COMMANDS[function])(function)
     if not named:
-        created.add_typer(models.app, name="models")
-        created.add_typer(drift.app, name="drift")
+        created.add_typer(models.app, name="models", rich_help_panel=MODELS)
+        created.add_typer(drift.app, name="drift", rich_help_panel=REVIEW)
     return created
 
 

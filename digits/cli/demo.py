@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from digits.cli.app import Artifacts
+from digits.cli import runtime
+from digits.cli.app import Artifacts, NoProgress, Quiet, Verbose
 from digits.cli.predict import describe_summary, predict_here
 from digits.cli.train import describe_outcome, train_model
 
@@ -12,8 +13,14 @@ if TYPE_CHECKING:
     from digits.pipeline.champion import Outcome
 
 
-def demo(artifacts: Artifacts = None) -> None:
+def demo(
+    artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
     """Train a model on MNIST, promote it, predict the test images as PNG files, and print where the results are."""
+    runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
     from digits.cli.output import print_notice
     from digits.errors import DownloadError
     from digits.pipeline.config import TrainingRun

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from digits.cli.app import Artifacts, AsJson
+from digits.cli.app import Artifacts, AsJson, Command
 
 if TYPE_CHECKING:
     from digits.prediction.baselines import DriftState
@@ -14,7 +14,7 @@ app = typer.Typer(help="Show how the images of a table have drifted, or accept t
 Table = Annotated[Path, typer.Argument(help="Table of predictions, as written by `digits predict`.")]
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show(table: Table, json: AsJson = False) -> None:
     """Show the baseline of a table, and how the images of the last run differ from it."""
     from digits.prediction.baselines import drift_state
@@ -22,7 +22,7 @@ def show(table: Table, json: AsJson = False) -> None:
     _print(drift_state(table), json=json)
 
 
-@app.command("accept")
+@app.command("accept", cls=Command)
 def accept(table: Table, artifacts: Artifacts = None, json: AsJson = False) -> None:
     """Accept the images of the last run as normal: later runs into the table are compared with them."""
     from digits.prediction.baselines import accept_last_run, drift_state

@@ -14,7 +14,10 @@ CLASSES_SHOWN = 4
 def inspect(
     path: Annotated[Path, typer.Argument(help="Image file.")],
     out: Annotated[
-        Path | None, typer.Option(help="Picture to write, a `.png` file. Default: under the artifact root.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Picture to write, a `.png` file. Default: under the artifact root."
+        ),
     ] = None,
     page: Annotated[int, typer.Option(help="Page of a file with several, as in the table.")] = 1,
     force: Force = False,

@@ -3,7 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
-from digits.cli.app import Artifacts, AsJson
+from digits.cli import runtime
+from digits.cli.app import Artifacts, AsJson, NoProgress, Quiet, Verbose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,11 +15,18 @@ DAMAGED = 4
 """Exit code if something is damaged, the same as for a `StoreError`."""
 
 
-def verify(artifacts: Artifacts = None, json: AsJson = False) -> None:
+def verify(
+    artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+    json: AsJson = False,
+) -> None:
     """Check the hashes of everything under the artifact root; list what is damaged and its remedy.
 
     The exit code is 4 if anything is damaged.
     """
+    runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
     from digits.cli.output import TerminalProgress, print_json, print_table
     from digits.maintenance import integrity
     from digits.settings import artifact_root
@@ -33,11 +41,18 @@ def verify(artifacts: Artifacts = None, json: AsJson = False) -> None:
     sys.exit(DAMAGED if found.damaged else 0)
 
 
-def repair(artifacts: Artifacts = None, json: AsJson = False) -> None:
+def repair(
+    artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+    json: AsJson = False,
+) -> None:
     """Repair what is damaged, as far as it can be restored or recomputed; list the rest.
 
     The exit code is 4 if anything is still damaged.
     """
+    runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
     from digits.cli.output import TerminalProgress, print_json, print_notice
     from digits.maintenance import repair as repair_module
     from digits.settings import artifact_root
@@ -54,7 +69,5 @@ def repair(artifacts: Artifacts = None, json: AsJson = False) -> None:
 
 
 def _print_damage(damaged: "Iterable[Damage]") -> None:
-    from digits.cli.output import print_notice
-
-    for one in damaged:
-        print_notice(f"{one.path}: {one.problem}; {one.remedy}")
+    """Print what is damaged, also with `--quiet`."""
+    sys.stderr.writelines(f"{one.path}: {one.problem}; {one.remedy}\n" for one in damaged)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson
+from digits.cli.app import Artifacts, AsJson, Command
 
 if TYPE_CHECKING:
     from digits.store.registry import Promotion, Registry
@@ -31,7 +31,7 @@ def models(context: typer.Context, artifacts: Artifacts = None, json: AsJson = F
         print_notice("no model versions yet; train one with `digits train`")
 
 
-@app.command("show")
+@app.command("show", cls=Command)
 def show(
     number: Annotated[str, typer.Argument(help="Number of a model version, or `champion`.")],
     artifacts: Artifacts = None,

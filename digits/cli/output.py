@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from digits.progress import Bar
+from digits.progress import SILENT, Bar
 
 FILE_WIDTH = 160
 """Characters per line if the output is not a terminal, so that nothing is cut off in a log."""
@@ -97,14 +97,18 @@ class TerminalProgress:
     """Progress bars on standard error, one per call of `start`.
 
     If standard error is not a terminal, the last state of each bar is printed, and before that a line every
-    `LOG_SECONDS`.
+    `LOG_SECONDS`. With `is_shown` set to False, nothing is printed.
     """
+
+    is_shown: ClassVar[bool] = True
 
     def __init__(self, log_seconds: float = LOG_SECONDS) -> None:
         self._log_seconds = log_seconds
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:  # noqa: ARG002 - a bar per part
         """Start a bar."""
+        if not self.is_shown:
+            return SILENT.start(label, total)
         drawing = Progress(
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=30),

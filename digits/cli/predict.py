@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson, State
+from digits.cli.app import Artifacts, AsJson, NoProgress, Quiet, State, Verbose
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,177 +21,78 @@ if TYPE_CHECKING:
     from digits.outputs.summary import PredictionSummary
     from digits.prediction.config import PredictionConfig
 
-Model = Annotated[str, typer.Option(help="Model version: `champion`, or the number of a version.")]
 OUTPUT = Path("-")
 """Path of a table on standard output."""
 BROKEN_PIPE = 141
 """Exit code if the program that reads the table has ended, as of a process that SIGPIPE ended."""
-Normalize = Annotated[
-    Literal["auto", "mnist", "none"] | None,
-    typer.Option(
-        help="Normalization of the images. `auto` is the mode the model was trained with; `mnist` converts all images "
-        "to MNIST's form; `none` only scales to the network's input size. Default: auto."
-    ),
+Model = Annotated[
+    str,
+    typer.Option(metavar="VERSION", show_default=False, help="Model version: `champion` or a number."),
 ]
+Normalize = Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(metavar="MODE", rich_help_panel="Images")]
+FILES, IMAGES, EXISTING, PREFECT = "Files to take", "Images", "Existing tables", "Prefect"
+"""Panels of the page of help, besides that of the usual options."""
 
 
 def predict(
-    path: Annotated[Path, typer.Argument(help="Folder of images, zip or tar archive of images, or one image file.")],
+    path: Annotated[Path, typer.Argument(help="Folder or archive of images, or an image file.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Table to write; its extension is its format: `.csv`, `.parquet` or `.jsonl`. Default: "
-            "`predictions/<folder>-<digest>/predictions.csv` under the artifact root. `-` writes the table to standard "
-            "output, and the summary to standard error."
-        ),
+        typer.Option("--out", "-o", metavar="FILE", help="Table to write: `.csv`, `.parquet` or `.jsonl`."),
     ] = None,
     form: Annotated[
         Literal["csv", "jsonl"] | None,
-        typer.Option("--format", help="Format of a table on standard output (`--out -`). Default: csv."),
+        typer.Option("--format", metavar="NAME", help="Format for `--out -`: `csv` or `jsonl`."),
     ] = None,
     model: Model = "champion",
-    recursive: Annotated[bool | None, typer.Option(help="Include files in subfolders. Default: yes.")] = None,
-    all_files: Annotated[
-        bool | None,
-        typer.Option("--all-files", help="Take every regular file, not only those with the extension of an image."),
-    ] = None,
-    other_format: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Additional formats to read, with their extensions, besides PNG, JPEG, GIF, BMP, WebP and TIFF."
-        ),
-    ] = None,
-    by_content: Annotated[
-        bool | None,
-        typer.Option(
-            "--by-content",
-            help="Take the files whose first bytes are those of an image format, whatever their names.",
-        ),
-    ] = None,
-    system_files: Annotated[
-        bool | None,
-        typer.Option(
-            "--system-files",
-            help="Also take the files and folders that operating systems, storage devices and version control create, "
-            "such as `._a.png`, `__MACOSX`, `@eaDir` and `.git`. By default, they are left out and counted.",
-        ),
-    ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Take the files that match one of these patterns, whatever their extensions: `*.dat` or `[0-9]*` at "
-            "any depth, `scans/**/page?.png` relative to the folder.",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Leave out the files and folders that match one of these patterns; overrides `include`.",
-        ),
-    ] = None,
+    max_error: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
+    top_k: Annotated[int | None, typer.Option(metavar="N")] = None,
+    probabilities: Annotated[bool | None, typer.Option("--probabilities")] = None,
+    csv_dialect: Annotated[Literal["standard", "excel"] | None, typer.Option(metavar="NAME")] = None,
+    incremental: Annotated[bool | None, typer.Option("--incremental")] = None,
+    force: Annotated[bool | None, typer.Option("--force")] = None,
+    processes: Annotated[int | None, typer.Option("--processes", "-j", metavar="N")] = None,
+    recursive: Annotated[bool | None, typer.Option(rich_help_panel=FILES)] = None,
+    include: Annotated[list[str] | None, typer.Option(metavar="GLOB", rich_help_panel=FILES)] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", rich_help_panel=FILES)] = None,
+    files_from: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=FILES)] = None,
     follow_links: Annotated[
-        Literal["no", "inside", "anywhere"] | None,
-        typer.Option(
-            help="Follow links: `inside` for links to files and folders within the folder, `anywhere` also for links "
-            "that lead out of it, such as those of DVC and git-annex. Default: no.",
-        ),
+        Literal["no", "inside", "anywhere"] | None, typer.Option(metavar="RULE", rich_help_panel=FILES)
     ] = None,
-    files_from: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File that lists the paths to take, one per line or each ended by NUL, absolute or relative to the "
-            "folder. `-` is standard input, but not in a deployment.",
-        ),
-    ] = None,
+    all_files: Annotated[bool | None, typer.Option("--all-files", rich_help_panel=FILES)] = None,
+    by_content: Annotated[bool | None, typer.Option("--by-content", rich_help_panel=FILES)] = None,
+    system_files: Annotated[bool | None, typer.Option("--system-files", rich_help_panel=FILES)] = None,
+    other_format: Annotated[list[str] | None, typer.Option(metavar="NAME", rich_help_panel=FILES)] = None,
     normalize: Normalize = None,
-    probabilities: Annotated[
-        bool | None, typer.Option("--probabilities", help="Add one column per class with its probability.")
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(help="Number of most likely classes in the table, with their probabilities. Default: 1."),
-    ] = None,
-    max_error: Annotated[
-        float | None,
-        typer.Option(
-            help="Target error rate: flag predictions as `uncertain` so that at most this share of the others is "
-            "wrong, estimated on the model's validation images with 95 % confidence. Example: 0.002 for 2 in 1,000. "
-            "Default: flag none."
-        ),
-    ] = None,
-    csv_dialect: Annotated[
-        Literal["standard", "excel"] | None,
-        typer.Option(
-            help="Dialect of a CSV table: `standard` has commas, `excel` has semicolons, decimal commas and a byte "
-            "order mark, for Excel on a system that writes decimal commas. Default: standard."
-        ),
-    ] = None,
-    pages: Annotated[
-        Literal["all", "first"] | None,
-        typer.Option(
-            help="Pages to read of a TIFF or PDF: `all`, with one row per page, or only the `first`. Of animations, "
-            "only the first frame is read. Default: all."
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(help="Largest number of pixels of an image; larger images are not decoded.")
-    ] = None,
-    max_bytes: Annotated[
-        int | None, typer.Option(help="Largest file size in bytes; larger files are not read.")
-    ] = None,
-    max_seconds: Annotated[
-        float | None, typer.Option(help="Time limit for reading an image or a page, in seconds. Default: 10.")
-    ] = None,
-    incremental: Annotated[
-        bool | None,
-        typer.Option(
-            "--incremental",
-            help="Predict only files that are new or changed since the last incremental run into the same table.",
-        ),
-    ] = None,
-    verify: Annotated[
-        bool | None,
-        typer.Option(
-            "--verify", help="With `incremental`: compare the content (SHA-256) of every file to find changes."
-        ),
-    ] = None,
-    replace_version: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Predict again only the rows of the existing table that this model version wrote."
-        ),
-    ] = None,
+    pages: Annotated[Literal["all", "first"] | None, typer.Option(metavar="WHICH", rich_help_panel=IMAGES)] = None,
+    max_pixels: Annotated[int | None, typer.Option(metavar="N", rich_help_panel=IMAGES)] = None,
+    max_bytes: Annotated[int | None, typer.Option(metavar="N", rich_help_panel=IMAGES)] = None,
+    max_seconds: Annotated[float | None, typer.Option(metavar="N", rich_help_panel=IMAGES)] = None,
+    verify: Annotated[bool | None, typer.Option("--verify", rich_help_panel=EXISTING)] = None,
+    replace_version: Annotated[int | None, typer.Option(metavar="N", rich_help_panel=EXISTING)] = None,
     shadow: Annotated[
         str | None,
         typer.Option(
-            help="Second model version, a number or `challenger` (the newest version), that predicts the folder too. "
-            "The images on which the two versions differ are written beside the table, to `<table>.shadow.csv`."
+            metavar="VERSION",
+            rich_help_panel=EXISTING,
+            help="Second model version, to compare with.",
         ),
     ] = None,
-    processes: Annotated[
-        int | None, typer.Option(help="Number of worker processes. Default: one per usable CPU.")
-    ] = None,
-    force: Annotated[
-        bool | None,
-        typer.Option(
-            "--force",
-            help="Overwrite the table and the files beside it even if Digits did not write them, or if they were "
-            "changed since. Also drop the rows of images that are gone, however many.",
-        ),
-    ] = None,
-    track: Annotated[bool, typer.Option("--track", help="Fail if no Prefect API can record the run.")] = False,
+    track: Annotated[
+        bool, typer.Option("--track", rich_help_panel=PREFECT, help="Fail if no Prefect API can record the run.")
+    ] = False,
     deploy: Annotated[
-        bool,
-        typer.Option("--deploy", help="Run the deployment `predict/folder` on its worker, and wait for the result."),
+        bool, typer.Option("--deploy", rich_help_panel=PREFECT, help="Run the deployment `predict/folder`, and wait.")
     ] = False,
     state: State = None,
     artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
     json: AsJson = False,
 ) -> None:
     """Predict every image of a folder, and write a table with one row per image."""
+    runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
     unsupported: dict[str, object] = {
         "--incremental": incremental,
         "--replace-version": replace_version,

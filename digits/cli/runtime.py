@@ -34,6 +34,34 @@ KILL_SECONDS = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def set_verbosity(*, quiet: bool, verbose: bool, progress: bool) -> None:
+    """Set what a command prints besides errors and JSON.
+
+    Args:
+        quiet: whether to print neither results as text, nor notices, nor progress.
+        verbose: whether to print the log of Digits on standard error.
+        progress: whether to show progress bars.
+
+    Raises:
+        UsageError: if `quiet` and `verbose` are combined.
+    """
+    if quiet and verbose:
+        raise UsageError("found both --quiet and --verbose, expected at most one; leave one of them out")
+    if quiet or not progress:
+        from digits.cli import output
+
+        output.TerminalProgress.is_shown = False
+        output.out.quiet = output.err.quiet = quiet
+    if verbose:
+        import logging
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger = logging.getLogger("digits")
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+
+
 def require_project() -> Path:
     """Return the directory of the project.
 

@@ -15,7 +15,7 @@ NEEDS_ATTENTION = 8
 
 def status(
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print only what needs attention; print nothing if nothing does.")
+        bool, typer.Option("--quiet", "-q", help="Print only what needs attention; print nothing if nothing does.")
     ] = False,
     prometheus: Annotated[
         bool,

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 REAP_SECONDS = 15
 """Time in which `digits down` looks for runs whose process is gone."""
-TABLE_DAYS = "Days after which a table under the artifact root is removed, with the files beside it. Default: never."
-INBOX_DAYS = "Days after which an image of the inbox is removed, if its table has the row. Default: never."
 PASSWORD = "password of the ui (asked once)"  # noqa: S105 - the title of a line
 TRACKING = "to use the server elsewhere"
 
@@ -58,8 +56,8 @@ def down(state: State = None, artifacts: Artifacts = None, json: AsJson = False)
 
 
 def janitor(
-    table_days: Annotated[float | None, typer.Option(help=TABLE_DAYS, min=1)] = None,
-    inbox_days: Annotated[float | None, typer.Option(help=INBOX_DAYS, min=1)] = None,
+    table_days: Annotated[float | None, typer.Option(metavar="DAYS", min=1)] = None,
+    inbox_days: Annotated[float | None, typer.Option(metavar="DAYS", min=1)] = None,
     state: State = None,
     artifacts: Artifacts = None,
     json: AsJson = False,

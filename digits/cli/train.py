@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson, Force
+from digits.cli.app import Artifacts, AsJson, Force, NoProgress, Quiet, Verbose
 
 if TYPE_CHECKING:
     from digits.pipeline.champion import Outcome
@@ -15,125 +15,58 @@ if TYPE_CHECKING:
 
 BEST_SHOWN = 5
 
-Dataset = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Dataset to train on: `mnist`, `mnist-sample`, `fashion-mnist`, `reviewed` (the labels saved by "
-        "`digits review`), or the path of an `.npz` file, of a folder with IDX files, or of a folder of labelled "
-        "images (`<folder>/<class>/*.png`). Several datasets are joined. Default: mnist."
-    ),
-]
-PresetName = Annotated[
-    Literal["default", "quick", "best"] | None,
-    typer.Option(
-        help="Preset that supplies every option you do not set: `default` for images from any source; `quick` for "
-        "images in MNIST's own form, trained in seconds; `best` for the average of three larger networks, which takes "
-        "several times as long to train and to predict. Default: default."
-    ),
-]
+NETWORK, FIT = "Network", "Training"
+"""Panels of the page of help, besides that of the usual options."""
+Dataset = Annotated[list[str] | None, typer.Option(metavar="NAME|PATH")]
+PresetName = Annotated[Literal["default", "quick", "best"] | None, typer.Option()]
 Architecture = Annotated[
-    Literal["cnn", "compact", "cropped", "mlp", "mlp-2"] | None,
-    typer.Option(help="Network architecture; overrides the preset's and brings its own defaults."),
+    Literal["cnn", "compact", "cropped", "mlp", "mlp-2"] | None, typer.Option(rich_help_panel=NETWORK)
 ]
-Epochs = Annotated[
-    int | None,
-    typer.Option(
-        help="Passes over the training images. Default: 20 for `compact`, 3 for `cropped`, 7 for `cnn`, 10 for dense "
-        "networks."
-    ),
-]
+Epochs = Annotated[int | None, typer.Option(metavar="N", rich_help_panel=FIT)]
 Configuration = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML file with settings of the training run; command-line options override it."),
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with settings of the training run; command-line options override it.",
+    ),
 ]
 
 
 def train(
     dataset: Dataset = None,
     preset: PresetName = None,
+    promote: bool | None = None,
     architecture: Architecture = None,
+    hidden: Annotated[list[int] | None, typer.Option(metavar="N", rich_help_panel=NETWORK)] = None,
+    activation: Annotated[Literal["relu", "sigmoid", "tanh"] | None, typer.Option(rich_help_panel=NETWORK)] = None,
+    dropout: Annotated[float | None, typer.Option(metavar="SHARE", rich_help_panel=NETWORK)] = None,
     epochs: Epochs = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per training step. Default: 128.")] = None,
-    hidden: Annotated[list[int] | None, typer.Option(help="Size of each hidden layer, once for each layer.")] = None,
-    activation: Annotated[
-        Literal["relu", "sigmoid", "tanh"] | None,
-        typer.Option(help="Activation function after each hidden layer. Default: relu."),
-    ] = None,
-    dropout: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of units dropped during training. Default: 0.5 for dense networks, 0.3 for `cnn`, 0.1 for "
-            "`compact`, 0 for `cropped`."
-        ),
-    ] = None,
-    optimizer: Annotated[
-        Literal["adam", "adamw", "sgd", "rmsprop"] | None,
-        typer.Option(help="Optimizer. Default: `adamw` for convolutional networks, `adam` for dense networks."),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Peak learning rate. Default: 0.008 for `compact` and `cropped`, 0.004 for `cnn`, 0.001 for dense "
-            "networks."
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(help="Decoupled weight decay of `adamw`. Default: 0.01 for convolutional networks, else 0."),
-    ] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", rich_help_panel=FIT)] = None,
+    optimizer: Annotated[Literal["adam", "adamw", "sgd", "rmsprop"] | None, typer.Option(rich_help_panel=FIT)] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="RATE", rich_help_panel=FIT)] = None,
+    weight_decay: Annotated[float | None, typer.Option(metavar="RATE", rich_help_panel=FIT)] = None,
     loss: Annotated[
         Literal["categorical-cross-entropy", "mean-squared-error"] | None,
-        typer.Option(help="Loss function, computed on one-hot labels. Default: categorical-cross-entropy."),
+        typer.Option(metavar="NAME", rich_help_panel=FIT),
     ] = None,
-    augment: Annotated[
-        bool | None,
-        typer.Option(
-            help="Augment the training images with random transformations. Default: yes for convolutional networks, no "
-            "for dense networks."
-        ),
-    ] = None,
-    validation_fraction: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the training images that are split off for validation. Default: 0.1 for convolutional "
-            "networks, 0.2 for dense networks."
-        ),
-    ] = None,
-    normalize: Annotated[
-        Literal["auto", "mnist", "none"] | None,
-        typer.Option(
-            help="Normalization of the images: `auto` keeps images that already have MNIST's form and converts all "
-            "others to it; `mnist` converts all; `none` only scales to the network's input size, for images that are "
-            "not digits. Default: auto."
-        ),
-    ] = None,
-    start: Annotated[
-        Literal["random", "champion"] | None,
-        typer.Option(
-            help="Initial weights: `random`, or `champion` for the weights of the current champion. Default: random."
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Random seed of the initial weights, the order of the images, dropout and augmentation. The same seed "
-            "gives the same weights. Default: 42."
-        ),
-    ] = None,
-    promote: Annotated[
-        bool | None,
-        typer.Option(
-            help="Promote the model if it meets the promotion policy. Otherwise it is only registered. Default: yes."
-        ),
-    ] = None,
+    augment: Annotated[bool | None, typer.Option(rich_help_panel=FIT)] = None,
+    validation_fraction: Annotated[float | None, typer.Option(metavar="SHARE", rich_help_panel=FIT)] = None,
+    normalize: Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(rich_help_panel=FIT)] = None,
+    start: Annotated[Literal["random", "champion"] | None, typer.Option(rich_help_panel=FIT)] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", rich_help_panel=FIT)] = None,
     config: Configuration = None,
     artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
     json: AsJson = False,
 ) -> None:
     """Train a model, and promote it if it beats the champion.
 
     Nothing is done when data, configuration and code are unchanged.
     """
+    runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
     options = {
         "datasets": dataset or None,
         "preset": preset,
@@ -176,13 +109,22 @@ def tune(
     ] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Configuration file to write. Default: `studies/<study>/best.toml` under the artifact root."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Configuration file to write. Default: `studies/<study>/best.toml` under the artifact root.",
+        ),
     ] = None,
     force: Force = False,
     artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
     json: AsJson = False,
 ) -> None:
     """Search for settings with a lower loss on the validation images, and write the best ones to a file."""
+    runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
     from digits.pipeline.search import read_space
     from digits.settings import load_toml
 

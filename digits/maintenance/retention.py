@@ -40,13 +40,13 @@ class RetentionConfig(Settings):
         None,
         ge=1,
         description="Days after which a prediction table under the artifact root is removed, with its summary and the "
-        "files beside it. Edited and moved tables are kept, and tables that incremental runs update. Empty: never.",
+        "files beside it. Edited and moved tables are kept, and tables that incremental runs update. Default: never.",
     )
     inbox_days: float | None = Field(
         None,
         ge=1,
         description="Days after which an image of the inbox under the artifact root is removed, if the published table "
-        "has its row. The row is copied to a table of removed rows beside it. Empty: never.",
+        "has its row. The row is copied to a table of removed rows beside it. Default: never.",
     )
 
 

@@ -438,6 +438,7 @@ def _publish(draft: tuple[Plan, str], work: Path) -> Plan:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another run was faster
             raise
+    logger.debug("%s: %d images to predict with model version %s", plan.source, plan.images, plan.model.version)
     sync_directory(work)
     return Plan.open(target)
 

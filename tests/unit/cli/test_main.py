@@ -66,12 +66,16 @@ print(sorted(slow & set(sys.modules)))
 
 @pytest.mark.parametrize("arguments", [["--help"], [], ["predict", "-h"]])
 def test_a_page_of_help_does_without_what_other_styles_of_help_need(arguments: list[str]) -> None:
-    """Typer imports a parser of Markdown and a formatter of source code for each. Later imports get the real ones."""
+    """Typer imports a parser of Markdown and a formatter of source code for each. Later imports get the real ones.
+
+    Typer itself imports pydantic for the options of a command.
+    """
     code = """
 import atexit, sys
 from digits.cli import main
 def report():
-    loaded = {"attr", "markdown_it", "pygments"} & set(sys.modules)
+    slow = {"keras", "numpy", "onnxruntime", "optuna", "pandas", "prefect", "scipy", "tensorflow"}
+    loaded = ({"attr", "markdown_it", "pygments"} | slow) & set(sys.modules)
     from rich.traceback import Traceback
     print(sorted(loaded), Traceback.from_exception.__name__)
 atexit.register(report)
@@ -80,6 +84,29 @@ main.main()
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert "Usage" in done.stdout
     assert done.stdout.endswith("[] from_exception\n")
+
+
+def test_the_shell_completes_commands_and_options_with_their_help() -> None:
+    """Typer passes the words in variables."""
+    for words, shell, found in (
+        ("digits pre", "bash", "predict"),
+        ("digits predict --top", "zsh", "Most likely classes"),
+    ):
+        variables = {
+            "_DIGITS_COMPLETE": f"complete_{shell}",
+            "COMP_WORDS": words,
+            "COMP_CWORD": "1",
+            "_TYPER_COMPLETE_ARGS": words,
+        }
+        code = "from digits.cli.main import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.argv = ['digits']; {code}"],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found in done.stdout
 
 
 def test_the_application_has_only_the_command_that_is_needed() -> None:

@@ -1,12 +1,11 @@
 """Tests of the progress bars, in a process whose standard error is a pseudo-terminal or a pipe."""
 
-import os
-import pty
 import re
 import subprocess
 import sys
 
 from digits.cli.output import describe_state
+from tests.support.terminal import run_in_terminal
 
 PROGRAM = """
 import sys, threading, time
@@ -31,7 +30,7 @@ def test_a_log_gets_lines_while_a_step_takes_long_and_one_at_its_end() -> None:
 
 
 def test_a_terminal_shows_the_name_and_the_state_of_a_step() -> None:
-    shown = _run_in_terminal(PROGRAM)
+    shown = run_in_terminal(PROGRAM)
     assert "export" in shown
     assert "drawing digits" in shown
     assert "3/3" in shown
@@ -47,23 +46,3 @@ def test_an_error_leaves_the_bar_at_the_step_that_failed() -> None:
 
 def test_a_line_of_a_log_names_the_step_and_its_state() -> None:
     assert describe_state("images", 1_200, 5_000, "", 29.6) == "images: 1,200 of 5,000 after 30 s"
-
-
-def _run_in_terminal(program: str) -> str:
-    """Return what a program prints to standard error, which is a terminal."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", program], stderr=theirs, env=os.environ | {"TERM": "xterm"}):
-        os.close(theirs)
-        found = b""
-        while part := _read(ours):
-            found += part
-    os.close(ours)
-    return found.decode()
-
-
-def _read(descriptor: int) -> bytes:
-    """Return the next bytes; none at the end, which a pseudo-terminal reports as an error."""
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:
-        return b""
