@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digits.api import predict, write_test_images
 from digits.outputs.summary import picture_path
 from digits.pipeline import steps
 from digits.pipeline.config import TrainingRun
+from digits.pipeline.training import write_test_images
+from digits.prediction import service
 from digits.prediction.config import PredictionConfig
 from digits.settings import parse
 from digits.store.artifacts import Store
@@ -100,7 +101,7 @@ def train_and_predict(place: Path, *, epochs: int, processes: int) -> dict[str, 
     report = steps.report_model(store, evaluation)
     version, _ = steps.register_model(store, evaluation, report)
     Registry(store).promote(version.number, reasons=["determinism benchmark"])
-    folder = write_test_images(version.number, place / f"folder-{processes}", artifacts=store.root)
+    folder = write_test_images(store, version.number, place / f"folder-{processes}")
     hashes = {"weights": version.weights_sha256}
     for ref in (arrays, network, model, exported, evaluation, report):
         hashes[f"{ref.kind}: digest"] = ref.digest
@@ -111,7 +112,7 @@ def train_and_predict(place: Path, *, epochs: int, processes: int) -> dict[str, 
     for form in FORMATS:
         out = place / f"{form}-table.{form}"
         options = PredictionConfig(probabilities=True, top_k=3, max_error=0.05, processes=processes)
-        summary = predict(folder, out=out, options=options, artifacts=store.root).as_record()
+        summary = service.predict_folder(store, folder, out=out, options=options).as_record()
         hashes[f"prediction: {form}"] = _hash(out.read_bytes())
         hashes[f"prediction: picture ({form})"] = _hash(picture_path(out).read_bytes())
         hashes[f"prediction: summary ({form})"] = digest_of(

@@ -38,9 +38,8 @@ from statistics import median
 import pandas as pd
 import requests
 
-from digits import api
 from digits.maintenance.processes import descendants
-from digits.prediction.config import PredictionConfig
+from digits.prediction import service
 from digits.store.artifacts import Store
 from digits.store.registry import Registry
 from tests.support.networks import make_store, small_network, tiny_network
@@ -274,7 +273,7 @@ class Soak:
 
     def _undisturbed(self) -> pd.DataFrame:
         out = self.place / "undisturbed.csv"
-        api.predict(self.inbox, out=out, options=PredictionConfig(), artifacts=self.system.root)
+        service.predict_folder(Store(self.system.root), self.inbox, out=out)
         return pd.read_csv(out, dtype=str, keep_default_na=False)
 
     def _active_runs(self) -> int:

@@ -120,10 +120,12 @@ def _seconds(started: datetime | None, ended: datetime | None) -> float:
 
 
 def _as_library(folder: Path, out: Path) -> float:
-    from digits import api
+    from digits.prediction import service
+    from digits.settings import artifact_root
+    from digits.store.artifacts import Store
 
     started = time.perf_counter()
-    api.predict(folder, out=out)
+    service.predict_folder(Store(artifact_root()), folder, out=out)
     return time.perf_counter() - started
 
 

@@ -3,8 +3,8 @@
     import digits
 
     digits.train(["mnist-sample"], preset="quick")
-    summary = digits.predict("scans", out="scans.csv")
-    df = digits.read_table(summary.out)
+    df = digits.predict("scans", out="scans.csv")
+    df[df.status != "ok"]
 
 The names below are the public API. Each is loaded on first use, so that a worker process loads only what it needs.
 """

@@ -1,25 +1,31 @@
 """Functions of the public Python API, which `digits` offers by name: `digits.predict`, `digits.train`, ...
 
-All of them work without Prefect. If `artifacts` is None, they use the artifact root that the command `digits` would
-use; see `digits.settings.artifact_root`.
+All of them work without Prefect, in scripts, threads and notebooks. If `artifacts` is None, they use the artifact root
+that the command `digits` would use; see `digits.settings.artifact_root`.
 """
 
-from collections.abc import Sequence
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from digits.errors import ModelError
+from digits.errors import ModelError, UsageError
 from digits.extras import require_extra
+from digits.images.folder import escape_path
+from digits.model.inputs import each_image, is_path, read_image
 from digits.outputs import frame, table
-from digits.outputs.summary import PredictionSummary
-from digits.prediction import publish
+from digits.outputs.skipped import describe_nothing, describe_skipped
+from digits.prediction import service
 from digits.prediction.config import PredictionConfig
-from digits.prediction.pool import WorkerPool, run_workers
-from digits.prediction.service import compare_tables, default_table, open_model, plan_shadow
+from digits.prediction.service import open_model
 from digits.progress import SILENT, Progress
-from digits.settings import artifact_root
+from digits.settings import AnySettings, artifact_root, parse
 from digits.store.artifacts import Store
-from digits.store.records import Record
+from digits.store.records import Record, digest_of
 from digits.store.registry import ModelVersion, Registry
 
 if TYPE_CHECKING:
@@ -34,74 +40,204 @@ if TYPE_CHECKING:
     from digits.review.inspection import Inspection
     from digits.training.config import ModelConfig, TrainingConfig
 
+logger = logging.getLogger(__name__)
 
-def predict(  # noqa: PLR0913 - input, output, model and options
-    source: str | Path,
+
+@overload
+def predict(
+    source: Any,
     *,
+    model: str | int | Path = "champion",
     out: str | Path | None = None,
-    model: str = "champion",
-    options: PredictionConfig = PredictionConfig(),  # noqa: B008 - immutable
+    max_error: float | None = None,
+    top_k: int = 1,
+    probabilities: bool = False,
+    progress: bool = True,
+    as_records: Literal[False] = False,
     artifacts: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> PredictionSummary:
-    """Predict every image of a folder, and write a table with one row per image.
-
-    An interrupted prediction is resumed. See `digits.prediction.publish.predict_folder`.
-
-    Args:
-        source: folder, archive or single image.
-        out: path of the table (.csv, .parquet or .jsonl); None for a path under the artifact root.
-        model: `champion`, `challenger` or the number of a model version.
-        options: prediction settings.
-        artifacts: artifact root with the model.
-        progress: receiver of the progress, in images.
-
-    Raises:
-        UsageError: if the folder cannot be read, the format of the table is unknown, or without `force` a file that
-            Digits did not write or that was changed would be overwritten.
-        RegistryError: if there is no such model version.
-        StoreError: if the disk is full or not writable; run the prediction again to resume it.
-    """
-    store, source = _open_store(artifacts), Path(source)
-    return publish.predict_folder(
-        source,
-        model=open_model(store, model),
-        options=options,
-        out=Path(out) if out else default_table(store, source),
-        work=store.workspace(store.plans),
-        progress=progress,
-    )
-
-
-def predict_shadow(  # noqa: PLR0913 - input, models and options
-    source: str | Path,
-    summary: PredictionSummary,
+    **options: Any,
+) -> "pd.DataFrame": ...
+@overload
+def predict(
+    source: Any,
     *,
-    shadow: str,
-    options: PredictionConfig = PredictionConfig(),  # noqa: B008 - immutable
+    model: str | int | Path = "champion",
+    out: str | Path | None = None,
+    max_error: float | None = None,
+    top_k: int = 1,
+    probabilities: bool = False,
+    progress: bool = True,
+    as_records: Literal[True],
     artifacts: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> PredictionSummary:
-    """Predict a folder with a second model version, and write the rows in which it differs.
+    **options: Any,
+) -> list[Record]: ...
+def predict(  # noqa: PLR0913 - the source, the model and what people set most often
+    source: Any,
+    *,
+    model: str | int | Path = "champion",
+    out: str | Path | None = None,
+    max_error: float | None = None,
+    top_k: int = 1,
+    probabilities: bool = False,
+    progress: bool = True,
+    as_records: bool = False,
+    artifacts: str | Path | None = None,
+    **options: Any,
+) -> "pd.DataFrame | list[Record]":
+    """Predict images, and return a DataFrame with one row per image.
 
-    See `digits.prediction.service.compare_tables`.
+    The rows, columns and statuses are those of the table that `digits predict` writes; `read_table` describes their
+    types. The prediction runs in worker processes. If it is interrupted, the same call resumes it.
+
+    Example:
+        >>> df = digits.predict("scans", max_error=0.003)
+        >>> df[df.status != "ok"][["path", "prediction", "confidence", "status"]]
+        >>> df.attrs["summary"]["statuses"]
+        {'ok': 95, 'uncertain': 3, 'not-an-image': 2}
 
     Args:
-        source: folder, archive or single image.
-        summary: summary of the prediction with the first version.
-        shadow: number of the second version, or `challenger`.
-        options: prediction settings.
-        artifacts: artifact root with the models.
-        progress: receiver of the progress, in images.
+        source: folder, archive or image file; a list of paths; or images in memory: a Pillow image, an array of shape
+            (H, W) or (H, W, 3 or 4), an array of N of these, or a list of images. Values of any type are read as in
+            image files; 0 is black.
+        model: `champion`, `challenger`, the number of a model version, or the path of a folder with an exported model.
+        out: table to write: .csv, .parquet or .jsonl. None for a path under the artifact root, or for images in memory
+            for none.
+        max_error: flag predictions as `uncertain` so that at most this share of the others is wrong, estimated on the
+            model's validation images; 0.003 is 3 in 1,000. None to flag none.
+        top_k: number of most likely classes in the table, with their probabilities.
+        probabilities: whether to add one column per class with its probability.
+        progress: whether to show the progress on standard error.
+        as_records: whether to return a list of dictionaries, which needs no pandas; an empty value is None.
+        artifacts: artifact root with the model.
+        **options: further settings, which are those of `digits.PredictionConfig` and of the options of `digits
+            predict`: `recursive`, `include`, `exclude`, `incremental`, `force`, `processes`, ...
 
     Returns:
-        The summary with the result of the comparison.
+        One row per image or page: those of a folder in the order of their paths, those of a list or of images in memory
+        in their order. `path` is relative to the folder, to the common folder of the list, or the number of the image.
+        `attrs["summary"]` holds the summary.
+
+    Raises:
+        UsageError: if the source cannot be read, an option is unknown or invalid, pandas is not installed, or without
+            `force` a file that Digits did not write or that was changed would be overwritten.
+        RegistryError: if there is no such model version.
+        StoreError: if the disk is full or not writable.
     """
+    if not as_records:
+        frame.require_pandas()
+    named = {"max_error": max_error, "top_k": top_k, "probabilities": probabilities}
+    settings = _options("predict()", PredictionConfig, options, named)
     store = _open_store(artifacts)
-    with WorkerPool(options.processes) as pool:
-        plan = plan_shadow(store, Path(source), shadow=shadow, out=summary.out, options=options)
-        run_workers(plan, pool, progress=progress)
-        return compare_tables(store, summary, publish.merge_predictions(plan, pool), force=options.force)
+    with _as_files(source) as files:
+        summary = service.predict_folder(
+            store,
+            files.place,
+            out=Path(out) if out else files.table(store),
+            model=str(model) if isinstance(model, int) else model,
+            options=settings.model_copy(update=files.options),
+            progress=_progress(shown=progress),
+        )
+        if files.order or not summary.images:
+            _warn_of_skipped(summary.skipped, rows=summary.images)
+        return files.sort(table.read_table(summary.out)) if as_records else files.sort_frame(summary.out)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Source of a prediction as files.
+
+    Args:
+        place: folder, archive or single image.
+        out: default path of the table; None for the one of the command.
+        options: settings that select the files.
+        order: place of each path in the result; empty for the order of the table.
+    """
+
+    place: Path
+    out: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    order: Mapping[str, int] = field(default_factory=dict)
+
+    def table(self, store: Store) -> Path | None:
+        return self.out or (service.default_table(store, self.place / _digest(self.order)) if self.order else None)
+
+    def sort(self, rows: Iterator[Record]) -> list[Record]:
+        return sorted(rows, key=lambda row: self.order.get(row["path"], 0))
+
+    def sort_frame(self, out: Path) -> "pd.DataFrame":
+        rows = frame.read_frame(out)
+        if not self.order:
+            return rows
+        return rows.iloc[rows["path"].map(self.order).argsort(kind="stable")].reset_index(drop=True)
+
+
+def _digest(order: Mapping[str, int]) -> str:
+    """Return the name of a list of files: tables of several lists in one folder must not replace each other."""
+    return f"{len(order)}-files-{digest_of(sorted(order))[:12]}"
+
+
+@contextmanager
+def _as_files(source: Any) -> Iterator[_Files]:
+    if is_path(source):
+        yield _Files(Path(source).expanduser())
+        return
+    images = list(each_image(source))
+    if not images:
+        raise UsageError("predict(): found no image in the source; give a folder, paths or images")
+    with tempfile.TemporaryDirectory(prefix="digits-") as name:
+        yield (_list_paths if is_path(images[0]) else _write_images)(images, Path(name))
+
+
+def _list_paths(paths: Sequence[Any], place: Path) -> _Files:
+    if not all(map(is_path, paths)):
+        raise UsageError("predict(): found paths and images in one list; predict them separately")
+    names = [os.fsencode(os.path.abspath(Path(path).expanduser())) for path in paths]  # noqa: PTH100 - links stay
+    folder = os.path.commonpath([os.path.dirname(name) for name in names])  # noqa: PTH120 - bytes
+    listed = place / "files"
+    listed.write_bytes(b"\0".join([*names, b""]))
+    order: dict[str, int] = {}
+    for number, name in enumerate(names):
+        order.setdefault(escape_path(os.path.relpath(name, folder)), number)
+    return _Files(Path(os.fsdecode(folder)), None, {"files_from": listed, "all_files": True}, order)
+
+
+def _write_images(images: Sequence[Any], place: Path) -> _Files:
+    folder, digits = place / "images", len(str(len(images) - 1))
+    folder.mkdir()
+    for number, image in enumerate(images):
+        content, extension = read_image(image)
+        (folder / f"{number:0{digits}}{extension}").write_bytes(content)
+    return _Files(folder, place / "predictions.csv")
+
+
+def _warn_of_skipped(skipped: Mapping[str, int], *, rows: int) -> None:
+    if reasons := describe_skipped(skipped) if rows else describe_nothing(skipped):
+        logger.warning(reasons)
+
+
+def _progress(*, shown: bool) -> Progress:
+    if not shown:
+        return SILENT
+    from digits.terminal import TerminalProgress
+
+    return TerminalProgress()
+
+
+def _options(
+    function: str, kind: type[AnySettings], options: Mapping[str, Any], named: Mapping[str, Any]
+) -> AnySettings:
+    """Return settings from keyword arguments.
+
+    Args:
+        function: name of the function for messages.
+        kind: class of the settings.
+        options: further keyword arguments, whose names may be wrong.
+        named: arguments of the function by the name of their setting.
+    """
+    known = sorted(kind.model_fields.keys() | named.keys())
+    if unknown := next((name for name in options if name not in known), None):
+        raise UsageError(f"{function}: found the option {unknown}, expected one of {', '.join(known)}")
+    return parse(kind, {**options, **named}, source=function)
 
 
 @overload
@@ -170,35 +306,13 @@ def train(  # noqa: PLR0913 - the settings of a training run
             trained one.
         StoreError: if the disk is full or not writable.
     """
-    from digits.pipeline import champion, steps
+    from digits.pipeline import training as pipeline
     from digits.pipeline.config import TrainingRun
-    from digits.settings import parse
-    from digits.training.backend import require_training
 
-    store = _open_store(artifacts)
     settings = {"model": model, "training": training, "arrays": arrays, "promotion": promotion}
     given = {name: value for name, value in settings.items() if value is not None}
-    run = parse(TrainingRun, {"datasets": tuple(datasets), "preset": preset, **given}, source="train()").resolved()
-    run = steps.drop_empty_reviewed(store, run)
-    if outcome := champion.find_unchanged_run(store, run):
-        return outcome
-    require_training()
-    sources = [
-        steps.download_dataset(store, source, normalize=run.arrays.normalize, progress=progress)
-        for source in run.datasets
-    ]
-    prepared = steps.prepare_arrays(store, sources, run.arrays, progress=progress)
-    parent = steps.starting_point(store, run.training)
-    members = []
-    for config in run.members():
-        network = steps.build_network(store, prepared, run.model, seed=config.seed, parent=parent, progress=progress)
-        members.append(steps.train_network(store, network, prepared, config, progress=progress))
-    trained = steps.average_models(store, members, prepared, run.training)
-    exported = steps.export_model(store, trained, prepared, progress=progress)
-    evaluation = steps.evaluate_model(store, exported, prepared, progress=progress)
-    report = steps.report_model(store, evaluation, progress=progress)
-    version, new = steps.register_model(store, evaluation, report)
-    return champion.promote_model(store, version, prepared, run, new=new)
+    run = parse(TrainingRun, {"datasets": tuple(datasets), "preset": preset, **given}, source="train()")
+    return pipeline.train(_open_store(artifacts), run, progress=progress)
 
 
 def evaluate(
@@ -291,23 +405,6 @@ def load_model(version: str = "champion", *, artifacts: str | Path | None = None
     from digits.model.onnx_model import Predictor
 
     return Predictor(open_model(_open_store(artifacts), version))
-
-
-def write_test_images(version: int, folder: str | Path, *, artifacts: str | Path | None = None) -> Path:
-    """Write the test images of a model version as `<folder>/<class id>/<index>.png`, and return the folder."""
-    import numpy as np
-    from PIL import Image
-
-    store, folder = _open_store(artifacts), Path(folder)
-    arrays = store.open(Registry(store).version(version).artifact("arrays"))
-    pixels, labels = (np.load(arrays.file(f"test_{part}.npy"), allow_pickle=False) for part in ("pixels", "labels"))
-    for label in np.unique(labels):
-        (folder / str(label)).mkdir(parents=True, exist_ok=True)
-    for index, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        path = folder / str(label) / f"{index:05}.png"
-        if not path.exists():
-            Image.fromarray(image).save(path)
-    return folder
 
 
 def _open_store(artifacts: str | Path | None) -> Store:

@@ -34,11 +34,12 @@ def backup(
     The archive is read again to check it. Passwords in the state directory are not part of it.
     """
     runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
-    from digits.cli.output import TerminalProgress, print_json, print_pairs
+    from digits.cli.output import print_json, print_pairs
     from digits.maintenance.backup import back_up
     from digits.server.services import state_directory
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
+    from digits.terminal import TerminalProgress
 
     root = artifact_root(artifacts)
     found, sentence = find_database(state_directory(state, root), os.environ, wanted=database)
@@ -67,12 +68,13 @@ def restore(
     The archive is checked completely before anything is visible. If the command is interrupted, run it again.
     """
     runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
-    from digits.cli.output import TerminalProgress, print_json, print_pairs
+    from digits.cli.output import print_json, print_pairs
     from digits.maintenance.backup import check_archive
     from digits.maintenance.restore import describe
     from digits.maintenance.restore import restore as restore_archive
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
+    from digits.terminal import TerminalProgress
 
     progress = TerminalProgress()
     if check:

@@ -38,14 +38,14 @@ def demo(
 
 
 def _predict_test_images(root: "Path", outcome: "Outcome") -> None:
-    from digits import api
     from digits.cli.output import print_pairs
+    from digits.pipeline.training import write_test_images
     from digits.prediction.config import PredictionConfig
     from digits.store.artifacts import Store
 
     store = Store(root)
     folder = store.demo / outcome.facts.test_set[:12]
-    api.write_test_images(outcome.version, folder, artifacts=root)
+    write_test_images(store, outcome.version, folder)
     out = store.demo / "predictions.csv"
     summary = predict_here(folder, str(outcome.version), out, PredictionConfig(), root)
     following = f"digits predict FOLDER --out FILE.csv   or   digits models show {outcome.version}"

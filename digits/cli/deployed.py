@@ -80,7 +80,7 @@ def _wait(run: Any, place: str) -> EndedRun:
 
     from prefect.client.orchestration import get_client
 
-    from digits.cli.output import TerminalProgress
+    from digits.terminal import TerminalProgress
 
     done, bar = 0, TerminalProgress().start("Predicting", 100)
     with get_client(sync_client=True) as client:

@@ -177,11 +177,11 @@ def predict_tracked(
     Heartbeats are switched off, because Prefect would wait for the last one at the end of the run. They reveal runs
     that died unnoticed, but here the user sees the end of the command.
     """
-    from digits.cli.output import TerminalProgress
     from digits.prediction import service
     from digits.progress import current_progress
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
+    from digits.terminal import TerminalProgress
 
     store = Store(artifact_root(artifacts))
     with service.worker_pool(store, path, model=model, processes=options.processes):
@@ -203,19 +203,18 @@ def predict_here(
     shadow: str | None = None,
 ) -> "PredictionSummary":
     """Predict with the library alone, without Prefect."""
-    from digits import api
-    from digits.cli.output import TerminalProgress
     from digits.prediction import service
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
+    from digits.terminal import TerminalProgress
 
+    store, progress = Store(artifact_root(artifacts)), TerminalProgress()
     if shadow:
-        service.require_shadow(Store(artifact_root(artifacts)), path, shadow=shadow, out=out, options=options)
-    progress = TerminalProgress()
-    summary = api.predict(path, out=out, model=model, options=options, artifacts=artifacts, progress=progress)
+        service.require_shadow(store, path, shadow=shadow, out=out, options=options)
+    summary = service.predict_folder(store, path, out=out, model=model, options=options, progress=progress)
     if shadow is None:
         return summary
-    return api.predict_shadow(path, summary, shadow=shadow, options=options, artifacts=artifacts, progress=progress)
+    return service.predict_shadow(store, path, summary, shadow=shadow, options=options, progress=progress)
 
 
 def predict_to_output(
@@ -282,10 +281,11 @@ def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
 
     If the table is on standard output, the summary goes to standard error.
     """
+    from digits import terminal
     from digits.cli import output
     from digits.wording import count
 
-    console = output.err if summary.out == OUTPUT else output.out
+    console = terminal.err if summary.out == OUTPUT else output.out
     if json:
         output.print_json(summary_values(summary), console)
     else:

@@ -48,10 +48,11 @@ def set_verbosity(*, quiet: bool, verbose: bool, progress: bool) -> None:
     if quiet and verbose:
         raise UsageError("found both --quiet and --verbose, expected at most one; leave one of them out")
     if quiet or not progress:
+        from digits import terminal
         from digits.cli import output
 
-        output.TerminalProgress.is_shown = False
-        output.out.quiet = output.err.quiet = quiet
+        terminal.TerminalProgress.is_shown = False
+        output.out.quiet = terminal.err.quiet = quiet
     if verbose:
         import logging
 
@@ -211,8 +212,9 @@ def begin_flow() -> None:
         OperationsError: if Prefect is not installed, or a configured API cannot be used.
         ModelError: if the extra `train` is not installed.
     """
-    from digits.cli.output import TerminalProgress, print_notice
+    from digits.cli.output import print_notice
     from digits.progress import current_progress
+    from digits.terminal import TerminalProgress
     from digits.training.backend import require_training
 
     require_flows()

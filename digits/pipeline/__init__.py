@@ -9,4 +9,5 @@
 - `steps`: training steps, from the datasets to a registered model
 - `study`: studies, resumable hyperparameter searches, and their results
 - `study_report`: report of a study
+- `training`: a whole training run, without Prefect
 """

@@ -10,38 +10,51 @@ from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 
-from digits.errors import StoreError, UsageError, os_errors_as
+from digits.errors import RegistryError, StoreError, UsageError, os_errors_as
 from digits.images.file_list import STANDARD_INPUT
 from digits.model.onnx_model import OnnxModel
 from digits.outputs.summary import PredictionSummary
 from digits.outputs.table import TableFile
 from digits.outputs.table_diff import shadow_path, write_differences
-from digits.prediction import planning
+from digits.prediction import planning, publish
 from digits.prediction.config import PredictionConfig
 from digits.prediction.incremental import ledger_directory
 from digits.prediction.own_files import OwnFiles, announce, lock_publication, require_own_files
 from digits.prediction.plan import Plan
-from digits.prediction.pool import WorkerPool
+from digits.prediction.pool import WorkerPool, run_workers
+from digits.progress import SILENT, Progress
 from digits.store.artifacts import Store
 from digits.store.files import hash_file, replacing
 from digits.store.records import digest_of
 from digits.store.registry import Registry
 
+BUILT_IN = "builtin"
+"""Name that is reserved for a model that comes with Digits."""
 _single_worker = WorkerPool(1)
 _current_pool: ContextVar[WorkerPool] = ContextVar("worker pool", default=_single_worker)
 
 
-def open_model(store: Store, name: str) -> OnnxModel:
-    """Load and verify the exported model of a version.
+def open_model(store: Store, name: str | Path | OnnxModel) -> OnnxModel:
+    """Load and verify an exported model.
 
     Args:
         store: artifact store.
-        name: `champion`, `challenger` or the number of a version.
+        name: `champion`, `challenger` or the number of a version; the path of a folder with an exported model, which
+            becomes version 0; or a loaded model, which is returned.
 
     Raises:
         RegistryError: if there is no such version, or no champion.
         StoreError: if its files are missing or damaged.
+        ModelError: if a folder has no exported model.
     """
+    if isinstance(name, OnnxModel):
+        return name
+    if isinstance(name, Path) or os.sep in name:
+        return OnnxModel.load(Path(name).expanduser().absolute(), version=0)
+    if name == BUILT_IN:
+        raise RegistryError(
+            "found `builtin`, but this version of Digits comes without a built-in model; train one with `digits train`"
+        )
     version = Registry(store).resolve(name)
     return OnnxModel.load(store.open(version.artifact("onnx")).path, version=version.number)
 
@@ -84,6 +97,71 @@ def default_table(store: Store, source: Path) -> Path:
     source = source.absolute()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).strip("-.") or "images"
     return store.predictions / f"{name[:60]}-{digest_of(ascii(str(source)))[:8]}" / "predictions.csv"
+
+
+def predict_folder(  # noqa: PLR0913 - input, output, model and options
+    store: Store,
+    source: Path,
+    *,
+    out: Path | None = None,
+    model: str | Path | OnnxModel = "champion",
+    options: PredictionConfig = PredictionConfig(),  # noqa: B008 - immutable
+    progress: Progress = SILENT,
+) -> PredictionSummary:
+    """Predict every image of a folder into a table, with one row per image; an interrupted prediction is resumed.
+
+    See `digits.prediction.publish.predict_folder`.
+
+    Args:
+        store: artifact store with the model.
+        source: folder, archive or single image.
+        out: path of the table; None for `default_table`.
+        model: model, as in `open_model`.
+        options: prediction settings.
+        progress: receiver of the progress, in images.
+
+    Raises:
+        UsageError: if the folder cannot be read, the format of the table is unknown, or without `force` a file that
+            Digits did not write or that was changed would be overwritten.
+        RegistryError: if there is no such model version.
+        StoreError: if the disk is full or not writable; run the prediction again to resume it.
+    """
+    return publish.predict_folder(
+        source,
+        model=open_model(store, model),
+        options=options,
+        out=out or default_table(store, source),
+        work=store.workspace(store.plans),
+        progress=progress,
+    )
+
+
+def predict_shadow(  # noqa: PLR0913 - input, models and options
+    store: Store,
+    source: Path,
+    summary: PredictionSummary,
+    *,
+    shadow: str,
+    options: PredictionConfig = PredictionConfig(),  # noqa: B008 - immutable
+    progress: Progress = SILENT,
+) -> PredictionSummary:
+    """Predict a folder with a second model version, and write the rows in which it differs; see `compare_tables`.
+
+    Args:
+        store: artifact store with the models.
+        source: folder, archive or single image.
+        summary: summary of the prediction with the first version.
+        shadow: number of the second version, or `challenger`.
+        options: prediction settings.
+        progress: receiver of the progress, in images.
+
+    Returns:
+        The summary with the result of the comparison.
+    """
+    with WorkerPool(options.processes) as pool:
+        plan = plan_shadow(store, source, shadow=shadow, out=summary.out, options=options)
+        run_workers(plan, pool, progress=progress)
+        return compare_tables(store, summary, publish.merge_predictions(plan, pool), force=options.force)
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from digits import api
 from digits.pipeline.champion import Outcome
+from digits.pipeline.training import write_test_images
+from digits.store.artifacts import Store
 from digits.training.config import ModelConfig
 from tests.support.canaries import PLANTED
 from tests.support.running_system import RunningSystem, started
@@ -70,7 +71,7 @@ def _copied(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def folder(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of real digits and one file that is no image."""
-    every = api.write_test_images(outcome.version, tmp_path_factory.mktemp("all"), artifacts=root)
+    every = write_test_images(Store(root), outcome.version, tmp_path_factory.mktemp("all"))
     folder = tmp_path_factory.mktemp("the scans")
     for number, path in enumerate(sorted(every.rglob("*.png"))[::25]):
         shutil.copy(path, folder / f"{number:03}.png")

@@ -18,11 +18,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, Lo
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, TaskRunSort
 from prefect.task_runners import ProcessPoolTaskRunner
 
-from digits.api import write_test_images
 from digits.errors import DataError
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import PromotionPolicy
 from digits.pipeline.lineage import trace_lineage
+from digits.pipeline.training import write_test_images
 from digits.settings import root_name
 from digits.store.artifacts import Store
 from digits.store.registry import Registry
@@ -178,7 +178,7 @@ def test_test_images_as_files_get_the_predictions_of_the_evaluation(
     outcome: Outcome, root: Path, tmp_path: Path
 ) -> None:
     store = Store(root)
-    folder = write_test_images(outcome.version, tmp_path / "scans", artifacts=store.root)
+    folder = write_test_images(store, outcome.version, tmp_path / "scans")
     table = tmp_path / "out" / "predictions.csv"
     summary = predict_folder(folder, str(outcome.version), table, artifacts=root)
     rows = rows_of(table)
@@ -238,7 +238,7 @@ def test_an_invalid_parameter_is_refused_before_the_run(server: str) -> None:
 
 
 def test_the_command_predicts_without_prefect(outcome: Outcome, root: Path, tmp_path: Path) -> None:
-    folder = write_test_images(outcome.version, tmp_path / "images", artifacts=root)
+    folder = write_test_images(Store(root), outcome.version, tmp_path / "images")
     result = run_command(
         "predict",
         str(folder / "7"),
@@ -261,7 +261,7 @@ def test_the_command_predicts_without_prefect(outcome: Outcome, root: Path, tmp_
 def test_the_command_runs_as_a_flow_if_an_api_is_configured(
     server: str, outcome: Outcome, root: Path, tmp_path: Path
 ) -> None:
-    folder = write_test_images(outcome.version, tmp_path / "tracked images", artifacts=root)
+    folder = write_test_images(Store(root), outcome.version, tmp_path / "tracked images")
     result = run_command(
         "predict",
         str(folder / "3"),
@@ -282,7 +282,7 @@ def test_the_command_runs_as_a_flow_if_an_api_is_configured(
 def test_an_unreachable_server_is_a_warning_and_with_track_an_error(
     outcome: Outcome, root: Path, tmp_path: Path
 ) -> None:
-    image = next(write_test_images(1, tmp_path / "images", artifacts=root).rglob("*.png"))
+    image = next(write_test_images(Store(root), 1, tmp_path / "images").rglob("*.png"))
     dead = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     common = ("predict", str(image), "--model", "1", "--artifacts", str(root), "--out", str(tmp_path / "one.jsonl"))
     assert run_command(*common, "--track", **dead).returncode == 7
@@ -295,7 +295,7 @@ def test_an_unreachable_server_is_a_warning_and_with_track_an_error(
 
 def test_inspect_shows_the_prediction_of_the_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """Files that cannot be read, folders and unwritable outputs are errors."""
-    folder = write_test_images(outcome.version, tmp_path / "images", artifacts=root)
+    folder = write_test_images(Store(root), outcome.version, tmp_path / "images")
     image, table = folder / "7" / "00000.png", tmp_path / "seven.csv"
     common = ("--model", "1", "--artifacts", str(root))
     assert run_command("predict", str(image), "--out", str(table), *common).returncode == 0
@@ -326,7 +326,7 @@ def test_inspect_shows_the_prediction_of_the_table(outcome: Outcome, root: Path,
 @pytest.mark.slow
 def test_another_task_runner_gives_the_same_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """Run the tasks in processes of their own, which receive only the path of the plan."""
-    folder = write_test_images(outcome.version, tmp_path / "scans", artifacts=root)
+    folder = write_test_images(Store(root), outcome.version, tmp_path / "scans")
     by_processes = predict_folder.with_options(task_runner=ProcessPoolTaskRunner(max_workers=2))
     tables = [tmp_path / name / "p.csv" for name in ("threads", "processes")]
     for flow, table in zip((predict_folder, by_processes), tables, strict=True):
@@ -341,7 +341,7 @@ def test_an_interrupted_prediction_resumes(
     """Ctrl-C ends all processes, reports how to resume, and leaves no table."""
     folder, table = tmp_path / "scans", tmp_path / "p.csv"
     folder.mkdir()
-    (first,) = write_test_images(outcome.version, tmp_path / "first", artifacts=root).glob("7/00000.png")
+    (first,) = write_test_images(Store(root), outcome.version, tmp_path / "first").glob("7/00000.png")
     for number in range(MANY):
         (folder / f"{number:05}.png").hardlink_to(first)
     digits = str(Path(sys.executable).with_name("digits"))

@@ -27,7 +27,6 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
-from digits import api
 from digits.errors import DigitsError, PlanGoneError, RegistryError
 from digits.maintenance.retention import RetentionConfig, sweep_store, with_ancestors
 from digits.outputs.summary import picture_path, summary_path
@@ -127,7 +126,7 @@ def _rollback(place: Place, _: random.Random) -> Record:
 def _predict(place: Place, _: random.Random) -> Record:
     first = len(Registry(place.store).promotions())
     options = PredictionConfig(processes=1)
-    summary = api.predict(place.images, out=place.table, options=options, artifacts=place.store.root)
+    summary = service.predict_folder(place.store, place.images, out=place.table, options=options)
     return {"predicted": summary.model_version, "images": summary.images, "window": _window(place.store, first)}
 
 
@@ -207,7 +206,7 @@ def _predict_alone(place: Place, number: int) -> None:
     out = _reference(place, number)
     out.parent.mkdir()
     options = PredictionConfig(processes=1)
-    api.predict(place.images, out=out, model=str(number), options=options, artifacts=place.store.root)
+    service.predict_folder(place.store, place.images, out=out, model=str(number), options=options)
 
 
 def _prepare_arrays(place: Place) -> None:

@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from digits import api
 from digits.errors import DigitsError
 from digits.maintenance import integrity, repair
 from digits.maintenance.integrity import StoredItem
@@ -61,7 +60,7 @@ def make_store(root: Path, folder: Path) -> Store:
     Registry(store).promote(version.number, reasons=["to be damaged"])
     write_images(folder, 60)
     options = PredictionConfig(processes=1, incremental=True)
-    api.predict(folder, out=root / "predictions" / "known.csv", options=options, artifacts=root)
+    service.predict_folder(Store(root), folder, out=root / "predictions" / "known.csv", options=options)
     plan = service.plan_predictions(store, folder, model="champion", out=None, options=PredictionConfig(shard_size=20))
     run_worker(plan)
     return store

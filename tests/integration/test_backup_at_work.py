@@ -84,7 +84,7 @@ def test_a_backup_during_trainings_and_predictions_restores_champion_predictions
         scan = place / "scans" / f"{number % 100:03}.png"
         shutil.copy2(scan, store.inbox / f"{number:06}.png")
         options = OPTIONS.model_copy(update={"incremental": True})
-        digits.predict(store.inbox, options=options, artifacts=store.root)
+        service.predict_folder(store, store.inbox, options=options)
 
     with small_head(), ExitStack() as stack:
         for seed in (1, 2):
@@ -106,13 +106,13 @@ def check_champion(place: Path, store: Store, new: Store, champion: int) -> None
     """Check that champion, predictions and rollback are those of the time of the backup."""
     assert integrity.verify(new).damaged == []
     assert Registry(new).resolve("champion") == Registry(store).version(champion)
-    first = digits.predict(place / "scans", model=str(champion), options=OPTIONS, artifacts=store.root)
-    second = digits.predict(place / "scans", options=OPTIONS, artifacts=new.root)
+    first = service.predict_folder(store, place / "scans", model=str(champion), options=OPTIONS)
+    second = service.predict_folder(new, place / "scans", options=OPTIONS)
     assert second.out.read_bytes() == first.out.read_bytes()
     assert second.model_version == champion
     *_, former, _ = champion_stack(Registry(new).promotions())
     assert Registry(new).roll_back().version == former
-    assert digits.predict(place / "scans", options=OPTIONS, artifacts=new.root).model_version == former
+    assert service.predict_folder(new, place / "scans", options=OPTIONS).model_version == former
     Registry(new).promote(champion, reasons=["the test continues"])
 
 

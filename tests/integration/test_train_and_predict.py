@@ -11,6 +11,8 @@ import digits
 from digits.cli.train import describe_outcome
 from digits.outputs.page import markdown_text
 from digits.pipeline.champion import Outcome
+from digits.pipeline.training import write_test_images
+from digits.store.artifacts import Store
 from tests.support.small_fits import samples, small_head
 
 
@@ -85,11 +87,9 @@ def test_a_class_that_is_missing_is_reported(tmp_path: Path) -> None:
 
 def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
     """With the probabilities of the loaded model, and the same prediction when a single image is inspected."""
-    folder = digits.api.write_test_images(1, tmp_path / "scans", artifacts=root)
-    options = digits.PredictionConfig(processes=1)
-    summary = digits.predict(folder, out=tmp_path / "scans.csv", options=options, artifacts=root)
-    rows = digits.read_table(summary.out, as_records=True)
-    assert len(rows) == summary.images == 100
+    folder = write_test_images(Store(root), 1, tmp_path / "scans")
+    rows = digits.predict(folder, out=tmp_path / "scans.csv", processes=1, artifacts=root, as_records=True)
+    assert len(rows) == 100
     inspection, drawing = digits.inspect(folder / str(rows[0]["path"]), out=tmp_path / "drawing.png", artifacts=root)
     assert drawing.is_file()
     drawing.write_bytes(b"")

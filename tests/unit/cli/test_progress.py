@@ -4,16 +4,16 @@ import re
 import subprocess
 import sys
 
-from digits.cli.output import describe_state
+from digits.terminal import describe_state
 from tests.support.terminal import run_in_terminal
 
 PROGRAM = """
 import sys, threading, time
-from digits.cli import output
+from digits import terminal
 from digits.progress import shown
-two_lines, real = threading.Semaphore(0), output.print_notice
-output.print_notice = lambda text: (real(text), two_lines.release())
-with shown(output.TerminalProgress(log_seconds=0.2), "export", 3) as bar:
+two_lines, real = threading.Semaphore(0), terminal.print_line
+terminal.print_line = lambda text: (real(text), two_lines.release())
+with shown(terminal.TerminalProgress(log_seconds=0.2), "export", 3) as bar:
     bar.advance(note="drawing digits")
     time.sleep(0.7) if sys.stderr.isatty() else (two_lines.acquire(), two_lines.acquire())
     bar.advance(note="fitting heads")

@@ -17,7 +17,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from digits import api
 from digits.cli.backup import find_database
 from digits.data.labels import Answer, LabelLog
 from digits.errors import CorruptArtifactError, DigitsError, StoreError, UsageError
@@ -45,7 +44,7 @@ IMAGES = 12
 def predict(store: Store, source: Path, **options: object) -> Path:
     """Predict a folder into its default table, and return the path of the table."""
     config = PredictionConfig.model_validate({"processes": 1, **options})
-    return api.predict(source, options=config, artifacts=store.root).out
+    return service.predict_folder(store, source, options=config).out
 
 
 @pytest.fixture(autouse=True)

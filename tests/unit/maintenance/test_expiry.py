@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from digits import api
 from digits.errors import UsageError
 from digits.maintenance import retention
 from digits.maintenance.expiry import remove_old_tables, remove_predicted_images
 from digits.maintenance.retention import DAY, RetentionConfig, sweep_store
 from digits.outputs.summary import summary_path
 from digits.outputs.table import read_table
+from digits.prediction import service
 from digits.prediction.config import PredictionConfig
 from digits.prediction.service import default_table, inbox_lock
 from digits.store.artifacts import Store
@@ -43,7 +43,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: MakePi
 def predict(store: Store, source: Path, *, out: Path | None = None, incremental: bool = True) -> Path:
     """Predict a folder, and return the path of the table."""
     options = PredictionConfig(incremental=incremental, processes=1)
-    return api.predict(source, options=options, artifacts=store.root, out=out).out
+    return service.predict_folder(store, source, options=options, out=out).out
 
 
 def paths_in(*tables: Path) -> Counter[str]:
@@ -72,7 +72,7 @@ def test_the_table_of_removed_rows_has_the_form_of_the_table(store: Store, tmp_p
     """Also that for Excel."""
     options = PredictionConfig(incremental=True, processes=1, csv_dialect="excel")
     table = default_table(store, store.inbox)
-    api.predict(store.inbox, options=options, artifacts=store.root, out=table)
+    service.predict_folder(store, store.inbox, options=options, out=table)
     before = table.read_bytes()
     assert len(remove_images(store, today="2026-11-28")) == IMAGES
     assert table.with_name("predictions.removed-2026-11-28.csv").read_bytes() == before
@@ -126,7 +126,7 @@ def test_images_that_links_lead_to_are_kept(store: Store, make_pictures: MakePic
     for path in (tmp_path / "archive").iterdir():
         os.utime(path, (LONG_AGO, LONG_AGO))
     options = PredictionConfig(incremental=True, processes=1, follow_links="anywhere")
-    out = api.predict(store.inbox, options=options, artifacts=store.root).out
+    out = service.predict_folder(store, store.inbox, options=options).out
     assert len(paths_in(out)) == IMAGES + 3
     assert len(remove_images(store)) == IMAGES
     assert len(list((tmp_path / "archive").iterdir())) == 2

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from digits import api
 from digits.errors import RegistryError, UsageError
 from digits.outputs.table import FIXED_COLUMNS, TableFile, format_of
 from digits.outputs.table_diff import pairs, shadow_path, write_differences
@@ -45,8 +44,8 @@ def _exported(store: Store, place: Path) -> dict[str, str]:
 def shadowed(store: Store, folder: Path, out: Path, shadow: str, **options: Any) -> Any:
     """Predict with the champion, and with a shadow."""
     settings = PredictionConfig(**options)
-    summary = api.predict(folder, out=out, options=settings, artifacts=store.root)
-    return api.predict_shadow(folder, summary, shadow=shadow, options=settings, artifacts=store.root)
+    summary = service.predict_folder(store, folder, out=out, options=settings)
+    return service.predict_shadow(store, folder, summary, shadow=shadow, options=settings)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
@@ -58,7 +57,7 @@ def test_the_shadow_table_has_one_row_per_image_on_which_two_versions_differ(
     summary = shadowed(store, folder, out, "challenger")
     tables = []
     for model in ("1", "2"):
-        api.predict(folder, model=model, out=tmp_path / "alone.jsonl", artifacts=store.root)
+        service.predict_folder(store, folder, model=model, out=tmp_path / "alone.jsonl")
         tables.append({row["path"]: row for row in TableFile.open(tmp_path / "alone.jsonl").rows()})
     assert {row["path"]: row for row in TableFile.open(out).rows()} == tables[0]
     with shadow_path(out).open(newline="") as file:

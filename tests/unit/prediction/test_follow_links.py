@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from digits import api
 from digits.images.decode import DecodeError
 from digits.outputs.summary import PredictionSummary
 from digits.outputs.table import read_table
+from digits.prediction import service
 from digits.prediction.config import PredictionConfig
 from digits.review.session import Review
 from digits.store.artifacts import Store
@@ -37,7 +37,7 @@ def data(tmp_path: Path, make_pictures: MakePictures) -> Path:
 
 def predict(store: Store, data: Path, **options: object) -> PredictionSummary:
     settings = PredictionConfig.model_validate({"processes": 1, "follow_links": "anywhere", **options})
-    return api.predict(data, out=store.root.parent / "p.csv", options=settings, artifacts=store.root)
+    return service.predict_folder(store, data, out=store.root.parent / "p.csv", options=settings)
 
 
 def test_links_have_rows_if_they_are_followed(store: Store, data: Path) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from digits import api
 from digits.errors import DigitsError, UsageError
 from digits.maintenance.backup import back_up
 from digits.maintenance.restore import restore
 from digits.outputs.summary import PredictionSummary, picture_path, summary_path
 from digits.outputs.table_diff import shadow_path
-from digits.prediction import own_files
+from digits.prediction import own_files, service
 from digits.prediction.baselines import record_path
 from digits.prediction.config import PredictionConfig
 from digits.prediction.own_files import FILES
@@ -47,7 +46,7 @@ class Job:
     def run(self, **options: Any) -> PredictionSummary:
         """Predict the folder into the table."""
         settings = PredictionConfig(**{"processes": 1, **options})
-        return api.predict(self.folder, out=self.out, options=settings, artifacts=self.store.root)
+        return service.predict_folder(self.store, self.folder, out=self.out, options=settings)
 
     def refused(self, message: str, **options: Any) -> str:
         """Check that a run ends with an error and changes nothing; return the message."""
@@ -247,7 +246,7 @@ def test_files_are_compared_with_the_summary_while_no_run_publishes(job: Job, mo
     run_worker(plan)
     merge_parts(plan)
     require_shadow(job.store, job.folder, shadow="1", out=job.out, options=options)
-    api.predict_shadow(job.folder, summary, shadow="1", artifacts=job.store.root)
+    service.predict_shadow(job.store, job.folder, summary, shadow="1")
     assert len(free) >= 4
     assert not any(free)
 
@@ -415,7 +414,7 @@ def test_the_differences_to_a_second_version_are_protected(job: Job) -> None:
     mine = shadow_path(job.out)
 
     def compare(options: PredictionConfig = options) -> PredictionSummary:
-        return api.predict_shadow(job.folder, summary, shadow="1", options=options, artifacts=job.store.root)
+        return service.predict_shadow(job.store, job.folder, summary, shadow="1", options=options)
 
     def check(options: PredictionConfig = options) -> None:
         require_shadow(job.store, job.folder, shadow="1", out=job.out, options=options)
