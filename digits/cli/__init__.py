@@ -18,6 +18,6 @@
 - `init`: command `init`
 - `drift`: commands `drift show` and `drift accept`
 - `backup`: commands `backup` and `restore`
-- `maintenance`: commands `verify` and `repair`
+- `maintenance`: commands `doctor`, `verify` and `repair`
 - `demo`: command `demo`
 """

@@ -112,6 +112,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     status.status: SYSTEM,
     deploy.deploy: SYSTEM,
     system.janitor: UPKEEP,
+    maintenance.doctor: UPKEEP,
     maintenance.verify: UPKEEP,
     maintenance.repair: UPKEEP,
     backup.backup: UPKEEP,

@@ -1,9 +1,9 @@
 """Entry point of the command `digits`: exit codes and error messages.
 
 Exit codes: 0 done; 1 unexpected failure; 2 usage; 3 dataset; 4 artifact store; 5 registry; 6 model; 7 no Prefect
-server, worker or deployment where one is needed; 8 something needs attention (`digits status`); 9 no image was read
-(`digits predict`); 130 interrupted (Ctrl-C, SIGTERM, or a closed terminal); 141 the program that reads the table of
-`digits predict --out -` has ended.
+server, worker or deployment where one is needed; 8 something needs attention (`digits status`, `digits doctor`); 9 no
+image was read (`digits predict`); 130 interrupted (Ctrl-C, SIGTERM, or a closed terminal); 141 the program that reads
+the table of `digits predict --out -` has ended.
 `digits/errors.py` has the errors behind 2 to 7.
 """
 

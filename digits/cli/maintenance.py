@@ -1,18 +1,52 @@
-"""Commands `verify` and `repair`."""
+"""Commands `doctor`, `verify` and `repair`."""
 
 import sys
 from typing import TYPE_CHECKING
 
 from digits.cli import runtime
 from digits.cli.app import Artifacts, AsJson, NoProgress, Quiet, Verbose
+from digits.cli.status import NEEDS_ATTENTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from digits.maintenance.doctor import Api
     from digits.maintenance.integrity import Damage
 
 DAMAGED = 4
 """Exit code if something is damaged, the same as for a `StoreError`."""
+
+
+def doctor(artifacts: Artifacts = None, json: AsJson = False) -> None:
+    """Show what is installed, where artifacts are, and what is wrong, with its remedy. Nothing is changed.
+
+    The exit code is 8 if anything is wrong.
+    """
+    from digits.cli.output import print_attention, print_json, print_pairs
+    from digits.maintenance.doctor import describe, diagnose, find_problems
+    from digits.settings import artifact_root
+
+    found = diagnose(lambda: artifact_root(artifacts), read_api)
+    problems = find_problems(found)
+    if json:
+        print_json(found.as_record())
+    else:
+        print_attention(problems)
+        print_pairs(f"Digits {found.digits}", describe(found))
+    sys.exit(NEEDS_ATTENTION if problems else 0)
+
+
+def read_api() -> "Api":
+    """Return the Prefect API that commands would use.
+
+    Raises:
+        UsageError: if Prefect cannot read one of its sources of settings.
+    """
+    from digits.maintenance.doctor import Api
+    from digits.server.api import hide_secrets
+
+    address, problem = runtime.find_api()
+    return Api(hide_secrets(address), problem) if address else Api(None, None)
 
 
 def verify(

@@ -55,16 +55,21 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     out.print(table)
 
 
+def print_attention(sentences: Sequence[str]) -> None:
+    """Print what needs attention, or that nothing does."""
+    for sentence in sentences:
+        out.print(f"[bold red]needs attention[/bold red]: {escape(sentence)}")
+    if not sentences:
+        out.print("[bold green]nothing needs attention[/bold green]")
+
+
 def print_status(status: Mapping[str, Any]) -> None:
     """Print the status of a system: what needs attention, then its parts, deployments and last runs.
 
     Args:
         status: fields of a `digits.server.status.SystemStatus`, as JSON values.
     """
-    for sentence in status["attention"]:
-        out.print(f"[bold red]needs attention[/bold red]: {escape(sentence)}")
-    if not status["attention"]:
-        out.print("[bold green]nothing needs attention[/bold green]")
+    print_attention(status["attention"])
     parts = ("api", "server", "worker", "champion", *(["slots"] if status["slots"] else []))
     print_pairs("System", {name: status[name] or "none" for name in parts})
     for title, columns, rows in (

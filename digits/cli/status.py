@@ -10,7 +10,7 @@ from digits.cli.connection import open_system, use_api
 from digits.errors import UsageError
 
 NEEDS_ATTENTION = 8
-"""Exit code if something needs attention."""
+"""Exit code if something needs attention, also of `digits doctor`."""
 
 
 def status(

@@ -2,6 +2,7 @@
 
 - `archives`: archive of a backup
 - `backup`: backup of an artifact root
+- `doctor`: what is installed, where artifacts are, and what is wrong
 - `expiry`: removal of old prediction tables and of predicted images of the inbox
 - `integrity`: verification of all files under the artifact root
 - `locks`: waiting for a lock for a limited time

@@ -32,7 +32,7 @@ PANELS = {
     "Models": {"train", "tune", "promote", "rollback", "models"},
     "Review": {"review", "drift"},
     "System": {"init", "up", "down", "status", "deploy"},
-    "Upkeep": {"janitor", "verify", "repair", "backup", "restore"},
+    "Upkeep": {"janitor", "doctor", "verify", "repair", "backup", "restore"},
 }
 SHORT = {
     "predict": {"-o": "--out", "-j": "--processes", "-q": "--quiet", "-v": "--verbose"},

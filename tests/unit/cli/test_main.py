@@ -31,6 +31,7 @@ COMMANDS = [
     ["down"],
     ["status"],
     ["janitor"],
+    ["doctor"],
     ["verify"],
     ["repair"],
     ["demo"],
