@@ -2,7 +2,7 @@
 
 - `main`: entry point, exit codes and error messages
 - `commands`: the application with all commands
-- `app`: option types that several commands share, and the texts of options that are settings
+- `app`: option types that several commands share, the settings of a command, and its page of help
 - `runtime`: project, flows, Prefect API and interruption of a command
 - `output`: text, tables, JSON and progress bars on the terminal
 - `train`: commands `train` and `tune`

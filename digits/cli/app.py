@@ -1,17 +1,22 @@
-"""Option types that several commands share, and the page of help of a command.
+"""Option types that several commands share, the settings of a command, and its page of help.
 
 An option that is a setting has no text of its own. Its help is taken from the description of the field, in the source
 of the settings: importing them would import pydantic, which takes longer than the page of help.
 """
 
 import ast
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from digits.settings import AnySettings
 
 NOTIFY_VARIABLE = "DIGITS_NOTIFY"
 LIBRARY = Path(__file__).parents[1]
@@ -82,6 +87,54 @@ Notify = Annotated[
         f"{NOTIFY_VARIABLE} to keep it out of the list of processes.",
     ),
 ]
+
+
+def read_settings(
+    kind: "type[AnySettings]", options: Mapping[str, Any], *, file: Path | None, prefix: str
+) -> "AnySettings":
+    """Return the settings of a command: those of a TOML file, overridden by variables, then by command-line options.
+
+    Args:
+        kind: settings class.
+        options: values by name; None where an option is not given.
+        file: TOML file; None for none.
+        prefix: beginning of the names of the variables, such as `DIGITS_PREDICT_`.
+
+    Raises:
+        UsageError: if the file cannot be read, a name is unknown, or a value is out of bounds.
+    """
+    from digits.settings import load_toml, merge_settings, parse
+
+    given = load_toml(file) if file else {}
+    for name, values in settings_in(os.environ, prefix):
+        parse(kind, values, source=name)  # an error then names the variable
+        given = merge_settings(given, values)
+    return parse(kind, merge_settings(given, options), source=str(file or "options"))
+
+
+def settings_in(environment: Mapping[str, str], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the variables that begin with a prefix, with the nested settings that each sets; empty ones are left out.
+
+    The rest of the name is that of a setting in upper case; `__` separates a section from its setting. The value is
+    one of TOML, or a text without quotation marks.
+    """
+    for name, text in sorted(environment.items()):
+        if name.startswith(prefix) and text:
+            *sections, last = name.removeprefix(prefix).lower().split("__")
+            values = {last: _value_of(text)}
+            for section in reversed(sections):
+                values = {section: values}
+            yield name, values
+
+
+def _value_of(text: str) -> Any:
+    from digits.settings import parse_toml
+
+    with suppress(ValueError):
+        values = parse_toml(f"value = {text}".encode())
+        if values.keys() == {"value"}:
+            return values["value"]
+    return text
 
 
 class Command(TyperCommand):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson, NoProgress, Quiet, State, Verbose
+from digits.cli.app import Artifacts, AsJson, NoProgress, Quiet, State, Verbose, read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,8 @@ Model = Annotated[
     typer.Option(metavar="VERSION", show_default=False, help="Model version: `champion` or a number."),
 ]
 Normalize = Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(metavar="MODE", rich_help_panel="Images")]
+VARIABLES = "DIGITS_PREDICT_"
+"""Beginning of the names of variables that are settings of a prediction."""
 FILES, IMAGES, EXISTING, PREFECT = "Files to take", "Images", "Existing tables", "Prefect"
 """Panels of the page of help, besides that of the usual options."""
 
@@ -52,6 +54,9 @@ def predict(
     incremental: Annotated[bool | None, typer.Option("--incremental")] = None,
     force: Annotated[bool | None, typer.Option("--force")] = None,
     processes: Annotated[int | None, typer.Option("--processes", "-j", metavar="N")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file with settings. Options override it.")
+    ] = None,
     recursive: Annotated[bool | None, typer.Option(rich_help_panel=FILES)] = None,
     include: Annotated[list[str] | None, typer.Option(metavar="GLOB", rich_help_panel=FILES)] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", rich_help_panel=FILES)] = None,
@@ -72,11 +77,7 @@ def predict(
     replace_version: Annotated[int | None, typer.Option(metavar="N", rich_help_panel=EXISTING)] = None,
     shadow: Annotated[
         str | None,
-        typer.Option(
-            metavar="VERSION",
-            rich_help_panel=EXISTING,
-            help="Second model version, to compare with.",
-        ),
+        typer.Option(metavar="VERSION", rich_help_panel=EXISTING, help="Second model version, to compare with."),
     ] = None,
     track: Annotated[
         bool, typer.Option("--track", rich_help_panel=PREFECT, help="Fail if no Prefect API can record the run.")
@@ -93,16 +94,8 @@ def predict(
 ) -> None:
     """Predict every image of a folder, and write a table with one row per image."""
     runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
-    unsupported: dict[str, object] = {
-        "--incremental": incremental,
-        "--replace-version": replace_version,
-        "--shadow": shadow,
-        "--track": track,
-        "--deploy": deploy,
-        "--csv-dialect with --format jsonl": form == "jsonl" and csv_dialect,
-    }
-    require_output(out, form, unsupported)
     options = read_options(
+        config,
         recursive=recursive,
         all_files=all_files,
         by_content=by_content,
@@ -127,6 +120,15 @@ def predict(
         processes=processes,
         force=force,
     )
+    unsupported: dict[str, object] = {
+        "--incremental": options.incremental,
+        "--replace-version": options.replace_version,
+        "--shadow": shadow,
+        "--track": track,
+        "--deploy": deploy,
+        "--csv-dialect with --format jsonl": form == "jsonl" and options.csv_dialect != "standard",
+    }
+    require_output(out, form, unsupported)
     path = path.absolute()
     if out == OUTPUT:
         print_summary(predict_to_output(path, model, options, artifacts, f".{form or 'csv'}"), json=json)
@@ -135,10 +137,8 @@ def predict(
     if deploy:
         from digits.cli import connection, deployed
 
-        print_ended(
-            deployed.predict_deployed(connection.open_system(state, artifacts), path, model, out, options, shadow),
-            json=json,
-        )
+        system = connection.open_system(state, artifacts)
+        print_ended(deployed.predict_deployed(system, path, model, out, options, shadow), json=json)
         return
     run = predict_tracked if runtime.is_tracked(required=track) else predict_here
     print_summary(run(path, model, out, options, artifacts, shadow), json=json)
@@ -156,12 +156,11 @@ def start_early() -> AbstractContextManager[None]:
     return early_worker()
 
 
-def read_options(**options: Any) -> "PredictionConfig":
-    """Return the settings of a prediction; options that are None take their defaults."""
+def read_options(file: Path | None, **options: Any) -> "PredictionConfig":
+    """Return the settings of a prediction: a configuration file, overridden by variables, then by options."""
     from digits.prediction.config import PredictionConfig
-    from digits.settings import merge_settings, parse
 
-    return parse(PredictionConfig, merge_settings({}, options), source="options")
+    return read_settings(PredictionConfig, options, file=file, prefix=VARIABLES)
 
 
 def predict_tracked(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson, Force, NoProgress, Quiet, Verbose
+from digits.cli.app import Artifacts, AsJson, Force, NoProgress, Quiet, Verbose, read_settings
 
 if TYPE_CHECKING:
     from digits.pipeline.champion import Outcome
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BEST_SHOWN = 5
 
+VARIABLES = "DIGITS_TRAIN_"
+"""Beginning of the names of variables that are settings of a training run."""
 NETWORK, FIT = "Network", "Training"
 """Panels of the page of help, besides that of the usual options."""
 Dataset = Annotated[list[str] | None, typer.Option(metavar="NAME|PATH")]
@@ -28,7 +30,7 @@ Configuration = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="TOML file with settings of the training run; command-line options override it.",
+        help="TOML file with settings. Variables (DIGITS_TRAIN_*) and options override it.",
     ),
 ]
 
@@ -152,12 +154,10 @@ def tune(
 
 
 def read_run(options: dict[str, Any], path: Path | None) -> "TrainingRun":
-    """Return the settings of a training run: a configuration file, overridden by command-line options."""
+    """Return the settings of a training run: a configuration file, overridden by variables, then by options."""
     from digits.pipeline.config import TrainingRun
-    from digits.settings import load_toml, merge_settings, parse
 
-    settings = load_toml(path) if path else {}
-    return parse(TrainingRun, merge_settings(settings, options), source=str(path or "options"))
+    return read_settings(TrainingRun, options, file=path, prefix=VARIABLES)
 
 
 def train_model(run: "TrainingRun", artifacts: Path | None) -> "Outcome":
