@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from digits.data.config import ArraysConfig
     from digits.errors import DigitsError
     from digits.maintenance.retention import RetentionConfig
+    from digits.model.classifier import Model
     from digits.pipeline.config import PromotionPolicy
     from digits.prediction.config import PredictionConfig
     from digits.training.config import AugmentationConfig, ModelConfig, TrainingConfig
@@ -27,6 +28,7 @@ __all__ = [
     "ArraysConfig",
     "AugmentationConfig",
     "DigitsError",
+    "Model",
     "ModelConfig",
     "PredictionConfig",
     "PromotionPolicy",
@@ -46,6 +48,7 @@ _MODULES = {
     "ArraysConfig": "digits.data.config",
     "AugmentationConfig": "digits.training.config",
     "DigitsError": "digits.errors",
+    "Model": "digits.model.classifier",
     "ModelConfig": "digits.training.config",
     "PredictionConfig": "digits.prediction.config",
     "PromotionPolicy": "digits.pipeline.config",

@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 
     from digits.data.config import ArraysConfig
     from digits.images.formats import Mode
+    from digits.model.classifier import Model
     from digits.model.metrics import Evaluation
-    from digits.model.onnx_model import Predictor
+    from digits.model.onnx_model import OnnxModel
     from digits.pipeline.champion import Outcome
     from digits.pipeline.config import Preset, PromotionPolicy
     from digits.review.inspection import Inspection
     from digits.training.config import ModelConfig, TrainingConfig
+
+    ModelName = str | int | Path | Model
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ logger = logging.getLogger(__name__)
 def predict(
     source: Any,
     *,
-    model: str | int | Path = "champion",
+    model: "ModelName" = "champion",
     out: str | Path | None = None,
     max_error: float | None = None,
     top_k: int = 1,
@@ -61,7 +64,7 @@ def predict(
 def predict(
     source: Any,
     *,
-    model: str | int | Path = "champion",
+    model: "ModelName" = "champion",
     out: str | Path | None = None,
     max_error: float | None = None,
     top_k: int = 1,
@@ -74,7 +77,7 @@ def predict(
 def predict(  # noqa: PLR0913 - the source, the model and what people set most often
     source: Any,
     *,
-    model: str | int | Path = "champion",
+    model: "ModelName" = "champion",
     out: str | Path | None = None,
     max_error: float | None = None,
     top_k: int = 1,
@@ -99,7 +102,8 @@ def predict(  # noqa: PLR0913 - the source, the model and what people set most o
         source: folder, archive or image file; a list of paths; or images in memory: a Pillow image, an array of shape
             (H, W) or (H, W, 3 or 4), an array of N of these, or a list of images. Values of any type are read as in
             image files; 0 is black.
-        model: `champion`, `challenger`, the number of a model version, or the path of a folder with an exported model.
+        model: `champion`, `challenger`, the number of a model version, the path of a folder with an exported model, or
+            a loaded model.
         out: table to write: .csv, .parquet or .jsonl. None for a path under the artifact root, or for images in memory
             for none.
         max_error: flag predictions as `uncertain` so that at most this share of the others is wrong, estimated on the
@@ -133,7 +137,7 @@ def predict(  # noqa: PLR0913 - the source, the model and what people set most o
             store,
             files.place,
             out=Path(out) if out else files.table(store),
-            model=str(model) if isinstance(model, int) else model,
+            model=_open_model(store, model),
             options=settings.model_copy(update=files.options),
             progress=_progress(shown=progress),
         )
@@ -383,28 +387,51 @@ def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw
 
 
 def list_models(*, artifacts: str | Path | None = None) -> list[ModelVersion]:
-    """Return all registered model versions, oldest first."""
+    """Return all registered model versions, oldest first.
+
+    Example:
+        >>> [(version.number, version.facts.accuracy) for version in digits.list_models()]
+        [(1, 0.9964)]
+    """
     return Registry(_open_store(artifacts)).versions()
 
 
-def load_model(version: str = "champion", *, artifacts: str | Path | None = None) -> "Predictor":
-    """Load a model version into ONNX Runtime.
+def load_model(
+    model: "ModelName" = "champion", *, max_error: float | None = None, artifacts: str | Path | None = None
+) -> "Model":
+    """Load a model, to predict images in this process.
 
-    Its method `predict` returns the probability of each class: (N, height, width) uint8 -> (N, classes) float32. The
-    images must have been normalized, as by `digits.images.normalize.normalize`.
+    Example:
+        >>> model = digits.load_model()
+        >>> model("scan.png")
+        [{'label': '7', 'score': 0.998877, 'status': 'ok'}]
+        >>> model.predict(x_test)             # (N, 28, 28) uint8 -> (N,) str
+        >>> model.predict_proba(x_test)       # (N, 28, 28) uint8 -> (N, classes) float32
+        >>> model.score(x_test, y_test)
 
     Args:
-        version: `champion`, `challenger` or the number of a model version.
+        model: `champion`, `challenger`, the number of a model version, or the path of a folder with an exported model.
+        max_error: target error rate, as in `digits.predict`; calls less confident predictions `uncertain`.
         artifacts: artifact root with the model.
 
     Raises:
         RegistryError: if there is no such model version.
         StoreError: if its files are missing or damaged.
         ModelError: if ONNX Runtime cannot load the model.
+        UsageError: if the model's validation images cannot support `max_error`.
     """
-    from digits.model.onnx_model import Predictor
+    from digits.model.classifier import Model
 
-    return Predictor(open_model(_open_store(artifacts), version))
+    return Model(_open_model(_open_store(artifacts), model), max_error=max_error)
+
+
+def _open_model(store: Store, model: "ModelName") -> "OnnxModel":
+    """Return the exported model that an argument `model` stands for."""
+    from digits.model.classifier import Model
+
+    if isinstance(model, Model):
+        return model.exported
+    return open_model(store, str(model) if isinstance(model, int) else model)
 
 
 def _open_store(artifacts: str | Path | None) -> Store:

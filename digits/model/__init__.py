@@ -2,6 +2,7 @@
 
 - `baseline`: the first images of a table, with which later runs are compared
 - `calibration`: temperature scaling, and thresholds for a target error rate
+- `classifier`: a loaded model with the methods of scikit-learn
 - `drift`: how a folder differs from the test images, or from a baseline
 - `inputs`: images in memory as the content of image files
 - `metrics`: accuracy, calibration error, confusion matrix and per-class figures

@@ -17,10 +17,6 @@ from digits.errors import UsageError, os_errors_as
 if TYPE_CHECKING:
     from PIL import Image
 
-PathName = str | PathLike[str]
-ImageInput = "PathName | Image.Image | npt.ArrayLike"
-"""One image: the path of a file, a Pillow image, or an array: (H, W) or (H, W, 1) for grey, (H, W, 3) for RGB or
-(H, W, 4) for RGBA."""
 _GREY, _COLOUR = 2, 3
 """Numbers of dimensions of an image as an array."""
 _CHANNELS = (1, 3, 4)

@@ -82,7 +82,7 @@ def test_a_class_that_is_missing_is_reported(tmp_path: Path) -> None:
     assert f"- {markdown_text(f'Warning: {outcome.warnings[0]}.')}\n" in report
     assert outcome.as_record()["warnings"] == outcome.warnings
     assert train(str(tmp_path / "digits"), tmp_path / "artifacts").warnings == outcome.warnings
-    assert digits.load_model("1", artifacts=tmp_path / "artifacts").model.class_names == (*"012356789", "10")
+    assert digits.load_model(1, artifacts=tmp_path / "artifacts").classes_.tolist() == [*"012356789", "10"]
 
 
 def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_path: Path) -> None:
@@ -97,7 +97,9 @@ def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_pa
         digits.inspect(folder / str(rows[0]["path"]), out=drawing, artifacts=root)
     assert inspection.best.name == str(rows[0]["prediction"])
     model = digits.load_model(artifacts=root)
-    assert model.predict(np.zeros((2, 28, 28), np.uint8)).shape == (2, 10)
+    paths = [folder / str(row["path"]) for row in rows]
+    assert model.predict(paths).tolist() == [row["prediction"] for row in rows]
+    assert model.score(paths, [path.parent.name for path in paths]) == outcome.facts.accuracy
 
 
 def test_an_invalid_argument_is_a_digits_error(outcome: Outcome, root: Path) -> None:
