@@ -81,13 +81,15 @@ def test_without_prefect_no_flow_is_loaded(project: Path, monkeypatch: pytest.Mo
         runtime.load_flow("flows/sums.py:total")
 
 
-@pytest.mark.parametrize("command", ["train", "tune", "up"])
+@pytest.mark.parametrize("command", ["train", "tune", "demo", "up", "up --dry-run", "deploy"])
 def test_commands_that_need_the_project_say_so_in_one_line(tmp_path: Path, command: str) -> None:
-    code = f"import sys; sys.argv[1:] = [{command!r}]; from digits.cli.main import main; main()"
+    """They say so before they write or start anything."""
+    code = f"import sys; sys.argv[1:] = {command.split()!r}; from digits.cli.main import main; main()"
     done = run_python(code, tmp_path)
     assert done.returncode == UsageError.exit_code
     assert done.stderr.startswith(f"digits: {tmp_path} is not in a Digits project")
     assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_an_api_a_run_is_not_tracked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
