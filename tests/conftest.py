@@ -1,15 +1,20 @@
-"""Settings of all tests: one thread per matrix product, and directories that stay on one pytest-xdist worker."""
+"""Settings of all tests: threads, examples, and directories that stay on one pytest-xdist worker."""
 
 import os
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 TOGETHER = ("tests/e2e",)
 """Directories whose tests share a Prefect server and a trained model. Other tests are grouped by file."""
 
 # Threads of OpenBLAS spin while they wait, which would be most of the time of two test processes on two cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# The same examples in each run, however long the machine takes; `pytest --hypothesis-profile=default` draws others.
+settings.register_profile("digits", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("digits")
 
 
 @pytest.hookimpl(optionalhook=True)
