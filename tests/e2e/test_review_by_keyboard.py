@@ -17,7 +17,7 @@ from tests.support.review_session import Scans, make_scans, serve_review
 pytestmark = pytest.mark.browser
 
 IMAGES = 120
-TIMEOUT = 60
+TIMEOUT = 120
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from digits.data.labels import LabelLog
 from tests.support.review_session import Scans, make_scans, serve_review
 
 IMAGES = 300
-SECONDS = 20
+SECONDS = 120
 
 
 class Page(NamedTuple):

@@ -34,7 +34,7 @@ SLANT = 0.9
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-TIMEOUT = 60
+TIMEOUT = 120
 Correct = npt.NDArray[np.bool_]
 
 

@@ -22,7 +22,7 @@ from tests.support.command import DIGITS
 
 IMAGES = 4_000
 SIDE, INK = 120, 40
-TIMEOUT = 30
+TIMEOUT = 120
 WRONG, UNCERTAIN, NO_DIGITS = 0.02, 0.06, 0.03
 
 
