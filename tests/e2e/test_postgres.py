@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.canaries import contents_below
 from tests.support.running_system import RunningSystem
 from tests.support.server import free_port
 
@@ -44,7 +45,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         **as_user,
     )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={place} -c fsync=off"
-    control = [find_program("pg_ctl"), "-D", str(data), "-w"]
+    control = [find_program("pg_ctl"), "-D", str(data), "-w", "-t", "300"]
     start = [*control, "-l", str(place / "log"), "-o", options, "start"]
     subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=place, **as_user)
     yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
@@ -57,9 +58,11 @@ def system(own_root: Path, database: str, tmp_path_factory: pytest.TempPathFacto
     home = tmp_path_factory.mktemp("home")
     secrets = (("PREFECT_SERVER_DATABASE_CONNECTION_URL", database), ("PREFECT_SERVER_API_AUTH_STRING", PASSWORD))
     running = RunningSystem(own_root, home / "state", home, free_port(), secrets)
-    running.up()
-    yield running
-    running.down()
+    try:
+        running.up()
+        yield running
+    finally:
+        running.down()
 
 
 def test_a_prediction_uses_postgres_and_writes_no_password(system: RunningSystem, folder: Path, tmp_path: Path) -> None:
@@ -70,9 +73,9 @@ def test_a_prediction_uses_postgres_and_writes_no_password(system: RunningSystem
     assert not (system.state / "prefect" / "prefect.db").exists()
     given = Path(f"/proc/{system.process('worker')}/environ").read_bytes()
     assert b"PREFECT_SERVER_" not in given, "a run must not receive the database's password"
-    written = [path for path in system.state.rglob("*") if path.is_file()]
+    written = dict(contents_below(system.state))
     assert written
-    assert not any(b"a secret of the tests" in path.read_bytes() for path in written)
+    assert not [path for path, content in written.items() if b"a secret of the tests" in content]
 
 
 def test_commands_without_the_password_name_the_variable_to_set(system: RunningSystem, folder: Path) -> None:

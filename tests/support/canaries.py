@@ -1,7 +1,10 @@
 """Canaries: values used as secrets that can be recognised wherever they leak to."""
 
 import base64
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,8 +31,18 @@ def leaks(text: bytes) -> list[str]:
     return [name for name in NAMES if any(form in text for form in forms(name))]
 
 
+def contents_below(*places: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yield the files below some folders with their contents, except those that a running system removes meanwhile."""
+    for place in places:
+        for folder, _, names in os.walk(place):
+            for path in (Path(folder, name) for name in names):
+                with suppress(FileNotFoundError):
+                    if path.is_file():
+                        yield path, path.read_bytes()
+
+
 def leaking_files(*places: Path) -> dict[str, list[str]]:
     """Return the files below some folders that contain canaries, with the canaries' names."""
-    files = [path for place in places for path in place.rglob("*") if path.is_file()]
-    assert files
-    return {str(path): found for path in files if (found := leaks(path.read_bytes()))}
+    found = {str(path): leaks(content) for path, content in contents_below(*places)}
+    assert found
+    return {path: names for path, names in found.items() if names}
