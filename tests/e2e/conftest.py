@@ -87,6 +87,12 @@ def system(own_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
+@pytest.fixture(scope="module")
+def postponed_night(system: RunningSystem) -> None:
+    """Let no nightly training start by its schedule, which would take its slot and the CPUs for minutes."""
+    system.postpone("train/nightly")
+
+
 @pytest.fixture(scope="session")
 def guarded_system(outcome: Outcome, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     """Start a system with a password and other secrets, for tests that do not change it."""

@@ -14,13 +14,14 @@ import pytest
 from digits.maintenance.processes import is_alive
 from digits.store.artifacts import Store
 from digits.store.registry import Registry
+from tests.support.held_shards import held_shard
 from tests.support.running_system import RunningSystem, wait_for
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.usefixtures("postponed_night")]
 
 NIGHT: dict[str, Any] = {"datasets": ["mnist-sample"], "model": {"architecture": "mlp"}}
 COPIES = 60
-"""Number of hard links per image: enough for a run of several seconds."""
+"""Number of hard links per image: enough for several shards."""
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,10 @@ def suspend(process: int) -> None:
 
 
 def test_a_killed_run_crashes_and_the_next_one_recovers(system: RunningSystem, many: Path) -> None:
-    run = system.run("predict/folder", folder=str(many), options={"processes": 1})
-    os.kill(system.wait_until_running(run), signal.SIGKILL)
-    state = system.wait_for_end(run, "CRASHED")
+    with held_shard(system.root, many):
+        run = system.run("predict/folder", folder=str(many), options={"processes": 1})
+        os.kill(system.wait_until_running(run), signal.SIGKILL)
+        state = system.wait_for_end(run, "CRASHED")
     assert state["name"] == "Crashed"
     again = system.run("predict/folder", folder=str(many), options={"processes": 1})
     check_table(system.wait_for_end(again)["message"], many)
@@ -84,7 +86,7 @@ def test_the_janitor_crashes_dead_runs_and_leaves_live_ones(system: RunningSyste
     alive = system.run("train/nightly", **NIGHT, training={"epochs": 900, "seed": 6})
     process = system.wait_until_running(alive)
     assert system.digits("janitor", "--json")["runs set to crashed"] == "none"
-    cleaned = system.wait_for_end(system.run("janitor/janitor"))["message"]
+    cleaned = system.complete("janitor/janitor")["message"]
     assert cleaned.startswith("0 runs set to Crashed")
     assert system.state_of(alive)["type"] == "RUNNING"
     second = system.run("train/nightly", **NIGHT, training={"epochs": 1})
@@ -112,11 +114,12 @@ def test_only_one_of_several_late_runs_is_executed(system: RunningSystem) -> Non
 
 
 def test_a_run_ends_and_the_next_one_proceeds_after_a_server_restart(system: RunningSystem, many: Path) -> None:
-    run = system.run("predict/folder", folder=str(many), options={"processes": 1})
-    system.wait_until_running(run)
-    os.killpg(system.process("server"), signal.SIGKILL)
-    time.sleep(2)
-    system.up()
+    with held_shard(system.root, many):
+        run = system.run("predict/folder", folder=str(many), options={"processes": 1})
+        system.wait_until_running(run)
+        os.killpg(system.process("server"), signal.SIGKILL)
+        time.sleep(2)
+        system.up()
     state = system.wait_for_end(run, "COMPLETED", "FAILED", "CRASHED")
     if state["type"] == "COMPLETED":
         check_table(state["message"], many)
@@ -125,12 +128,13 @@ def test_a_run_ends_and_the_next_one_proceeds_after_a_server_restart(system: Run
 
 
 def test_a_locked_database_delays_a_run_without_harm(system: RunningSystem, many: Path) -> None:
-    database = sqlite3.connect(system.state / "prefect" / "prefect.db", isolation_level=None, timeout=30)
-    run = system.run("predict/folder", folder=str(many))
-    system.wait_until_running(run)
-    database.execute("BEGIN EXCLUSIVE")
-    time.sleep(8)
-    database.execute("ROLLBACK")
+    database = sqlite3.connect(system.state / "prefect" / "prefect.db", isolation_level=None, timeout=120)
+    with held_shard(system.root, many):
+        run = system.run("predict/folder", folder=str(many))
+        system.wait_until_running(run)
+        database.execute("BEGIN EXCLUSIVE")
+        time.sleep(8)
+        database.execute("ROLLBACK")
     database.close()
     state = system.wait_for_end(run, "COMPLETED", "FAILED", "CRASHED")
     if state["type"] == "COMPLETED":

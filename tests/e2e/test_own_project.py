@@ -106,7 +106,7 @@ def test_a_run_in_a_project_of_another_major_version_fails_with_the_remedy(
     before = record.read_text()
     record.write_text(json.dumps({**json.loads(before), "version": "999.0.0"}))
     try:
-        state = running.wait_for_end(running.run("janitor/janitor"), "FAILED")
+        state = running.end_of("janitor/janitor", "FAILED")
         assert "belong to Digits 999.0.0" in state["message"]
         assert "`digits init --upgrade`" in state["message"]
         assert "`digits init --upgrade`" in running.digits("up", "--port", str(running.port), code=2)

@@ -29,9 +29,10 @@ from digits.store.registry import Registry
 from digits.training.config import ModelConfig, TrainingConfig
 from flows.prediction import predict_folder
 from flows.training import train
+from tests.support.held_shards import held_shard
 
 MLP = ModelConfig(architecture="mlp")
-MANY = 8_000
+MANY = 3_000
 HERE = Path(__file__).resolve().parents[2]
 
 
@@ -349,15 +350,16 @@ def test_an_interrupted_prediction_resumes(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     if tracked:
         environment["PREFECT_API_URL"] = server
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
-    process = subprocess.Popen(command, env=environment, cwd=HERE, stderr=subprocess.PIPE, start_new_session=True)
-    signal.signal(signal.SIGINT, before)
-    parts = root / "work" / "predictions"
-    while not list(parts.glob("[0-9a-f]*/parts/*.json")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with held_shard(root, folder, table):
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it
+        process = subprocess.Popen(command, env=environment, cwd=HERE, stderr=subprocess.PIPE, start_new_session=True)
+        signal.signal(signal.SIGINT, before)
+        parts = root / "work" / "predictions"
+        while not list(parts.glob("[0-9a-f]*/parts/*.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors.decode().rstrip().endswith("digits: interrupted; the same command resumes from what is finished")
     assert b"Traceback" not in errors

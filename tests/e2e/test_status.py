@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from digits.cli.status import NEEDS_ATTENTION
 from tests.support.running_system import RunningSystem, wait_for
 
+pytestmark = pytest.mark.usefixtures("postponed_night")
 HERE = Path(__file__).resolve().parents[2]
 TIMEOUT = 120
 
@@ -231,18 +232,32 @@ def test_a_run_that_keeps_its_schedule_from_working_is_named(system: RunningSyst
         system.ask(f"/flow_runs/{run}", method="DELETE")
 
 
+@contextmanager
+def no_scheduled_run(system: RunningSystem, deployment: str) -> Iterator[None]:
+    """Pause the work pool, and wait until no run of a deployment is active."""
+    identity = system.ask(f"/deployments/name/{deployment}")["id"]
+    active = {"deployment_id": {"any_": [identity]}, "state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
+    system.ask("/work_pools/digits", {"is_paused": True}, method="PATCH")
+    try:
+        wait_for(lambda: not system.ask("/flow_runs/filter", {"flow_runs": active}), "the end of active runs")
+        yield
+    finally:
+        system.ask("/work_pools/digits", {"is_paused": False}, method="PATCH")
+
+
 def test_a_table_that_is_older_than_its_schedule_is_named(system: RunningSystem) -> None:
     system.complete("predict/inbox")
-    past = "2026-01-01 00:00:00.000000"
-    with database(system) as connection:
-        deployment = "(SELECT id FROM deployment WHERE name = 'inbox')"
-        connection.execute(f"UPDATE flow_run SET end_time = ? WHERE deployment_id = {deployment}", [past])  # noqa: S608
-        connection.execute(
-            f"UPDATE deployment_schedule SET updated = ?, created = ? WHERE deployment_id = {deployment}",  # noqa: S608
-            [past, past],
-        )
-        connection.execute(f"UPDATE deployment SET created = ? WHERE id = {deployment}", [past])  # noqa: S608
-    found = attention(system)
+    past = "2026-01-01 11:00:00.000000"  # the same day in every time zone
+    with no_scheduled_run(system, "predict/inbox"):
+        with database(system) as connection:
+            inbox = "(SELECT id FROM deployment WHERE name = 'inbox')"
+            connection.execute(f"UPDATE flow_run SET end_time = ? WHERE deployment_id = {inbox}", [past])  # noqa: S608
+            connection.execute(
+                f"UPDATE deployment_schedule SET updated = ?, created = ? WHERE deployment_id = {inbox}",  # noqa: S608
+                [past, past],
+            )
+            connection.execute(f"UPDATE deployment SET created = ? WHERE id = {inbox}", [past])  # noqa: S608
+        found = attention(system)
     assert "predictions.csv was not refreshed since 2026-01-01 " in found
     assert "although its schedule (*/5 * * * * Etc/UTC) came due; start a run with `prefect deployment run" in found
     system.complete("predict/inbox")
@@ -273,7 +288,7 @@ def test_a_server_without_the_work_pool_has_a_sentence_and_no_traceback(
     system: RunningSystem, server: str, tmp_path: Path
 ) -> None:
     """On a server that Digits did not start, the status names the time of its leases."""
-    requests.delete(f"{server}/work_pools/digits", timeout=30)
+    requests.delete(f"{server}/work_pools/digits", timeout=TIMEOUT)
     other = replace(system, state=tmp_path / "state")
     found = attention(other, PREFECT_API_URL=server)
     assert "the server has no work pool digits, so no run of it starts; create it with `digits up`" in found

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from prefect import flow
 
 from digits.pipeline.champion import Outcome
 from digits.prediction.config import PredictionConfig
+from digits.training import fit
 from digits.training.config import ModelConfig, TrainingConfig
 from flows import runs
 from flows.prediction import predict_folder
@@ -32,9 +34,20 @@ def children() -> set[int]:
     return found
 
 
-def test_a_training_that_exceeds_its_time_limit_stops_and_keeps_its_checkpoint(outcome: Outcome, root: Path) -> None:
-    started = time.monotonic()
-    state = train.with_options(timeout_seconds=8)(
+def test_a_training_that_exceeds_its_time_limit_stops_and_keeps_its_checkpoint(
+    outcome: Outcome, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is moved to the time of the first checkpoint, which a busy machine reaches late."""
+    real, reached = fit.save_checkpoint, list[float]()
+
+    def save(*arguments: Any) -> None:
+        real(*arguments)
+        if not reached:
+            reached.append(time.monotonic())
+            signal.setitimer(signal.ITIMER_REAL, 0.5, runs.ALARM_SECONDS)
+
+    monkeypatch.setattr(fit, "save_checkpoint", save)
+    state = train.with_options(timeout_seconds=600)(
         datasets=("mnist-sample",),
         model=ModelConfig(architecture="mlp"),
         training=TrainingConfig(epochs=EPOCHS, seed=77),
@@ -42,8 +55,8 @@ def test_a_training_that_exceeds_its_time_limit_stops_and_keeps_its_checkpoint(o
         return_state=True,
     )
     assert (state.name, state.type.value) == ("TimedOut", "FAILED")
-    assert "exceeded timeout of 8" in (state.message or "")
-    assert time.monotonic() - started < 60
+    assert "exceeded timeout of 600" in (state.message or "")
+    assert time.monotonic() - reached[0] < 60
     (checkpoint,) = (root / "work").glob("train-*.npz")
     changed = checkpoint.stat().st_mtime
     time.sleep(1)
@@ -89,7 +102,7 @@ def test_a_prediction_that_exceeds_its_time_limit_stops_with_its_workers(
     )
     assert state.name == "TimedOut", state
     assert not out.exists()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while children() - before:
         assert time.monotonic() < deadline, children() - before
         time.sleep(0.2)

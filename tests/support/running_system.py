@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -122,7 +123,11 @@ class RunningSystem:
         return state
 
     def complete(self, deployment: str, **parameters: Any) -> dict[str, Any]:
-        """Run a deployment, again while its slot is taken, and return the state of the completed run.
+        """Run a deployment, again while its slot is taken, and return the state of the completed run."""
+        return self.end_of(deployment, "COMPLETED", **parameters)
+
+    def end_of(self, deployment: str, kind: str, **parameters: Any) -> dict[str, Any]:
+        """Run a deployment, again while its slot is taken; check the type of the run's last state and return it.
 
         Schedules and automations start runs of the same deployment at any time.
         """
@@ -130,9 +135,17 @@ class RunningSystem:
         for _ in range(BUSY_RETRIES):
             if state["type"] != "CANCELLED":
                 break
-            state = self.wait_for_end(self.run(deployment, **parameters), "COMPLETED", "CANCELLED")
-        assert state["type"] == "COMPLETED", state
+            state = self.wait_for_end(self.run(deployment, **parameters), kind, "CANCELLED")
+        assert state["type"] == kind, state
         return state
+
+    def postpone(self, deployment: str) -> None:
+        """Move the schedule of a deployment to half a day from now, so that no scheduled run disturbs the tests."""
+        found, later = self.ask(f"/deployments/name/{deployment}"), datetime.now(UTC) + timedelta(hours=12)
+        cron = {"cron": f"{later.minute} {later.hour} * * *", "timezone": "Etc/UTC"}
+        for schedule in found["schedules"]:
+            path = f"/deployments/{found['id']}/schedules/{schedule['id']}"
+            self.ask(path, {"schedule": cron}, method="PATCH")
 
     def wait_until_running(self, run: str) -> int:
         """Wait until a run has started, and return the ID of its process."""
