@@ -13,7 +13,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from digits.api import evaluate, inspect, list_models, load_model, predict, read_table, train
+    from digits.api import (
+        add_labels,
+        evaluate,
+        inspect,
+        list_models,
+        load_model,
+        predict,
+        read_drift,
+        read_labels,
+        read_table,
+        train,
+    )
     from digits.data.config import ArraysConfig
     from digits.errors import DigitsError
     from digits.maintenance.retention import RetentionConfig
@@ -35,11 +46,14 @@ __all__ = [
     "RetentionConfig",
     "TrainingConfig",
     "__version__",
+    "add_labels",
     "evaluate",
     "inspect",
     "list_models",
     "load_model",
     "predict",
+    "read_drift",
+    "read_labels",
     "read_table",
     "train",
 ]
@@ -54,11 +68,14 @@ _MODULES = {
     "PromotionPolicy": "digits.pipeline.config",
     "RetentionConfig": "digits.maintenance.retention",
     "TrainingConfig": "digits.training.config",
+    "add_labels": "digits.api",
     "evaluate": "digits.api",
     "inspect": "digits.api",
     "list_models": "digits.api",
     "load_model": "digits.api",
     "predict": "digits.api",
+    "read_drift": "digits.api",
+    "read_labels": "digits.api",
     "read_table": "digits.api",
     "train": "digits.api",
 }

@@ -5,27 +5,24 @@ that the command `digits` would use; see `digits.settings.artifact_root`.
 """
 
 import logging
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from digits.errors import ModelError, UsageError
 from digits.extras import require_extra
-from digits.images.folder import escape_path
-from digits.model.inputs import each_image, is_path, read_image
-from digits.outputs import frame, table
+from digits.outputs import frame
+from digits.outputs import table as tables
 from digits.outputs.skipped import describe_nothing, describe_skipped
 from digits.prediction import service
 from digits.prediction.config import PredictionConfig
 from digits.prediction.service import open_model
 from digits.progress import SILENT, Progress
 from digits.settings import AnySettings, artifact_root, parse
+from digits.sources import source_files
 from digits.store.artifacts import Store
-from digits.store.records import Record, digest_of
+from digits.store.records import Record
 from digits.store.registry import ModelVersion, Registry
 
 if TYPE_CHECKING:
@@ -39,11 +36,34 @@ if TYPE_CHECKING:
     from digits.pipeline.champion import Outcome
     from digits.pipeline.config import Preset, PromotionPolicy
     from digits.review.inspection import Inspection
+    from digits.review.session import ImportCounts
     from digits.training.config import ModelConfig, TrainingConfig
 
     ModelName = str | int | Path | Model
 
 logger = logging.getLogger(__name__)
+_LABELS = (
+    tables.Column("sha256", "text"),
+    tables.PAGE,
+    tables.Column("label", "text"),
+    tables.Column("prediction", "text"),
+    tables.Column("confidence", "number"),
+    tables.Column("status", "text"),
+    tables.Column("model_version", "integer"),
+    tables.Column("selection", "text"),
+    tables.Column("by", "text"),
+    tables.Column("table", "text"),
+    tables.Column("when", "text"),
+)
+"""Columns of `read_labels`."""
+_LABEL_CATEGORIES = re.compile("label|prediction|status|selection|by")
+_DRIFT = (
+    tables.Column("feature", "text"),
+    tables.Column("baseline", "integer"),
+    tables.Column("psi", "number"),
+    tables.Column("p", "number"),
+)
+"""Columns of `read_drift`, without `drifted`."""
 
 
 @overload
@@ -132,7 +152,7 @@ def predict(  # noqa: PLR0913 - the source, the model and what people set most o
     named = {"max_error": max_error, "top_k": top_k, "probabilities": probabilities}
     settings = _options("predict()", PredictionConfig, options, named)
     store = _open_store(artifacts)
-    with _as_files(source) as files:
+    with source_files(source) as files:
         summary = service.predict_folder(
             store,
             files.place,
@@ -143,75 +163,7 @@ def predict(  # noqa: PLR0913 - the source, the model and what people set most o
         )
         if files.order or not summary.images:
             _warn_of_skipped(summary.skipped, rows=summary.images)
-        return files.sort(table.read_table(summary.out)) if as_records else files.sort_frame(summary.out)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Source of a prediction as files.
-
-    Args:
-        place: folder, archive or single image.
-        out: default path of the table; None for the one of the command.
-        options: settings that select the files.
-        order: place of each path in the result; empty for the order of the table.
-    """
-
-    place: Path
-    out: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    order: Mapping[str, int] = field(default_factory=dict)
-
-    def table(self, store: Store) -> Path | None:
-        return self.out or (service.default_table(store, self.place / _digest(self.order)) if self.order else None)
-
-    def sort(self, rows: Iterator[Record]) -> list[Record]:
-        return sorted(rows, key=lambda row: self.order.get(row["path"], 0))
-
-    def sort_frame(self, out: Path) -> "pd.DataFrame":
-        rows = frame.read_frame(out)
-        if not self.order:
-            return rows
-        return rows.iloc[rows["path"].map(self.order).argsort(kind="stable")].reset_index(drop=True)
-
-
-def _digest(order: Mapping[str, int]) -> str:
-    """Return the name of a list of files: tables of several lists in one folder must not replace each other."""
-    return f"{len(order)}-files-{digest_of(sorted(order))[:12]}"
-
-
-@contextmanager
-def _as_files(source: Any) -> Iterator[_Files]:
-    if is_path(source):
-        yield _Files(Path(source).expanduser())
-        return
-    images = list(each_image(source))
-    if not images:
-        raise UsageError("predict(): found no image in the source; give a folder, paths or images")
-    with tempfile.TemporaryDirectory(prefix="digits-") as name:
-        yield (_list_paths if is_path(images[0]) else _write_images)(images, Path(name))
-
-
-def _list_paths(paths: Sequence[Any], place: Path) -> _Files:
-    if not all(map(is_path, paths)):
-        raise UsageError("predict(): found paths and images in one list; predict them separately")
-    names = [os.fsencode(os.path.abspath(Path(path).expanduser())) for path in paths]  # noqa: PTH100 - links stay
-    folder = os.path.commonpath([os.path.dirname(name) for name in names])  # noqa: PTH120 - bytes
-    listed = place / "files"
-    listed.write_bytes(b"\0".join([*names, b""]))
-    order: dict[str, int] = {}
-    for number, name in enumerate(names):
-        order.setdefault(escape_path(os.path.relpath(name, folder)), number)
-    return _Files(Path(os.fsdecode(folder)), None, {"files_from": listed, "all_files": True}, order)
-
-
-def _write_images(images: Sequence[Any], place: Path) -> _Files:
-    folder, digits = place / "images", len(str(len(images) - 1))
-    folder.mkdir()
-    for number, image in enumerate(images):
-        content, extension = read_image(image)
-        (folder / f"{number:0{digits}}{extension}").write_bytes(content)
-    return _Files(folder, place / "predictions.csv")
+        return files.sort(tables.read_table(summary.out)) if as_records else files.sort_frame(summary.out)
 
 
 def _warn_of_skipped(skipped: Mapping[str, int], *, rows: int) -> None:
@@ -271,7 +223,7 @@ def read_table(path: str | Path, *, as_records: bool = False) -> "pd.DataFrame |
         UsageError: if the file cannot be read or is no prediction table, or if pandas is not installed.
     """
     path = Path(path)
-    return list(table.read_table(path)) if as_records else frame.read_frame(path)
+    return list(tables.read_table(path)) if as_records else frame.read_frame(path)
 
 
 def train(  # noqa: PLR0913 - the settings of a training run
@@ -349,41 +301,157 @@ def evaluate(
 
 
 def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw it
-    image: str | Path,
+    image: Any,
     *,
-    model: str = "champion",
+    model: "ModelName" = "champion",
     out: str | Path | None = None,
-    mode: "Mode" = "auto",
+    normalize: "Mode" = "auto",
     page: int = 1,
     force: bool = False,
     artifacts: str | Path | None = None,
-) -> "tuple[Inspection, Path]":
-    """Inspect how one image is predicted, and write a drawing of all steps.
+) -> "Inspection":
+    """Inspect how one image is predicted. A notebook shows the result as a picture of all steps.
+
+    Example:
+        >>> inspection = digits.inspect("scan.png")
+        >>> inspection.best, inspection.status
+        (Bar(name='7', share=0.998877), 'ok')
+        >>> inspection.findings
+        ('The ink is dark on light paper, in a box of 15 x 20 pixels (orange).',)
 
     Args:
-        image: path of the image file.
-        model: `champion`, `challenger` or the number of a model version.
-        out: path of the drawing, a PNG; None for a path under the artifact root.
-        mode: normalization of the image, as in `PredictionConfig.normalize`.
+        image: path of the image file, a Pillow image, or an array of shape (H, W) or (H, W, 3 or 4).
+        model: model, as in `digits.predict`.
+        out: path of the picture, a PNG; None to write none.
+        normalize: normalization of the image, as in `digits.PredictionConfig`.
         page: number of the page of a file with several, as in the table.
         force: whether `out` may overwrite a file that Digits did not write or that was changed since.
         artifacts: artifact root with the model.
 
-    Returns:
-        The inspection, and the path of the drawing.
-
     Raises:
-        UsageError: if the file cannot be read or decoded, or has no such page, or if the drawing would overwrite a file
-            of somebody else.
+        UsageError: if the image cannot be read or decoded, or has no such page, or if the picture would overwrite a
+            file of somebody else.
         RegistryError: if there is no such model version.
         StoreError: if the disk is full or not writable.
     """
     from digits.review import inspection
 
-    place = Path(out) if out else None
-    return inspection.inspect(
-        _open_store(artifacts), Path(image), model=model, out=place, mode=mode, page=page, force=force
+    store = _open_store(artifacts)
+    found = inspection.inspect(store, image, model=_open_model(store, model), mode=normalize, page=page)
+    if out is not None:
+        inspection.save_drawing(store, found, Path(out), force=force)
+    return found
+
+
+def read_labels(*, artifacts: str | Path | None = None) -> "pd.DataFrame":
+    """Return the labels that reviewers gave, one row per image, oldest first.
+
+    Example:
+        >>> labels = digits.read_labels()
+        >>> labels[labels.label != labels.prediction.astype(str)]
+
+    Returns:
+        DataFrame with `sha256` (string), `page` (Int64), `label`, `prediction`, `status`, `selection` and `by`
+        (category), `confidence` (float64), `model_version` (Int64), `table` (string, the SHA-256 of the table), and
+        `when` (datetime64, UTC). The label is a digit, `not-a-digit` or `skip`.
+
+    Raises:
+        UsageError: if pandas is not installed.
+        StoreError: if the label log cannot be read or is damaged.
+    """
+    from digits.data.labels import LabelLog, file_and_page
+
+    frame.require_pandas()
+    import pandas as pd
+
+    answers = LabelLog(_open_store(artifacts).labels).answers()
+    places = [file_and_page(answer.sha256) for answer in answers]
+    rows = ({**vars(one), "sha256": sha256, "page": page} for one, (sha256, page) in zip(answers, places, strict=True))
+    names = [column.name for column in _LABELS]
+    found = frame.frame_of(
+        ({name: row[name] for name in names} for row in rows), _LABELS, name="labels", categories=_LABEL_CATEGORIES
     )
+    return found.assign(when=pd.to_datetime(found["when"], utc=True))
+
+
+def add_labels(
+    labels: "pd.DataFrame | Sequence[Mapping[str, Any]]",
+    *,
+    table: str | Path | None = None,
+    images: str | Path | None = None,
+    artifacts: str | Path | None = None,
+) -> "ImportCounts":
+    """Save labels of images of a table, as `digits review --import` does. A training with `reviewed` learns from them.
+
+    Example:
+        >>> df = digits.predict("scans")
+        >>> df.loc[df.path == "a.png", "label"] = "7"
+        >>> digits.add_labels(df)
+        ImportCounts(new=1, known=0)
+
+    Args:
+        labels: rows of a table with a further column `label`, as a DataFrame or as dictionaries. A label is a digit,
+            `not-a-digit` or `skip`; rows without a label are ignored. The image is found by `sha256` and `page`.
+        table: table that the rows are from; None for the one in `attrs` of the DataFrame.
+        images: folder or archive of the images; None for the one in the summary beside the table.
+        artifacts: artifact root with the labels.
+
+    Returns:
+        The number of new labels, and of those that were known.
+
+    Raises:
+        UsageError: if a label is invalid, or an image is missing, changed, or not in the table; then none is saved. The
+            message has the numbers of the rows, counted from 0.
+        StoreError: if the labels cannot be written.
+    """
+    from digits.review.session import Review
+
+    summary = getattr(labels, "attrs", {}).get(frame.SUMMARY, {})
+    place = table or summary.get("out")
+    if place is None:
+        raise UsageError("add_labels(): the rows do not say which table they are from; name it with table=")
+    rows = labels if isinstance(labels, Sequence) else _records_of(labels)
+    if not any("label" in row for row in rows):
+        raise UsageError("add_labels(): found no column `label`; add one with the right digit of some rows")
+    source = Path(images) if images else None
+    with Review(_open_store(artifacts), Path(place), source=source, every=True) as review:
+        return review.add_labels(rows)
+
+
+def _records_of(labels: "pd.DataFrame") -> list[Record]:
+    filled = labels.astype(object).where(labels.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in filled.to_dict("records")]
+
+
+def read_drift(path: str | Path) -> "pd.DataFrame":
+    """Return how the images of the last run into a table differ from its baseline, one row per feature.
+
+    Example:
+        >>> drift = digits.read_drift("scans.csv")
+        >>> drift[drift.drifted]
+        >>> drift.attrs["alarm"]
+        False
+
+    Args:
+        path: table that `digits.predict` wrote.
+
+    Returns:
+        DataFrame with `feature` (string), `baseline` (Int64, images in the baseline), `psi` and `p` (float64, missing
+        if the feature was not compared), and `drifted` (bool). `attrs` has `alarm`, and the sentences of `digits drift
+        show`: `baseline`, `last run` and `state`.
+
+    Raises:
+        UsageError: if no images of the table were measured, or pandas is not installed.
+    """
+    from digits.prediction.baselines import drift_state, feature_states
+
+    frame.require_pandas()
+    state, features = drift_state(Path(path)), feature_states(Path(path))
+    rows = ({column.name: getattr(one, column.name) for column in _DRIFT} for one in features)
+    found = frame.frame_of(rows, _DRIFT, name=str(path))
+    found["drifted"] = [one.drifted for one in features]
+    found.attrs.update(alarm=state.alarm, **state.facts())
+    return found
 
 
 def list_models(*, artifacts: str | Path | None = None) -> list[ModelVersion]:

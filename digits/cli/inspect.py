@@ -33,9 +33,9 @@ def inspect(
     from digits.store.artifacts import Store
 
     store = Store(artifact_root(artifacts))
-    inspection, picture = inspection_module.inspect(
-        store, path.absolute(), model=model, out=out, mode=normalize or "auto", page=page, force=force
-    )
+    inspection = inspection_module.inspect(store, path.absolute(), model=model, mode=normalize or "auto", page=page)
+    place = out or store.inspections / f"{path.name}.png"
+    picture = inspection_module.save_drawing(store, inspection, place, force=force)
     if json:
         chances = {chance.name: chance.share for chance in inspection.probabilities}
         answer = {"prediction": inspection.best.name, "status": inspection.status, "novelty": inspection.novelty}

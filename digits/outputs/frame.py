@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary"
 """Key of the summary in `DataFrame.attrs`."""
-_CATEGORIES = re.compile(r"prediction|status|top\d+")
+CATEGORIES = re.compile(r"prediction|status|top\d+")
+"""Names of the columns of a table that become categories."""
 
 
 def require_pandas() -> None:
@@ -43,13 +44,16 @@ def read_frame(path: Path) -> "pd.DataFrame":
     return frame
 
 
-def frame_of(rows: Iterable[Record], columns: Sequence[Column], *, name: str) -> "pd.DataFrame":
+def frame_of(
+    rows: Iterable[Record], columns: Sequence[Column], *, name: str, categories: re.Pattern[str] = CATEGORIES
+) -> "pd.DataFrame":
     """Return rows as a DataFrame.
 
     Args:
         rows: values by the name of their column.
         columns: columns in order.
         name: name of the table for error messages.
+        categories: names of the text columns that become categories.
 
     Raises:
         UsageError: if a value is of another kind than its column.
@@ -61,15 +65,15 @@ def frame_of(rows: Iterable[Record], columns: Sequence[Column], *, name: str) ->
         for column, value in row.items():
             values[column].append(value)
     try:
-        return pd.DataFrame({column.name: _series(column, values[column.name]) for column in columns})
+        return pd.DataFrame({column.name: _series(column, values[column.name], categories) for column in columns})
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name}: expected a table of `digits predict`, found other values: {error}") from error
 
 
-def _series(column: Column, values: Sequence[Any]) -> "pd.Series[Any]":
+def _series(column: Column, values: Sequence[Any], categories: re.Pattern[str]) -> "pd.Series[Any]":
     import pandas as pd
 
-    if _CATEGORIES.fullmatch(column.name):
+    if categories.fullmatch(column.name):
         names = sorted({str(value) for value in values if value is not None}, key=_natural)
         return pd.Series(pd.Categorical(values, categories=names))
     return _SERIES[column.kind](values)

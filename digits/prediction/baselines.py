@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from digits.errors import CorruptArtifactError, StoreError, UsageError, os_errors_as
 from digits.model.baseline import BASELINE_IMAGES, MODEL_FEATURES, Baseline, Run, accept, join_parts, thin_parts
@@ -222,6 +222,47 @@ class DriftState:
         return {"baseline": self.baseline, "last run": self.last_run, "state": self.state}
 
 
+class FeatureState(NamedTuple):
+    """State of one feature of a table: its images in the baseline, and the shift of the last run, if it was compared.
+
+    `feature` is the name for people. `psi` and `p` are those of `digits.model.drift.Shift`.
+    """
+
+    feature: str
+    baseline: int
+    psi: float | None = None
+    p: float | None = None
+    drifted: bool = False
+
+    def as_row(self) -> Record:
+        """Return the state as texts for people, by column."""
+        return {
+            "feature": self.feature,
+            "baseline": f"{self.baseline:,}",
+            "psi": "" if self.psi is None else f"{self.psi:.3f}",
+            "p": "" if self.p is None else f"{self.p:.3g}",
+            "drifted": "yes" if self.drifted else "",
+        }
+
+
+def feature_states(out: Path) -> list[FeatureState]:
+    """Return the state of each feature of a table.
+
+    Raises:
+        UsageError: if no images of the table were measured.
+    """
+    baseline, summary = require_drift_record(out).settle().baseline, _summary_of(out)
+    shifts = {shift.feature: shift for shift in (summary.drift.shifts if summary and summary.drift else ())}
+    return [
+        _feature_state(name, baseline, shifts.get(name)) for name in FEATURE_NAMES if name in {*baseline.bins, *shifts}
+    ]
+
+
+def _feature_state(name: str, baseline: Baseline, shift: Shift | None) -> FeatureState:
+    state = FeatureState(FEATURE_NAMES[name], baseline.images(name))
+    return state._replace(psi=shift.psi, p=shift.p, drifted=shift.drifted) if shift else state
+
+
 def drift_state(out: Path) -> DriftState:
     """Return the drift state of a table.
 
@@ -231,7 +272,6 @@ def drift_state(out: Path) -> DriftState:
     record, summary = require_drift_record(out), _summary_of(out)
     baseline = record.settle().baseline
     drift = summary and summary.drift
-    shifts = {shift.feature: shift for shift in (drift.shifts if drift else ())}
     latest = summary.trend[-1] if summary and summary.trend else None
     return DriftState(
         table=out,
@@ -239,9 +279,7 @@ def drift_state(out: Path) -> DriftState:
         last_run=f"{latest['at']}, {latest['images']:,} images, model {latest['model_version']}" if latest else "none",
         state=_describe_state(record, drift.description if drift else ""),
         alarm=record.is_alarm,
-        features=[
-            _row(name, baseline, shifts.get(name)) for name in FEATURE_NAMES if name in {*baseline.bins, *shifts}
-        ],
+        features=[state.as_row() for state in feature_states(out)],
     )
 
 
@@ -277,13 +315,3 @@ def _describe_state(record: DriftRecord, description: str) -> str:
     if record.is_alarm:
         return f"alarm: {description or 'the last images that were compared differ from the baseline'}"
     return f"no alarm: {description}" if description else "no alarm: too few images to compare"
-
-
-def _row(name: str, baseline: Baseline, shift: Shift | None) -> Record:
-    return {
-        "feature": FEATURE_NAMES[name],
-        "baseline": f"{baseline.images(name):,}",
-        "psi": f"{shift.psi:.3f}" if shift else "",
-        "p": f"{shift.p:.3g}" if shift else "",
-        "drifted": "yes" if shift and shift.drifted else "",
-    }

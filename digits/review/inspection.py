@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from digits.images.normalize import SHAPE, Ink, find_ink, has_mnist_form
 from digits.images.pages import PageList, list_pages
 from digits.images.screening import screen
 from digits.images.types import Pixels
-from digits.model.onnx_model import Predictor
+from digits.model.inputs import is_path, read_image
+from digits.model.onnx_model import OnnxModel, Predictor
 from digits.outputs.drawing import Bar, contact_sheet, with_bars
 from digits.prediction.service import open_model
 from digits.status import Status, combine_novelty, prediction_status
@@ -62,6 +63,10 @@ class Inspection:
     def best(self) -> Bar:
         """Most likely class."""
         return max(self.probabilities, key=lambda bar: bar.share)
+
+    def _repr_png_(self) -> bytes:
+        """Return the drawing of the steps, which a notebook shows."""
+        return draw_inspection(self)
 
 
 def inspect_image(content: bytes, predictor: Predictor, mode: Mode = "auto", page: int = 1) -> Inspection:
@@ -158,49 +163,48 @@ def draw_inspection(inspection: Inspection) -> bytes:
     return with_bars(steps, inspection.probabilities)
 
 
-def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw it
-    store: Store,
-    image: Path,
-    *,
-    model: str = "champion",
-    out: Path | None = None,
-    mode: Mode = "auto",
-    page: int = 1,
-    force: bool = False,
-) -> tuple[Inspection, Path]:
-    """Inspect how one image is predicted, and write a drawing of it.
+def inspect(
+    store: Store, image: Any, *, model: str | Path | OnnxModel = "champion", mode: Mode = "auto", page: int = 1
+) -> Inspection:
+    """Inspect how one image is predicted.
 
     Args:
         store: artifact store.
-        image: path of the image file.
-        model: `champion`, `challenger` or the number of a version.
-        out: path of the drawing, a PNG; None for a path below the artifact root.
+        image: path of the image file, or an image in memory, see `digits.model.inputs`.
+        model: model, as in `digits.prediction.service.open_model`.
         mode: normalization of the image, as in `PredictionConfig.normalize`.
         page: number of the page of a file with several, as in the table.
-        force: whether `out` may overwrite a file that Digits did not write or that was changed since.
-
-    Returns:
-        The inspection, and the path of the drawing.
 
     Raises:
-        UsageError: if the file cannot be read or decoded, or has no such page, or if the drawing would overwrite a file
-            of somebody else.
+        UsageError: if the file cannot be read or decoded, or has no such page.
         RegistryError: if there is no such model.
+    """
+    predictor, name = Predictor(open_model(store, model)), str(image) if is_path(image) else "image"
+    content = read_image(image).content
+    try:
+        return inspect_image(content, predictor, predictor.model.resolve_mode(mode), page)
+    except DecodeError as error:
+        raise UsageError(f"{name}: {error.status}: {error}") from error
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
+def save_drawing(store: Store, inspection: Inspection, out: Path, *, force: bool = False) -> Path:
+    """Write the drawing of an inspection, a PNG, and return its path.
+
+    Args:
+        store: artifact store.
+        inspection: inspection of an image.
+        out: path of the drawing.
+        force: whether to overwrite a file that Digits did not write or that was changed since.
+
+    Raises:
+        UsageError: if it would overwrite a file of somebody else.
         StoreError: if the disk is full or not writable.
     """
-    predictor = Predictor(open_model(store, model))
-    with os_errors_as(UsageError, image, "could not be read", "expected an image file"):
-        content = image.read_bytes()
-    try:
-        inspection = inspect_image(content, predictor, predictor.model.resolve_mode(mode), page)
-    except DecodeError as error:
-        raise UsageError(f"{image}: {error.status}: {error}") from error
-    except UsageError as error:
-        raise UsageError(f"{image}: {error}") from error
-    place = out or store.inspections / f"{image.name}.png"
-    with os_errors_as(StoreError, place, "the drawing could not be written", "choose another path with --out"):
-        if out:
-            write_own_file(store, out, draw_inspection(inspection), force=force)
+    with os_errors_as(StoreError, out, "the drawing could not be written", "choose another path with --out"):
+        if out.is_relative_to(store.inspections):
+            write_file(out, draw_inspection(inspection))
         else:
-            write_file(place, draw_inspection(inspection))
-    return inspection, place
+            write_own_file(store, out, draw_inspection(inspection), force=force)
+    return out

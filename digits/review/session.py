@@ -1,6 +1,9 @@
 """Session: the review of one table, with its queue of images and its answers in the label log."""
 
+import csv
 import hashlib
+import io
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -37,6 +40,8 @@ from digits.store.written import write_own_file
 
 SAMPLE = 200
 """Default number of images in the random sample, enough to distinguish an accuracy of 99 % from one of 96 %."""
+_LABEL_COLUMNS = ("sha256", "page", "label")
+"""Columns of the rows of `Review.add_labels`."""
 _LIMITS = PredictionConfig()
 _SHOWN = 69
 """Number of characters of an unknown id that a message shows: those of a hash and a page."""
@@ -64,16 +69,25 @@ class Review:
         table: path of a table that `digits predict` wrote.
         source: folder or archive of the images; None for the one in the summary next to the table.
         size: number of images in the random sample of rows with the status `ok`.
+        every: whether to review every image with a prediction, whatever labels it has.
 
     Raises:
         UsageError: if the table or its images cannot be found, or the table has classes that are not digits.
         StoreError: if the label log cannot be read or is damaged.
     """
 
-    def __init__(self, store: Store, table: Path, *, source: Path | None = None, size: int = SAMPLE) -> None:
+    def __init__(
+        self,
+        store: Store,
+        table: Path,
+        *,
+        source: Path | None = None,
+        size: int = SAMPLE,
+        every: bool = False,
+    ) -> None:
         self.table = table
         self.log = LabelLog(store.labels)
-        self._queue = self._build_queue(size)
+        self._queue = self._build_queue(sys.maxsize if every else size, every=every)
         self._store = store
         self._digest = hash_file(table)
         self._given_source = source
@@ -205,9 +219,20 @@ class Review:
             "name an exported spreadsheet",
         ):
             content = path.read_bytes()
+        return self._import(content, str(path), first_row=2)
+
+    def add_labels(self, rows: Sequence[Mapping[str, Any]]) -> ImportCounts:
+        """Append the labels of rows with `sha256`, `label` and `page`, as `import_sheet` does; errors count from 0."""
+        file = io.StringIO(newline="")
+        sheet = csv.writer(file)
+        sheet.writerow(_LABEL_COLUMNS)
+        sheet.writerows([row.get(name) for name in _LABEL_COLUMNS] for row in rows)
+        return self._import(file.getvalue().encode(), "labels", first_row=0)
+
+    def _import(self, content: bytes, name: str, *, first_row: int) -> ImportCounts:
         with self._lock:
             self.log.refresh()
-            lines = read_sheet(content, name=str(path), fault_of=self._fault)
+            lines = read_sheet(content, name=name, fault_of=self._fault, first_row=first_row)
             new = [line for line in lines if line.label != self._label_of(line.image)]
             chosen = [(self._by_id[line.image], line.label) for line in new]
             for queued, label in chosen:
@@ -216,10 +241,10 @@ class Review:
             self.log.append([self._answer(queued, label, token_hex(16)) for queued, label in chosen])
         return ImportCounts(len(new), len(lines) - len(new))
 
-    def _build_queue(self, size: int) -> ReviewQueue:
+    def _build_queue(self, size: int, *, every: bool) -> ReviewQueue:
         def is_labelled(image: PredictedImage) -> bool:
             answer = self.log.current_answer(image.id)
-            return answer is not None and answer.model_version != image.model_version
+            return not every and answer is not None and answer.model_version != image.model_version
 
         return build_queue(_images(self.table), size=size, is_labelled=is_labelled)
 

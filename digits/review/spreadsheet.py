@@ -50,7 +50,9 @@ def write_sheet(queue: Iterable[tuple[QueuedImage, str | None]]) -> bytes:
     return file.getvalue()
 
 
-def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | None]) -> list[SheetLine]:
+def read_sheet(
+    content: bytes, *, name: str, fault_of: Callable[[str], str | None], first_row: int = 2
+) -> list[SheetLine]:
     """Return the labels of a spreadsheet, one line per image.
 
     Common changes by spreadsheet programs are accepted: a byte order mark, UTF-16, semicolons or tabs, other line ends,
@@ -60,6 +62,7 @@ def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | Non
         content: bytes of the file.
         name: name of the file for error messages.
         fault_of: function from an image's id to the reason why it cannot be labelled, or None.
+        first_row: number of the first row below the header.
 
     Raises:
         UsageError: if a label is invalid, an image cannot be labelled, or an image has two labels; the message has the
@@ -68,7 +71,7 @@ def read_sheet(content: bytes, *, name: str, fault_of: Callable[[str], str | Non
     lines: list[SheetLine] = []
     faults: list[str] = []
     labels: dict[str, SheetLine] = {}
-    for number, image, cell in _cells(_text(content), name):
+    for number, image, cell in _cells(_text(content), name, first_row):
         label = _label_of(cell)
         fault = _fault(cell, label) or fault_of(image)
         if fault is None and label is not None:
@@ -92,7 +95,7 @@ def _text(content: bytes) -> str:
     return content.decode("utf-8-sig", "replace")
 
 
-def _cells(text: str, name: str) -> Iterator[tuple[int, str, str]]:
+def _cells(text: str, name: str, first_row: int) -> Iterator[tuple[int, str, str]]:
     """Yield row number, id of the image and label of the rows with a label."""
     header = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=header.count)
@@ -104,7 +107,7 @@ def _cells(text: str, name: str) -> Iterator[tuple[int, str, str]]:
                 f"{name}: expected the columns sha256 and label, found {', '.join(columns) or 'nothing'}; "
                 "`digits review TABLE --export` writes such a file"
             )
-        for number, row in enumerate(rows, 2):
+        for number, row in enumerate(rows, first_row):
             cells = dict(zip(columns, row, strict=False))
             if cells.get("label", "").strip():
                 yield number, image_id(cells.get("sha256", "").strip().lower(), _page_of(cells)), cells["label"]

@@ -90,7 +90,8 @@ def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_pa
     folder = write_test_images(Store(root), 1, tmp_path / "scans")
     rows = digits.predict(folder, out=tmp_path / "scans.csv", processes=1, artifacts=root, as_records=True)
     assert len(rows) == 100
-    inspection, drawing = digits.inspect(folder / str(rows[0]["path"]), out=tmp_path / "drawing.png", artifacts=root)
+    drawing = tmp_path / "drawing.png"
+    inspection = digits.inspect(folder / str(rows[0]["path"]), out=drawing, artifacts=root)
     assert drawing.is_file()
     drawing.write_bytes(b"")
     with pytest.raises(digits.DigitsError, match="was changed after Digits wrote it"):

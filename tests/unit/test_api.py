@@ -1,11 +1,13 @@
 """Python API: predictions of folders, paths and images in memory, in scripts, threads and event loops."""
 
 import asyncio
+import io
 import logging
 import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,16 @@ import pytest
 from PIL import Image
 
 import digits
+from digits.model.baseline import Run
 from digits.model.onnx_model import Predictor
+from digits.outputs.summary import summary_path
+from digits.prediction.baselines import record_run
 from digits.prediction.service import open_model
 from digits.store.artifacts import Store
+from digits.store.records import write_record
 from digits.store.registry import Registry
 from tests.support.networks import tiny_store
+from tests.support.summaries import EMPTY
 from tests.support.tiny_model import MakePictures, draw
 
 HERE = Path(__file__).resolve().parents[2]
@@ -190,3 +197,92 @@ def test_predictions_run_in_threads_and_under_an_event_loop(scans: Path) -> None
     assert asyncio.run(cell()) == IMAGES
     thread.join()
     assert found == [1]
+
+
+def test_an_inspection_is_a_picture_in_a_notebook(scans: Path, root: Path, tmp_path: Path) -> None:
+    """A file and the same image in memory give the same one. It is written only where `out` says."""
+    before = sorted(root.rglob("*.png"))
+    found = digits.inspect(scans / "0001.png")
+    assert found.best.name == expected(root, 1)[0]
+    assert sorted(root.rglob("*.png")) == before
+    picture = found._repr_png_()
+    assert Image.open(io.BytesIO(picture)).format == "PNG"
+    assert digits.inspect(draw(1), out=tmp_path / "i.png")._repr_png_() == picture
+    assert (tmp_path / "i.png").read_bytes() == picture
+    (tmp_path / "i.png").write_bytes(b"edited")
+    with pytest.raises(digits.DigitsError, match="was changed after Digits wrote it"):
+        digits.inspect(draw(1), out=tmp_path / "i.png")
+    digits.inspect(draw(1), out=tmp_path / "i.png", force=True)
+    assert (tmp_path / "i.png").read_bytes() == picture
+
+
+def test_an_image_that_cannot_be_inspected_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(digits.DigitsError, match=r"a\.png: not-an-image: "):
+        digits.inspect(tmp_path / "a.png")
+    with pytest.raises(digits.DigitsError, match="image: expected a page from 1 to 1, found 2"):
+        digits.inspect(draw(1), page=2)
+
+
+@pytest.mark.usefixtures("quick")
+def test_labels_of_a_frame_are_saved_and_read_back(scans: Path, tmp_path: Path) -> None:
+    """Any row may have one, and again after another model was trained. A label that is known is not saved twice."""
+    root = tiny_store(tmp_path / "artifacts")
+    assert digits.read_labels(artifacts=root).empty
+    df = digits.predict(scans, artifacts=root)
+    df.loc[[0, 3], "label"] = ["7", "not-a-digit"]
+    assert digits.add_labels(df, artifacts=root) == (2, 0)
+    assert digits.add_labels(df, artifacts=root) == (0, 2)
+    labels = digits.read_labels(artifacts=root)
+    assert labels.label.tolist() == ["7", "not-a-digit"]
+    assert labels.sha256.tolist() == df.sha256[[0, 3]].tolist()
+    assert labels.prediction.tolist() == df.prediction[[0, 3]].tolist()
+    kinds = labels.dtypes.astype(str)
+    assert (kinds.label, kinds.page, kinds.confidence, kinds.table) == ("category", "Int64", "float64", "string")
+    assert labels.when.dt.tz is not None
+    other = digits.predict(scans, out=tmp_path / "other.csv", model=export(root, tmp_path / "mine"), artifacts=root)
+    rows = [{"sha256": other.sha256[0], "label": 8}, {"sha256": other.sha256[1], "label": None}]
+    assert digits.add_labels(rows, table=tmp_path / "other.csv", artifacts=root) == (1, 0)
+    assert sorted(digits.read_labels(artifacts=root).label) == ["8", "not-a-digit"]
+    df["label"] = [None, 12.0, None, None, None]
+    with pytest.raises(digits.DigitsError, match=r"labels: nothing was imported: row 1: '12\.0' is not a label"):
+        digits.add_labels(df, artifacts=root)
+
+
+def export(root: Path, folder: Path) -> Path:
+    """Copy the exported model of version 1."""
+    return Path(shutil.copytree(Store(root).open(Registry(Store(root)).version(1).artifact("onnx")).path, folder))
+
+
+def test_labels_without_a_table_or_a_column_are_one_sentence(scans: Path) -> None:
+    with pytest.raises(digits.DigitsError, match=r"add_labels\(\): the rows do not say which table they are from"):
+        digits.add_labels([{"sha256": "0", "label": 1}])
+    df = digits.predict(scans, progress=False)
+    with pytest.raises(digits.DigitsError, match=r"add_labels\(\): found no column `label`"):
+        digits.add_labels(df)
+
+
+def test_the_drift_of_a_table_is_a_frame(tmp_path: Path) -> None:
+    """It has a shift only for a feature that was compared."""
+    out, reference = tmp_path / "t.csv", {"ink": {"edges": [0], "counts": [500, 500]}}
+    drift = None
+    for number, counts in enumerate(([1_000, 1_000], [100, 0])):
+        run = Run("m", {"ink": [0]}, ({"ink": counts},))
+        drift = record_run(out, run, plan=str(number), reference=reference)
+        if number == 0:
+            assert digits.read_drift(out).psi.isna().all()
+    write_record(summary_path(out), replace(EMPTY, drift=drift).as_record())
+    found = digits.read_drift(out)
+    assert found.dtypes.astype(str).to_dict() == {
+        "feature": "string",
+        "baseline": "Int64",
+        "psi": "float64",
+        "p": "float64",
+        "drifted": "bool",
+    }
+    assert found[["feature", "baseline", "drifted"]].to_numpy().tolist() == [["amount of ink", 2_000, True]]
+    assert found.psi[0] > 0.25
+    assert found.attrs["alarm"] is True
+    assert found.attrs["baseline"] == "2,000 images, the first ones of the table"
+    with pytest.raises(digits.DigitsError, match="found no measured images"):
+        digits.read_drift(tmp_path / "no.csv")
