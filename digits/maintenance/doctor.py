@@ -175,7 +175,7 @@ def diagnose(root: Callable[[], Path], api: Callable[[], Api]) -> Diagnosis:
         extras=read("the list of extras", find_extras, ()),
         processor=name_processor(cpuinfo) or platform.machine(),
         features=find_features(cpuinfo),
-        cores=read("the number of cores", _usable_cores, None),
+        cores=read("the number of cores", count_cores, None),
         cores_of_machine=os.cpu_count(),
         project=read("the project", _find_project, None),
         artifacts=read("the artifact root", lambda: read_place(path), None) if path else None,
@@ -233,10 +233,11 @@ def find_features(cpuinfo: str) -> dict[str, bool]:
     return {name: flag in flags for name, flag in FEATURES.items()} if "\nflags" in cpuinfo else {}
 
 
-def _usable_cores() -> int:
+def count_cores() -> int | None:
+    """Return the number of cores that this process may use; those of the machine where the system sets no limit."""
     from digits.prediction.pool import usable_cpus
 
-    return usable_cpus()
+    return usable_cpus() if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _find_project() -> Path | None:
