@@ -126,6 +126,7 @@ _DENSE_TRAINING = {
     "printed": 0,
     "written": 0,
     "members": 1,
+    "student_epochs": 0,
 }
 _CNN_TRAINING = {
     "epochs": 7,
@@ -140,6 +141,7 @@ _CNN_TRAINING = {
     "printed": 12,
     "written": 150,
     "members": 1,
+    "student_epochs": 0,
 }
 PRESETS: Mapping[Preset, tuple[Architecture, Mapping[str, Any]]] = {
     "default": ("compact", {}),
@@ -157,7 +159,13 @@ PRESETS: Mapping[Preset, tuple[Architecture, Mapping[str, Any]]] = {
 NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
     "compact": {
         "model": {"hidden": (16, 32, 32, 64), "dropout": 0.1},
-        "training": {**_CNN_TRAINING, "epochs": 20, "learning_rate": 8e-3, "label_smoothing": 0.1},
+        "training": {
+            **_CNN_TRAINING,
+            "epochs": 20,
+            "learning_rate": 8e-3,
+            "label_smoothing": 0.1,
+            "student_epochs": 6,
+        },
         "arrays": {"validation_fraction": 0.1},
     },
     "cropped": {

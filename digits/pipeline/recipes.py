@@ -25,6 +25,8 @@ STEP_MODULES: Mapping[str, tuple[str, ...]] = {
         "digits.training.export",
         "digits.model.onnx_model",
         "digits.training.novelty",
+        "digits.training.cascade",
+        "digits.training.distillation",
         "digits.model.calibration",
         "digits.model.drift",
     ),

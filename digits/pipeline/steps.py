@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from digits.model.metrics import Evaluation
     from digits.model.onnx_model import ModelOutput, Predictor
     from digits.outputs.model_report import ModelReport
-    from digits.training.fit import History
+    from digits.training.fit import History, Samples
+    from digits.training.novelty import FitImages
 
 MAX_EXPORT_DIFFERENCE = 1e-4
 """Largest allowed difference between a probability of the ONNX model and of the Keras model. Another order of float32
@@ -300,8 +301,8 @@ def average_models(
 def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef, *, progress: Progress = SILENT) -> ArtifactRef:
     """Export a model to ONNX, with a calibration and a novelty head fitted on the validation images.
 
-    The exported model is compared with the Keras model on all test images. See `digits.model.calibration` and
-    `digits.training.novelty`.
+    The exported network is compared with the Keras model on all test images, before a student is put in front of it.
+    See `digits.model.calibration`, `digits.training.novelty` and `digits.training.cascade`.
 
     Raises:
         ModelError: if the class of any test image differs, or a probability differs by more than
@@ -310,12 +311,15 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef, *, progr
 
     def write(directory: Path) -> None:
         with shown(progress, "export", EXPORT_STEPS) as bar:
-            _write_export(store, store.open(model), store.open(arrays), directory, bar)
+            images = _write_export(store.open(model), store.open(arrays), directory, bar)
+        _add_student(store.open(model), store.open(arrays), directory, images, progress)
+        _write_reference(store, store.open(arrays), directory)
 
     return store.produce(recipes.onnx(model, arrays), write)
 
 
-def _write_export(store: Store, trained: Artifact, arrays: Artifact, directory: Path, bar: Bar) -> None:
+def _write_export(trained: Artifact, arrays: Artifact, directory: Path, bar: Bar) -> "FitImages | None":
+    """Export the trained network with its calibration and score; return the images to which the score was fitted."""
     from digits.images.normalize import SPEC
     from digits.model.onnx_model import ONNX_FILE, load_predictor
     from digits.training import export, networks, novelty
@@ -335,13 +339,57 @@ def _write_export(store: Store, trained: Artifact, arrays: Artifact, directory: 
     expected = network.predict(test[..., np.newaxis].astype(np.float32), batch_size=500, verbose=0)
     check_export(expected, predictor.predict(test))
     validation = load_samples(arrays, "validation")
-    spec |= {"calibration": _calibration(predictor.predict(validation.pixels), validation.labels)}
-    _write_json(directory / "spec.json", spec)
+    _calibrate(directory, validation)
     train, seed = load_samples(arrays, "train").pixels, trained.config["seed"]
-    novelty.add_novelty_output(directory / ONNX_FILE, train, validation.pixels, spec["class_names"], seed=seed, bar=bar)
+    return novelty.add_novelty_output(
+        directory / ONNX_FILE, train, validation.pixels, spec["class_names"], seed=seed, bar=bar
+    )
+
+
+def _add_student(
+    trained: Artifact, arrays: Artifact, directory: Path, images: "FitImages | None", progress: Progress
+) -> None:
+    """Put a student in front of an exported network, if the settings of its training say so; calibrate both again."""
+    from digits.model.onnx_model import ONNX_FILE, load_predictor
+    from digits.training import cascade, distillation, fit
+
+    config = TrainingConfig.model_validate(trained.config)
+    train, validation = (load_samples(arrays, part) for part in ("train", "validation"))
+    if not config.student_epochs or min(train.shape) < distillation.MIN_SIDE:
+        return
+    teacher = load_predictor(directory)
+    names = teacher.model.class_names
+    samples = fit.add_synthetic_digits(train, config, names)
+    student = distillation.distil(teacher.predict, samples, config, classes=len(names), progress=progress)
+    share = cascade.add_student(
+        directory / ONNX_FILE,
+        student,
+        validation.pixels,
+        images,
+        temperature=teacher.model.temperature,
+        seed=config.seed,
+    )
+    logger.info("the student answers %.1f %% of the validation images", 100 * share)
+    _calibrate(directory, validation, student=share)
+
+
+def _calibrate(directory: Path, validation: "Samples", **facts: Any) -> None:
+    """Fit the calibration of an exported model on the validation images, and add it to its spec."""
+    from digits.model.onnx_model import SPEC_FILE, load_predictor
+
+    spec = {**read_json(directory / SPEC_FILE), **facts}
+    spec.pop("calibration", None)
+    _write_json(directory / SPEC_FILE, spec)
+    measured = _calibration(load_predictor(directory).predict(validation.pixels), validation.labels)
+    _write_json(directory / SPEC_FILE, {**spec, "calibration": measured})
+
+
+def _write_reference(store: Store, arrays: Artifact, directory: Path) -> None:
+    from digits.model.onnx_model import SPEC_FILE, load_predictor
+
     named = all(datasets.is_named(store.open(parent).config["source"]) for parent in arrays.parents)
-    reference = _reference(load_predictor(directory), test, files_are_known=named)
-    _write_json(directory / "spec.json", {**spec, "reference": reference})
+    reference = _reference(load_predictor(directory), load_samples(arrays, "test").pixels, files_are_known=named)
+    _write_json(directory / SPEC_FILE, {**read_json(directory / SPEC_FILE), "reference": reference})
 
 
 def _calibration(y_prob: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> dict[str, Any]:

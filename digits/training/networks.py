@@ -136,6 +136,22 @@ def _cropped(keras: Any, config: ModelConfig, shape: tuple[int, int], classes: i
     return keras.Model(images, layers.Dense(classes, activation="softmax")(x), name="cropped")
 
 
+def build_student(shape: tuple[int, int], classes: int, *, seed: int) -> Network:
+    """Build the student of a cascade: three convolutions, two of them with a stride of 2; .75 MFLOP per image."""
+    keras = load_keras()
+    layers = keras.layers
+    keras.utils.set_random_seed(seed)
+
+    def convolve(x: Any, channels: int, width: int, stride: int, padding: str) -> Any:
+        x = layers.Conv2D(channels, width, strides=stride, padding=padding, use_bias=False)(x)
+        return layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x))
+
+    images = keras.Input((*shape, 1), name="images")
+    x = convolve(layers.Rescaling(1 / 255)(images), 16, 5, 2, "valid")
+    x = convolve(convolve(x, 32, 3, 2, "same"), 32, 3, 1, "valid")
+    return keras.Model(images, layers.Dense(classes, activation="softmax")(layers.Flatten()(x)), name="student")
+
+
 def _sizes(config: ModelConfig, count: int) -> tuple[int, ...]:
     if config.hidden is None or len(config.hidden) != count:
         raise ModelError(

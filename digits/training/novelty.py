@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,6 +52,18 @@ EPOCHS = 8
 """Number of epochs of the fit."""
 
 
+class FitImages(NamedTuple):
+    """Images to which the score is fitted.
+
+    Args:
+        digits: (N, height, width) uint8.
+        others: (M, height, width) uint8, non-digits.
+    """
+
+    digits: Pixels
+    others: Pixels
+
+
 def add_novelty_output(  # noqa: PLR0913 - the network, the images, the seed, and the receiver of progress
     onnx: Path,
     train: Pixels,
@@ -60,7 +72,7 @@ def add_novelty_output(  # noqa: PLR0913 - the network, the images, the seed, an
     *,
     seed: int = 42,
     bar: Bar | None = None,
-) -> bool:
+) -> FitImages | None:
     """Add the output `novelty`, (N, 1) float32, to an exported network whose classes are digits.
 
     Args:
@@ -72,13 +84,13 @@ def add_novelty_output(  # noqa: PLR0913 - the network, the images, the seed, an
         bar: receiver of the progress, in four steps.
 
     Returns:
-        Whether the output was added; False if the classes are not digits.
+        The images to which the score was fitted; None if the classes are not digits, and no output was added.
 
     Raises:
         ModelError: if the last layer of the network is not a dense layer.
     """
     if not are_digits(class_names):
-        return False
+        return None
     bar = bar or SILENT.start("export", 4)
     bar.advance(note="drawing digits")
     network = _FeatureExtractor(onnx)
@@ -93,10 +105,25 @@ def add_novelty_output(  # noqa: PLR0913 - the network, the images, the seed, an
         bar.advance(note="computing features")
         features = shown.result(), network.features(others)
     bar.advance(note="fitting heads")
-    head = fit_head(*features, heads=HEADS, epochs=EPOCHS, seed=seed)
+    network.write(onnx, _with_limit(fit_head(*features, heads=HEADS, epochs=EPOCHS, seed=seed), network, validation))
+    return FitImages(digits, others)
+
+
+def fit_novelty_output(onnx: Path, images: FitImages, validation: Pixels, *, heads: int, seed: int) -> None:
+    """Add the output `novelty` to an exported network, fitted to images that were drawn for another one.
+
+    Raises:
+        ModelError: if the last layer of the network is not a dense layer.
+    """
+    network = _FeatureExtractor(onnx)
+    features = network.features(images.digits), network.features(images.others)
+    network.write(onnx, _with_limit(fit_head(*features, heads=heads, epochs=EPOCHS, seed=seed), network, validation))
+
+
+def _with_limit(head: Head, network: "_FeatureExtractor", validation: Pixels) -> Head:
+    """Return the head with a bias by which `REJECTED_SHARE` of the validation images are rejected."""
     limit = float(np.quantile(head.scores(network.features(validation)), 1 - REJECTED_SHARE))
-    network.write(onnx, head._replace(out_bias=head.out_bias - np.float32(limit)))
-    return True
+    return head._replace(out_bias=head.out_bias - np.float32(limit))
 
 
 def _draw_digits(random: Random, train: Pixels, class_names: Sequence[str], *, seed: int) -> Pixels:

@@ -1,5 +1,6 @@
 """Public API: from training to the table, without Prefect."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -30,12 +31,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def train(dataset: str, root: Path) -> Outcome:
+def train(dataset: str, root: Path, *, student_epochs: int = 0) -> Outcome:
     with small_head():
         return digits.train(
             [dataset],
             model=digits.ModelConfig(architecture="mlp", hidden=(32,), dropout=0),
-            training=digits.TrainingConfig(epochs=8, batch_size=16, learning_rate=0.005),
+            training=digits.TrainingConfig(epochs=8, batch_size=16, learning_rate=0.005, student_epochs=student_epochs),
             promotion=digits.PromotionPolicy(min_accuracy=0.5),
             artifacts=root,
         )
@@ -57,6 +58,18 @@ def test_a_trained_model_is_listed_and_not_trained_twice(outcome: Outcome, datas
 def test_the_evaluation_of_a_model_is_that_of_its_training(outcome: Outcome, dataset: str, root: Path) -> None:
     evaluation = digits.evaluate(dataset, artifacts=root)
     assert (evaluation.count, evaluation.accuracy) == (100, outcome.facts.accuracy)
+
+
+def test_a_model_with_a_student_is_evaluated_and_calibrated_with_it(dataset: str, tmp_path: Path) -> None:
+    """Training it again does nothing, as for any model."""
+    outcome = train(dataset, tmp_path, student_epochs=2)
+    model = digits.load_model(artifacts=tmp_path).model
+    spec = json.loads((model.directory / "spec.json").read_text())
+    assert 0 <= spec["student"] < 1
+    assert spec["calibration"]["temperature"] == model.temperature
+    assert spec["reference"]
+    assert digits.evaluate(dataset, artifacts=tmp_path).accuracy == outcome.facts.accuracy > 0.5
+    assert not train(dataset, tmp_path, student_epochs=2).new
 
 
 def test_a_class_that_is_missing_is_reported(tmp_path: Path) -> None:

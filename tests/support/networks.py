@@ -167,7 +167,8 @@ def _products(node: Any, shapes: Mapping[str, list[int]]) -> int:
     count = _PRODUCTS.get(node.op_type)
     if count is None:
         return 0
-    output = shapes[node.output[0]]
+    first, *others = shapes[node.output[0]]
+    output = [first or 1, *others]  # the number of images that one network leaves to another is unknown
     if not all(output):
         raise ValueError(f"{node.name}: operations of a layer with the unknown shape {output} cannot be counted")
     return math.prod(output) * count(shapes[node.input[0]], shapes[node.input[1]])
