@@ -4,9 +4,11 @@
 - `checks`: findings about a dataset, and an error if one is fatal
 - `config`: settings of training data
 - `datasets`: published, bundled and local datasets
+- `degraded_digits`: digits as bad scans, photos and forms show them
 - `downloads`: downloads of published datasets, verified by SHA-256
 - `idx`: the dataset file formats IDX and NPZ
 - `labels`: the append-only label log of the review
 - `non_digits`: synthetic images without a digit
+- `objects`: drawings of things that are no digits
 - `synthetic_digits`: printed and drawn digits for training
 """

@@ -2,9 +2,9 @@
 
 A network that was trained on digits only is as confident about a shoe as about a seven. Training with outliers improves
 this: D. Hendrycks, M. Mazeika, T. Dietterich: Deep Anomaly Detection with Outlier Exposure, ICLR 2019. The images are
-letters and symbols in the fonts of `digits.data.synthetic_digits`, scribbles, objects, noise, lines and joined digits.
-No image comes from the datasets on which the rejection of non-digits is measured. Characters that many readers take for
-a digit (O, l, S, Z and others) are left out.
+letters and symbols in the fonts of `digits.data.synthetic_digits`, scribbles, signs, objects, noise, lines, and joined
+or struck-out digits. No image comes from the datasets on which the rejection of non-digits is measured. Characters that
+many readers take for a digit (O, l, S, Z and others) are left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from digits.data.objects import draw_object
 from digits.data.synthetic_digits import list_fonts, render_text
 from digits.images.normalize import normalize
+from digits.images.screening import screen
 from digits.images.types import Pixels
 
 Values = npt.NDArray[np.float64]
@@ -201,6 +203,15 @@ def _draw_symmetric(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     return picture if _chance(random, 0.7) else np.ascontiguousarray(picture.T)
 
 
+def _draw_object(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
+    """Draw an object that is wide enough and that the screening does not recognize as one, and normalize it."""
+    while True:
+        screened = screen(draw_object(random))
+        box = _ink_box(screened.pixels)
+        if not screened.screening_score and box is not None and _is_wide(box):
+            return screened.pixels
+
+
 def _draw_noise(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     """Draw noise of any grain size, with many grey levels or two, dense or sparse."""
     shape = (int(random.integers(12, _CANVAS)), int(random.integers(12, _CANVAS)))
@@ -233,6 +244,29 @@ def _draw_crossed(digits: Pixels, random: Random) -> Pixels:
     return crossed
 
 
+def _draw_struck_out(digits: Pixels, random: Random) -> Pixels:
+    """Draw strokes across a digit."""
+    digit = Image.fromarray(digits[int(random.integers(len(digits)))])
+    digit = digit.resize((_CANVAS, _CANVAS), Image.Resampling.BICUBIC)
+    reach, width = random.uniform(0.32, 0.48) * _CANVAS, int(random.integers(2, 7))
+    for stroke in _draw_strikes(random):
+        points = stroke * reach + random.normal(0, 0.02 * _CANVAS, stroke.shape) + _CANVAS / 2
+        ImageDraw.Draw(digit).line([tuple(point) for point in points], fill=255, width=width, joint="curve")
+    return np.array(digit)
+
+
+def _draw_strikes(random: Random) -> list[Values]:
+    """Return a cross, two to five nearly parallel strokes, or a zigzag: points (x, y) from about -1 to 1."""
+    if _chance(random, 0.4):
+        slope = random.uniform(0.7, 1.5)
+        return [np.array([(-1, -slope), (1, slope)]), np.array([(-1, slope), (1, -slope)])]
+    if _chance(random, 0.6):
+        slope, places = random.uniform(-0.7, 0.7), np.linspace(-0.6, 0.6, int(random.integers(2, 6)))
+        return [np.array([(-1, place - slope), (1, place + slope)]) for place in places]
+    x = np.linspace(-1, 1, int(random.integers(5, 10)))
+    return [np.stack([x, np.resize([-1, 1], len(x))], axis=1)]
+
+
 def _draw_lines(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     """Draw horizontal bars, corners, crosses and grids, like ruled lines. A vertical bar alone would look like a 1."""
     field = np.zeros((_CANVAS, _CANVAS), np.uint8)
@@ -245,17 +279,46 @@ def _draw_lines(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
     return field
 
 
+def _draw_sign(digits: Pixels, random: Random) -> Pixels:  # noqa: ARG001
+    """Draw an operator or another sign with a pen. A slash would look like a 1."""
+    image, width = Image.new("L", (_CANVAS, _CANVAS)), int(random.integers(1, 8))
+    for stroke in _SIGNS[int(random.integers(len(_SIGNS)))]:
+        points = (np.reshape(stroke, (-1, 2)) + random.normal(0, 0.04, (len(stroke) // 2, 2))) * _CANVAS
+        if len(points) == 1:
+            ImageDraw.Draw(image).ellipse([*(points[0] - width), *(points[0] + width)], fill=255)
+        ImageDraw.Draw(image).line([tuple(point) for point in points], fill=255, width=width)
+    return np.array(image)
+
+
+_SIGNS = (
+    ((0.1, 0.5, 0.9, 0.5), (0.5, 0.1, 0.5, 0.9)),
+    ((0.1, 0.5, 0.9, 0.5),),
+    ((0.2, 0.2, 0.8, 0.8), (0.8, 0.2, 0.2, 0.8)),
+    ((0.1, 0.5, 0.9, 0.5), (0.5, 0.2), (0.5, 0.8)),
+    ((0.1, 0.4, 0.9, 0.4), (0.1, 0.6, 0.9, 0.6)),
+    ((0.5, 0.5),),
+    ((0.15, 0.55, 0.4, 0.85, 0.9, 0.1),),
+    ((0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1),),
+    ((0.8, 0.1, 0.2, 0.5, 0.8, 0.9),),
+    ((0.2, 0.1, 0.8, 0.5, 0.2, 0.9),),
+)
+"""Strokes of plus, minus, times, divided by, equals, a dot, a tick, a box, less and greater: x and y of each point in
+turn, in units of the drawing's side. One point is a dot."""
+
 KINDS: Mapping[str, tuple[Drawer, float]] = {
-    "letter": (_draw_letter, 2.5),
+    "letter": (_draw_letter, 6),
     "number": (_draw_number, 0.5),
     "scribble": (_draw_scribble, 0.5),
     "shape": (_draw_shape, 5),
     "symmetric": (_draw_symmetric, 10),
+    "object": (_draw_object, 9),
     "noise": (_draw_noise, 1),
     "pair": (_draw_pair, 1),
     "crossed": (_draw_crossed, 0.5),
     "lines": (_draw_lines, 0.5),
+    "sign": (_draw_sign, 1),
+    "struck out": (_draw_struck_out, 6),
 }
 """Function that draws each kind of non-digit, and the relative frequency of the kind."""
 _OBJECTS = (_draw_shape, _draw_symmetric, _draw_noise)
-"""Kinds that stand for photographs of objects."""
+"""Simple kinds that stand for photographs of objects."""

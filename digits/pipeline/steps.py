@@ -64,6 +64,8 @@ MAX_EXPORT_DIFFERENCE = 1e-4
 additions already causes differences of 1e-6."""
 EXPORT_STEPS = 6
 """Steps of an export that its bar counts: conversion, comparison, and four of the out-of-distribution score."""
+FULL_FIT_EPOCHS = 9
+"""Epochs of a training from which on the out-of-distribution score is fitted to all images."""
 logger = logging.getLogger(__name__)
 NOVELTY_FILE = "novelty.npy"
 """File of an evaluation with the out-of-distribution score of each test image, if the model computes scores."""
@@ -318,6 +320,11 @@ def export_model(store: Store, model: ArtifactRef, arrays: ArtifactRef, *, progr
     return store.produce(recipes.onnx(model, arrays), write)
 
 
+def fit_share(epochs: int) -> float:
+    """Return the share of images to fit the out-of-distribution score to: a quick training gets a quick export."""
+    return min(1.0, epochs / FULL_FIT_EPOCHS)
+
+
 def _write_export(trained: Artifact, arrays: Artifact, directory: Path, bar: Bar) -> "FitImages | None":
     """Export the trained network with its calibration and score; return the images to which the score was fitted."""
     from digits.images.normalize import SPEC
@@ -341,8 +348,9 @@ def _write_export(trained: Artifact, arrays: Artifact, directory: Path, bar: Bar
     validation = load_samples(arrays, "validation")
     _calibrate(directory, validation)
     train, seed = load_samples(arrays, "train").pixels, trained.config["seed"]
+    share = fit_share(trained.config["epochs"])
     return novelty.add_novelty_output(
-        directory / ONNX_FILE, train, validation.pixels, spec["class_names"], seed=seed, bar=bar
+        directory / ONNX_FILE, train, validation.pixels, spec["class_names"], share=share, seed=seed, bar=bar
     )
 
 

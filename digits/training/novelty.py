@@ -2,7 +2,7 @@
 
 The softmax output cannot measure this: it is as confident about a shoe as about a seven. Distances in the penultimate
 layer do not work either, if the network was trained on strongly augmented digits. So small networks (heads) with one
-hidden layer are fitted to separate augmented digits from the images of `digits.data.non_digits`. The
+hidden layer are fitted to separate augmented and degraded digits from the images of `digits.data.non_digits`. The
 classifier stays as it is. The features of the heads are the input of the last layer, and the mean and maximum of each
 channel of the earlier layers.
 """
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from digits.data.degraded_digits import Indices, degrade_digits
 from digits.data.non_digits import draw_non_digits
 from digits.data.synthetic_digits import are_digits, draw_handwritten_digits, render_printed_digits
 from digits.errors import ModelError
@@ -29,18 +30,20 @@ Random = np.random.Generator
 
 OUTPUT = "novelty"
 """Name of the output in the ONNX file."""
-HEADS = 8
+HEADS = 4
 """Number of heads, whose scores are averaged."""
-REJECTED_SHARE = 0.008
+REJECTED_SHARE = 0.0075
 """Share of the validation images that is rejected. Fewer test images are rejected, because they are easier."""
 
-NON_DIGITS = 12_000
+NON_DIGITS = 17_000
 """Number of synthetic non-digits for the fit, before augmentation."""
-DIGITS = 16_000
+DIGITS = 12_000
 """Largest number of training images for the fit, before augmentation."""
-PRINTED = 20
+DEGRADED = 7_500
+"""Number of degraded digits for the fit, of which those count that the network reads."""
+PRINTED = 15
 """Number of printed digits for the fit, per class and font."""
-WRITTEN = 300
+WRITTEN = 225
 """Number of synthetic handwritten digits for the fit, per form."""
 
 _NORMAL = AugmentationConfig()
@@ -64,12 +67,13 @@ class FitImages(NamedTuple):
     others: Pixels
 
 
-def add_novelty_output(  # noqa: PLR0913 - the network, the images, the seed, and the receiver of progress
+def add_novelty_output(  # noqa: PLR0913 - the network, the images, their number, the seed, and the receiver of progress
     onnx: Path,
     train: Pixels,
     validation: Pixels,
     class_names: Sequence[str],
     *,
+    share: float = 1,
     seed: int = 42,
     bar: Bar | None = None,
 ) -> FitImages | None:
@@ -80,6 +84,7 @@ def add_novelty_output(  # noqa: PLR0913 - the network, the images, the seed, an
         train: (N, height, width) uint8, training images of the network.
         validation: (M, height, width) uint8, images that were not used for training, to set the threshold.
         class_names: names of the network's classes.
+        share: how many of the images to fit to, from 0 to 1; all others are neither drawn nor chosen.
         seed: random seed of the synthetic images and of the fit.
         bar: receiver of the progress, in four steps.
 
@@ -96,17 +101,25 @@ def add_novelty_output(  # noqa: PLR0913 - the network, the images, the seed, an
     network = _FeatureExtractor(onnx)
     random = np.random.default_rng([seed, 254])
     shape = (train.shape[1], train.shape[2])
-    digits = _draw_digits(random, train, class_names, seed=seed)
-    bar.advance(note="drawing non-digits")
+    plain = _draw_digits(random, train, class_names, share, seed=seed)
+    varied = _vary(random, plain)
     with ThreadPoolExecutor(1) as pool:  # ONNX Runtime computes while Python draws
-        shown = pool.submit(network.features, digits)
-        others = draw_non_digits(train, NON_DIGITS, seed=seed, shape=shape)
-        others = np.concatenate([others, _augment(random, others, _NORMAL)])
+        read = pool.submit(network.read, np.concatenate([plain, varied]))
+        copies, origins = degrade_digits(plain, _part(DEGRADED, share), seed=seed + 1, shape=shape)
+        read_copies = pool.submit(network.read, copies)
+        bar.advance(note="drawing non-digits")
+        others = _draw_others(random, train, share, seed=seed)
         bar.advance(note="computing features")
-        features = shown.result(), network.features(others)
+        features, labels = read.result()
+        features_of_copies, read_as = read_copies.result()
+        kept = read_as == labels[origins]  # those that the network reads as their originals
+        digits = np.concatenate([features, features_of_copies[kept]])
+        images = FitImages(np.concatenate([plain, varied, copies[kept]]), others)
+        features_of_others = network.read(others)[0]
     bar.advance(note="fitting heads")
-    network.write(onnx, _with_limit(fit_head(*features, heads=HEADS, epochs=EPOCHS, seed=seed), network, validation))
-    return FitImages(digits, others)
+    head = fit_head(digits, features_of_others, heads=HEADS, epochs=EPOCHS, seed=seed)
+    network.write(onnx, _with_limit(head, network, validation))
+    return images
 
 
 def fit_novelty_output(onnx: Path, images: FitImages, validation: Pixels, *, heads: int, seed: int) -> None:
@@ -116,25 +129,42 @@ def fit_novelty_output(onnx: Path, images: FitImages, validation: Pixels, *, hea
         ModelError: if the last layer of the network is not a dense layer.
     """
     network = _FeatureExtractor(onnx)
-    features = network.features(images.digits), network.features(images.others)
+    features = network.read(images.digits)[0], network.read(images.others)[0]
     network.write(onnx, _with_limit(fit_head(*features, heads=heads, epochs=EPOCHS, seed=seed), network, validation))
 
 
 def _with_limit(head: Head, network: "_FeatureExtractor", validation: Pixels) -> Head:
     """Return the head with a bias by which `REJECTED_SHARE` of the validation images are rejected."""
-    limit = float(np.quantile(head.scores(network.features(validation)), 1 - REJECTED_SHARE))
+    limit = float(np.quantile(head.scores(network.read(validation)[0]), 1 - REJECTED_SHARE))
     return head._replace(out_bias=head.out_bias - np.float32(limit))
 
 
-def _draw_digits(random: Random, train: Pixels, class_names: Sequence[str], *, seed: int) -> Pixels:
-    """Return training images and synthetic digits, unchanged and with normal and strong augmentation."""
-    chosen = train[np.sort(random.choice(len(train), min(DIGITS, len(train)), replace=False))]
-    printed, _ = render_printed_digits(class_names, PRINTED, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
-    written, _ = draw_handwritten_digits(class_names, WRITTEN, seed=seed + 1, shape=(train.shape[1], train.shape[2]))
-    printed = np.concatenate([printed, written])
-    parts = [_augment(random, part, limits) for part in (chosen, printed) for limits in (_NORMAL, _STRONG)]
-    parts += [distort(random, part, _STRONG) for part in parts[1::2]]
-    return np.concatenate([chosen, printed, *parts])
+def _part(count: int, share: float) -> int:
+    """Return a share of a number of images, at least one."""
+    return max(1, round(count * share))
+
+
+def _draw_digits(random: Random, train: Pixels, class_names: Sequence[str], share: float, *, seed: int) -> Pixels:
+    """Choose training images, and draw printed and handwritten digits."""
+    shape = (train.shape[1], train.shape[2])
+    chosen = train[np.sort(random.choice(len(train), min(_part(DIGITS, share), len(train)), replace=False))]
+    printed, _ = render_printed_digits(class_names, _part(PRINTED, share), seed=seed + 1, shape=shape)
+    written, _ = draw_handwritten_digits(class_names, _part(WRITTEN, share), seed=seed + 1, shape=shape)
+    return np.concatenate([chosen, printed, written])
+
+
+def _vary(random: Random, digits: Pixels) -> Pixels:
+    """Return digits with normal augmentation, with strong augmentation, and with strong augmentation and distortion."""
+    strong = _augment(random, digits, _STRONG)
+    return np.concatenate([_augment(random, digits, _NORMAL), strong, distort(random, strong, _STRONG)])
+
+
+def _draw_others(random: Random, train: Pixels, share: float, *, seed: int) -> Pixels:
+    """Draw non-digits, and return them unchanged, with normal augmentation, and a quarter of them degraded."""
+    shape = (train.shape[1], train.shape[2])
+    drawn = draw_non_digits(train, _part(NON_DIGITS, share), seed=seed, shape=shape)
+    degraded, _ = degrade_digits(drawn, len(drawn) // 4, seed=seed + 2, shape=shape, whole=True)
+    return np.concatenate([drawn, _augment(random, drawn, _NORMAL), degraded])
 
 
 def _augment(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixels:
@@ -163,8 +193,15 @@ class _FeatureExtractor:
         self._model = onnx.load(path)
         self._nodes = _feature_nodes(self._model.graph)
 
-    def features(self, pixels: Pixels) -> Floats:
-        """Compute the features of images, on all cores: (N, height, width) uint8 -> (N, F) float32."""
+    def read(self, pixels: Pixels) -> tuple[Floats, Indices]:
+        """Compute the features and the predicted classes of images, on all cores.
+
+        Args:
+            pixels: (N, height, width) uint8.
+
+        Returns:
+            Features, (N, F) float32, and positions of classes, (N,).
+        """
         import onnxruntime
 
         model = self._extend(self._nodes, "features")
@@ -174,13 +211,14 @@ class _FeatureExtractor:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
 
-        def compute(start: int) -> Floats:
+        def compute(start: int) -> tuple[Floats, Indices]:
             batch = pixels[start : start + _BATCH, ..., np.newaxis].astype(np.float32)
-            features: Floats = session.run(["features"], {name: batch})[0]
-            return features
+            probabilities, features = session.run(None, {name: batch})
+            return features, probabilities.argmax(axis=1)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.concatenate(list(pool.map(compute, range(0, len(pixels), _BATCH))))
+            parts = list(pool.map(compute, range(0, len(pixels), _BATCH)))
+        return np.concatenate([part for part, _ in parts]), np.concatenate([part for _, part in parts])
 
     def write(self, path: Path, head: Head) -> None:
         """Write the network with the head to an ONNX file."""

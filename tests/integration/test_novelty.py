@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from digits.data.degraded_digits import degrade_digits
+from digits.pipeline import steps
 from digits.training import export, novelty
 from tests.support.small_fits import fit, run_of, samples, small_head
 
@@ -44,3 +46,28 @@ def test_the_score_rejects_noise_but_few_digits_and_keeps_the_probabilities(expo
 def test_a_network_with_other_classes_than_digits_gets_no_score(exported: Path) -> None:
     train, validation = samples()
     assert not novelty.add_novelty_output(exported, train.pixels, validation.pixels, ("coat", "shoe"))
+
+
+def test_a_share_of_the_images_is_drawn() -> None:
+    train, random = samples()[0].pixels, np.random.default_rng(0)
+    with small_head():
+        digits, all_digits = (len(novelty._draw_digits(random, train, DIGITS, share, seed=1)) for share in (0.2, 1))
+        others, all_others = (len(novelty._draw_others(random, train, share, seed=1)) for share in (0.2, 1))
+    assert all_digits - digits == len(train) - 200 + 3 * 16
+    assert all_others == 5 * others
+
+
+@pytest.mark.parametrize(("epochs", "share"), [(20, 1), (9, 1), (3, 1 / 3)])
+def test_a_training_of_few_epochs_gets_a_fit_to_few_images(epochs: int, share: float) -> None:
+    assert steps.fit_share(epochs) == share
+
+
+def test_degraded_digits_that_the_network_misreads_are_left_out(exported: Path) -> None:
+    digits = samples()[0].pixels
+    network = novelty._FeatureExtractor(exported)
+    copies, origins = degrade_digits(digits, 100, seed=1, shape=(28, 28))
+    (features, labels), (copied, read) = network.read(digits), network.read(copies)
+    is_read = read == labels[origins]
+    assert 0 < is_read.sum() < len(copies)
+    joined = novelty._join(features, labels, copied, read, origins)
+    assert np.array_equal(joined, network.read(np.concatenate([digits, copies[is_read]]))[0])

@@ -29,7 +29,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 """Small runs by architecture. Their batch size does not divide the number of images, so the last batch is short."""
 
-SMALL_HEAD = {"NON_DIGITS": 1_000, "DIGITS": 1_000, "PRINTED": 1, "WRITTEN": 20, "EPOCHS": 30}
+SMALL_HEAD = {"NON_DIGITS": 1_000, "DIGITS": 1_000, "DEGRADED": 500, "PRINTED": 1, "WRITTEN": 20, "EPOCHS": 30}
 
 
 @contextmanager
