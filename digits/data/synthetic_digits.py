@@ -1,4 +1,4 @@
-"""Synthetic digits: printed digits in several fonts, and drawn digits in handwritten forms that are rare in MNIST.
+"""Synthetic digits: printed digits in several fonts, and digits drawn in three forms that are rare in MNIST.
 
 Many images to predict show printed digits, but MNIST has none. Its ones rarely have a flag or a foot, and its sevens
 are rarely crossed. The fonts are Pillow's default font and the fonts of matplotlib that contain digits. They are
@@ -35,8 +35,10 @@ _TEXT_FONTS = (
     "cmtt10.ttf",
     "cmb10.ttf",
 )
-_SIZES = (20, 60)
-"""Smallest and largest size of printed text in pixels."""
+_SIZES, _BLUR = (20, 60), 1.0
+"""Smallest and largest size of printed text, and largest standard deviation of its blur, in pixels."""
+_SMALL_SIZES, _SMALL_BLUR = (9, 24), 1.2
+"""The same for small print, as in photos of newspapers."""
 _MARGIN = 6
 """Margin around printed text in pixels."""
 _HEIGHT, _DRAWN_MARGIN = 80, 40
@@ -67,9 +69,28 @@ def render_printed_digits(
     Returns:
         Pixels in MNIST's form, (N, *shape) uint8, and labels, (N,) uint8.
     """
-    random = np.random.default_rng(seed)
+    return _render_digits(class_names, count, np.random.default_rng(seed), shape, sizes=_SIZES, blur=_BLUR)
+
+
+def render_small_digits(
+    class_names: Sequence[str], count: int, *, seed: int, shape: tuple[int, int]
+) -> tuple[Pixels, Labels]:
+    """Render each class in each font as `render_printed_digits` does, but in fewer pixels and with more blur."""
+    random = np.random.default_rng([seed, 91])
+    return _render_digits(class_names, count, random, shape, sizes=_SMALL_SIZES, blur=_SMALL_BLUR)
+
+
+def _render_digits(  # noqa: PLR0913 - what, how many, and how they look
+    class_names: Sequence[str],
+    count: int,
+    random: Random,
+    shape: tuple[int, int],
+    *,
+    sizes: tuple[int, int],
+    blur: float,
+) -> tuple[Pixels, Labels]:
     drawn = [
-        (normalize(render_text(name, font, random), "mnist", shape=shape), label)
+        (normalize(render_text(name, font, random, sizes=sizes, blur=blur), "mnist", shape=shape), label)
         for font in list_fonts()
         for label, name in enumerate(class_names)
         for _ in range(count)
@@ -87,24 +108,28 @@ def list_fonts() -> list[Path | None]:
     return [None, *(file for pattern in _TEXT_FONTS for file in sorted(folder.glob(pattern)))]
 
 
-def render_text(text: str, file: Path | None, random: np.random.Generator) -> Pixels:
+def render_text(
+    text: str, file: Path | None, random: Random, *, sizes: tuple[int, int] = _SIZES, blur: float = _BLUR
+) -> Pixels:
     """Render text with a random size and blur, white on black.
 
     Args:
         text: text to render.
         file: font file of `list_fonts`.
         random: random generator.
+        sizes: smallest and largest size in pixels.
+        blur: largest standard deviation of the blur in pixels.
 
     Returns:
         (height, width) uint8, as large as the text with a margin.
     """
     from PIL import Image, ImageDraw, ImageFilter
 
-    font = _load_font(file, int(random.integers(*_SIZES)))
+    font = _load_font(file, int(random.integers(*sizes)))
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("L", (int(right - left) + 2 * _MARGIN, int(bottom - top) + 2 * _MARGIN))
     ImageDraw.Draw(image).text((_MARGIN - left, _MARGIN - top), text, font=font, fill=255)
-    return np.array(image.filter(ImageFilter.GaussianBlur(random.uniform(0, 1))))
+    return np.array(image.filter(ImageFilter.GaussianBlur(random.uniform(0, blur))))
 
 
 @cache

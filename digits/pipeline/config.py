@@ -125,6 +125,7 @@ _DENSE_TRAINING = {
     "augmentation": AugmentationConfig(),
     "printed": 0,
     "written": 0,
+    "forms": 0,
     "members": 1,
     "student_epochs": 0,
 }
@@ -140,6 +141,7 @@ _CNN_TRAINING = {
     "augmentation": AugmentationConfig(),
     "printed": 12,
     "written": 150,
+    "forms": 0,
     "members": 1,
     "student_epochs": 0,
 }
@@ -161,9 +163,10 @@ NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
         "model": {"hidden": (16, 32, 32, 64), "dropout": 0.1},
         "training": {
             **_CNN_TRAINING,
-            "epochs": 20,
+            "epochs": 19,
             "learning_rate": 8e-3,
             "label_smoothing": 0.1,
+            "forms": 200,
             "student_epochs": 6,
         },
         "arrays": {"validation_fraction": 0.1},

@@ -235,27 +235,33 @@ class _EpochCheck:
             raise _OutOfTimeError
 
 
-class _TrialProgress:
+class TrialProgress:
     """Progress of a trial: one bar for all epochs."""
 
     def __init__(self, progress: Progress, label: str, part: tuple[int, int]) -> None:
         self._progress, self._label, self._part = progress, label, part
         self._bar: Bar | None = None
-        self._epoch = ""
+        self._epoch, self._total, self._left = "", 0, 0
 
     def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
-        """Start an epoch; the first call starts the bar, and counts the epochs of earlier runs as done."""
+        """Start an epoch; the first call starts the bar, and counts the epochs of earlier runs as done.
+
+        Every epoch counts as many steps as the first one: further steps, of epochs with drawn forms, are not counted.
+        """
         epoch, epochs = part
-        self._epoch = label
         if self._bar is None:
+            self._total = total
             self._bar = self._progress.start(self._label, total * epochs, part=self._part)
             self._bar.advance(total * epoch)
+        self._epoch, self._left = label, self._total
         return self
 
     def advance(self, steps: int = 1, note: str = "") -> None:  # noqa: ARG002 - the epoch is shown as the note
         """Report steps of the current epoch."""
         if self._bar:
-            self._bar.advance(steps, self._epoch)
+            counted = min(steps, self._left)
+            self._left -= counted
+            self._bar.advance(counted, self._epoch)
 
     def close(self, note: str = "") -> None:
         """End an epoch."""
@@ -280,7 +286,7 @@ def run_trial(study: Study, trial: Trial, budget: Budget, progress: Progress) ->
     """
     started = time.monotonic()
     check = _EpochCheck(study, budget)
-    bar = _TrialProgress(progress, f"trial {trial.number}", (trial.number, max(budget.trials, trial.number + 1)))
+    bar = TrialProgress(progress, f"trial {trial.number}", (trial.number, max(budget.trials, trial.number + 1)))
     ended = replace(_train(study, trial, check, bar), seconds=round(time.monotonic() - started, 3))
     if ended.state is not TrialState.UNFINISHED:
         study.finish(ended)

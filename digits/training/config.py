@@ -68,7 +68,7 @@ class TrainingConfig(Settings):
         None,
         ge=1,
         le=1000,
-        description="Passes over the training images. Default: 20 for `compact`, 3 for `cropped`, 7 for `cnn`, 10 for "
+        description="Passes over the training images. Default: 19 for `compact`, 3 for `cropped`, 7 for `cnn`, 10 for "
         "dense networks.",
     )
     batch_size: int = Field(128, ge=1, le=4096, description="Images per training step.")
@@ -131,6 +131,14 @@ class TrainingConfig(Settings):
         description="Synthetic handwritten digits added to the training images, per form that is rare in MNIST: ones "
         "with a flag, ones with a flag and a foot, and crossed sevens; only if the classes are digits. Default: 150 "
         "for `cnn` and `compact`, else 0.",
+    )
+    forms: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="Synthetic digits added in the last fifth of the epochs, per form, in 32 handwritten forms of "
+        "which many are rare in MNIST; with them, printed digits are added again, small and blurred; only if the "
+        "classes are digits. Default: 200 for `compact`, else 0.",
     )
     members: int | None = Field(
         None,

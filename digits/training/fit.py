@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from digits.data.synthetic_digits import are_digits, draw_handwritten_digits, render_printed_digits
+from digits.data.digit_forms import draw_forms
+from digits.data.synthetic_digits import (
+    are_digits,
+    draw_handwritten_digits,
+    render_printed_digits,
+    render_small_digits,
+)
 from digits.errors import CorruptArtifactError, ModelError
 from digits.images.types import Labels, Pixels
 from digits.model.calibration import calibrated_loss
@@ -35,6 +41,8 @@ History = list[dict[str, float]]
 EVALUATION_BATCH = 500
 """Images per batch of predictions."""
 _DIGEST_SIZE = hashlib.sha256().digest_size
+_EPOCHS_PER_LATE_EPOCH = 5
+"""Epochs of a fit for each epoch at its end with drawn forms."""
 logger = logging.getLogger(__name__)
 
 
@@ -62,7 +70,7 @@ class Samples:
 class JoinedSamples:
     """Concatenation of two sets of samples, which are not copied into memory."""
 
-    first: Samples
+    first: "Samples | JoinedSamples"
     second: Samples
 
     def __len__(self) -> int:
@@ -100,7 +108,7 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
         config: resolved settings, in which no value is None.
         checkpoint: file that is written after each epoch; if it exists, the fit resumes from it.
         class_names: names of the classes. If they are digits, synthetic digits are added to the training images, in
-            the numbers of `config.printed` and `config.written`.
+            the numbers of `config.printed`, `config.written` and `config.forms`.
         progress: receiver of the progress of every step.
         before_epoch: function that is called before each epoch with the history so far, including epochs before the
             fit was resumed. An error that it raises ends the fit, which can be resumed from the checkpoint.
@@ -113,18 +121,19 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
     Raises:
         ModelError: if the loss is not finite.
     """
-    samples = add_synthetic_digits(train, config, class_names)
-    steps = -(-len(samples) // config.batch_size)
+    samples = samples_by_epoch(train, config, class_names)
+    steps = [-(-len(each) // config.batch_size) for each in samples]
     fitted = fuse_batch_normalization(network)
-    compile_network(fitted, config, steps)
+    compile_network(fitted, config, sum(steps))
     history = resume(fitted, checkpoint)
     logger.info("training on the %s", training_device())
-    for epoch in range(len(history), config.epochs or 0):
+    for epoch in range(len(history), len(samples)):
         if before_epoch:
             before_epoch(history)
-        bar, note = progress.start(f"epoch {epoch + 1}/{config.epochs}", steps, part=(epoch, config.epochs or 1)), ""
+        name, part = f"epoch {epoch + 1}/{len(samples)}", (epoch, len(samples))
+        bar, note = progress.start(name, steps[epoch], part=part), ""
         try:
-            metrics = _fit_epoch(fitted, samples, config, epoch, bar) | _measure(fitted, validation)
+            metrics = _fit_epoch(fitted, samples[epoch], config, epoch, bar) | _measure(fitted, validation)
             _require_finite(metrics, epoch, config)
             history.append(metrics)
             save_checkpoint(fitted, history, checkpoint)
@@ -138,15 +147,49 @@ def fit(  # noqa: PLR0913 - the network, the samples, their settings and two rec
     return history
 
 
+def samples_by_epoch(
+    train: Samples, config: TrainingConfig, class_names: Sequence[str]
+) -> list[Samples | JoinedSamples]:
+    """Return the training images of each epoch: with synthetic digits, and in the last epochs with drawn forms too."""
+    late = count_late_epochs(config, class_names)
+    samples = add_synthetic_digits(train, config, class_names)
+    first = [samples] * ((config.epochs or 0) - late)
+    return first + [add_forms(samples, config, class_names)] * late if late else first
+
+
+def count_late_epochs(config: TrainingConfig, class_names: Sequence[str]) -> int:
+    """Return the number of epochs with drawn forms: the last fifth, rounded up, if the classes are digits."""
+    return -(-(config.epochs or 0) // _EPOCHS_PER_LATE_EPOCH) if config.forms and are_digits(class_names) else 0
+
+
 def add_synthetic_digits(train: Samples, config: TrainingConfig, class_names: Sequence[str]) -> Samples | JoinedSamples:
     """Return the samples joined with printed and handwritten digits, or unchanged if the classes are not digits."""
     if not (config.printed or config.written) or not are_digits(class_names):
         return train
     height, width = train.shape
-    drawn = [
+    return _join(
+        train,
         render_printed_digits(class_names, config.printed or 0, seed=config.seed, shape=(height, width)),
         draw_handwritten_digits(class_names, config.written or 0, seed=config.seed, shape=(height, width)),
-    ]
+    )
+
+
+def add_forms(
+    train: Samples | JoinedSamples, config: TrainingConfig, class_names: Sequence[str]
+) -> Samples | JoinedSamples:
+    """Return the samples joined with digits drawn in many forms, and with small printed digits.
+
+    Drawn sevens resemble printed ones, so drawn forms alone cost accuracy on print.
+    """
+    height, width = train.shape
+    return _join(
+        train,
+        render_small_digits(class_names, config.printed or 0, seed=config.seed, shape=(height, width)),
+        draw_forms(class_names, config.forms or 0, seed=config.seed, shape=(height, width)),
+    )
+
+
+def _join(train: Samples | JoinedSamples, *drawn: tuple[Pixels, Labels]) -> JoinedSamples:
     pixels, labels = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     logger.info("added %d synthetic digits to %d training images", len(labels), len(train))
     return JoinedSamples(train, Samples(pixels, labels))
@@ -169,7 +212,7 @@ def _describe_metrics(metrics: dict[str, float]) -> str:
 
 
 def compile_network(network: Network, config: TrainingConfig, steps: int) -> None:
-    """Compile a network with the loss, optimizer and metrics of a configuration; `steps` is the number per epoch."""
+    """Compile a network with the loss, optimizer and metrics of a configuration; `steps` counts those of all epochs."""
     keras = load_keras()
     losses = {
         "categorical-cross-entropy": lambda: keras.losses.CategoricalCrossentropy(
@@ -197,7 +240,7 @@ def _optimizer(keras: Any, config: TrainingConfig, steps: int) -> Any:
         "rmsprop": keras.optimizers.RMSprop,
     }
     average = {"use_ema": True, "ema_momentum": config.weight_average} if config.weight_average else {}
-    rate = learning_rate_schedule(keras, config, steps * (config.epochs or 0))
+    rate = learning_rate_schedule(keras, config, steps)
     return kinds[config.optimizer or "adam"](rate, weight_decay=config.weight_decay or None, **average)
 
 

@@ -363,6 +363,41 @@ def test_synthetic_digits_are_added_only_if_the_classes_are_digits(
     assert {(image.tobytes(), int(label)) for image, label in zip(added.pixels, added.labels, strict=True)} < found
 
 
+def test_a_fit_that_is_interrupted_in_a_late_epoch_resumes_with_the_same_weights(keras: Any, tmp_path: Path) -> None:
+    """Its last two of six epochs have drawn forms; it is interrupted between them."""
+    run, names = small_fits.run_of("cnn", epochs=6, printed=0, written=0, forms=1), tuple("0123456789")
+
+    def stop(history: fit.History) -> None:
+        if len(history) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small_fits.fit(run, tmp_path / "c.npz", class_names=names, before_epoch=stop)
+    network, history = small_fits.fit(run, tmp_path / "c.npz", class_names=names)
+    whole, expected = small_fits.fit(run, tmp_path / "whole.npz", class_names=names)
+    assert networks.weights_digest(network) == networks.weights_digest(whole)
+    assert history == expected
+
+
+def test_the_learning_rate_falls_to_zero_at_the_last_step_of_late_epochs(
+    keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of all epochs count: 11 with 320 images in batches of 30, and 12 with 32 drawn forms as well."""
+    rates = []
+    compile_network = fit.compile_network
+
+    def compile_and_note(network: Any, config: TrainingConfig, steps: int) -> None:
+        compile_network(network, config, steps)
+        schedule = network.optimizer._learning_rate
+        rates.extend([float(schedule(11 + 11 + 11)), float(schedule(11 + 11 + 12))])
+
+    monkeypatch.setattr(fit, "compile_network", compile_and_note)
+    run = small_fits.run_of("cnn", epochs=3, printed=0, written=0, forms=1)
+    small_fits.fit(run, tmp_path / "c", class_names=tuple("0123456789"))
+    assert rates[0] > 1e-6
+    assert rates[1] == pytest.approx(0, abs=1e-9)
+
+
 # Augmentation
 
 

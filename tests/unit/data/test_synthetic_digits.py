@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from digits.data.synthetic_digits import FORMS, are_digits, draw_handwritten_digits, render_printed_digits
+from digits.data.synthetic_digits import (
+    FORMS,
+    are_digits,
+    draw_handwritten_digits,
+    render_printed_digits,
+    render_small_digits,
+)
 from digits.images.normalize import has_mnist_form
 
 NAMES = tuple("0123456789")
@@ -27,6 +33,18 @@ def test_each_class_is_rendered_in_each_font() -> None:
     assert np.mean([has_mnist_form(picture) for picture in pixels]) > 0.9
     assert len({picture.tobytes() for picture in pixels}) > 0.95 * len(pixels)
     assert np.array_equal(pixels, again)
+
+
+def test_small_print_is_softer_than_other_print() -> None:
+    """Its edges are less steep; it has as many images of each class, and is a function of the seed."""
+    (small, labels), (other, others) = (
+        render(NAMES, 2, seed=1, shape=(28, 28)) for render in (render_small_digits, render_printed_digits)
+    )
+    steepest = [np.abs(np.diff(pixels.astype(int), axis=2)).max(axis=(1, 2)).mean() for pixels in (small, other)]
+    assert steepest[0] < steepest[1] - 10
+    assert labels.tolist() == others.tolist()
+    assert np.array_equal(render_small_digits(NAMES, 2, seed=1, shape=(28, 28))[0], small)
+    assert not np.array_equal(render_small_digits(NAMES, 2, seed=2, shape=(28, 28))[0], small)
 
 
 def test_printed_digits_have_the_requested_size() -> None:

@@ -12,7 +12,8 @@ import pytest
 from digits.errors import CorruptArtifactError
 from digits.pipeline.config import TrainingRun
 from digits.pipeline.search import OBJECTIVE, Choice, Range, Space, Trial, TrialState, propose
-from digits.pipeline.study import Study
+from digits.pipeline.study import Study, TrialProgress
+from digits.progress import Bar
 from digits.store.artifacts import ArtifactRef, Store
 from digits.training.config import ModelConfig, TrainingConfig
 
@@ -55,6 +56,39 @@ def test_the_first_trial_has_the_initial_settings(study: Study) -> None:
     assert first.values == {"model.hidden": [128], "training.learning_rate": 0.001}
     assert second.values == propose(SPACE, [ended(first)], number=1, seed=3)
     assert run_one(study, 2) is None
+
+
+class Recorder:
+    """Receiver that records the total and the steps of a bar."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def start(self, label: str, total: int, *, part: tuple[int, int] = (0, 1)) -> Bar:
+        """Record the total."""
+        self.total = total
+        return self
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Add the steps."""
+        self.done += steps
+
+    def close(self, note: str = "") -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(("first", "total"), [(0, 30), (1, 30), (2, 36)])
+def test_the_bar_of_a_trial_ends_at_its_total_if_later_epochs_have_more_steps(first: int, total: int) -> None:
+    """Also if the trial was resumed."""
+    recorder = Recorder()
+    bar = TrialProgress(recorder, "trial 0", (0, 1))
+    for epoch in range(first, 3):
+        steps = (10, 10, 12)[epoch]
+        bar.start(f"epoch {epoch}", steps, part=(epoch, 3))
+        for _ in range(steps):
+            bar.advance()
+        assert recorder.done == total * (epoch + 1) // 3
+    assert (recorder.total, recorder.done) == (total, total)
 
 
 def test_trials_are_read_as_they_were_written(study: Study) -> None:
