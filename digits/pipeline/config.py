@@ -167,7 +167,7 @@ NETWORKS: Mapping[Architecture, Mapping[str, Mapping[str, Any]]] = {
             "learning_rate": 8e-3,
             "label_smoothing": 0.1,
             "forms": 200,
-            "student_epochs": 6,
+            "student_epochs": 3,
         },
         "arrays": {"validation_fraction": 0.1},
     },

@@ -64,7 +64,7 @@ MAX_EXPORT_DIFFERENCE = 1e-4
 additions already causes differences of 1e-6."""
 EXPORT_STEPS = 6
 """Steps of an export that its bar counts: conversion, comparison, and four of the out-of-distribution score."""
-FULL_FIT_EPOCHS = 9
+FULL_FIT_EPOCHS = 15
 """Epochs of a training from which on the out-of-distribution score is fitted to all images."""
 logger = logging.getLogger(__name__)
 NOVELTY_FILE = "novelty.npy"

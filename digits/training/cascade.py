@@ -22,7 +22,7 @@ from digits.training.novelty import FitImages, fit_novelty_output
 
 Floats = npt.NDArray[np.float32]
 
-CERTAIN = 0.98
+CERTAIN = 0.99
 """Least calibrated confidence with which the student's prediction counts."""
 CLEAR_SHARE = 0.9
 """Share of the validation images whose out-of-distribution score by the student is low enough for its prediction."""
@@ -35,7 +35,7 @@ _REARRANGING = ("Reshape", "Transpose", "Slice")
 
 
 class Limits(NamedTuple):
-    """When the student's prediction counts.
+    """Limits within which the prediction of the student counts.
 
     Args:
         confidence: least calibrated confidence.

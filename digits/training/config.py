@@ -151,9 +151,9 @@ class TrainingConfig(Settings):
         None,
         ge=0,
         le=1000,
-        description="Passes over the training images in which a small network, the student, learns to predict as the "
-        "trained one does. It then predicts the images of which it is certain, which makes prediction several times as "
-        "fast; 0: no student. Default: 6 for `compact`, else 0.",
+        description="Passes over the training images, with other augmentation, from which a small network, the "
+        "student, learns to predict as the trained one does. It then predicts the images of which it is certain, which "
+        "makes prediction faster; 0: no student. Default: 3 for `compact`, else 0.",
     )
     seed: int = Field(
         42,

