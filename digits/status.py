@@ -26,6 +26,8 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 """All statuses. docs/predictions.md describes each."""
 PREDICTED: tuple[Status, ...] = ("ok", "uncertain", "not-a-digit")
 """Statuses of rows that hold a prediction."""
+FLAGGED: tuple[Status, ...] = ("uncertain", "not-a-digit")
+"""Statuses of rows whose prediction is flagged."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """First characters with which no cell of a row begins, because spreadsheets take such cells for formulas. The last four
 are the full-width forms of the others."""

@@ -13,7 +13,7 @@ from prefect.tasks import exponential_backoff
 from digits.maintenance.retention import Removed
 from digits.model.drift import FEATURE_NAMES, Drift
 from digits.outputs.drawing import data_uri
-from digits.outputs.run_reports import prediction_markdown
+from digits.outputs.prediction_report import prediction_markdown
 from digits.outputs.summary import PredictionSummary, draw_trend, read_picture
 from digits.outputs.version_tables import promotion_rows, version_rows
 from digits.pipeline import champion
@@ -96,8 +96,7 @@ def publish_versions(root: Path | None) -> None:
 )
 def publish_predictions(summary: PredictionSummary, root: Path | None) -> None:
     """Publish the summary of a prediction run, and emit events about its table and about drift from its baseline."""
-    values = {name: value for name, value in summary.as_record().items() if name not in ("drift", "trend")}
-    report = prediction_markdown(values, read_picture(summary))
+    report = prediction_markdown(summary, read_picture(summary))
     create_markdown_artifact(report, key=artifact_key("predictions", root), description=str(summary.out))
     Artifact(
         type="json",

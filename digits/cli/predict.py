@@ -32,7 +32,7 @@ Model = Annotated[
 Normalize = Annotated[Literal["auto", "mnist", "none"] | None, typer.Option(metavar="MODE", rich_help_panel="Images")]
 VARIABLES = "DIGITS_PREDICT_"
 """Beginning of the names of variables that are settings of a prediction."""
-FILES, IMAGES, EXISTING, PREFECT = "Files to take", "Images", "Existing tables", "Prefect"
+FILES, IMAGES, EXISTING, PREFECT = "Files to take and to write", "Images", "Existing tables", "Prefect"
 """Panels of the page of help, besides that of the usual options."""
 
 
@@ -68,6 +68,7 @@ def predict(
     by_content: Annotated[bool | None, typer.Option("--by-content", rich_help_panel=FILES)] = None,
     system_files: Annotated[bool | None, typer.Option("--system-files", rich_help_panel=FILES)] = None,
     other_format: Annotated[list[str] | None, typer.Option(metavar="NAME", rich_help_panel=FILES)] = None,
+    report: Annotated[bool | None, typer.Option("--report/--no-report", rich_help_panel=FILES)] = None,
     normalize: Normalize = None,
     pages: Annotated[Literal["all", "first"] | None, typer.Option(metavar="WHICH", rich_help_panel=IMAGES)] = None,
     max_pixels: Annotated[int | None, typer.Option(metavar="N", rich_help_panel=IMAGES)] = None,
@@ -111,6 +112,7 @@ def predict(
         max_error=max_error,
         csv_dialect=csv_dialect,
         pages=pages,
+        report=report,
         max_pixels=max_pixels,
         max_bytes=max_bytes,
         max_seconds=max_seconds,
@@ -235,7 +237,7 @@ def predict_to_output(
     from digits.store.artifacts import Store
 
     with service.temporary_table(Store(artifact_root(artifacts)), path, ending) as table:
-        summary = predict_here(path, model, table, options, artifacts)
+        summary = predict_here(path, model, table, options.model_copy(update={"report": False}), artifacts)
         with table.open("rb") as file:
             write_output(file)
     return replace(summary, out=OUTPUT)
@@ -342,7 +344,7 @@ def exit_if_unread(summary: "PredictionSummary") -> None:
 def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     """Return the facts about a prediction by name, without those that are zero or empty."""
     from digits.outputs.skipped import describe_skipped
-    from digits.outputs.summary import first_frames_line, join_counts, picture_path
+    from digits.outputs.summary import first_frames_line, join_counts, picture_path, report_path
     from digits.run_log import failure_line
     from digits.wording import count
 
@@ -365,6 +367,7 @@ def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
     places = {
         "shadow": shadow and f"version {shadow['version']} differs on {shadow['differing']:,}: {shadow['table']}",
         "table": is_file and summary.out,
+        "report": is_file and report_path(summary.out).exists() and report_path(summary.out),
         "least certain": is_file and summary.least_certain and picture_path(summary.out),
     }
     return {name: value for name, value in (counts | places).items() if value}

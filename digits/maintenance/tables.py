@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from digits.outputs.summary import picture_path, removed_rows_paths, summary_path
+from digits.outputs.summary import picture_path, removed_rows_paths, report_path, summary_path
 from digits.outputs.table_diff import shadow_path
 from digits.prediction.baselines import record_path
 from digits.store.artifacts import Store
@@ -27,7 +27,7 @@ class PublishedTable:
 
     def files(self) -> list[Path]:
         """Return the existing files that Digits wrote; the table and the summary are the last ones."""
-        beside = (picture_path(self.path), shadow_path(self.path), record_path(self.path))
+        beside = (picture_path(self.path), report_path(self.path), shadow_path(self.path), record_path(self.path))
         paths = (*beside, *removed_rows_paths(self.path), self.path, summary_path(self.path))
         return [path for path in paths if path.is_file()]
 

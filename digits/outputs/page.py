@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from digits.outputs.drawing import data_uri
 
@@ -27,6 +27,22 @@ BLUE, ORANGE, PALE_BLUE = "#2563a8", "#d9730d", "#dbe7f4"
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Header and rows of a table."""
 NEWLINE = "\n"
+
+
+class Bar(NamedTuple):
+    """Bar of a chart: its name, its value as text, and its length as a share in 0..1."""
+
+    name: str
+    value: str
+    share: float
+
+
+class Picture(NamedTuple):
+    """Picture of a gallery: a PNG, None if there is none; its title, and the name of the file below it."""
+
+    png: bytes | None
+    title: str
+    name: str
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -146,6 +162,18 @@ details { border-top: 1px solid var(--line); padding: 12px 0; }
 details:last-of-type { border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; font-weight: 600; }
 details > :last-child { margin-top: 12px; margin-bottom: 0; }
+table.bars { table-layout: auto; }
+table.bars td:first-of-type { width: 100%; }
+table.bars td:last-child { text-align: right; padding-right: 0; white-space: nowrap; }
+.bar { height: 14px; min-width: 1px; border-radius: 3px; background: var(--accent); margin-top: 4px; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 10px; }
+.gallery figure { padding: 8px; min-width: 0; }
+.gallery img, .gallery .none { width: 100%; aspect-ratio: 1; object-fit: contain; background: #80808022; }
+.gallery .none { display: grid; place-items: center; color: var(--muted); font-size: 12px; border-radius: 4px; }
+.gallery img { image-rendering: pixelated; }
+.gallery figcaption { margin-top: 6px; font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; overflow: hidden;
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 4; }
+.gallery b { display: block; color: var(--ink); }
 ul { padding-left: 20px; margin: 0; }
 li { margin: 4px 0; }
 @media print { figure { break-inside: avoid; } }
@@ -208,6 +236,31 @@ def html_figure(title: str, png: bytes, caption: str, *, kind: str = "chart") ->
         f'<h2>{html_text(title)}</h2>\n<figure><img class="{kind}" alt="{html_text(title)}. {caption}" '
         f'src="{data_uri(png)}"><figcaption>{caption}</figcaption></figure>'
     )
+
+
+def html_bars(title: str, bars: Sequence[Bar]) -> Iterable[str]:
+    """Yield counts as a bar chart under a heading, as HTML."""
+    yield f"<h2>{html_text(title)}</h2>"
+    lines = "".join(
+        f'<tr><th scope="row">{html_text(bar.name)}</th><td><div class="bar" style="width:{bar.share:.2%}"></div></td>'
+        f"<td>{html_text(bar.value)}</td></tr>\n"
+        for bar in bars
+    )
+    yield f'<table class="bars"><tbody>\n{lines}</tbody></table>'
+
+
+def html_gallery(title: str, about: str, pictures: Iterable[Picture]) -> Iterable[str]:
+    """Yield pictures with their titles and names under a heading and a sentence, as HTML."""
+    yield f"<h2>{html_text(title)}</h2>\n<p>{html_text(about)}</p>"
+    yield f'<div class="gallery">{NEWLINE.join(map(_html_picture, pictures))}</div>'
+
+
+def _html_picture(picture: Picture) -> str:
+    title, name = html_text(picture.title), html_text(picture.name)
+    image = '<div class="none">no picture</div>'
+    if picture.png is not None:
+        image = f'<img class="photo" alt="{name}" src="{data_uri(picture.png)}">'
+    return f'<figure title="{name}">{image}<figcaption><b>{title}</b>{name}</figcaption></figure>'
 
 
 def html_code(text: str) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +44,7 @@ class LeastCertain:
         confidence: probability of the predicted class, in 0..1.
         pixels: input of the network, (height, width) uint8; None if unknown, as in a summary that was read from a file.
         page: number of the page; None for a file with one page.
+        thumbnail: the image itself, reduced, (height, width) uint8; None if unknown, or if it equals `pixels`.
     """
 
     path: str
@@ -51,12 +52,15 @@ class LeastCertain:
     confidence: float
     pixels: npt.NDArray[np.uint8] | None = None
     page: int | None = None
+    thumbnail: npt.NDArray[np.uint8] | None = None
 
     @classmethod
     def from_commit_record(cls, record: Record) -> Self:
         """Return the image from the commit record of a shard; see `digits.prediction.plan`."""
-        pixels = np.frombuffer(base64.b64decode(record["pixels"]), np.uint8).reshape(record["shape"])
-        return cls(record["path"], record["prediction"], record["confidence"], pixels, record.get("page"))
+        pixels = _decoded(record["pixels"], record["shape"])
+        small = record.get("thumbnail")
+        thumbnail = _decoded(small["pixels"], small["shape"]) if small else None
+        return cls(record["path"], record["prediction"], record["confidence"], pixels, record.get("page"), thumbnail)
 
     def as_record(self) -> Record:
         """Return the image as JSON values, without its pixels."""
@@ -64,9 +68,16 @@ class LeastCertain:
 
     def as_commit_record(self) -> Record:
         """Return the image as JSON values with its pixels in base64, for the commit record of a shard."""
-        pixels = np.asarray(self.pixels)
-        encoded = base64.b64encode(pixels.tobytes()).decode("ascii")
-        return {**self.as_record(), "shape": list(pixels.shape), "pixels": encoded}
+        small = None if self.thumbnail is None else _encoded(self.thumbnail)
+        return {**self.as_record(), **_encoded(np.asarray(self.pixels)), "thumbnail": small}
+
+
+def _encoded(pixels: npt.NDArray[np.uint8]) -> Record:
+    return {"shape": list(pixels.shape), "pixels": base64.b64encode(pixels.tobytes()).decode("ascii")}
+
+
+def _decoded(pixels: str, shape: list[int]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,8 @@ class PredictionSummary:
         trend: drift of the last runs that wrote this table, this run last: `at`, `model_version`, `images`, the
             population stability index of each feature (`psi`), and the features that drifted from the baseline
             (`drifted`).
+        flagged: the first images of each status that flags a prediction, by status; `statuses` counts all of them.
+        command: command that makes the same table.
     """
 
     source: Path
@@ -142,6 +155,8 @@ class PredictionSummary:
     drift: Drift | None = None
     trend: tuple[Record, ...] = ()
     follow_links: str = "no"
+    flagged: Mapping[str, tuple[LeastCertain, ...]] = field(default_factory=dict)
+    command: str = ""
 
     @property
     def single(self) -> SingleResult | None:
@@ -161,6 +176,7 @@ class PredictionSummary:
             "out": str(self.out),
             "failures": [vars(failure) for failure in self.failures],
             "least_certain": [image.as_record() for image in self.least_certain],
+            "flagged": {status: [image.as_record() for image in images] for status, images in self.flagged.items()},
             "drift": self.drift and self.drift.as_record(),
             "trend": list(self.trend),
         }
@@ -168,12 +184,14 @@ class PredictionSummary:
     @classmethod
     def from_record(cls, record: Record) -> Self:
         """Return the summary that `as_record` wrote."""
+        flagged = record.get("flagged", {}).items()
         fields: dict[str, Any] = {
             **{name: record[name] for name in cls.__dataclass_fields__ if name in record},
             "source": Path(record["source"]),
             "out": Path(record["out"]),
             "failures": tuple(Failure(**failure) for failure in record["failures"]),
             "least_certain": tuple(LeastCertain(**image) for image in record["least_certain"]),
+            "flagged": {status: tuple(LeastCertain(**image) for image in images) for status, images in flagged},
             "drift": record["drift"] and Drift.from_record(record["drift"]),
             "trend": tuple(record["trend"]),
         }
@@ -234,6 +252,11 @@ def summary_path(out: Path) -> Path:
 def picture_path(out: Path) -> Path:
     """Return the path of the picture of a table's least certain images. Listings skip this file."""
     return out.with_name(f"{out.stem}.least-certain.png")
+
+
+def report_path(out: Path) -> Path:
+    """Return the path of the page with the result of a prediction."""
+    return out.with_name(f"{out.stem}.report.html")
 
 
 def removed_rows_path(table: Path, date: str) -> Path:

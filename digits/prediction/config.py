@@ -1,5 +1,7 @@
 """Settings of prediction: selection of files, limits for reading them, and columns of the table."""
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +49,11 @@ class PredictionConfig(Settings):
         "standard",
         description="`standard` or `excel`. `standard` has commas, `excel` has semicolons, decimal commas and a byte "
         "order mark, for Excel on a system that writes decimal commas.",
+    )
+    report: bool = Field(
+        True,
+        description="Write a page beside the table. `<table>.report.html` has the counts, the least certain and the "
+        "flagged images, failures and drift.",
     )
     incremental: bool = Field(
         False,
@@ -121,3 +128,35 @@ class PredictionConfig(Settings):
         description="Overwrite foreign or changed files. These are a table and the files beside it that Digits did not "
         "write, or that were changed since. Also drop the rows of images that are gone, however many.",
     )
+
+
+_OPTIONS = {"other_formats": "other-format"}
+"""Options of `digits predict` whose names differ from their settings."""
+_NO_OPTIONS = {"shard_size", "force"}
+"""Settings that no option sets, or that a command must not have that is copied."""
+
+
+def command_for(source: Path, out: Path, version: int, options: PredictionConfig) -> str:
+    """Return the command that makes the same table.
+
+    Args:
+        source: folder, archive or single image.
+        out: path of the table.
+        version: number of the model version.
+        options: settings; those that are the default are left out.
+    """
+    words = ["digits", "predict", str(source.absolute()), "--out", str(out), "--model", str(version)]
+    for name, field in PredictionConfig.model_fields.items():
+        value = getattr(options, name)
+        if value != field.default and name not in _NO_OPTIONS:
+            words += _option(_OPTIONS.get(name, name.replace("_", "-")), value)
+    return shlex.join(words)
+
+
+def _option(name: str, value: object) -> Iterator[str]:
+    """Yield the words of an option."""
+    if isinstance(value, bool):
+        yield f"--{name}" if value else f"--no-{name}"
+        return
+    for one in value if isinstance(value, tuple) else [value]:
+        yield from (f"--{name}", str(one))

@@ -1,9 +1,9 @@
 """Own files: which existing files a run may overwrite, and the record by which later runs know the files of Digits.
 
-The summary beside a table has, as `files`, the SHA-256 of each file that Digits wrote there: tables, the picture, and
-the differences to a second version. A hash is added before its file is renamed into place, next to the hash of the file
-that it replaces. So after a kill between the two, the file that exists is known. The summary at the end of a run has
-the new hashes only.
+The summary beside a table has, as `files`, the SHA-256 of each file that Digits wrote there: tables, the picture, the
+report, and the differences to a second version. A hash is added before its file is renamed into place, next to the hash
+of the file that it replaces. So after a kill between the two, the file that exists is known. The summary at the end of
+a run has the new hashes only.
 
 Summary and drift record are known by their seal. A summary without `files` is of an earlier version of Digits; then the
 table must be as the summary describes it. A table is also known by its ledger, see `digits.prediction.incremental`.
@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from digits.errors import CorruptArtifactError, UsageError
-from digits.outputs.summary import picture_path, summary_path
+from digits.outputs.summary import picture_path, report_path, summary_path
 from digits.outputs.table import read_table
 from digits.outputs.table_diff import shadow_path
 from digits.prediction.baselines import record_path
@@ -54,8 +54,8 @@ class OwnFiles:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each table, picture or table of differences that Digits wrote and nobody changed, by name."""
-        beside = (picture_path(self.out), shadow_path(self.out))
+        """SHA-256 of each table, and of each file beside it, that Digits wrote and nobody changed, by name."""
+        beside = (picture_path(self.out), report_path(self.out), shadow_path(self.out))
         found = {self.out: self._table, **{path: hash_of_regular(path) for path in beside}}
         return {path.name: digest for path, digest in found.items() if digest and self._is_own(path, digest)}
 
@@ -68,6 +68,8 @@ class OwnFiles:
             return self._has_ledger
         if FILES in self.summary:
             return digest in self.summary[FILES].get(path.name, ())
+        if path == report_path(self.out):  # no version that kept no hashes wrote reports
+            return False
         return path != self.out or is_as_summarized(self.out, self.summary)
 
     @cached_property
@@ -166,3 +168,16 @@ def announce(files: OwnFiles, written: Mapping[str, str], summary: Record) -> di
     both = {name: list(dict.fromkeys([digest, *others.get(name, ())])) for name, digest in written.items()}
     write_record(summary_path(files.out), {**former, FILES: others | both})
     return {**others, **{name: [digest] for name, digest in written.items()}}
+
+
+def announce_more(out: Path, name: str, digest: str) -> None:
+    """Record the hash of a further file that is about to be renamed into place, after a call of `announce`.
+
+    Args:
+        out: path of the table.
+        name: name of the file.
+        digest: SHA-256 of its new content.
+    """
+    record = read_record(summary_path(out))
+    known = record[FILES].get(name, ())
+    write_record(summary_path(out), {**record, FILES: {**record[FILES], name: list(dict.fromkeys([digest, *known]))}})

@@ -155,7 +155,9 @@ class Plan:
         former: summary of the rows that are kept from an earlier table; None if the run keeps none.
         listing_sha256: SHA-256 of the listing.
         bins: bins in which features of the images are counted, see `digits.model.drift`; empty if none are.
+        command: command that makes the same table.
         force: whether this run may overwrite files that Digits did not write; it is not stored with the plan.
+        report: whether this run writes a page beside the table; it is not stored with the plan either.
     """
 
     path: Path
@@ -171,7 +173,9 @@ class Plan:
     former: FormerRows | None = None
     listing_sha256: str = ""
     bins: Bins = field(default_factory=dict)
+    command: str = ""
     force: bool = field(default=False, compare=False)
+    report: bool = field(default=True, compare=False)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -196,11 +200,12 @@ class Plan:
             former=_former_from(record["former"]) if record["former"] else None,
             listing_sha256=record["listing_sha256"],
             bins=record.get("bins", {}),
+            command=record.get("command", ""),
         )
 
     def write(self) -> None:
         """Write the plan's record into its directory."""
-        names = ("archive", "offsets", "shard_size", "images", "listing_sha256")
+        names = ("archive", "offsets", "shard_size", "images", "listing_sha256", "command")
         record = {name: getattr(self, name) for name in names}
         model = {**asdict(self.model), "onnx": str(self.model.onnx)}
         places = {"source": str(self.source), "out": str(self.out)}

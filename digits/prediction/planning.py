@@ -25,11 +25,11 @@ from digits.images.patterns import Selection
 from digits.images.source import open_source
 from digits.model.calibration import threshold_for
 from digits.model.onnx_model import OnnxModel
-from digits.outputs.summary import picture_path, summary_path
+from digits.outputs.summary import picture_path, report_path, summary_path
 from digits.outputs.table import TableFile, format_of
 from digits.outputs.table_diff import shadow_path
 from digits.prediction.baselines import bins_for, record_path
-from digits.prediction.config import PredictionConfig
+from digits.prediction.config import PredictionConfig, command_for
 from digits.prediction.incremental import (
     Replacement,
     RowReuse,
@@ -96,7 +96,7 @@ def plan_predictions(source: Path, *, model: OnnxModel, options: PredictionConfi
         remove_stale_plans(work)
         with _temporary(work) as path:
             plan = _publish(_draft(source, model, options, out.absolute(), path), work)
-            return replace(plan, force=options.force)
+            return replace(plan, force=options.force, report=options.report)
 
 
 def _check_recipe(model: OnnxModel) -> None:
@@ -150,20 +150,21 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
     """Write a plan into an empty directory, and return it with the digest of the request."""
     (path / "parts").mkdir()
     listing, listed_at = _ListingWriter(path / LISTING_FILE), time.time_ns()
-    table = None
+    table, command = None, command_for(source, out, model.version, options)
     if options.replace_version is not None:
         table = open_replaceable_table(out, options.replace_version, model)
         kept = {"probabilities": table.probabilities, "top_k": table.top_k, "csv_dialect": table.dialect}
         every = {"all_files": True, "system_files": True, "recursive": True, "include": (), "exclude": ()}
         options = options.model_copy(update=kept | every)
     chosen = _options_for(model, options)
-    own_files = (out, summary_path(out), picture_path(out), shadow_path(out), record_path(out), path.parent)
+    beside = (picture_path(out), report_path(out))
+    own_files = (out, summary_path(out), *beside, shadow_path(out), record_path(out), path.parent)
     former: FormerRows | None = None
     with _files_of(source, options, own_files, path) as found:
         if not options.force:
             files = OwnFiles(out, ledger_directory(path.parent, found.place, out))
             with lock_publication(out, path.parent):
-                require_own_files(files, (picture_path(out),) if table else (out, picture_path(out)))
+                require_own_files(files, beside if table else (out, *beside))
         if table:
             former = _write_replacement(table, found, listing, path / KNOWN_FILE, options)
         elif options.incremental:
@@ -190,6 +191,7 @@ def _draft(source: Path, model: OnnxModel, options: PredictionConfig, out: Path,
         former,
         listing.digest,
         bins_for(out, model.reference),
+        command,
     )
     plan.write()
     return plan, _digest_of_request(plan, listing.digest)

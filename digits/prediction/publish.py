@@ -23,24 +23,26 @@ from digits.errors import CorruptArtifactError, PlanGoneError, StoreError, os_er
 from digits.model.baseline import Run, join_parts
 from digits.model.drift import Counts
 from digits.model.onnx_model import OnnxModel
+from digits.outputs.prediction_report import prediction_page
 from digits.outputs.summary import (
     Failure,
     LeastCertain,
     PredictionSummary,
     draw_least_certain,
     picture_path,
+    report_path,
     summary_path,
 )
 from digits.prediction.baselines import record_path, record_run
 from digits.prediction.config import PredictionConfig
 from digits.prediction.incremental import NewLedger, ledger_directory, merged_rows
-from digits.prediction.own_files import FILES, OwnFiles, announce, lock_publication, require_own_files
+from digits.prediction.own_files import FILES, OwnFiles, announce, announce_more, lock_publication, require_own_files
 from digits.prediction.plan import FormerRows, IncrementalRows, Plan, ReplacedRows, remove_plan
 from digits.prediction.planning import plan_predictions
 from digits.prediction.pool import WorkerPool, run_workers
-from digits.prediction.worker import FAILURES_KEPT, LEAST_CERTAIN_KEPT
+from digits.prediction.worker import FAILURES_KEPT, FLAGGED_KEPT, LEAST_CERTAIN_KEPT
 from digits.progress import SILENT, Progress
-from digits.status import STATUSES
+from digits.status import FLAGGED, STATUSES
 from digits.store.files import hash_file, locked, remove_temporary_files, replacing, write_file
 from digits.store.records import Record, read_record, write_record
 
@@ -153,7 +155,9 @@ def _publish(plan: Plan, started: float | None) -> PredictionSummary:
         raise StoreError(
             f"{plan.path}: {len(pending)} of {len(plan.shards)} shards are not predicted; call run_workers first"
         )
-    remove_temporary_files(plan.out, record_path(plan.out), picture_path(plan.out), summary_path(plan.out))
+    remove_temporary_files(
+        plan.out, record_path(plan.out), picture_path(plan.out), report_path(plan.out), summary_path(plan.out)
+    )
     totals = _Totals()
     with replacing(plan.out) as file:
         ledger = _write_table(plan, totals, file)
@@ -169,7 +173,8 @@ def _publish(plan: Plan, started: float | None) -> PredictionSummary:
     run = Run(plan.model.digest, plan.bins, totals.parts())
     drift = record_run(plan.out, run, plan=plan.digest, reference=plan.model.reference)
     summary = _with_trend(replace(summary, drift=drift), plan.digest)
-    _write_picture(plan.out, picture)
+    _write_beside(picture_path(plan.out), picture)
+    files = _write_report(plan, summary, files)
     write_record(summary_path(plan.out), {**summary.as_record(), "plan": plan.digest, FILES: files})
     remove_plan(plan.path)
     return summary
@@ -187,7 +192,7 @@ def _write_table(plan: Plan, totals: "_Totals", file: BinaryIO) -> NewLedger | N
 
 
 def _announce(plan: Plan, table: str, picture: bytes | None, summary: PredictionSummary) -> dict[str, list[str]]:
-    """Check that the table and its picture overwrite only files of Digits, and record their hashes.
+    """Check that the files to write overwrite only files of Digits, and record the hashes of table and picture.
 
     Args:
         plan: plan of the table.
@@ -199,7 +204,7 @@ def _announce(plan: Plan, table: str, picture: bytes | None, summary: Prediction
         The hashes of all files that Digits wrote beside the table.
     """
     files = OwnFiles(plan.out, ledger_directory(plan.path.parent, plan.source, plan.out))
-    places = (plan.out, picture_path(plan.out))
+    places = (plan.out, picture_path(plan.out), report_path(plan.out))
     if not plan.force:
         require_own_files(files, places[1:] if isinstance(plan.former, ReplacedRows) else places)
     pictures = {picture_path(plan.out).name: hashlib.sha256(picture).hexdigest()} if picture else {}
@@ -225,12 +230,26 @@ def _with_trend(summary: PredictionSummary, plan: str) -> PredictionSummary:
     return replace(summary, trend=(*runs, latest)[-RUNS_KEPT:])
 
 
-def _write_picture(out: Path, picture: bytes | None) -> None:
-    """Write the picture of the least certain images of a run, or remove that of an earlier run if there are none."""
-    if picture is None:
-        picture_path(out).unlink(missing_ok=True)
+def _write_beside(path: Path, content: bytes | None) -> None:
+    """Write a file beside the table, or remove that of an earlier run if this run has none."""
+    if content is None:
+        path.unlink(missing_ok=True)
     else:
-        write_file(picture_path(out), picture)
+        write_file(path, content)
+
+
+def _write_report(plan: Plan, summary: PredictionSummary, files: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Write the report of a run, if it is asked for, and return the hashes of the files of Digits beside the table."""
+    path = report_path(plan.out)
+    others = {name: digests for name, digests in files.items() if name != path.name}
+    if not plan.report:
+        _write_beside(path, None)
+        return others
+    page = prediction_page(summary)
+    digest = hashlib.sha256(page).hexdigest()
+    announce_more(plan.out, path.name, digest)
+    _write_beside(path, page)
+    return {**others, path.name: [digest]}
 
 
 def _write_incremental(plan: Plan, former: IncrementalRows, totals: "_Totals", file: BinaryIO) -> NewLedger:
@@ -295,6 +314,10 @@ def _key(image: LeastCertain) -> _Key:
     return image.path, image.page
 
 
+def _image_of(row: Record) -> LeastCertain:
+    return LeastCertain(row["path"], row["prediction"], row["confidence"], page=row["page"])
+
+
 class _Totals:
     """Totals of a table: the sum of the counts in the shards' commit records.
 
@@ -308,6 +331,7 @@ class _Totals:
         self._images = self._more_frames = 0
         self._failures: list[Failure] = []
         self._least_certain: list[LeastCertain] = []
+        self._flagged: dict[str, list[LeastCertain]] = {status: [] for status in FLAGGED}
         self._with_pixels: dict[_Key, LeastCertain] | None = None
         self._parts: list[Counts] = []
 
@@ -324,15 +348,20 @@ class _Totals:
         self._rows.append((commit["started"], commit["rows"]))
         self._more_frames += commit["more_frames"]
         self._parts += commit["drift"]
-        least_certain = map(LeastCertain.from_commit_record, commit["least_certain"])
+        least_certain = list(map(LeastCertain.from_commit_record, commit["least_certain"]))
+        flagged = {
+            status: list(map(LeastCertain.from_commit_record, images)) for status, images in commit["flagged"].items()
+        }
         if self._with_pixels is not None:
-            self._with_pixels |= {_key(image): image for image in least_certain}
+            self._with_pixels |= {_key(image): image for image in chain(least_certain, *flagged.values())}
             return
         self._images += commit["rows"]
         self._predictions.update(commit["classes"])
         self._statuses.update(commit["statuses"])
         self._add_failures(Failure(*failure) for failure in commit["failures"])
         self._add_least_certain(least_certain)
+        for status, images in flagged.items():
+            self._add_flagged(status, images)
 
     def count(self, rows: Sequence[Record]) -> None:
         """Count rows of a table."""
@@ -342,11 +371,10 @@ class _Totals:
         self._statuses.update(row["status"] for row in rows)
         failed = (row for row in rows if row["prediction"] is None)
         self._add_failures(Failure(row["path"], row["status"], row["error"], row["page"]) for row in failed)
+        for status in FLAGGED:
+            self._add_flagged(status, (_image_of(row) for row in predicted if row["status"] == status))
         predicted.sort(key=lambda row: float(row["confidence"]))
-        least = predicted[:LEAST_CERTAIN_KEPT]
-        self._add_least_certain(
-            LeastCertain(row["path"], row["prediction"], row["confidence"], page=row["page"]) for row in least
-        )
+        self._add_least_certain(map(_image_of, predicted[:LEAST_CERTAIN_KEPT]))
 
     def _add_failures(self, failures: Iterable[Failure]) -> None:
         self._failures += islice(failures, FAILURES_KEPT - len(self._failures))
@@ -356,13 +384,19 @@ class _Totals:
         self._least_certain.sort(key=lambda image: image.confidence)
         del self._least_certain[LEAST_CERTAIN_KEPT:]
 
-    def pictures(self) -> list[Record]:
-        """Return the least certain images whose pixels are known, as in a commit record."""
-        return [image.as_commit_record() for image in self._add_pixels() if image.pixels is not None]
+    def _add_flagged(self, status: str, images: Iterable[LeastCertain]) -> None:
+        found = self._flagged[status]
+        found += islice(images, FLAGGED_KEPT - len(found))
 
-    def _add_pixels(self) -> list[LeastCertain]:
+    def pictures(self) -> list[Record]:
+        """Return the least certain and the flagged images whose pixels are known, as in a commit record."""
+        images = self._add_pixels(chain(self._least_certain, *self._flagged.values()))
+        known = {_key(image): image for image in images if image.pixels is not None}
+        return [image.as_commit_record() for image in known.values()]
+
+    def _add_pixels(self, images: Iterable[LeastCertain]) -> tuple[LeastCertain, ...]:
         known = self._with_pixels or {}
-        return [image if image.pixels is not None else self._find_pixels(image, known) for image in self._least_certain]
+        return tuple(image if image.pixels is not None else self._find_pixels(image, known) for image in images)
 
     @staticmethod
     def _find_pixels(image: LeastCertain, images: Mapping[_Key, LeastCertain]) -> LeastCertain:
@@ -395,7 +429,9 @@ class _Totals:
             skipped=dict(plan.skipped),
             more_frames=self._more_frames,
             failures=tuple(self._failures),
-            least_certain=tuple(self._add_pixels()),
+            least_certain=self._add_pixels(self._least_certain),
             unchanged=plan.former.unchanged if plan.former else 0,
             follow_links=plan.options.links,
+            flagged={status: self._add_pixels(images) for status, images in self._flagged.items() if images},
+            command=plan.command,
         )

@@ -249,7 +249,13 @@ def plan_shadow(store: Store, source: Path, *, shadow: str, out: Path, options: 
         raise UsageError(
             "files_from: found standard input, which cannot be read for two model versions; name a file instead"
         )
-    changes = {"incremental": False, "verify": False, "replace_version": None, "csv_dialect": "standard"}
+    changes = {
+        "incremental": False,
+        "verify": False,
+        "replace_version": None,
+        "csv_dialect": "standard",
+        "report": False,
+    }
     table = store.temporary / f"shadow-{digest_of(ascii(str(out.absolute())))[:32]}" / "predictions.jsonl"
     return plan_predictions(store, source, model=shadow, out=table, options=options.model_copy(update=changes))
 

@@ -45,7 +45,7 @@ from digits.outputs.summary import LeastCertain
 from digits.outputs.table import DECIMALS, FIXED_COLUMNS, Row
 from digits.prediction.limits import READING, ImageLimits, NoLimits, Position
 from digits.prediction.plan import Plan
-from digits.status import Status, combine_novelty, prediction_status
+from digits.status import FLAGGED, Status, combine_novelty, prediction_status
 from digits.store.files import write_file
 from digits.store.records import Record, write_record
 
@@ -55,7 +55,13 @@ FAILURES_KEPT = 100
 """Largest number of failures that the commit record of a shard and the summary of a table list."""
 LEAST_CERTAIN_KEPT = 25
 """Number of least certain images in the commit record of a shard and in the summary of a table."""
-_STATUS = [column.name for column in FIXED_COLUMNS].index("status")
+FLAGGED_KEPT = 12
+"""Number of images per flag in the commit record of a shard and in the summary of a table."""
+THUMBNAIL = 80
+"""Longest side of the reduced images in commit records, in pixels."""
+_NAME, _CONFIDENCE, _STATUS = map(
+    [column.name for column in FIXED_COLUMNS].index, ("prediction", "confidence", "status")
+)
 DONE, TAKEN = b"\n", b"-"
 """Messages of a worker at the end of a request: the shard is committed, or another process works on it."""
 _FAILED_ERRORS: Mapping[Status, str] = {
@@ -120,6 +126,7 @@ class _ReadImage(NamedTuple):
     Args:
         number: number of its file in the shard.
         screened: result of the screening; None for an image in MNIST's form, and for one that could not be read.
+        thumbnail: the image before its normalization, reduced; None if `pixels` is the image itself.
     """
 
     path: str
@@ -133,6 +140,7 @@ class _ReadImage(NamedTuple):
     page: int | None = None
     number: int = -1
     screened: ScreenedImage | None = None
+    thumbnail: Pixels | None = None
 
 
 class _File(NamedTuple):
@@ -157,10 +165,17 @@ class _Tally:
     more_frames: int = 0
     failures: list[tuple[str, Status, str | None, int | None]] = field(default_factory=list)
     least_certain: list[tuple[float, str, _ReadImage]] = field(default_factory=list)
+    flagged: dict[str, list[tuple[float, str, _ReadImage]]] = field(
+        default_factory=lambda: {status: [] for status in FLAGGED}
+    )
     drift: tuple[Counts, ...] = ()
 
-    def count(self, images: Sequence[_ReadImage], statuses: Iterable[str]) -> None:
+    def count(self, images: Sequence[_ReadImage], rows: Sequence[Row]) -> None:
+        statuses = [str(row[_STATUS]) for row in rows]
         self.statuses.update(statuses)
+        for status, found in self.flagged.items():
+            places = [place for place, one in enumerate(statuses) if one == status][: FLAGGED_KEPT - len(found)]
+            found += [(float(rows[at][_CONFIDENCE] or 0), str(rows[at][_NAME]), images[at]) for at in places]
         self.more_frames += sum(image.more_frames for image in images)
         room = FAILURES_KEPT - len(self.failures)
         self.failures += [(i.path, i.status, i.error, i.page) for i in images if i.pixels is None][:room]
@@ -173,11 +188,25 @@ class _Tally:
         self.least_certain = sorted((*self.least_certain, *least), key=itemgetter(0))[:LEAST_CERTAIN_KEPT]
 
     def as_record(self) -> Record:
-        return {**vars(self), "least_certain": [_as_least_certain(*image) for image in self.least_certain]}
+        flagged = {status: [_as_least_certain(*image) for image in images] for status, images in self.flagged.items()}
+        least_certain = [_as_least_certain(*image) for image in self.least_certain]
+        return {**vars(self), "least_certain": least_certain, "flagged": flagged}
 
 
 def _as_least_certain(confidence: float, name: str, image: _ReadImage) -> Record:
-    return LeastCertain(image.path, name, confidence, image.pixels, image.page).as_commit_record()
+    return LeastCertain(image.path, name, confidence, image.pixels, image.page, image.thumbnail).as_commit_record()
+
+
+def _thumbnail(pixels: Pixels) -> Pixels:
+    """Return an image whose sides are at most `THUMBNAIL` pixels: itself, or reduced."""
+    height, width = pixels.shape
+    factor = THUMBNAIL / max(height, width)
+    if factor >= 1:
+        return pixels
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    cv2 = opencv()
+    reduced: Pixels = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+    return reduced
 
 
 class _Worker:
@@ -299,7 +328,8 @@ class _Worker:
             return _unread(image.path, image.sha256, fault)._replace(page=image.page)
         except MemoryError:
             return _unread(image.path, image.sha256, _OUT_OF_MEMORY)._replace(page=image.page)
-        return image._replace(pixels=screened.pixels, screened=screened)
+        thumbnail = _thumbnail(np.asarray(image.pixels))
+        return image._replace(pixels=screened.pixels, screened=screened, thumbnail=thumbnail)
 
     def _normalize(self, pixels: Pixels) -> ScreenedImage:
         try:
@@ -319,7 +349,7 @@ class _Worker:
             status, name, confidence, novelty, *more = (read_status, *none) if pixels is None else next(answers)
             fixed = (path, name, confidence, status, error, width, height, digest, novelty, version)
             rows.append((*fixed, *more, image.page))
-        tally.count(images, [str(row[_STATUS]) for row in rows])
+        tally.count(images, rows)
         return rows
 
     def _predict(self, images: Sequence[_ReadImage], predictor: Predictor, tally: _Tally) -> list[Row]:

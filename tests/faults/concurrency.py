@@ -29,7 +29,7 @@ from typing import Any
 
 from digits.errors import DigitsError, PlanGoneError, RegistryError
 from digits.maintenance.retention import RetentionConfig, sweep_store, with_ancestors
-from digits.outputs.summary import picture_path, summary_path
+from digits.outputs.summary import picture_path, report_path, summary_path
 from digits.pipeline.config import TrainingRun
 from digits.prediction import publish, service
 from digits.prediction.baselines import record_path
@@ -384,7 +384,7 @@ def _table_faults(
     if table != tables[version]:
         whose = [number for number, content in tables.items() if content == table]
         yield f"the summary is of version {version}, the table of {whose or 'none'}"
-    known = {place.table, *(path(place.table) for path in (summary_path, picture_path, record_path))}
+    known = {place.table, *(path(place.table) for path in (summary_path, picture_path, report_path, record_path))}
     yield from (f"{path} is left over" for path in place.table.parent.iterdir() if path not in known)
 
 

@@ -202,6 +202,7 @@ def test_a_table_is_removed_with_its_files_only(store: Store, make_pictures: Mak
         "predictions.csv",
         "predictions.summary.json",
         "predictions.least-certain.png",
+        "predictions.report.html",
     }
     assert [path.name for path in table.parent.iterdir()] == ["notes.txt"]
     mine.unlink()
@@ -255,7 +256,7 @@ def test_edited_and_moved_tables_are_kept(store: Store, make_pictures: MakePictu
     table.parent.rename(moved)
     assert remove_tables(store) == []
     moved.rename(table.parent)
-    assert len(remove_tables(store)) == 3
+    assert len(remove_tables(store)) == 4
 
 
 def test_a_table_that_a_run_writes_again_is_kept(store: Store, tmp_path: Path, make_pictures: MakePictures) -> None:

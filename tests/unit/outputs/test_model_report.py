@@ -7,11 +7,9 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from markdown_it import MarkdownIt
 from PIL import Image
 
 from digits.model.metrics import Evaluation, ReliabilityBin, evaluate
@@ -38,19 +36,13 @@ from digits.outputs.model_report import (
     samples_figure,
     wilson_interval,
 )
-from digits.outputs.run_reports import decision_markdown, prediction_markdown
+from digits.outputs.run_reports import decision_markdown
 from digits.store.decisions import ChangedImage, Check, Decision, SetRow
+from tests.support.pages import HOSTILE, SHOWN, Page, rendered
 
 NAMES = tuple("0123456789")
-HOSTILE = (
-    "a|b`c`\n# x <script>alert(1)</script> [l](javascript:x) ![i](y) *e* _u_ \\ &lt; \u202e\udcff\x00 https://e.org"
-)
-SHOWN = (
-    "a|b`c` # x <script>alert(1)</script> [l](javascript:x) ![i](y) *e* _u_ \\ &lt; \\u202e\\udcff\\x00 https://e.org"
-)
 EPOCH = {"loss": 0.5, "accuracy": 0.9, "validation_loss": 0.25, "validation_accuracy": 0.95}
 HISTORY = [EPOCH, {**EPOCH, "loss": 0.3, "accuracy": 0.96}]
-VOID = {"meta", "img"}
 
 
 def opened(png: bytes) -> np.ndarray:
@@ -95,42 +87,6 @@ def report(evaluation, pictures) -> ModelReport:
         findings=["No duplicates."],
         pictures=pictures,
     )
-
-
-class Page(HTMLParser):
-    """Parser that reads a page as a browser does: its elements, text and the nesting of its tags."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements, self.texts, self.open = [], [], []
-        self.feed(page)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        """Note an element."""
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        """Check that the innermost element ends."""
-        assert tag in VOID or self.open.pop() == tag
-
-    def handle_data(self, data):
-        """Note a text."""
-        self.texts.append(data)
-
-    def all(self, tag):
-        """Return the attributes of all elements of a name."""
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def rendered(markdown: str) -> Page:
-    """Render markdown as Prefect would show it, data URIs included."""
-    parser = MarkdownIt("commonmark").enable("table")
-    parser.validateLink = lambda _: True
-    return Page(parser.render(markdown))
 
 
 # --- figures
@@ -372,93 +328,12 @@ def test_markdown_has_the_same_pictures_and_facts_as_the_page(report, pictures):
         assert expected in parsed.texts
 
 
-# --- predictions
-
-FAILURE = {"path": "b/c.png", "status": "unreadable", "error": "it is cut off"}
-SUMMARY = {
-    "folder": "scans",
-    "images": 12_345,
-    "images_per_second": 1234.5678,
-    "notes": ["one", "two"],
-    "by_status": {"ok": 12_344, "unreadable": 1},
-    "by_class": {"7": 12_344},
-    "skipped": {},
-    "failures": [FAILURE],
-}
-
-
-def test_a_prediction_summary_has_a_table_each_for_values_counts_and_failures():
-    markdown = prediction_markdown(SUMMARY, b"png")
-    for line in (
-        "| folder | scans |",
-        "| images | 12,345 |",
-        "| images per second | 1,234.57 |",
-        "| notes | one, two |",
-        "## By status",
-        "| ok | 12,344 |",
-        "## Failures",
-        "| path | status | error |",
-        "| --- | --- | --- |",
-        "| b/c.png | unreadable | it is cut off |",
-    ):
-        assert line in markdown.splitlines()
-    assert "Skipped" not in markdown
-    assert len(rendered(markdown).all("table")) == 4
-    assert [image["src"] for image in rendered(markdown).all("img")] == ["data:image/png;base64,cG5n"]
-
-
-def test_numeric_columns_are_aligned_right():
-    assert "|  | count |\n| --- | ---: |\n| ok | 12,344 |" in prediction_markdown(SUMMARY, None)
-
-
-def test_without_a_picture_there_is_no_heading_for_one():
-    assert "Least certain" not in prediction_markdown(SUMMARY, None)
-
-
-def test_the_picture_of_least_certain_images_follows_their_table():
-    table = {"least_certain": [{"path": "a.png", "confidence": 0.5}]}
-    assert prediction_markdown(SUMMARY | table, b"png").count("## Least certain") == 1
-    assert prediction_markdown(SUMMARY | {"least_certain": []}, b"png").count("## Least certain") == 1
-    assert prediction_markdown({}, b"png").count("## Least certain") == 1
-
-
-def test_at_most_twenty_failures_are_listed():
-    parsed = rendered(prediction_markdown({"failures": [FAILURE] * 1_020}, None))
-    assert parsed.texts.count("b/c.png") == 20
-    assert "Only the first 20 are shown." in parsed.texts
-    assert "Only" not in prediction_markdown({"failures": [FAILURE] * 20}, None)
-
-
-def test_values_that_no_image_has_are_left_out():
-    """Here the page and the second version."""
-    markdown = prediction_markdown({"shadow": None, "failures": [{**FAILURE, "page": None}] * 2}, None)
-    assert "shadow" not in markdown
-    assert "| path | status | error |" in markdown
-    paged = prediction_markdown({"failures": [{**FAILURE, "page": page} for page in (None, 2)]}, None)
-    assert "| path | status | error | page |" in paged
-    assert "| it is cut off |  |" in paged
-    assert "| it is cut off | 2 |" in paged
-
-
-def test_markup_in_file_names_stays_in_its_table_cell():
-    bad = {
-        "folder": HOSTILE,
-        "by_status": {HOSTILE: 1},
-        "failures": [{"path": HOSTILE, "status": "x", "error": HOSTILE}],
-    }
-    good = {"folder": "a", "by_status": {"b": 1}, "failures": [{"path": "c", "status": "x", "error": "d"}]}
-    markdown = prediction_markdown(bad, None)
-    markdown.encode()
-    assert [tag for tag, _ in rendered(markdown).elements] == [
-        tag for tag, _ in rendered(prediction_markdown(good, None)).elements
-    ]
-    assert "https://" not in markdown
-    assert rendered(markdown).texts.count(SHOWN) == 4
+# --- imports and rejected images
 
 
 def test_importing_the_reports_loads_no_heavy_library():
     heavy = {"matplotlib", "sklearn", "scipy", "PIL", "tensorflow", "keras", "pandas", "prefect"}
-    modules = "digits.outputs.model_report, digits.pipeline.promotion"
+    modules = "digits.outputs.model_report, digits.outputs.prediction_report, digits.pipeline.promotion"
     code = f"import sys, {modules}; print(sorted({heavy!r} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"

@@ -76,7 +76,7 @@ class Job:
 
 def comparable(summary: PredictionSummary) -> Record:
     """Return the values of a summary that do not depend on which rows were reused."""
-    own = ("out", "reused", "seconds", "images_per_second", "more_frames", "unchanged")
+    own = ("out", "command", "reused", "seconds", "images_per_second", "more_frames", "unchanged")
     return {name: value for name, value in summary.as_record().items() if name not in own}
 
 

@@ -14,7 +14,7 @@ import pytest
 from digits.errors import DigitsError, UsageError
 from digits.maintenance.backup import back_up
 from digits.maintenance.restore import restore
-from digits.outputs.summary import PredictionSummary, picture_path, summary_path
+from digits.outputs.summary import PredictionSummary, picture_path, report_path, summary_path
 from digits.outputs.table_diff import shadow_path
 from digits.prediction import own_files, service
 from digits.prediction.baselines import record_path
@@ -57,8 +57,9 @@ class Job:
         return str(error.value)
 
     def make_older(self) -> None:
-        """Turn the summary into one of an earlier version of Digits."""
+        """Turn the summary into one of an earlier version of Digits, which wrote no report."""
         path = summary_path(self.out)
+        report_path(self.out).unlink(missing_ok=True)
         write_record(path, {name: value for name, value in read_record(path).items() if name != FILES})
 
 
@@ -131,6 +132,7 @@ def test_a_file_that_digits_did_not_write_is_kept(job: Job, ending: str) -> None
         (summary_path, "is damaged, was changed, or was not written by Digits"),
         (record_path, FOREIGN),
         (picture_path, FOREIGN),
+        (report_path, FOREIGN),
     ],
 )
 def test_the_files_beside_the_table_are_not_overwritten_either(
@@ -172,7 +174,7 @@ def test_tables_of_several_formats_with_one_summary_are_known(job: Job) -> None:
     for out in (csv, parquet, csv, parquet):
         job.out = out
         job.run()
-    assert sorted(recorded(csv)) == ["t.csv", "t.least-certain.png", "t.parquet"]
+    assert sorted(recorded(csv)) == ["t.csv", "t.least-certain.png", "t.parquet", "t.report.html"]
     append(csv)
     job.run()
     job.out = csv
@@ -187,9 +189,10 @@ def test_a_table_that_was_moved_with_its_files_is_known(job: Job) -> None:
     job.run()
     summary_path(job.out).unlink()
     lost = rf"{FOREIGN}, or has lost t\.summary\.json"
-    job.refused(rf"t\.csv {lost} and .*least-certain\.png {lost}, so")
+    job.refused(rf"t\.csv {lost} and .*least-certain\.png {lost} and .*report\.html {lost}, so")
     job.out.unlink()
     picture_path(job.out).unlink()
+    report_path(job.out).unlink()
     job.run()
 
 
@@ -283,6 +286,9 @@ def test_a_table_of_an_earlier_version_is_known_by_its_summary(job: Job, ending:
     job.run()
     shadow_path(job.out).write_bytes(b"of an earlier version")
     job.make_older()
+    report_path(job.out).write_bytes(b"mine")
+    job.refused(r"t\.report\.html does not match")
+    report_path(job.out).unlink()
     job.run()
     assert recorded(job.out)[shadow_path(job.out).name] == [hash_file(shadow_path(job.out))]
     job.make_older()

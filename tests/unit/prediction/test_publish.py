@@ -21,7 +21,14 @@ from digits.errors import CorruptArtifactError, DigitsError, ModelError, StoreEr
 from digits.images.folder import unescape_path
 from digits.images.screening import ScreenedImage
 from digits.model.onnx_model import ModelOutput, OnnxModel, Predictor
-from digits.outputs.summary import PredictionSummary, draw_least_certain, picture_path, read_picture, summary_path
+from digits.outputs.summary import (
+    PredictionSummary,
+    draw_least_certain,
+    picture_path,
+    read_picture,
+    report_path,
+    summary_path,
+)
 from digits.prediction import planning, pool, publish
 from digits.prediction.config import PredictionConfig
 from digits.prediction.plan import Plan
@@ -117,6 +124,7 @@ def test_the_summary_and_the_picture_are_written_next_to_the_table(job: Job) -> 
     assert sorted(path.name for path in job.out.parent.iterdir()) == [
         "p.csv",
         "p.least-certain.png",
+        "p.report.html",
         "p.summary.json",
     ]
     picture = read_picture(summary)
@@ -321,7 +329,7 @@ def test_own_output_inside_the_input_folder_is_not_predicted(job: Job) -> None:
     job.options["force"] = True
     second = job.run(**inside)
     assert (first.images, second.images) == (10, 10)
-    assert second.skipped == {"output": 4}
+    assert second.skipped == {"output": 5}
     assert inside["out"].read_bytes() == content
 
 
@@ -529,7 +537,7 @@ def test_table_and_summary_are_of_the_same_run(job: Job, monkeypatch: pytest.Mon
 
 def test_temporary_files_of_killed_runs_are_removed_by_the_next_run(job: Job) -> None:
     """Those of other tables stay."""
-    names = (job.out.name, picture_path(job.out).name, summary_path(job.out).name)
+    names = (job.out.name, *(path(job.out).name for path in (picture_path, report_path, summary_path)))
     ours = [job.out.with_name(f".{name}.0123456789abcdef.tmp") for name in names]
     others = [job.out.with_name(f".{name}.0123456789abcdef.tmp") for name in ("other.csv", f"{job.out.name}.gz")]
     job.out.parent.mkdir(exist_ok=True)
