@@ -208,7 +208,7 @@ def test_images_that_crash_the_decoder_lose_only_their_own_row(tmp_path: Path, m
 def predict_by_command(place: Path) -> tuple[dict[str, dict[str, str]], str]:
     """Predict a folder with the command. Return its rows by path, and standard error."""
     table = place / "table.csv"
-    options = ["--artifacts", str(place / "store"), "--max-seconds", "2"]
+    options = ["--artifacts", str(place / "store"), "--max-seconds", "4"]
     done = subprocess.run(
         [DIGITS, "predict", str(place / "in"), "--out", str(table), *options],
         env=untracked(place),

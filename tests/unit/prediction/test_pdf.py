@@ -49,7 +49,7 @@ def test_each_page_of_a_pdf_has_a_row_without_an_option(folder: Path, model: Onn
 
 
 @pytest.mark.parametrize(
-    ("make", "seconds", "status"), [(slow, 1.5, "timeout"), (inflating, 600, "crashed")], ids=["time", "memory"]
+    ("make", "seconds", "status"), [(slow, 4, "timeout"), (inflating, 600, "crashed")], ids=["time", "memory"]
 )
 def test_a_page_beyond_the_limits_costs_its_own_row(
     folder: Path, model: OnnxModel, make: Callable[[], bytes], seconds: float, status: str
