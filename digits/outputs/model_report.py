@@ -1,5 +1,7 @@
 """Model report: the figures, tables and pages that describe an evaluated model."""
 
+import csv
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -423,6 +425,16 @@ def as_html(report: ModelReport) -> str:
         html_details("Lineage", html_table(facts_table(report.lineage), "facts")),
     ]
     return html_page(report.title, _headlines(report.evaluation), body)
+
+
+def history_csv(history: History) -> str:
+    """Return the metrics of a training as CSV, one row per epoch; a metric that an epoch lacks is an empty cell."""
+    file = io.StringIO()
+    names = list(dict.fromkeys(name for epoch in history for name in epoch))
+    rows = csv.DictWriter(file, ["epoch", *names], lineterminator="\n")
+    rows.writeheader()
+    rows.writerows({"epoch": number, **epoch} for number, epoch in enumerate(history, 1))
+    return file.getvalue()
 
 
 # --- as markdown -----------------------------------------------------------------------------------------------------

@@ -533,13 +533,14 @@ def register_model(store: Store, evaluation: ArtifactRef, report: ArtifactRef) -
 
 
 def report_model(store: Store, evaluation: ArtifactRef, *, progress: Progress = SILENT) -> ArtifactRef:
-    """Write the report of an evaluated model as a web page and as markdown."""
+    """Write the report of an evaluated model as a web page and as markdown, and the history of its training as CSV."""
     from digits.outputs import model_report
 
     def write(directory: Path) -> None:
         report = _model_report(trace_lineage(store, evaluation))
         write_file(directory / "report.html", model_report.as_html(report).encode())
         write_file(directory / "report.md", model_report.as_markdown(report).encode())
+        write_file(directory / "history.csv", model_report.history_csv(report.history).encode())
 
     return store.produce(recipes.report(evaluation), _shown(progress, "report", write))
 

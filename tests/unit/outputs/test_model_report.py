@@ -29,6 +29,7 @@ from digits.outputs.model_report import (
     changed_picture,
     confusion_figure,
     curves_figure,
+    history_csv,
     mistakes_picture,
     model_pictures,
     number_cells,
@@ -328,7 +329,16 @@ def test_markdown_has_the_same_pictures_and_facts_as_the_page(report, pictures):
         assert expected in parsed.texts
 
 
-# --- imports and rejected images
+# --- history, imports and rejected images
+
+
+def test_the_history_is_a_table_with_one_row_per_epoch():
+    assert history_csv([EPOCH, {**EPOCH, "loss": 0.3, "learning_rate": 1e-05}]) == (
+        "epoch,loss,accuracy,validation_loss,validation_accuracy,learning_rate\n"
+        "1,0.5,0.9,0.25,0.95,\n"
+        "2,0.3,0.9,0.25,0.95,1e-05\n"
+    )
+    assert history_csv([]) == "epoch\n"
 
 
 def test_importing_the_reports_loads_no_heavy_library():
