@@ -89,6 +89,7 @@ def test_the_command_predict_has_every_option_that_is_suggested() -> None:
         "follow_links": "inside",
         "system_files": True,
         "pages": "first",
+        "csv_dialect": "excel",
         "force": True,
         "normalize": "mnist",
         "probabilities": True,
