@@ -2,7 +2,7 @@
 
     import digits
 
-    digits.train(["mnist-sample"], preset="quick")
+    digits.train("mnist-sample", preset="quick")
     df = digits.predict("scans", out="scans.csv")
     df[df.status != "ok"]
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from digits.api import (
         add_labels,
         evaluate,
+        export_model,
         inspect,
         list_models,
         load_model,
@@ -48,6 +49,7 @@ __all__ = [
     "__version__",
     "add_labels",
     "evaluate",
+    "export_model",
     "inspect",
     "list_models",
     "load_model",
@@ -70,6 +72,7 @@ _MODULES = {
     "TrainingConfig": "digits.training.config",
     "add_labels": "digits.api",
     "evaluate": "digits.api",
+    "export_model": "digits.api",
     "inspect": "digits.api",
     "list_models": "digits.api",
     "load_model": "digits.api",

@@ -8,10 +8,9 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
-from digits.errors import ModelError, UsageError
-from digits.extras import require_extra
+from digits.errors import UsageError
 from digits.outputs import frame
 from digits.outputs import table as tables
 from digits.outputs.skipped import describe_nothing, describe_skipped
@@ -28,16 +27,14 @@ from digits.store.registry import ModelVersion, Registry
 if TYPE_CHECKING:
     import pandas as pd
 
-    from digits.data.config import ArraysConfig
     from digits.images.formats import Mode
     from digits.model.classifier import Model
     from digits.model.metrics import Evaluation
     from digits.model.onnx_model import OnnxModel
-    from digits.pipeline.champion import Outcome
-    from digits.pipeline.config import Preset, PromotionPolicy
+    from digits.pipeline.config import Preset
+    from digits.pipeline.versions import ExportFormat
     from digits.review.inspection import Inspection
     from digits.review.session import ImportCounts
-    from digits.training.config import ModelConfig, TrainingConfig
 
     ModelName = str | int | Path | Model
 
@@ -226,34 +223,36 @@ def read_table(path: str | Path, *, as_records: bool = False) -> "pd.DataFrame |
     return list(tables.read_table(path)) if as_records else frame.read_frame(path)
 
 
-def train(  # noqa: PLR0913 - the settings of a training run
-    datasets: Sequence[str] = ("mnist",),
+def train(
+    dataset: str | Path | Sequence[str | Path] = "mnist",
     *,
     preset: "Preset" = "default",
-    model: "ModelConfig | None" = None,
-    training: "TrainingConfig | None" = None,
-    arrays: "ArraysConfig | None" = None,
-    promotion: "PromotionPolicy | None" = None,
+    progress: bool = True,
     artifacts: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> "Outcome":
+    **settings: Any,
+) -> ModelVersion:
     """Train a model, evaluate it, register it, and promote it if it beats the champion.
 
-    If data, configuration and code are those of an earlier run, nothing is done, and the outcome of that run is
-    returned. Finished steps of an interrupted run are reused. Arguments that are None take the values of the preset.
+    If data, configuration and code are those of an earlier run, nothing is done, and the version of that run is
+    returned. Finished steps of an interrupted run are reused.
+
+    Example:
+        >>> version = digits.train(["mnist", "reviewed"], epochs=5)
+        >>> version.number, version.facts.accuracy
+        (2, 0.9968)
 
     Args:
-        datasets: names or paths of datasets, as for `digits train --dataset`.
-        preset: preset that supplies every setting you do not set.
-        model: network architecture and sizes.
-        training: settings of the fit.
-        arrays: settings of the training data.
-        promotion: limits that the model must meet to become the champion.
+        dataset: name or path of a dataset, or several, as for `digits train --dataset`: `mnist`, `mnist-sample`,
+            `fashion-mnist`, `reviewed`, an .npz file, or a folder of labelled images.
+        preset: preset that supplies every setting you do not set: `default`, `quick` or `best`.
+        progress: whether to show the progress and the decision on standard error.
         artifacts: artifact root.
-        progress: receiver of the progress.
+        **settings: settings by name, which are those of `digits.ModelConfig`, `TrainingConfig`, `ArraysConfig` and
+            `PromotionPolicy`: `epochs`, `architecture`, `normalize`, `min_accuracy`, ... One of these classes can be
+            given as a whole, as `model`, `training`, `arrays` or `promotion`.
 
     Returns:
-        The model version, and whether it was promoted.
+        The model version. `digits.load_model(version.number)` loads it; the champion is loaded without a number.
 
     Raises:
         UsageError: if a setting or a dataset is invalid.
@@ -262,42 +261,91 @@ def train(  # noqa: PLR0913 - the settings of a training run
             trained one.
         StoreError: if the disk is full or not writable.
     """
-    from digits.pipeline import training as pipeline
-    from digits.pipeline.config import TrainingRun
+    from digits.pipeline import training
+    from digits.pipeline.config import TrainingRun, group_settings
 
-    settings = {"model": model, "training": training, "arrays": arrays, "promotion": promotion}
-    given = {name: value for name, value in settings.items() if value is not None}
-    run = parse(TrainingRun, {"datasets": tuple(datasets), "preset": preset, **given}, source="train()")
-    return pipeline.train(_open_store(artifacts), run, progress=progress)
+    datasets = [dataset] if isinstance(dataset, str | Path) else dataset
+    groups = group_settings("train()", settings)
+    values = {"datasets": tuple(str(name) for name in datasets), "preset": preset, **groups}
+    run, store = parse(TrainingRun, values, source="train()"), _open_store(artifacts)
+    outcome = training.train(store, run, progress=_progress(shown=progress))
+    for warning in outcome.warnings:
+        logger.warning(warning)
+    if progress:
+        from digits.terminal import print_line
+
+        print_line(f"model version {outcome.version}: {' '.join(outcome.reasons)}")
+    return Registry(store).version(outcome.version)
 
 
 def evaluate(
-    dataset: str, *, model: str = "champion", artifacts: str | Path | None = None, progress: Progress = SILENT
+    model: "ModelName", dataset: str | Path, *, progress: bool = True, artifacts: str | Path | None = None
 ) -> "Evaluation":
-    """Return the metrics of a model on the test images of a dataset.
+    """Evaluate a model on labelled images. A notebook shows the result as a table.
+
+    Example:
+        >>> evaluation = digits.evaluate("champion", "my-digits")
+        >>> evaluation.accuracy, evaluation.mistakes[0]
+        >>> evaluation.to_frame()             # one row per class: precision, recall, f1, support
 
     Args:
-        dataset: name or path of the dataset, as for `digits train --dataset`.
-        model: `champion`, `challenger` or the number of a model version.
+        model: model, as in `digits.predict`.
+        dataset: a folder of labelled images (`<folder>/<class>/*.png`), all of which are used, each once; an .npz file
+            with `x_test` and `y_test`; or the name of a dataset as for `digits train --dataset`, of which the test
+            images are used.
+        progress: whether to show the progress on standard error.
         artifacts: artifact root with the model.
-        progress: receiver of the progress.
 
     Raises:
         UsageError: if there is no such dataset.
-        DataError: if the dataset is unavailable.
-        ModelError: if the classes of the dataset are not those of the model, or the extra `train` is not installed.
+        DataError: if the dataset is unavailable or invalid.
+        ModelError: if the dataset has classes that the model does not have, or the extra `train` is not installed.
         RegistryError: if there is no such model version.
     """
-    from digits.model.onnx_model import Predictor
-    from digits.pipeline import steps
+    from digits.pipeline import versions
 
-    require_extra("sklearn", "an evaluation", error=ModelError)
     store = _open_store(artifacts)
-    predictor = Predictor(open_model(store, model))
-    mode = predictor.model.resolve_mode("auto")
-    data = steps.load_dataset(store.open(steps.download_dataset(store, dataset, normalize=mode, progress=progress)))
-    evaluation, _ = steps.measure_model(predictor, data.test_pixels, data.test_labels, class_names=data.class_names)
-    return evaluation
+    return versions.evaluate(store, _open_model(store, model), str(dataset), progress=_progress(shown=progress))
+
+
+def export_model(
+    model: str | int,
+    path: str | Path,
+    format: "ExportFormat" = "onnx",  # noqa: A002 - the word that other libraries use
+    *,
+    force: bool = False,
+    artifacts: str | Path | None = None,
+) -> Path:
+    """Write a model version into a folder, for other programs, or for `digits.load_model(path)` elsewhere.
+
+    Example:
+        >>> digits.export_model("champion", "my-model")
+        PosixPath('my-model')
+
+    Args:
+        model: `champion`, `challenger` or the number of a version.
+        path: folder to write to, which is created when needed.
+        format: `onnx` for `model.onnx`, whose input is (N, height, width, 1) float32 in 0..255 and whose output is
+            (N, classes) float32; or `keras` for `model.keras`. `spec.json` beside it has the names of the classes, the
+            normalization of the images, and the temperature that calibrates the probabilities.
+        force: whether to overwrite files that Digits did not write or that were changed since.
+        artifacts: artifact root with the model.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: if the format is unknown, or a file of somebody else would be overwritten.
+        RegistryError: if there is no such version.
+        StoreError: if its files are missing or damaged, or the folder cannot be written.
+    """
+    from digits.pipeline import versions
+
+    if format not in get_args(versions.ExportFormat):
+        raise UsageError(
+            f"export_model(): found the format {format!r}, expected one of {', '.join(get_args(versions.ExportFormat))}"
+        )
+    return versions.export_model(_open_store(artifacts), str(model), Path(path), form=format, force=force)
 
 
 def inspect(  # noqa: PLR0913 - the image, the page, and how to predict and draw it

@@ -3,14 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from html import escape
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from digits.errors import ModelError
+from digits.extras import require_extra
 from digits.status import NOVELTY_DECIMALS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CALIBRATION_BINS = 15
 """Number of bins of equal width of the reliability diagram."""
@@ -95,6 +100,40 @@ class Evaluation(_Frozen):
         """Number of correct predictions."""
         return sum(row[number] for number, row in enumerate(self.confusion))
 
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per class: `precision`, `recall`, `f1` (float64) and `support` (Int64), by the class's name.
+
+        `attrs` has `count`, `accuracy`, `loss` and `ece`, and `rejected_share` if the model rejects images.
+
+        Raises:
+            UsageError: if pandas is not installed.
+        """
+        require_extra("pandas", "a DataFrame")
+        import pandas as pd
+
+        rows = [one.model_dump() for one in self.classes]
+        frame = pd.DataFrame(rows, columns=list(ClassMetrics.model_fields))
+        frame = frame.astype({"name": "string", "support": "Int64"}).set_index("name")
+        frame.attrs.update(self._headline())
+        return frame
+
+    def _headline(self) -> dict[str, float]:
+        shares = {} if self.rejected_share is None else {"rejected_share": self.rejected_share}
+        return {"count": self.count, "accuracy": self.accuracy, "loss": self.loss, "ece": self.ece, **shares}
+
+    def _repr_html_(self) -> str:
+        """Return accuracy, metrics of each class and confusion matrix as HTML, which a notebook shows."""
+        wrong = f"{self.count - self.correct:,} of {self.count:,} wrong"
+        rows = [
+            [one.name, f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", one.support, *map(_dot, counts)]
+            for one, counts in zip(self.classes, self.confusion, strict=True)
+        ]
+        head = ["class", "precision", "recall", "f1", "support", *(f"as {name}" for name in self.class_names)]
+        lines = [_html_row("th", head), *(_html_row("td", row) for row in rows)]
+        return (
+            f"<p><b>accuracy {self.accuracy:.2%}</b> ({wrong}), ece {self.ece:.4f}</p><table>{''.join(lines)}</table>"
+        )
+
     def as_record(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""
         return self.model_dump(mode="json")
@@ -114,6 +153,14 @@ class Evaluation(_Frozen):
                 f"not an evaluation that this version can read: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; "
                 "evaluate the model again"
             ) from error
+
+
+def _dot(count: int) -> str:
+    return str(count) if count else "·"
+
+
+def _html_row(tag: str, cells: Sequence[object]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
 
 
 def evaluate(

@@ -10,4 +10,5 @@
 - `study`: studies, resumable hyperparameter searches, and their results
 - `study_report`: report of a study
 - `training`: a whole training run, without Prefect
+- `versions`: evaluation of a model on any labelled images, and export of its files
 """

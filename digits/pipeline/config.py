@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from digits.data.config import ArraysConfig
+from digits.errors import UsageError
 from digits.settings import AnySettings, Fraction, Settings, merge_settings
 from digits.training.config import Architecture, AugmentationConfig, ModelConfig, TrainingConfig
 
@@ -111,6 +112,38 @@ class TrainingRun(Settings):
         """Return the training settings of each member, the networks that a resolved run averages; only seeds differ."""
         seeds = range(self.training.seed, self.training.seed + (self.training.members or 1))
         return [self.training.model_copy(update={"seed": seed, "members": 1}) for seed in seeds]
+
+
+def group_settings(function: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training run as a configuration file groups them.
+
+    Args:
+        function: name of the function for messages.
+        settings: values by name, of single settings and of whole groups: `model`, `training`, `arrays`, `promotion`.
+
+    Raises:
+        UsageError: if there is no such setting.
+    """
+    kinds: dict[str, type[Settings]] = {
+        "model": ModelConfig,
+        "training": TrainingConfig,
+        "arrays": ArraysConfig,
+        "promotion": PromotionPolicy,
+    }
+    group_of = {setting: group for group, kind in kinds.items() for setting in kind.model_fields}
+    if unknown := next((name for name in settings if name not in {**kinds, **group_of}), None):
+        known = ", ".join(sorted([*kinds, *group_of]))
+        raise UsageError(f"{function}: found the setting {unknown}, expected one of {known}")
+    groups = {name: _given(settings[name]) for name in kinds if name in settings}
+    for name, value in settings.items():
+        if name in group_of:
+            groups[group_of[name]] = {**groups.get(group_of[name], {}), name: value}
+    return groups
+
+
+def _given(group: Any) -> Any:
+    """Return the values that were given for a group of settings."""
+    return {name: getattr(group, name) for name in group.model_fields_set} if isinstance(group, Settings) else group
 
 
 _DENSE_TRAINING = {

@@ -17,7 +17,9 @@ from digits.maintenance import integrity
 from digits.maintenance.backup import back_up
 from digits.maintenance.restore import restore
 from digits.outputs.table import read_table
+from digits.pipeline import training
 from digits.pipeline.champion import Outcome
+from digits.pipeline.config import TrainingRun
 from digits.prediction import service
 from digits.store.artifacts import Store
 from digits.store.registry import Registry, champion_stack
@@ -41,13 +43,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(place: Path, root: Path, seed: int) -> Outcome:
     """Train a small model, and make it the champion."""
-    outcome = digits.train(
-        [str(place / "x.npz")],
+    run = TrainingRun(
+        datasets=(str(place / "x.npz"),),
         model=digits.ModelConfig(architecture="mlp", hidden=(32,), dropout=0),
         training=digits.TrainingConfig(epochs=2, batch_size=16, learning_rate=0.005, seed=seed),
         promotion=digits.PromotionPolicy(min_accuracy=0.01),
-        artifacts=root,
     )
+    outcome = training.train(Store(root), run)
     with suppress(RegistryError):
         Registry(Store(root)).promote(outcome.version, reasons=["a test"])
     return outcome

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from digits import api
 from digits.data.datasets import SAMPLE_FILE
 from digits.errors import ModelError
-from digits.pipeline import steps
+from digits.pipeline import steps, training
 from digits.pipeline.champion import Outcome
 from digits.pipeline.config import TrainingRun
 from digits.store.artifacts import Store
@@ -49,9 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def train(store: Store, folder: Path, **changes: Any) -> Outcome:
     """Train on a folder with these settings."""
     run = TrainingRun.model_validate({**SETTINGS, **changes})
-    return api.train(
-        [str(folder)], model=run.model, training=run.training, promotion=run.promotion, artifacts=store.root
-    )
+    return training.train(store, run.model_copy(update={"datasets": (str(folder),)}))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,23 @@ from PIL import Image
 import digits
 from digits.cli.train import describe_outcome
 from digits.outputs.page import markdown_text
+from digits.pipeline import training as pipeline
 from digits.pipeline.champion import Outcome
+from digits.pipeline.config import TrainingRun, group_settings
 from digits.pipeline.training import write_test_images
+from digits.settings import parse
 from digits.store.artifacts import Store
 from tests.support.small_fits import samples, small_head
+
+SETTINGS: dict[str, Any] = {
+    "architecture": "mlp",
+    "hidden": (32,),
+    "dropout": 0,
+    "epochs": 8,
+    "batch_size": 16,
+    "learning_rate": 0.005,
+    "min_accuracy": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +47,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def train(dataset: str, root: Path, *, student_epochs: int = 0) -> Outcome:
     with small_head():
-        return digits.train(
-            [dataset],
-            model=digits.ModelConfig(architecture="mlp", hidden=(32,), dropout=0),
-            training=digits.TrainingConfig(epochs=8, batch_size=16, learning_rate=0.005, student_epochs=student_epochs),
-            promotion=digits.PromotionPolicy(min_accuracy=0.5),
-            artifacts=root,
-        )
+        values = {"datasets": (dataset,), **group_settings("test", {**SETTINGS, "student_epochs": student_epochs})}
+        return pipeline.train(Store(root), parse(TrainingRun, values, source="test"))
 
 
 @pytest.fixture(scope="module")
@@ -50,26 +59,62 @@ def outcome(dataset: str, root: Path) -> Outcome:
 def test_a_trained_model_is_listed_and_not_trained_twice(outcome: Outcome, dataset: str, root: Path) -> None:
     assert (outcome.version, outcome.new, outcome.promoted) == (1, True, True)
     assert [version.number for version in digits.list_models(artifacts=root)] == [1]
+    with small_head():
+        version = digits.train(dataset, student_epochs=0, progress=False, artifacts=root, **SETTINGS)
+    assert version == digits.list_models(artifacts=root)[0]
     again = train(dataset, root)
     assert (again.version, again.new) == (1, False)
     assert "Nothing changed" in again.reasons[0]
 
 
 def test_the_evaluation_of_a_model_is_that_of_its_training(outcome: Outcome, dataset: str, root: Path) -> None:
-    evaluation = digits.evaluate(dataset, artifacts=root)
+    evaluation = digits.evaluate("champion", dataset, artifacts=root)
     assert (evaluation.count, evaluation.accuracy) == (100, outcome.facts.accuracy)
 
 
 def test_a_model_with_a_student_is_evaluated_and_calibrated_with_it(dataset: str, tmp_path: Path) -> None:
     """Training it again does nothing, as for any model."""
     outcome = train(dataset, tmp_path, student_epochs=2)
-    model = digits.load_model(artifacts=tmp_path).model
+    model = digits.load_model(artifacts=tmp_path).exported
     spec = json.loads((model.directory / "spec.json").read_text())
     assert 0 <= spec["student"] < 1
     assert spec["calibration"]["temperature"] == model.temperature
     assert spec["reference"]
-    assert digits.evaluate(dataset, artifacts=tmp_path).accuracy == outcome.facts.accuracy > 0.5
+    assert digits.evaluate("champion", dataset, artifacts=tmp_path).accuracy == outcome.facts.accuracy > 0.5
     assert not train(dataset, tmp_path, student_epochs=2).new
+
+
+def test_a_model_is_evaluated_on_all_images_of_a_folder(outcome: Outcome, root: Path, tmp_path: Path) -> None:
+    """Which may lack classes of the model, but not have others."""
+    folder = write_test_images(Store(root), 1, tmp_path / "labelled")
+    shutil.rmtree(folder / "4")
+    paths = sorted(folder.rglob("*.png"))
+    model = digits.load_model(artifacts=root)
+    evaluation = digits.evaluate(model, folder, artifacts=root)
+    assert evaluation.count == len(paths)
+    assert evaluation.accuracy == pytest.approx(model.score(paths, [path.parent.name for path in paths]))
+    frame = evaluation.to_frame()
+    assert frame.support.to_dict() == {str(n): len(list(folder.glob(f"{n}/*.png"))) for n in range(10)}
+    assert frame.attrs["accuracy"] == evaluation.accuracy
+    assert f"<b>accuracy {evaluation.accuracy:.2%}</b>" in evaluation._repr_html_()
+    (folder / "3").rename(folder / "drei")
+    with pytest.raises(digits.DigitsError, match="but the dataset has also drei; evaluate it on images of its classes"):
+        digits.evaluate(model, folder, artifacts=root)
+
+
+@pytest.mark.parametrize(("form", "file"), [("onnx", "model.onnx"), ("keras", "model.keras")])
+def test_a_model_is_exported_into_a_folder(outcome: Outcome, root: Path, tmp_path: Path, form: Any, file: str) -> None:
+    """Files of somebody else stay."""
+    folder = digits.export_model("champion", tmp_path / "mine", form, artifacts=root)
+    assert sorted(path.name for path in folder.iterdir()) == [file, "spec.json"]
+    if form == "onnx":
+        loaded = digits.load_model(folder, artifacts=root)
+        assert (loaded.version, loaded.classes_.tolist()) == (0, [*"0123456789"])
+    assert digits.export_model(1, folder, form, artifacts=root) == folder
+    (folder / file).write_bytes(b"edited")
+    with pytest.raises(digits.DigitsError, match="was changed after Digits wrote it"):
+        digits.export_model(1, folder, form, artifacts=root)
+    assert (folder / file).read_bytes() == b"edited"
 
 
 def test_a_class_that_is_missing_is_reported(tmp_path: Path) -> None:
@@ -113,11 +158,20 @@ def test_a_folder_is_predicted_into_a_table(outcome: Outcome, root: Path, tmp_pa
     model = digits.load_model(artifacts=root)
     paths = [folder / str(row["path"]) for row in rows]
     assert model.predict(paths).tolist() == [row["prediction"] for row in rows]
-    assert model.score(paths, [path.parent.name for path in paths]) == outcome.facts.accuracy
+    accuracy = model.score(paths, [path.parent.name for path in paths])
+    assert accuracy == pytest.approx(outcome.facts.accuracy, abs=0.02)
 
 
 def test_an_invalid_argument_is_a_digits_error(outcome: Outcome, root: Path) -> None:
     with pytest.raises(digits.DigitsError, match=r"train\(\): preset"):
-        digits.train(["mnist-sample"], preset="fast", artifacts=root)  # type: ignore[arg-type]
+        digits.train("mnist-sample", preset="fast", artifacts=root)  # type: ignore[arg-type]
+    with pytest.raises(
+        digits.DigitsError, match=r"train\(\): found the setting epoch, expected one of activation, .*epochs"
+    ):
+        digits.train("mnist-sample", epoch=1, artifacts=root)
+    with pytest.raises(
+        digits.DigitsError, match=r"export_model\(\): found the format 'tflite', expected one of onnx, k"
+    ):
+        digits.export_model(1, "x", "tflite", artifacts=root)  # type: ignore[arg-type]
     with pytest.raises(digits.DigitsError, match="version 7"):
         digits.load_model("7", artifacts=root)

@@ -1,7 +1,9 @@
 """Python API: predictions of folders, paths and images in memory, in scripts, threads and event loops."""
 
+import ast
 import asyncio
 import io
+import json
 import logging
 import shutil
 import subprocess
@@ -286,3 +288,84 @@ def test_the_drift_of_a_table_is_a_frame(tmp_path: Path) -> None:
     assert found.attrs["baseline"] == "2,000 images, the first ones of the table"
     with pytest.raises(digits.DigitsError, match="found no measured images"):
         digits.read_drift(tmp_path / "no.csv")
+
+
+def test_a_model_is_evaluated_on_a_folder_of_labelled_images(root: Path, tmp_path: Path) -> None:
+    """All images of the folder count. It may lack classes of the model, but not have others."""
+    for number in range(40):
+        label = expected(root, number)[0] if number % 4 else "7"
+        (tmp_path / "mine" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw(number)).save(tmp_path / "mine" / label / f"{number}.png")
+    paths = sorted((tmp_path / "mine").rglob("*.png"))
+    model = digits.load_model(1)
+    evaluation = digits.evaluate(model, tmp_path / "mine", progress=False)
+    assert (evaluation.count, len(evaluation.class_names)) == (40, 10)
+    assert evaluation.accuracy == pytest.approx(model.score(paths, [path.parent.name for path in paths]))
+    (tmp_path / "mine" / "7").rename(tmp_path / "mine" / "seven")
+    with pytest.raises(
+        digits.DigitsError, match="but the dataset has also seven; evaluate it on images of its classes"
+    ):
+        digits.evaluate("champion", tmp_path / "mine", progress=False)
+
+
+def test_a_model_is_exported_into_a_folder(root: Path, scans: Path, tmp_path: Path) -> None:
+    """It predicts from there. Files of somebody else stay."""
+    folder = digits.export_model("champion", tmp_path / "new" / "mine")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "spec.json"]
+    found = digits.load_model(folder)
+    assert (found.version, found.predict(scans / "0001.png").tolist()) == (0, expected(root, 1))
+    assert digits.export_model(1, folder) == folder
+    (folder / "model.onnx").write_bytes(b"edited")
+    with pytest.raises(digits.DigitsError, match=r"model\.onnx was changed after Digits wrote it"):
+        digits.export_model(1, folder)
+    digits.export_model(1, folder, force=True)
+    assert digits.load_model(folder).exported.digest == found.exported.digest
+
+
+def test_a_format_that_a_model_does_not_have_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(
+        digits.DigitsError, match=r"export_model\(\): found the format 'tflite', expected one of onnx, k"
+    ):
+        digits.export_model(1, tmp_path / "x", "tflite")  # type: ignore[arg-type]
+    with pytest.raises(digits.DigitsError, match="version 1 has no Keras model; export it as onnx"):
+        digits.export_model(1, tmp_path / "x", "keras")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_notebook_of_the_documentation_runs(
+    tmp_path: Path, make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cell by cell, as Jupyter runs it: the last expression of a cell is shown."""
+    monkeypatch.setenv("DIGITS_ARTIFACTS", str(tiny_store(tmp_path / "artifacts")))
+    monkeypatch.chdir(tmp_path)
+    make_pictures(tmp_path / "scans", 8)
+    (tmp_path / "scans" / "note.png").write_bytes(b"no image")
+    notebook = json.loads((HERE / "docs" / "scans-to-table.ipynb").read_text("utf-8"))
+    values: dict[str, Any] = {}
+    shown = [run_cell("".join(cell["source"]), values) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    assert [type(one).__name__ for one in shown] == [
+        "DataFrame",
+        "Series",
+        "Inspection",
+        "ImportCounts",
+        "DataFrame",
+        "NoneType",
+    ]
+    corrected = pd.read_csv(tmp_path / "corrected.csv", dtype="string")
+    least = values["df"].confidence.idxmin()
+    assert corrected.digit[least] == "7"
+    pd.testing.assert_series_equal(
+        corrected.digit.drop(least), values["df"].prediction.drop(least).astype("string"), check_names=False
+    )
+
+
+def run_cell(source: str, values: dict[str, Any]) -> Any:
+    """Run a cell, and return the value of its last line if that is an expression."""
+    *before, last = ast.parse(source).body
+    if not isinstance(last, ast.Expr):
+        exec(source, values)  # noqa: S102 - the code of the documentation
+        return None
+    exec(compile(ast.Module(before, []), "cell", "exec"), values)  # noqa: S102
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), values)  # noqa: S307

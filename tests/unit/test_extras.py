@@ -99,7 +99,7 @@ def test_without_the_faster_decoders_pillow_decodes_the_same_files(tmp_path: Pat
             "training needs keras, which is not installed: pip install 'digits[train]'",
         ),
         (
-            "import digits; digits.evaluate('mnist-sample')",
+            "from digits.pipeline import versions; versions.evaluate(None, None, 'mnist-sample')",
             ModelError,
             "an evaluation needs sklearn, which is not installed: pip install 'digits[train]'",
         ),

@@ -212,3 +212,29 @@ def test_scores_are_rounded_as_in_tables_before_they_reject_an_image():
     """So the share is that of the rows with the status `not-a-digit`."""
     found = evaluate([0, 1], np.eye(2), class_names=["0", "1"], novelty=np.array([0.0004, 0.0006]))
     assert found.rejected_share == 0.5
+
+
+def test_the_evaluation_is_a_frame_with_one_row_per_class(evaluation):
+    """The headline is in its attributes."""
+    frame = evaluation.to_frame()
+    assert frame.index.tolist() == list(NAMES)
+    assert frame.support.tolist() == [3, 2, 1]
+    assert frame.dtypes.astype(str).to_dict() == {
+        "precision": "float64",
+        "recall": "float64",
+        "f1": "float64",
+        "support": "Int64",
+    }
+    assert frame.recall["cat"] == pytest.approx(2 / 3)
+    assert frame.attrs == {"count": 6, "accuracy": evaluation.accuracy, "loss": evaluation.loss, "ece": evaluation.ece}
+    rejecting = evaluate(TRUE, PROB, class_names=NAMES, novelty=np.array([1.0, -1, -1, -1, -1, -1]))
+    assert rejecting.to_frame().attrs["rejected_share"] == pytest.approx(1 / 6)
+
+
+def test_the_evaluation_is_a_table_in_a_notebook():
+    """Names of classes are text, not HTML."""
+    page = evaluate(TRUE, PROB, class_names=("<b>", "dog", "owl"))._repr_html_()
+    assert "<b>accuracy 66.67%</b> (2 of 6 wrong)" in page
+    assert (
+        "<td>&lt;b&gt;</td><td>1.000</td><td>0.667</td><td>0.800</td><td>3</td><td>2</td><td>1</td><td>·</td>" in page
+    )
