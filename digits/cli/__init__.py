@@ -4,7 +4,7 @@
 - `commands`: the application with all commands
 - `app`: option types that several commands share, the settings of a command, and its page of help
 - `runtime`: project, flows, Prefect API and interruption of a command
-- `output`: text, tables, JSON and progress bars on the terminal
+- `output`: text, tables, JSON and the summary of a prediction on the terminal
 - `train`: commands `train` and `tune`
 - `models`: commands `models`, `promote` and `rollback`
 - `predict`: command `predict`

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from digits.settings import AnySettings
 
 NOTIFY_VARIABLE = "DIGITS_NOTIFY"
+OUTPUT = Path("-")
+"""Path of a table on standard output."""
 LIBRARY = Path(__file__).parents[1]
 _TRAINING = ("pipeline/config.py", "training/config.py", "data/config.py")
 SETTINGS = {

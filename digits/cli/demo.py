@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from digits.cli import runtime
 from digits.cli.app import Artifacts, NoProgress, Quiet, Verbose
-from digits.cli.predict import describe_summary, predict_here
+from digits.cli.predict import predict_here
 from digits.cli.train import describe_outcome, train_model
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def demo(
 
 
 def _predict_test_images(root: "Path", outcome: "Outcome") -> None:
-    from digits.cli.output import print_pairs
+    from digits.cli.output import describe_summary, print_pairs
     from digits.pipeline.training import write_test_images
     from digits.prediction.config import PredictionConfig
     from digits.store.artifacts import Store

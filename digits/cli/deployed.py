@@ -1,5 +1,6 @@
 """Prediction by a deployment: `digits predict --deploy`."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,3 +121,29 @@ def _newest_artifact(client: Any, run: Any, kind: str) -> Any:
         artifact_filter=ArtifactFilter.model_validate(chosen), sort=ArtifactSort.UPDATED_DESC, limit=1
     )
     return found[0] if found else None
+
+
+def print_ended(ended: EndedRun, *, json: bool) -> None:
+    """Print the end of a run of a deployment and the summary of its table; exit with 1 unless it completed."""
+    from digits.cli.output import (
+        describe_summary,
+        exit_if_unread,
+        out,
+        print_json,
+        print_pairs,
+        print_single,
+        summary_values,
+    )
+
+    if json:
+        values = summary_values(ended.summary) if ended.summary else {}
+        print_json({**values, "name": ended.name, "state": ended.state, "message": ended.message, "run": ended.place})
+    else:
+        if ended.summary:
+            print_single(ended.summary, out)
+        counts = describe_summary(ended.summary) if ended.summary else {}
+        print_pairs(ended.name, {"state": ended.state, "result": ended.message, **counts, "run": ended.place})
+    if ended.state != "Completed":
+        sys.exit(1)
+    if ended.summary:
+        exit_if_unread(ended.summary)

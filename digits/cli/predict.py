@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 import typer
 
 from digits.cli import runtime
-from digits.cli.app import Artifacts, AsJson, NoProgress, Quiet, State, Verbose, read_settings
+from digits.cli.app import OUTPUT, Artifacts, AsJson, NoProgress, Quiet, State, Verbose, read_settings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from digits.cli.deployed import EndedRun
     from digits.outputs.summary import PredictionSummary
     from digits.prediction.config import PredictionConfig
 
-OUTPUT = Path("-")
-"""Path of a table on standard output."""
 BROKEN_PIPE = 141
 """Exit code if the program that reads the table has ended, as of a process that SIGPIPE ended."""
 Model = Annotated[
@@ -131,6 +126,8 @@ def predict(
         "--csv-dialect with --format jsonl": form == "jsonl" and options.csv_dialect != "standard",
     }
     require_output(out, form, unsupported)
+    from digits.cli.output import print_summary
+
     path = path.absolute()
     if out == OUTPUT:
         print_summary(predict_to_output(path, model, options, artifacts, f".{form or 'csv'}"), json=json)
@@ -140,7 +137,7 @@ def predict(
         from digits.cli import connection, deployed
 
         system = connection.open_system(state, artifacts)
-        print_ended(deployed.predict_deployed(system, path, model, out, options, shadow), json=json)
+        deployed.print_ended(deployed.predict_deployed(system, path, model, out, options, shadow), json=json)
         return
     run = predict_tracked if runtime.is_tracked(required=track) else predict_here
     print_summary(run(path, model, out, options, artifacts, shadow), json=json)
@@ -275,99 +272,3 @@ def require_output(out: Path | None, ending: str | None, options: Mapping[str, o
         raise UsageError(
             f"--format: found {ending}, which is for standard output (--out -); a file has the format of its extension"
         )
-
-
-def print_summary(summary: "PredictionSummary", *, json: bool) -> None:
-    """Print the summary of a prediction, the result of a single image first, or with `json` all of its values.
-
-    If the table is on standard output, the summary goes to standard error.
-    """
-    from digits import terminal
-    from digits.cli import output
-    from digits.wording import count
-
-    console = terminal.err if summary.out == OUTPUT else output.out
-    if json:
-        output.print_json(summary_values(summary), console)
-    else:
-        title = f"{count(summary.images, 'image')} predicted with model version {summary.model_version}"
-        print_single(summary, console)
-        output.print_pairs(title, describe_summary(summary), console)
-    exit_if_unread(summary)
-
-
-def print_ended(ended: "EndedRun", *, json: bool) -> None:
-    """Print the end of a run of a deployment and the summary of its table; exit with 1 unless it completed."""
-    from digits.cli.output import out, print_json, print_pairs
-
-    if json:
-        values = summary_values(ended.summary) if ended.summary else {}
-        print_json({**values, "name": ended.name, "state": ended.state, "message": ended.message, "run": ended.place})
-    else:
-        if ended.summary:
-            print_single(ended.summary, out)
-        counts = describe_summary(ended.summary) if ended.summary else {}
-        print_pairs(ended.name, {"state": ended.state, "result": ended.message, **counts, "run": ended.place})
-    if ended.state != "Completed":
-        sys.exit(1)
-    if ended.summary:
-        exit_if_unread(ended.summary)
-
-
-def summary_values(summary: "PredictionSummary") -> dict[str, Any]:
-    """Return the values of `--json`: those of the summary, after the result of a single image if there is one."""
-    return {**(vars(summary.single) if summary.single else {}), **summary.as_record()}
-
-
-def print_single(summary: "PredictionSummary", console: "Console") -> None:
-    """Print the result of a single image; nothing for several images."""
-    from digits.cli.output import print_pairs
-
-    if summary.single:
-        print_pairs(summary.single.sentence, {}, console)
-
-
-def exit_if_unread(summary: "PredictionSummary") -> None:
-    """Exit with `NOTHING_READ` if no image was read, after saying why: there is none, or none of them can be read."""
-    from digits.outputs.skipped import NOTHING_READ, describe_nothing, describe_skipped
-    from digits.outputs.summary import count_failures
-    from digits.run_log import failure_line
-
-    if count_failures(summary.statuses) < summary.images:
-        return
-    failures = failure_line(summary)
-    reasons = [failures, describe_skipped(summary.skipped)] if failures else [describe_nothing(summary.skipped)]
-    sys.stderr.write(f"digits: {'; '.join(filter(None, reasons))}\n")
-    sys.exit(NOTHING_READ)
-
-
-def describe_summary(summary: "PredictionSummary") -> dict[str, object]:
-    """Return the facts about a prediction by name, without those that are zero or empty."""
-    from digits.outputs.skipped import describe_skipped
-    from digits.outputs.summary import first_frames_line, join_counts, picture_path, report_path
-    from digits.run_log import failure_line
-    from digits.wording import count
-
-    done = summary.images - summary.reused - summary.unchanged
-    unchanged = count(summary.unchanged, "image, whose row was", "images, whose rows were")
-    counts = {
-        "unchanged": summary.unchanged and f"{unchanged} kept from the previous table",
-        "predicted": summary.images and f"{count(done, 'image')}, {summary.images_per_second:,.0f} per second",
-        "reused": summary.reused and f"{count(summary.reused, 'image')} that an interrupted run had predicted",
-        "classes": summary.images and join_counts(summary.predictions),
-        "statuses": join_counts(summary.statuses),
-        "failures": failure_line(summary),
-        "skipped": describe_skipped(summary.skipped),
-        "frames": summary.more_frames and first_frames_line(summary),
-        ("drift" if summary.drift and summary.drift.is_alarm else "test images"): summary.drift
-        and summary.drift.sentence,
-    }
-    shadow = summary.shadow
-    is_file = summary.out != OUTPUT
-    places = {
-        "shadow": shadow and f"version {shadow['version']} differs on {shadow['differing']:,}: {shadow['table']}",
-        "table": is_file and summary.out,
-        "report": is_file and report_path(summary.out).exists() and report_path(summary.out),
-        "least certain": is_file and summary.least_certain and picture_path(summary.out),
-    }
-    return {name: value for name, value in (counts | places).items() if value}

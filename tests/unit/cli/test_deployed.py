@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from digits.cli.deployed import EndedRun, options_for_worker
-from digits.cli.predict import print_ended
+from digits.cli.deployed import EndedRun, options_for_worker, print_ended
 from digits.errors import UsageError
 from digits.prediction.config import PredictionConfig
 from tests.support.summaries import EMPTY

@@ -11,8 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from digits.cli.deployed import EndedRun
-from digits.cli.predict import BROKEN_PIPE, describe_summary, predict, print_ended, print_summary, summary_values
+from digits.cli.deployed import EndedRun, print_ended
+from digits.cli.output import describe_summary, print_summary, summary_values
+from digits.cli.predict import BROKEN_PIPE, predict
 from digits.errors import UsageError
 from digits.outputs.summary import Failure, LeastCertain, PredictionSummary
 from digits.store.artifacts import Store
