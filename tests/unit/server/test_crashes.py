@@ -90,6 +90,7 @@ def test_the_command_predict_has_every_option_that_is_suggested() -> None:
         "system_files": True,
         "pages": "first",
         "csv_dialect": "excel",
+        "report": False,
         "force": True,
         "normalize": "mnist",
         "probabilities": True,
