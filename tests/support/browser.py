@@ -77,7 +77,7 @@ def submit_folder(browser: Any, ui: str, deployment: str, folder: Path, picture:
         folder: folder to predict.
         picture: file for a screenshot of the form.
     """
-    show(browser, f"{ui}/deployments/deployment/{deployment}/run", "Folder of images")
+    show(browser, f"{ui}/deployments/deployment/{deployment}/run", "Folder or archive of images")
     browser.find_elements(By.TAG_NAME, "textarea")[0].send_keys(str(folder))
     if picture:
         browser.save_screenshot(str(picture))
