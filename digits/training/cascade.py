@@ -18,7 +18,7 @@ import numpy.typing as npt
 from digits.images.types import Pixels
 from digits.training.export import export_onnx
 from digits.training.networks import Network
-from digits.training.novelty import FitImages, fit_novelty_output
+from digits.training.novelty import FitImages, fit_novelty_output, run_network
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,8 +29,6 @@ CLEAR_SHARE = 0.9
 HEADS = 2
 """Number of heads of the student's out-of-distribution score."""
 _LEAST_SCORE = -1e-3
-_BATCH = 512
-"""Images per run of a network."""
 _REARRANGING = ("Reshape", "Transpose", "Slice")
 
 
@@ -86,26 +84,11 @@ def add_student(  # noqa: PLR0913 - two networks, the images for the limits, and
     probabilities, *scores = run_network(small, validation)
     confidence, novelty, limits, factor = probabilities.max(axis=1), None, Limits(CERTAIN, None), 1.0
     if scores:
-        novelty, expected = scores[0], run_network(large, validation)[1]
+        novelty, expected = scores[0].ravel(), run_network(large, validation)[1]
         factor = float(np.median(expected)) / min(float(np.median(novelty)), _LEAST_SCORE)
         limits = Limits(CERTAIN, float(np.quantile(novelty, CLEAR_SHARE)))
     onnx.save(join(small, large, limits, temperature=temperature, factor=factor), onnx_file)
     return float(limits.accept(confidence, novelty).mean())
-
-
-def run_network(model: Any, pixels: Pixels) -> list[Floats]:
-    """Run an ONNX network on (N, height, width) uint8 images, and return its outputs; scores have the shape (N,)."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    starts = range(0, len(pixels), _BATCH)
-    batches = (pixels[start : start + _BATCH, ..., np.newaxis].astype(np.float32) for start in starts)
-    probabilities, *scores = zip(*(session.run(None, {name: batch}) for batch in batches), strict=True)
-    return [np.concatenate(probabilities), *(np.concatenate(part).ravel() for part in scores)]
 
 
 def join(small: Any, large: Any, limits: Limits, *, temperature: float = 1.0, factor: float = 1.0) -> Any:

@@ -189,6 +189,32 @@ def _augment(random: Random, pixels: Pixels, limits: AugmentationConfig) -> Pixe
     )
 
 
+def run_network(model: Any, pixels: Pixels) -> list[Floats]:
+    """Run an ONNX network on images, on all cores, and return its outputs.
+
+    Args:
+        model: network in memory, whose input has the shape (N, height, width, 1).
+        pixels: (N, height, width) uint8.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def compute(start: int) -> list[Floats]:
+        outputs: list[Floats] = session.run(
+            None, {name: pixels[start : start + _BATCH, ..., np.newaxis].astype(np.float32)}
+        )
+        return outputs
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(compute, range(0, len(pixels), _BATCH)))
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
 class _FeatureExtractor:
     """Exported network that outputs the features for the head.
 
@@ -211,23 +237,8 @@ class _FeatureExtractor:
         Returns:
             Features, (N, F) float32, and positions of classes, (N,).
         """
-        import onnxruntime
-
-        model = self._extend(self._nodes, "features")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-
-        def compute(start: int) -> tuple[Floats, Indices]:
-            batch = pixels[start : start + _BATCH, ..., np.newaxis].astype(np.float32)
-            probabilities, features = session.run(None, {name: batch})
-            return features, probabilities.argmax(axis=1)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            parts = list(pool.map(compute, range(0, len(pixels), _BATCH)))
-        return np.concatenate([part for part, _ in parts]), np.concatenate([part for _, part in parts])
+        probabilities, features = run_network(self._extend(self._nodes, "features"), pixels)
+        return features, probabilities.argmax(axis=1)
 
     def write(self, path: Path, head: Head) -> None:
         """Write the network with the head to an ONNX file."""

@@ -12,6 +12,7 @@ from digits.model.onnx_model import ONNX_FILE, SPEC_FILE, ModelOutput, load_pred
 from digits.store.files import write_file
 from digits.training import cascade, distillation, export, novelty
 from digits.training.cascade import Limits
+from digits.training.novelty import run_network
 from tests.support.small_fits import fit, run_of, samples, small_head
 
 DIGITS = tuple("0123456789")
@@ -85,8 +86,8 @@ def test_images_that_the_student_is_certain_of_get_its_prediction_and_all_others
 ) -> None:
     """The calibrated probabilities are those of the student, although one temperature calibrates all predictions."""
     pixels = samples()[1].pixels
-    probabilities, scores = cascade.run_network(onnx.load(small_file(parts, tmp_path)), pixels)
-    confidence = probabilities.max(axis=1)
+    probabilities, columns = run_network(onnx.load(small_file(parts, tmp_path)), pixels)
+    confidence, scores = probabilities.max(axis=1), columns.ravel()
     limits = Limits(float(np.median(confidence)), float(np.quantile(scores, 0.8)))
     accepted = limits.accept(confidence, scores)
     assert 10 < accepted.sum() < 60
@@ -144,7 +145,7 @@ def test_networks_without_a_score_are_joined_by_their_confidence(parts: Parts, t
     network, _ = fit(run_of("cnn"), tmp_path / "fit.npz")
     export.export_onnx(network, write_model(tmp_path) / ONNX_FILE)
     pixels = samples()[1].pixels
-    (expected,) = cascade.run_network(onnx.load(tmp_path / ONNX_FILE), pixels)
+    (expected,) = run_network(onnx.load(tmp_path / ONNX_FILE), pixels)
     share = cascade.add_student(tmp_path / ONNX_FILE, parts.student, pixels, None, temperature=TEMPERATURE, seed=1)
     output = load_predictor(tmp_path).predict_with_novelty(pixels)
     assert output.novelty is None

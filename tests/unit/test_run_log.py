@@ -123,7 +123,7 @@ def test_the_message_without_a_champion_names_the_inbox_and_the_remedy() -> None
 
 def test_the_first_line_names_the_network_and_the_datasets() -> None:
     run = TrainingRun(datasets=("mnist", "/data/mine")).resolved()
-    assert run_log.training_line(run) == "training compact on mnist + mine with preset default, 20 epochs"
+    assert run_log.training_line(run) == "training compact on mnist + mine with preset default, 19 epochs"
 
 
 def test_the_outcome_states_accuracy_decision_and_report() -> None:
