@@ -4,14 +4,19 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 TIMEOUT = 120
+SUBMISSIONS = 5
+REFUSED = "Something went wrong"
+"""Text that the Prefect UI shows if the server refuses a request, for example because its database is locked."""
 PROGRAMS = ("chromium", "chromedriver")
 """Programs of Debian's packages chromium and chromium-driver."""
 
@@ -68,7 +73,7 @@ def wait_for_picture(browser: Any) -> str:
 
 
 def submit_folder(browser: Any, ui: str, deployment: str, folder: Path, picture: Path | None = None) -> None:
-    """Fill in the form of predict/folder and submit it.
+    """Fill in the form of predict/folder and submit it, again if the server is too busy to answer.
 
     Args:
         browser: driver of the browser.
@@ -77,8 +82,25 @@ def submit_folder(browser: Any, ui: str, deployment: str, folder: Path, picture:
         folder: folder to predict.
         picture: file for a screenshot of the form.
     """
-    show(browser, f"{ui}/deployments/deployment/{deployment}/run", "Folder or archive of images")
-    browser.find_elements(By.TAG_NAME, "textarea")[0].send_keys(str(folder))
-    if picture:
-        browser.save_screenshot(str(picture))
-    browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+    form = f"{ui}/deployments/deployment/{deployment}/run"
+    for _ in range(SUBMISSIONS):
+        show(browser, form, "Folder or archive of images")
+        browser.find_elements(By.TAG_NAME, "textarea")[0].send_keys(str(folder))
+        if picture:
+            browser.save_screenshot(str(picture))
+        refused = _count_refusals(browser)
+        browser.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+        waiting = WebDriverWait(browser, TIMEOUT, ignored_exceptions=[StaleElementReferenceException])
+        waiting.until(partial(_is_answered, form, refused))
+        if browser.current_url != form:
+            return
+    raise AssertionError(f"the server refused the form {SUBMISSIONS} times")
+
+
+def _is_answered(form: str, refused: int, browser: Any) -> bool:
+    """Return whether the browser has left a form, or shows more refusals than before."""
+    return browser.current_url != form or _count_refusals(browser) > refused
+
+
+def _count_refusals(browser: Any) -> int:
+    return str(browser.find_element(By.TAG_NAME, "body").text).count(REFUSED)
