@@ -32,6 +32,7 @@ SLOW = (
     "sets",
     "soak",
     "system",
+    "versus",
 )
 NAMES = ", ".join((*QUICK, *SLOW))
 

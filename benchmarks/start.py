@@ -48,17 +48,9 @@ def main() -> None:
             environment = {**os.environ, "PYTHONPATH": str(checkout), **more}
             place, out = f"{folder}/ten", f"{folder}/{number}.csv"
             name = " (other)" if number else ""
-            commands[f"digits --help{name}"] = [*_digits(checkout), "--help"], environment
-            commands[f"digits predict, ten images{name}"] = (
-                [
-                    *_digits(checkout),
-                    "predict",
-                    place,
-                    "--out",
-                    out,
-                ],
-                environment,
-            )
+            commands[f"digits --help{name}"] = [*command_of(checkout), "--help"], environment
+            predict = [*command_of(checkout), "predict", place, "--out", out]
+            commands[f"digits predict, ten images{name}"] = predict, environment
         if not options.against:
             commands["import tensorflow"] = [sys.executable, "-W", "ignore", "-c", "import tensorflow"], os.environ
         for command in commands.values():
@@ -69,7 +61,7 @@ def main() -> None:
         print(f"{name:<36} {wall:6.2f} s wall time, {cpu:6.2f} CPU-s (medians of {options.rounds})")
 
 
-def _digits(checkout: Path) -> list[str]:
+def command_of(checkout: Path) -> list[str]:
     """Return the command `digits` of a checkout, as its installation would define it."""
     entry = tomllib.loads((checkout / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]["digits"]
     module, _, function = entry.partition(":")
@@ -78,12 +70,12 @@ def _digits(checkout: Path) -> list[str]:
 
 
 def _measure(command: list[str], environment: Mapping[str, str]) -> Times:
-    started, before = time.perf_counter(), _cpu_seconds()
+    started, before = time.perf_counter(), cpu_seconds()
     subprocess.run(command, check=True, capture_output=True, env=environment)
-    return Times(time.perf_counter() - started, _cpu_seconds() - before)
+    return Times(time.perf_counter() - started, cpu_seconds() - before)
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """Return the CPU time of all ended child processes, with their children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
