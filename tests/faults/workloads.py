@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -235,10 +236,21 @@ RUN_KEYS = (
 )  # fmt: skip
 
 
+_FACTS_OF_RUN = re.compile(
+    rb"(images per second</dt><dd>|<th scope=\"row\">(?:seconds|images per second|rows [a-z ]+)</th><td>)[^<]*"
+)
+"""What the report of a prediction says of the run: its rate, its duration, and the rows that it did not predict."""
+
+
 def comparable_content(content: bytes, name: str) -> Any:
-    """Return the content of a file that two runs have in common: JSON without times, or the weights of a network."""
+    """Return the content of a file that two runs have in common.
+
+    It is JSON or the report of a prediction without times, or the weights of a network.
+    """
     if name.endswith(".keras"):
         return _weights(content)
+    if name.endswith(".report.html"):
+        return _FACTS_OF_RUN.sub(rb"\1", content)
     if not name.endswith(".json"):
         return content
     try:
