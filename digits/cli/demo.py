@@ -48,5 +48,7 @@ def _predict_test_images(root: "Path", outcome: "Outcome") -> None:
     write_test_images(store, outcome.version, folder)
     out = store.demo / "predictions.csv"
     summary = predict_here(folder, str(outcome.version), out, PredictionConfig(), root)
+    trained = describe_outcome(outcome)
+    trained["model report"] = trained.pop("report")
     following = f"digits predict FOLDER --out FILE.csv   or   digits models show {outcome.version}"
-    print_pairs("Digits", describe_outcome(outcome) | describe_summary(summary) | {"next": following})
+    print_pairs("Digits", trained | describe_summary(summary) | {"next": following})

@@ -4,7 +4,7 @@ Source: G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Net
 """
 
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ Teacher = Callable[[Pixels], Floats]
 MIN_SIDE = 13
 """Least height and width of the images for which there is a student."""
 MAX_DRAWN = 300_000
-"""Largest number of images that are drawn for a student, rounded up to a batch; they are kept in memory."""
+"""Largest number of images that are drawn for a student; they are kept in memory."""
 _FIRST_EPOCH = 1000
 """Number of the first epoch whose augmentation is drawn, higher than that of any epoch of the teacher's fit."""
 _PASSES = 3
@@ -58,21 +58,19 @@ def distil(
         classes: number of classes.
         progress: receiver of the progress.
     """
-    settings = config.model_copy(update={**_SETTINGS, "epochs": _PASSES})
-    drawn = min((config.student_epochs or 1) * len(train), MAX_DRAWN)
-    steps = -(-drawn // config.batch_size) + 1 + _PASSES * (-(-drawn // settings.batch_size) + 1)
-    with shown(progress, "student", steps) as bar:
-        return _fit(*_draw(teacher, _augmented(train, config, classes), drawn, bar), settings, bar)
+    batches = min((config.student_epochs or 1) * -(-len(train) // config.batch_size), MAX_DRAWN // config.batch_size)
+    with shown(progress, "draw for student", batches + 1) as bar:
+        drawn = _draw(teacher, islice(_augmented(train, config, classes), batches), bar)
+    return _fit(*drawn, config.model_copy(update={**_SETTINGS, "epochs": _PASSES}), progress)
 
 
-def _draw(teacher: Teacher, augmented: Iterator[Pixels], number: int, bar: Bar) -> tuple[Pixels, Floats]:
-    """Return at least so many augmented images, (N, height, width) uint8, and the teacher's probabilities for them."""
+def _draw(teacher: Teacher, augmented: Iterator[Pixels], bar: Bar) -> tuple[Pixels, Floats]:
+    """Return augmented images, (N, height, width) uint8, and the teacher's probabilities for them."""
     pixels: list[Pixels] = []
     probabilities: list[Floats] = []
-    while number > 0:
-        pixels.append(next(augmented))
-        probabilities.append(teacher(pixels[-1]))
-        number -= len(pixels[-1])
+    for batch in augmented:
+        pixels.append(batch)
+        probabilities.append(teacher(batch))
         bar.advance()
     return np.concatenate(pixels), np.concatenate(probabilities)
 
@@ -84,7 +82,7 @@ def _augmented(train: Samples | JoinedSamples, config: TrainingConfig, classes: 
             yield images.numpy()[..., 0].astype(np.uint8)
 
 
-def _fit(pixels: Pixels, probabilities: Floats, settings: TrainingConfig, bar: Bar) -> Network:
+def _fit(pixels: Pixels, probabilities: Floats, settings: TrainingConfig, progress: Progress) -> Network:
     import tensorflow as tf
 
     (height, width), classes = pixels.shape[1:], probabilities.shape[1]
@@ -96,10 +94,11 @@ def _fit(pixels: Pixels, probabilities: Floats, settings: TrainingConfig, bar: B
     dataset = tf.data.Dataset.from_generator(
         lambda: _batches(pixels, probabilities, settings), output_signature=signature
     ).apply(tf.data.experimental.assert_cardinality(steps))
-    tick = load_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())  # noqa: ARG005 - Keras passes them by name
-    fitted.fit(dataset.prefetch(4), shuffle=False, verbose=0, callbacks=[tick])
-    fitted.optimizer.finalize_variable_values(fitted.trainable_variables)
-    copy_variables(fitted, student)
+    with shown(progress, "student", steps + 1) as bar:
+        tick = load_keras().callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bar.advance())  # noqa: ARG005 - Keras passes them by name
+        fitted.fit(dataset.prefetch(4), shuffle=False, verbose=0, callbacks=[tick])
+        fitted.optimizer.finalize_variable_values(fitted.trainable_variables)
+        copy_variables(fitted, student)
     return student
 
 
