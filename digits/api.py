@@ -272,9 +272,9 @@ def train(
     for warning in outcome.warnings:
         logger.warning(warning)
     if progress:
-        from digits.terminal import print_line
+        from digits.terminal import print_notice
 
-        print_line(f"model version {outcome.version}: {' '.join(outcome.reasons)}")
+        print_notice(f"model version {outcome.version}: {' '.join(outcome.reasons)}")
     return Registry(store).version(outcome.version)
 
 
@@ -491,13 +491,13 @@ def read_drift(path: str | Path) -> "pd.DataFrame":
     Raises:
         UsageError: if no images of the table were measured, or pandas is not installed.
     """
-    from digits.prediction.baselines import drift_state, feature_states
+    from digits.prediction.baselines import drift_state
 
     frame.require_pandas()
-    state, features = drift_state(Path(path)), feature_states(Path(path))
-    rows = ({column.name: getattr(one, column.name) for column in _DRIFT} for one in features)
+    state = drift_state(Path(path))
+    rows = ({column.name: getattr(one, column.name) for column in _DRIFT} for one in state.features)
     found = frame.frame_of(rows, _DRIFT, name=str(path))
-    found["drifted"] = [one.drifted for one in features]
+    found["drifted"] = [one.drifted for one in state.features]
     found.attrs.update(alarm=state.alarm, **state.facts())
     return found
 

@@ -35,8 +35,8 @@ err = Console(
 """Console of standard error. A notebook gets lines of text, as a log does: bars would need another library there."""
 
 
-def print_line(text: str) -> None:
-    """Print a line to standard error."""
+def print_notice(text: str) -> None:
+    """Print a message that is not the result of the command, to standard error."""
     err.print(text, markup=False)
 
 
@@ -81,7 +81,7 @@ class _LoggedBar:
     def _print_lines(self) -> None:
         while not self._closed.wait(self._seconds):
             seconds = time.monotonic() - self._began
-            print_line(describe_state(self._label, self._done, self._total, self._note, seconds))
+            print_notice(describe_state(self._label, self._done, self._total, self._note, seconds))
 
 
 def describe_state(label: str, done: int, total: int, note: str, seconds: float) -> str:

@@ -21,10 +21,10 @@ def demo(
 ) -> None:
     """Train a model on MNIST, promote it, predict the test images as PNG files, and print where the results are."""
     runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
-    from digits.cli.output import print_notice
     from digits.errors import DownloadError
     from digits.pipeline.config import TrainingRun
     from digits.settings import artifact_root
+    from digits.terminal import print_notice
 
     root = artifact_root(artifacts)
     try:

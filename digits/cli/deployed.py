@@ -43,9 +43,9 @@ def predict_deployed(
         UsageError: if the files are listed on standard input, which the worker does not have.
         OperationsError: if there is no server or no such deployment.
     """
-    from digits.cli.output import print_notice
     from digits.errors import OperationsError
     from digits.server.api import hide_secrets
+    from digits.terminal import print_notice
 
     changed = options_for_worker(options).model_dump(mode="json", exclude_unset=True)
     api = require_api(system)

@@ -38,8 +38,8 @@ def _print(state: "DriftState", *, json: bool) -> None:
     from digits.cli.output import print_json, print_pairs, print_table
 
     if json:
-        print_json(vars(state))
+        print_json({**vars(state), "features": state.rows()})
         return
     print_pairs(str(state.table), state.facts())
-    if state.features:
-        print_table(list(state.features[0]), [list(row.values()) for row in state.features])
+    if rows := state.rows():
+        print_table(list(rows[0]), [list(row.values()) for row in rows])

@@ -23,8 +23,9 @@ def init(
 ) -> None:
     """Write a project of your own: flows, tasks, prefect.yaml, and files for services and containers."""
     from digits import project
-    from digits.cli.output import print_json, print_notice, print_pairs
+    from digits.cli.output import print_json, print_pairs
     from digits.errors import UsageError, os_errors_as
+    from digits.terminal import print_notice
     from digits.wording import count
 
     place = directory.expanduser().absolute()

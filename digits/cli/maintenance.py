@@ -88,11 +88,11 @@ def repair(
     The exit code is 4 if anything is still damaged.
     """
     runtime.set_verbosity(quiet=quiet, verbose=verbose, progress=not no_progress)
-    from digits.cli.output import print_json, print_notice
+    from digits.cli.output import print_json
     from digits.maintenance import repair as repair_module
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
-    from digits.terminal import TerminalProgress
+    from digits.terminal import TerminalProgress, print_notice
 
     print_notice("a damaged model is trained again, which takes as long as the original training")
     done = repair_module.repair(Store(artifact_root(artifacts)), progress=TerminalProgress())

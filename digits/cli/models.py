@@ -19,8 +19,9 @@ def models(context: typer.Context, artifacts: Artifacts = None, json: AsJson = F
     """List the model versions with their metrics, and mark the champion."""
     if context.invoked_subcommand is not None:
         return
-    from digits.cli.output import print_json, print_notice, print_table
+    from digits.cli.output import print_json, print_table
     from digits.outputs.version_tables import version_rows
+    from digits.terminal import print_notice
 
     rows = version_rows(_registry(artifacts))
     if json:
@@ -79,7 +80,8 @@ def rollback(
 
 
 def _print_promotion(promotion: "Promotion", *, json: bool) -> None:
-    from digits.cli.output import print_json, print_notice
+    from digits.cli.output import print_json
+    from digits.terminal import print_notice
 
     if json:
         print_json(vars(promotion))

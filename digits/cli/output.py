@@ -25,11 +25,6 @@ RUN_COLUMNS = {name: name for name in ("name", "deployment", "state")} | {"start
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
-def print_notice(text: str) -> None:
-    """Print a message that is not the result of the command, to standard error."""
-    err.print(text, markup=False)
-
-
 def print_json(value: Any, console: Console = out) -> None:
     """Print a result as JSON; values of other types than JSON's are written as strings."""
     console.file.write(json.dumps(value, indent=1, default=str) + "\n")

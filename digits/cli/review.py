@@ -39,11 +39,11 @@ def review(
     json: AsJson = False,
 ) -> None:
     """Label the uncertain images of a table and a random sample, in the browser or a spreadsheet."""
-    from digits.cli.output import print_notice
     from digits.errors import UsageError
     from digits.review.session import Review
     from digits.settings import artifact_root
     from digits.store.artifacts import Store
+    from digits.terminal import print_notice
     from digits.wording import count
 
     if export and import_:

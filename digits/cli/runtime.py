@@ -180,7 +180,7 @@ def is_tracked(*, required: bool) -> bool:
         OperationsError: if recording is required, and no Prefect API can be used.
         UsageError: if recording is required, and there is no project, or Prefect cannot read its settings.
     """
-    from digits.cli.output import print_notice
+    from digits.terminal import print_notice
 
     try:
         api, problem = find_api()
@@ -212,9 +212,8 @@ def begin_flow() -> None:
         OperationsError: if Prefect is not installed, or a configured API cannot be used.
         ModelError: if the extra `train` is not installed.
     """
-    from digits.cli.output import print_notice
     from digits.progress import current_progress
-    from digits.terminal import TerminalProgress
+    from digits.terminal import TerminalProgress, print_notice
     from digits.training.backend import require_training
 
     require_flows()

@@ -77,10 +77,10 @@ def start_system(system: "System", port: int, options: DeployOptions) -> dict[st
         UsageError: if there is no project.
         OperationsError: if a part cannot be started. Parts that were started keep running; `up` can be repeated.
     """
-    from digits.cli.output import print_notice
     from digits.server.logs import rotate_logs
     from digits.server.prefect_settings import check_sources
     from digits.server.services import ensure_server
+    from digits.terminal import print_notice
 
     project = runtime.require_flows()
     with chdir(project):  # where server and worker will run

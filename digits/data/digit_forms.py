@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from digits.images.normalize import normalize
+from digits.data.synthetic_digits import draw_each
 from digits.images.types import Labels, Pixels
 
 Random = np.random.Generator
@@ -369,13 +369,7 @@ def draw_forms(class_names: Sequence[str], count: int, *, seed: int, shape: tupl
         Pixels in MNIST's form, (N, *shape) uint8, and labels, (N,) uint8.
     """
     random = np.random.default_rng([seed, 253])
-    drawn = [
-        (normalize(_draw_strokes(form(random), random), "mnist", shape=shape), class_names.index(name))
-        for name, form in FORMS
-        for _ in range(count if name in class_names else 0)
-    ]
-    pixels = np.stack([picture for picture, _ in drawn]) if drawn else np.zeros((0, *shape), np.uint8)
-    return pixels, np.array([label for _, label in drawn], np.uint8)
+    return draw_each(FORMS, _draw_strokes, class_names, count, random=random, shape=shape)
 
 
 def _draw_strokes(strokes: Sequence[Stroke], random: Random) -> Pixels:

@@ -8,7 +8,7 @@ installed with the training libraries, and are the same on every machine.
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 Random = np.random.Generator
+Strokes = TypeVar("Strokes")
+"""Strokes of one digit, in whatever form the function that draws them takes them."""
 Point = tuple[float, float]
 """Position (x, y) in units of the digit's height: x to the right, y down."""
 
@@ -154,9 +156,34 @@ def draw_handwritten_digits(
         Pixels in MNIST's form, (N, *shape) uint8, and labels, (N,) uint8.
     """
     random = np.random.default_rng([seed, 253])
+    return draw_each(FORMS, _draw_strokes, class_names, count, random=random, shape=shape)
+
+
+def draw_each(  # noqa: PLR0913 - what, how, how many, and how they look
+    forms: Sequence[tuple[str, Callable[[Random], Strokes]]],
+    draw: Callable[[Strokes, Random], Pixels],
+    class_names: Sequence[str],
+    count: int,
+    *,
+    random: Random,
+    shape: tuple[int, int],
+) -> tuple[Pixels, Labels]:
+    """Draw forms of digits, and bring them into MNIST's form.
+
+    Args:
+        forms: class of each form, and the function that returns its strokes.
+        draw: function that draws strokes.
+        class_names: names of the classes; forms of other classes are not drawn.
+        count: number of images per form.
+        random: random generator.
+        shape: height and width of the images in pixels.
+
+    Returns:
+        Pixels, (N, *shape) uint8, and labels, (N,) uint8.
+    """
     drawn = [
-        (normalize(_draw_strokes(strokes(random), random), "mnist", shape=shape), class_names.index(name))
-        for name, strokes in FORMS
+        (normalize(draw(form(random), random), "mnist", shape=shape), class_names.index(name))
+        for name, form in forms
         for _ in range(count if name in class_names else 0)
     ]
     pixels = np.stack([picture for picture, _ in drawn]) if drawn else np.zeros((0, *shape), np.uint8)

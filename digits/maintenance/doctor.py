@@ -175,7 +175,7 @@ def diagnose(root: Callable[[], Path], api: Callable[[], Api]) -> Diagnosis:
         extras=read("the list of extras", find_extras, ()),
         processor=name_processor(cpuinfo) or platform.machine(),
         features=find_features(cpuinfo),
-        cores=read("the number of cores", count_cores, None),
+        cores=read("the number of cores", _usable_cpus, None),
         cores_of_machine=os.cpu_count(),
         project=read("the project", _find_project, None),
         artifacts=read("the artifact root", lambda: read_place(path), None) if path else None,
@@ -233,11 +233,10 @@ def find_features(cpuinfo: str) -> dict[str, bool]:
     return {name: flag in flags for name, flag in FEATURES.items()} if "\nflags" in cpuinfo else {}
 
 
-def count_cores() -> int | None:
-    """Return the number of cores that this process may use; those of the machine where the system sets no limit."""
+def _usable_cpus() -> int | None:
     from digits.prediction.pool import usable_cpus
 
-    return usable_cpus() if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return usable_cpus()
 
 
 def _find_project() -> Path | None:

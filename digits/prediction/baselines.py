@@ -197,31 +197,6 @@ def require_drift_record(out: Path) -> DriftRecord:
     return record
 
 
-@dataclass(frozen=True)
-class DriftState:
-    """Baseline of a table and result of its last run.
-
-    Args:
-        table: path of the table.
-        baseline: state of the baseline, in words.
-        last_run: time, images and model of the last run that was compared, in words.
-        state: result of the comparison, in words.
-        alarm: whether the last run has drifted from a baseline that was not accepted since.
-        features: one row per feature: images in the baseline, and the shift of the last run.
-    """
-
-    table: Path
-    baseline: str
-    last_run: str
-    state: str
-    alarm: bool
-    features: Sequence[Record]
-
-    def facts(self) -> dict[str, str]:
-        """Return what is to be printed before the features, by name."""
-        return {"baseline": self.baseline, "last run": self.last_run, "state": self.state}
-
-
 class FeatureState(NamedTuple):
     """State of one feature of a table: its images in the baseline, and the shift of the last run, if it was compared.
 
@@ -245,17 +220,33 @@ class FeatureState(NamedTuple):
         }
 
 
-def feature_states(out: Path) -> list[FeatureState]:
-    """Return the state of each feature of a table.
+@dataclass(frozen=True)
+class DriftState:
+    """Baseline of a table and result of its last run.
 
-    Raises:
-        UsageError: if no images of the table were measured.
+    Args:
+        table: path of the table.
+        baseline: state of the baseline, in words.
+        last_run: time, images and model of the last run that was compared, in words.
+        state: result of the comparison, in words.
+        alarm: whether the last run has drifted from a baseline that was not accepted since.
+        features: state of each feature.
     """
-    baseline, summary = require_drift_record(out).settle().baseline, _summary_of(out)
-    shifts = {shift.feature: shift for shift in (summary.drift.shifts if summary and summary.drift else ())}
-    return [
-        _feature_state(name, baseline, shifts.get(name)) for name in FEATURE_NAMES if name in {*baseline.bins, *shifts}
-    ]
+
+    table: Path
+    baseline: str
+    last_run: str
+    state: str
+    alarm: bool
+    features: Sequence[FeatureState]
+
+    def facts(self) -> dict[str, str]:
+        """Return what is to be printed before the features, by name."""
+        return {"baseline": self.baseline, "last run": self.last_run, "state": self.state}
+
+    def rows(self) -> list[Record]:
+        """Return the features as texts for people, one row per feature."""
+        return [feature.as_row() for feature in self.features]
 
 
 def _feature_state(name: str, baseline: Baseline, shift: Shift | None) -> FeatureState:
@@ -272,6 +263,7 @@ def drift_state(out: Path) -> DriftState:
     record, summary = require_drift_record(out), _summary_of(out)
     baseline = record.settle().baseline
     drift = summary and summary.drift
+    shifts = {shift.feature: shift for shift in (drift.shifts if drift else ())}
     latest = summary.trend[-1] if summary and summary.trend else None
     return DriftState(
         table=out,
@@ -279,7 +271,11 @@ def drift_state(out: Path) -> DriftState:
         last_run=f"{latest['at']}, {latest['images']:,} images, model {latest['model_version']}" if latest else "none",
         state=_describe_state(record, drift.description if drift else ""),
         alarm=record.is_alarm,
-        features=[state.as_row() for state in feature_states(out)],
+        features=[
+            _feature_state(name, baseline, shifts.get(name))
+            for name in FEATURE_NAMES
+            if name in {*baseline.bins, *shifts}
+        ],
     )
 
 

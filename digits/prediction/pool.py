@@ -42,13 +42,16 @@ logger = logging.getLogger(__name__)
 def usable_cpus(*, groups: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> int:
     """Return the number of CPUs this process may use, from its affinity and the CPU quotas of its control groups.
 
+    A system without affinities, such as macOS, allows all CPUs of the machine.
+
     Args:
         groups: directory in which the control groups are mounted, version 1 or 2.
         process: file that lists the control groups of this process.
     """
     quotas = [_quota(group) for group in _groups_of(groups, process)]
     allowed = min((quota for quota in quotas if quota is not None), default=float("inf"))
-    return max(1, min(len(os.sched_getaffinity(0)), ceil(min(allowed, 1e6))))
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, ceil(min(allowed, 1e6))))
 
 
 def _groups_of(groups: Path, process: Path) -> Iterator[Path]:

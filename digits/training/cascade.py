@@ -17,10 +17,9 @@ import numpy.typing as npt
 
 from digits.images.types import Pixels
 from digits.training.export import export_onnx
+from digits.training.heads import Floats
 from digits.training.networks import Network
 from digits.training.novelty import FitImages, fit_novelty_output, run_network
-
-Floats = npt.NDArray[np.float32]
 
 CERTAIN = 0.99
 """Least calibrated confidence with which the student's prediction counts."""
@@ -29,6 +28,7 @@ CLEAR_SHARE = 0.9
 HEADS = 2
 """Number of heads of the student's out-of-distribution score."""
 _LEAST_SCORE = -1e-3
+"""Largest value that the median of the student's scores is divided by, so that no score is divided by zero."""
 _REARRANGING = ("Reshape", "Transpose", "Slice")
 
 

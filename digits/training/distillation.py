@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator
 from itertools import count, islice
 
 import numpy as np
-import numpy.typing as npt
 
 from digits.images.types import Pixels
 from digits.progress import SILENT, Bar, Progress, shown
 from digits.training.backend import load_keras
 from digits.training.config import TrainingConfig
 from digits.training.fit import JoinedSamples, Samples, compile_network, make_dataset
+from digits.training.heads import Floats
 from digits.training.networks import Network, build_student, copy_variables, fuse_batch_normalization
 
-Floats = npt.NDArray[np.float32]
 Teacher = Callable[[Pixels], Floats]
 """Function that returns the probabilities of images: (N, height, width) uint8 -> (N, classes) float32."""
 

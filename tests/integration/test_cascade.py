@@ -103,7 +103,7 @@ def test_images_that_the_student_is_certain_of_get_its_prediction_and_all_others
 
 @pytest.mark.parametrize("confidence", [0.0, 0.3, 2.0])
 def test_no_output_depends_on_the_other_images(parts: Parts, tmp_path: Path, confidence: float) -> None:
-    """This holds if the trained network predicts none, some or all images, and for one image by itself."""
+    """The trained network predicts none, some or all of the images. The last check is of a single image."""
     pixels = samples()[1].pixels
     predictor, output = predict_joined(parts, tmp_path, Limits(confidence, 1e9))
     order = np.random.default_rng(0).permutation(len(pixels))

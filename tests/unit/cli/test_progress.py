@@ -11,8 +11,8 @@ PROGRAM = """
 import sys, threading, time
 from digits import terminal
 from digits.progress import shown
-two_lines, real = threading.Semaphore(0), terminal.print_line
-terminal.print_line = lambda text: (real(text), two_lines.release())
+two_lines, real = threading.Semaphore(0), terminal.print_notice
+terminal.print_notice = lambda text: (real(text), two_lines.release())
 with shown(terminal.TerminalProgress(log_seconds=0.2), "export", 3) as bar:
     bar.advance(note="drawing digits")
     time.sleep(0.7) if sys.stderr.isatty() else (two_lines.acquire(), two_lines.acquire())

@@ -16,7 +16,8 @@ import logging, sys
 from digits.cli.runtime import set_verbosity
 set_verbosity(**eval(sys.argv[1]))
 from digits.terminal import TerminalProgress
-from digits.cli.output import print_json, print_notice, print_pairs, print_table
+from digits.cli.output import print_json, print_pairs, print_table
+from digits.terminal import print_notice
 from digits.progress import shown
 with shown(TerminalProgress(), "export"):
     logging.getLogger("digits.model").debug("logged")

@@ -1,7 +1,6 @@
 """Tests of `digits doctor`: what it reads, what it finds wrong, and that it neither fails nor writes."""
 
 import json
-import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from digits.maintenance.doctor import (
     Champion,
     Diagnosis,
     Place,
-    count_cores,
     describe,
     diagnose,
     find_features,
@@ -27,7 +25,6 @@ from digits.maintenance.doctor import (
     read_champion,
     read_place,
 )
-from digits.prediction.pool import usable_cpus
 from digits.store.artifacts import Recipe, Store
 from digits.store.registry import ModelFacts, Registry
 from tests.support.missing import HERE, run_without
@@ -129,13 +126,6 @@ def test_the_processor_is_read_from_the_list_of_the_system() -> None:
     assert name_processor(CPUINFO) == "Some Processor"
     assert find_features(CPUINFO) == {"AVX2": True, "AVX-512": True, "VNNI": False}
     assert (name_processor(""), find_features(""), find_features("processor : 0\n")) == ("", {}, {})
-
-
-def test_the_cores_are_those_of_the_machine_where_the_system_sets_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS."""
-    assert count_cores() == usable_cpus()
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert count_cores() == os.cpu_count()
 
 
 def test_an_artifact_root_need_not_exist(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_the_last_run_can_be_accepted(tmp_path: Path) -> None:
     assert not state.alarm
     assert state.baseline.startswith("500 images, accepted at 2")
     assert state.state == "no alarm: the images of the last run were accepted"
-    assert [row["baseline"] for row in state.features] == ["500", "500"]
+    assert [row["baseline"] for row in state.rows()] == ["500", "500"]
     drift = record_run(out, make_run(3, shift=1), plan="3", reference=REFERENCE)
     assert drift is not None
     assert (drift.drifted, drift.baseline) == ((), 500)

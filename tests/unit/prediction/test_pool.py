@@ -112,6 +112,12 @@ def test_usable_cpus_without_control_groups_are_the_affinity(tmp_path: Path) -> 
     assert usable_cpus(process=tmp_path / "nothing") == CPUS
 
 
+def test_a_system_without_affinities_allows_all_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cpus(process=tmp_path / "nothing") == os.cpu_count()
+
+
 def test_workers_predict_all_shards_and_report_every_image_once(plan: Plan, pool: WorkerPool) -> None:
     """Progress starts with the total and is closed at the end."""
     steps = Steps()
